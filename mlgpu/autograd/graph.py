@@ -1,0 +1,235 @@
+"""The autograd graph and the walk through it: knows nodes and order, not maths.
+
+A node is one recorded operation.  Its edges lead to what made its inputs: another node (with the
+number of that node's output) or a leaf tensor.  Nodes never refer to the tensors they made, so a
+graph holds no reference cycle and is freed as its last tensor goes.
+
+What needs maths (adding gradients up) is handed in through `Arithmetic`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlgpu.autograd.mode import mode
+from mlgpu.errors import GraphError
+
+if TYPE_CHECKING:
+    from mlgpu.tensor import Tensor
+
+Hook = Callable[["Tensor"], "Tensor | None"]
+_sequence = itertools.count()
+
+
+class Arithmetic(Protocol):
+    """What the walk asks of the tensors: supplied by `mlgpu.ops.gradient`."""
+
+    def accumulate(self, total: Tensor, new: Tensor) -> Tensor:
+        """The sum of two gradients of one value; may write into `total` if nothing else sees it."""
+
+    def deposit(self, leaf: Tensor, new: Tensor, create_graph: bool) -> None:
+        """Add a gradient to `leaf.grad`."""
+
+
+arithmetic: Arithmetic
+
+
+class Node:
+    """One recorded operation: where its inputs came from and how gradients pass through it."""
+
+    name = "Node"
+    edges: tuple[tuple[Any, int] | None, ...] = ()
+    outputs = 1
+    sequence = -1
+    nondifferentiable_outputs: tuple[int, ...] = ()
+    # Per output: hooks on the gradient, and tensors that asked to keep it (weakly: no cycle).
+    hooks: dict[int, dict[int, Hook]] | None = None
+    retained: dict[int, weakref.ref[Tensor]] | None = None
+
+    def stamp(self) -> None:
+        """Take the next place in the order of recording."""
+        self.sequence = next(_sequence)
+
+    def apply(self, grads: list[Tensor | None], create_graph: bool) -> Sequence[Tensor | None]:
+        """The gradients of the inputs from those of the outputs."""
+        raise NotImplementedError
+
+    def free(self) -> None:
+        """Drop what was saved for backward."""
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The edges, as PyTorch shows them; a leaf stands for itself."""
+        return tuple((None, 0) if edge is None else edge for edge in self.edges)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}Backward at {id(self):#x}>"
+
+
+class _Walk:
+    """One backward pass."""
+
+    def __init__(self, create_graph: bool, retain_graph: bool, capture: Sequence[tuple[Any, int]],
+                 deposit: bool) -> None:
+        self.create_graph = create_graph
+        self.retain_graph = retain_graph
+        self.deposit = deposit
+        self.gradients: dict[Node, list[Tensor | None]] = {}
+        self.heap: list[tuple[int, Node]] = []
+        self.leaf_gradients: dict[int, Tensor] = {}
+        self.leaf_waits: dict[int, int] = {}
+        self.leaves: dict[int, Tensor] = {}
+        self.wanted = {_key(target): position for position, target in enumerate(capture)}
+        self.captured: list[Tensor | None] = [None] * len(capture)
+        self.useful: set[int] | None = None
+
+    def plan(self, roots: Sequence[tuple[Any, int]], only_captured: bool) -> None:
+        """Count the edges into each leaf and, for `grad`, find the nodes that lead to an input."""
+        seen: set[Node] = set()
+        order: list[Node] = []
+        stack = [target for target, _ in roots if isinstance(target, Node)]
+        for target, _ in roots:
+            if not isinstance(target, Node):
+                self._expect_leaf(target)
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            order.append(node)
+            for edge in node.edges:
+                if edge is None:
+                    continue
+                if isinstance(edge[0], Node):
+                    stack.append(edge[0])
+                else:
+                    self._expect_leaf(edge[0])
+        if only_captured:
+            order.sort(key=lambda node: node.sequence)
+            useful: set[int] = set()
+            for node in order:  # inputs come before their users
+                if any(edge is not None and (id(edge[0]) in useful or _key(edge) in self.wanted)
+                       for edge in node.edges):
+                    useful.add(id(node))
+            self.useful = useful
+
+    def _expect_leaf(self, leaf: Tensor) -> None:
+        self.leaves[id(leaf)] = leaf
+        self.leaf_waits[id(leaf)] = self.leaf_waits.get(id(leaf), 0) + 1
+
+    def send(self, target: Any, index: int, grad: Tensor | None) -> None:
+        """Deliver one gradient along one edge."""
+        if not isinstance(target, Node):
+            self._send_leaf(target, grad)
+            return
+        if grad is None:
+            return
+        slots = self.gradients.get(target)
+        if slots is None:
+            slots = self.gradients[target] = [None] * target.outputs
+            heapq.heappush(self.heap, (-target.sequence, target))
+        before = slots[index]
+        slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
+
+    def _send_leaf(self, leaf: Tensor, grad: Tensor | None) -> None:
+        key = id(leaf)
+        if grad is not None:
+            before = self.leaf_gradients.get(key)
+            self.leaf_gradients[key] = (grad if before is None
+                                        else arithmetic.accumulate(before, grad))
+        self.leaf_waits[key] -= 1
+        if self.leaf_waits[key] == 0:
+            self._finish_leaf(key)
+
+    def _finish_leaf(self, key: int) -> None:
+        grad = self.leaf_gradients.pop(key, None)
+        if grad is None:
+            return
+        leaf = self.leaves[key]
+        grad = run_hooks(leaf._hooks, grad)
+        position = self.wanted.get((key, 0))
+        if position is not None:
+            self.captured[position] = grad
+        if self.deposit and (position is not None or not self.wanted):
+            arithmetic.deposit(leaf, grad, self.create_graph)
+            for hook in list((leaf._accumulated_hooks or {}).values()):
+                hook(leaf)
+
+    def run(self) -> None:
+        while self.heap:
+            node = heapq.heappop(self.heap)[1]
+            grads = self.gradients.pop(node)
+            self._observe(node, grads)
+            if self.useful is not None and id(node) not in self.useful:
+                continue
+            results = node.apply(grads, self.create_graph)
+            del grads
+            if not self.retain_graph:
+                node.free()
+            for edge, grad in zip(node.edges, results, strict=True):
+                if edge is not None:
+                    self.send(edge[0], edge[1], grad)
+            del results
+        for key in list(self.leaf_gradients):  # leaves some of whose edges got no gradient
+            self._finish_leaf(key)
+
+    def _observe(self, node: Node, grads: list[Tensor | None]) -> None:
+        """Hooks, retained and captured gradients of a node's outputs."""
+        if node.hooks is None and node.retained is None and not self.wanted:
+            return
+        for index, grad in enumerate(grads):
+            if grad is None:
+                continue
+            if node.hooks is not None and index in node.hooks:
+                grad = grads[index] = run_hooks(node.hooks[index], grad)
+            if node.retained is not None and index in node.retained and self.deposit:
+                holder = node.retained[index]()
+                if holder is not None:
+                    arithmetic.deposit(holder, grad, self.create_graph)
+            position = self.wanted.get((id(node), index))
+            if position is not None:
+                grad._storage.exclusive = False
+                self.captured[position] = grad
+
+
+def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:
+    """`grad` after each hook in turn; a hook that returns None leaves it as it is."""
+    if hooks:
+        for hook in list(hooks.values()):
+            grad._storage.exclusive = False  # the hook may keep it
+            replaced = hook(grad)
+            if replaced is not None:
+                grad = replaced
+                grad._storage.exclusive = False
+    return grad
+
+
+def _key(target: tuple[Any, int]) -> tuple[int, int]:
+    return (id(target[0]), target[1])
+
+
+def walk(roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
+         inputs: Sequence[tuple[Any, int]], *, retain_graph: bool, create_graph: bool,
+         deposit: bool) -> list[Tensor | None]:
+    """Carry `grads` from the roots through the graph.
+
+    With `inputs`, only what leads to them is computed and their gradients are returned; with
+    `deposit`, gradients are added to the leaves' `.grad` (to those among `inputs` only, if given).
+    """
+    if mode.inference:
+        raise GraphError("backward: no graph can be walked inside inference_mode; leave it first")
+    pass_ = _Walk(create_graph, retain_graph, inputs, deposit)
+    pass_.plan(roots, bool(inputs))
+    before = mode.grad
+    mode.grad = create_graph
+    try:
+        for (target, index), grad in zip(roots, grads, strict=True):
+            pass_.send(target, index, grad)
+        pass_.run()
+    finally:
+        mode.grad = before
+    return pass_.captured

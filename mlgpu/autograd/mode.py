@@ -1,0 +1,110 @@
+"""Whether operations record a graph: a per-thread switch with PyTorch's context managers."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Mode(threading.local):
+    grad = True
+    inference = False
+
+
+mode = _Mode()
+
+
+class _Context:
+    """A reusable, re-entrant context manager and decorator over the thread's mode."""
+
+    def __init__(self, grad: bool, inference: bool | None = None) -> None:
+        self._target = (grad, inference)
+        self._before: list[tuple[bool, bool]] = []
+
+    def __enter__(self) -> None:
+        self._before.append((mode.grad, mode.inference))
+        grad, inference = self._target
+        mode.grad = grad
+        if inference is not None:
+            mode.inference = inference
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        mode.grad, mode.inference = self._before.pop()
+
+    def __call__(self, function: F) -> F:
+        target = self._target
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with _Context(*target):  # its own object: the function may run in many threads
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
+class no_grad(_Context):
+    """Within it (or in a function decorated with it) nothing is recorded."""
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(False)
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        if function is None:
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(function)  # @no_grad without parentheses
+
+
+class enable_grad(_Context):
+    """Within it operations are recorded, also inside `no_grad`."""
+
+    def __init__(self, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(True)
+
+    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
+        self = super().__new__(cls)
+        if function is None:
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(function)
+
+
+class inference_mode(_Context):
+    """As `no_grad`, and tensors made within can never take part in a graph later."""
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(not mode and is_grad_enabled(), mode)
+
+
+class set_grad_enabled(_Context):
+    """Switch recording on or off, at once and, used as a context, until it ends."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(mode)
+        self._outside = (is_grad_enabled(), is_inference_mode_enabled())
+        _set(mode)
+
+    def __enter__(self) -> None:
+        self._before.append(self._outside)
+        _set(self._target[0])
+
+
+def _set(grad: bool) -> None:
+    mode.grad = grad
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread records operations."""
+    return mode.grad
+
+
+def is_inference_mode_enabled() -> bool:
+    """Whether this thread is inside `inference_mode`."""
+    return mode.inference

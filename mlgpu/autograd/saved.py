@@ -1,0 +1,106 @@
+"""Values that a node keeps for its backward: version-checked, and packed by the user's hooks.
+
+A saved value holds the array and its place in the graph, never the node's own output tensor, so
+that no cycle arises.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from mlgpu.autograd.graph import Node
+from mlgpu.errors import GraphError, ReleasedError
+
+if TYPE_CHECKING:
+    from mlgpu.tensor import Tensor
+
+
+class _Hooks(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = []
+
+
+_hooks = _Hooks()
+
+
+class saved_tensors_hooks:
+    """Within it, values saved for backward pass through `pack` and, when used, through `unpack`.
+
+    `pack(tensor)` returns anything; `unpack(packed)` returns a tensor with the same values.
+    """
+
+    def __init__(self, pack_hook: Callable[[Tensor], Any],
+                 unpack_hook: Callable[[Any], Tensor]) -> None:
+        self._pair = (pack_hook, unpack_hook)
+
+    def __enter__(self) -> None:
+        _hooks.stack.append(self._pair)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        _hooks.stack.pop()
+
+
+class Saved:
+    """One value kept for backward."""
+
+    __slots__ = ("__weakref__", "_array", "_edge", "_output", "_packed", "_requires", "_storage",
+                 "_unpack", "_version")
+
+    def __init__(self, tensor: Tensor, node: Node, output: int | None = None) -> None:
+        if tensor._storage.inference:
+            raise GraphError(f"{node.name}: a tensor made in inference_mode cannot be saved for "
+                             "backward; clone() it outside inference_mode")
+        self._output = output
+        self._requires = tensor.requires_grad
+        # An output's own edge would make a cycle; its node is at hand when it is unpacked.
+        self._edge = tensor._edge() if self._requires and output is None else None
+        self._storage = tensor._storage
+        self._version = tensor._storage.version
+        self._unpack: Callable[[Any], Tensor] | None = None
+        self._array: Any = tensor._array
+        tensor._storage.exclusive = False
+        tensor._storage.join(self)
+        if _hooks.stack:
+            pack, self._unpack = _hooks.stack[-1]
+            self._packed = pack(tensor.detach())
+            self._array = None
+            self._storage = None  # type: ignore[assignment]
+
+    def array(self, node: Node) -> Any:
+        """The array, if it is still what was saved."""
+        if self._unpack is not None:
+            return self._unpack(self._packed)._array
+        storage = self._storage
+        if storage.released:
+            raise ReleasedError(f"{node.name}: backward needs a tensor of shape "
+                                f"{self._array.shape} that was released; release it later")
+        if storage.version != self._version:
+            raise GraphError(
+                f"{node.name}: a value saved for backward, of shape {self._array.shape}, was "
+                f"changed in place (version {storage.version}, saved at {self._version}); "
+                "clone() it before the change, or use the out-of-place form")
+        return self._array
+
+    def tensor(self, node: Node) -> Tensor:
+        """The value as a Tensor with its place in the graph."""
+        if self._unpack is not None:
+            value = self._unpack(self._packed).detach()
+        else:
+            from mlgpu.tensor import Tensor
+
+            value = Tensor._make(self.array(node), self._storage)
+        if self._output is not None:
+            if self._output not in node.nondifferentiable_outputs:
+                value._node, value._index, value._requires = node, self._output, True
+        elif self._edge is not None:
+            target, index = self._edge
+            value._requires = True
+            if isinstance(target, Node):
+                value._node, value._index = target, index
+            else:
+                value._leaf = target  # gradients of gradients must reach that very tensor
+        return value

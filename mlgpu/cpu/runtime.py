@@ -1,0 +1,97 @@
+"""The CPU's runtime: NumPy arrays, accounted for before they are allocated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu import memory
+from mlgpu.device import CPU, Device
+from mlgpu.errors import DeviceError, OutOfMemoryError
+
+_books = memory.account(CPU)
+
+
+def empty(shape: Sequence[int], dtype: Any, order: str = "C") -> np.ndarray[Any, Any]:
+    """An uninitialised array: the way every operation asks for results and workspaces.
+
+    Raises OutOfMemoryError before allocating what a limit or budget forbids.
+    """
+    shape = tuple(shape)
+    dtype = np.dtype(dtype)
+    charge = memory.Charge(_books, math.prod(shape) * dtype.itemsize, shape, dtype.name)
+    try:
+        array = np.empty(shape, dtype, order)  # type: ignore[call-overload]
+    except MemoryError as error:
+        raise OutOfMemoryError(f"memory: the system has no {charge.nbytes} bytes for an array of "
+                               f"shape {shape} {dtype.name}: {error}") from error
+    memory.expect(array, charge)
+    return array  # type: ignore[no-any-return]
+
+
+def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """As `empty`, filled with zeros."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def full(shape: Sequence[int], value: Any, dtype: Any) -> np.ndarray[Any, Any]:
+    """As `empty`, filled with `value`."""
+    array = empty(shape, dtype)
+    array.fill(value)
+    return array
+
+
+def empty_like(array: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
+    """As `empty`, with the shape of `array`, its memory order where dense, and its dtype."""
+    dtype = array.dtype if dtype is None else dtype
+    if array.flags.c_contiguous or array.ndim < 2:
+        return empty(array.shape, dtype)
+    order = sorted(range(array.ndim), key=lambda d: (-abs(array.strides[d]), d))
+    flat = empty([array.shape[d] for d in order], dtype)
+    return flat.transpose([order.index(d) for d in range(array.ndim)])
+
+
+def copy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A C-contiguous copy in accounted memory."""
+    out = empty(array.shape, array.dtype)
+    np.copyto(out, array)
+    return out
+
+
+class CpuRuntime:
+    """Implements `mlgpu.device.DeviceRuntime` on NumPy."""
+
+    forward = "forward"
+    backward = "backward_cpu"
+
+    def device_count(self) -> int:
+        return 1
+
+    def empty(self, shape: Sequence[int], dtype: Any, device: Device) -> np.ndarray[Any, Any]:
+        return empty(shape, dtype)
+
+    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device) -> Any:
+        # IEEE results (inf, nan) are values here, not events: NumPy must not warn about them.
+        with np.errstate(all="ignore"):
+            return function(*arrays)
+
+    def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
+        return copy(array)
+
+    def to_host(self, array: Any, non_blocking: bool) -> Any:
+        return copy(array)
+
+    def peer_copy(self, array: Any, device: Device, non_blocking: bool) -> Any:
+        return copy(array)
+
+    def pin(self, array: Any) -> Any:
+        raise DeviceError("pin_memory: page-locked memory needs CUDA, which cannot be used here; "
+                          "leave pin_memory out on the CPU")
+
+    def synchronize(self, device: Device) -> None:
+        """NumPy has finished when it returns."""

@@ -1,0 +1,193 @@
+"""Devices: naming them, choosing the current one, and the protocol their runtimes implement.
+
+`cpu/` and `cuda/` are loaded here, on the first use of such a device, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from mlgpu.errors import DeviceError
+
+TYPES = ("cpu", "cuda")
+
+
+class DeviceRuntime(Protocol):
+    """What a device has to offer: memory, movement of bytes, order, and where its maths stands."""
+
+    forward: str  # the Op method that computes on this device: "forward" or "forward_cuda"
+    backward: str  # the Op method with the fast gradient: "backward_cpu" or "backward_cuda"
+
+    def device_count(self) -> int:
+        """How many devices of this type can be used."""
+
+    def empty(self, shape: Sequence[int], dtype: Any, device: Device) -> Any:
+        """An uninitialised array; accounted for before it is allocated."""
+
+    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device) -> Any:
+        """Run an operation's maths with `device` current."""
+
+    def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
+        """A fresh device array with the values of a NumPy array."""
+
+    def to_host(self, array: Any, non_blocking: bool) -> Any:
+        """A fresh NumPy array with the values of a device array."""
+
+    def peer_copy(self, array: Any, device: Device, non_blocking: bool) -> Any:
+        """A fresh array on `device`, of this type, with the values of one on another device."""
+
+    def pin(self, array: Any) -> Any:
+        """A copy of a NumPy array in page-locked memory; DeviceError where there is none."""
+
+    def synchronize(self, device: Device) -> None:
+        """Wait until everything asked of the device is done; raise what it recorded."""
+
+
+class Device:
+    """`Device("cpu")`, `Device("cuda")`, `Device("cuda:1")`, `Device("cuda", 1)` or `Device("auto")`.
+
+    "cuda" without an index means the current CUDA device; "auto" is CUDA where usable, else the CPU.
+    Compares equal by type and index, hashes, and works as a context manager that makes it the
+    default of this thread for new tensors.  Raises DeviceError for a name that is no device.
+    """
+
+    __slots__ = ("_outer", "index", "type")
+
+    type: str
+    index: int | None
+
+    def __init__(self, type: str | Device, index: int | None = None) -> None:
+        if isinstance(type, Device):
+            name, parsed = type.type, type.index
+        elif isinstance(type, str):
+            name, parsed = _parse(type)
+        else:
+            raise DeviceError(f"device: expected a string such as 'cuda:0', got {type!r}")
+        if index is not None:
+            if parsed is not None:
+                raise DeviceError(f"device: {type!r} already has an index; drop the {index}")
+            if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+                raise DeviceError(f"device: the index must be an int >= 0, got {index!r}")
+            parsed = index
+        if name == "cpu" and parsed not in (None, 0):
+            raise DeviceError(f"device: there is one CPU, cpu or cpu:0, got index {parsed}")
+        self.type = name
+        self.index = parsed
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type='{self.type}'{index})"
+
+    def __reduce__(self) -> tuple[type[Device], tuple[str, int | None]]:
+        return Device, (self.type, self.index)
+
+    def __enter__(self) -> Device:
+        _local.__dict__.setdefault("stack", []).append(resolve(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        _local.stack.pop()
+
+
+def _parse(text: str) -> tuple[str, int | None]:
+    if text == "auto":
+        return ("cuda" if cuda_problem() is None else "cpu"), None
+    name, colon, number = text.partition(":")
+    if name not in TYPES:
+        raise DeviceError(f"device: unknown type {name!r} in {text!r}; use one of cpu, cuda, auto")
+    if not colon:
+        return name, None
+    if not (number.isascii() and number.isdecimal()) or (len(number) > 1 and number[0] == "0"):
+        raise DeviceError(f"device: the index in {text!r} must be a number, as in '{name}:0'")
+    return name, int(number)
+
+
+_local = threading.local()
+CPU = Device("cpu")
+
+
+def current_device() -> Device:
+    """The device on which this thread creates tensors when none is named."""
+    stack = _local.__dict__.get("stack")
+    if stack:
+        top: Device = stack[-1]
+        return top
+    return _default
+
+
+_default = CPU
+
+
+def get_default_device() -> Device:
+    """The device on which new tensors are made, as torch.get_default_device."""
+    return current_device()
+
+
+def set_default_device(device: Device | str | None) -> None:
+    """Make `device` the process's default for new tensors; None goes back to the CPU."""
+    global _default
+    _default = CPU if device is None else resolve(device)
+
+
+def resolve(device: Device | str | int | None) -> Device:
+    """The concrete device meant: current if None, with its index if CUDA.
+
+    Raises DeviceError where the device does not exist.
+    """
+    if device is None:
+        return current_device()
+    if isinstance(device, int) and not isinstance(device, bool):
+        device = Device("cuda", device)
+    elif not isinstance(device, Device):
+        device = Device(device)
+    if device.type == "cpu":
+        return CPU
+    problem = cuda_problem()
+    if problem is not None:
+        raise DeviceError(f"device: {device} was asked for, but {problem}; use device='cpu' or "
+                          "device='auto'")
+    loaded = runtime(device)
+    count = loaded.device_count()
+    index = device.index if device.index is not None else loaded.current_index()  # type: ignore[attr-defined]
+    if index >= count:
+        raise DeviceError(f"device: cuda:{index} does not exist; there are {count} CUDA devices")
+    return Device("cuda", index)
+
+
+def cuda_problem() -> str | None:
+    """Why CUDA cannot be used here, in words; None where it can."""
+    from mlgpu import cuda
+
+    return cuda.unavailable_reason()
+
+
+_runtimes: dict[str, DeviceRuntime] = {}
+
+
+def runtime(device: Device) -> DeviceRuntime:
+    """The runtime that serves this device's type, loaded on first use."""
+    found = _runtimes.get(device.type)
+    if found is None:
+        if device.type == "cpu":
+            from mlgpu.cpu.runtime import CpuRuntime
+
+            found = CpuRuntime()
+        else:
+            from mlgpu import cuda
+
+            found = cuda.load_runtime()
+        _runtimes[device.type] = found
+    return found

@@ -1,0 +1,431 @@
+"""The one place where an operation runs: device check, implementation, recording.
+
+An operation is a class with its maths for each device side by side; one instance is one
+application and, when something that led to it requires a gradient, one node of the graph.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from mlgpu import memory
+from mlgpu.autograd import graph
+from mlgpu.autograd.mode import mode
+from mlgpu.autograd.saved import Saved
+from mlgpu.device import Device, current_device, runtime
+from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
+from mlgpu.tensor import Storage, Tensor, root_of
+
+# Makes a gradient fit its input: sums over broadcast dimensions, casts.  Set by ops/gradient.py,
+# because it is maths.
+conform: Callable[[Tensor, tuple[int, ...], Any], Tensor]
+
+
+class Op(graph.Node):
+    """One application of an operation: parameters in `__init__`, maths below.
+
+    `forward(*arrays)` computes on NumPy arrays and returns fresh arrays; `forward_cuda` on CuPy's.
+    `backward(*grads)` is written with Tensor operations, so that it can be differentiated again;
+    `backward_cpu` and `backward_cuda` are optional fast forms of it on arrays, used when no graph
+    of the backward pass is being recorded.  Each returns one gradient per input (or None); the
+    engine sums it over broadcast dimensions and casts it to the input's dtype.
+    """
+
+    saved_inputs: ClassVar[tuple[int, ...]] = ()
+    saved_outputs: ClassVar[tuple[int, ...]] = ()
+    differentiable: ClassVar[bool] = True
+    nondifferentiable_outputs: tuple[int, ...] = ()
+    materialize: ClassVar[bool] = True
+
+    recording = False
+    needs: tuple[bool, ...] = ()
+    tuple_output = False
+    _inputs_meta: tuple[tuple[tuple[int, ...], Any], ...] = ()
+    _outputs_meta: tuple[tuple[tuple[int, ...], Any, Device], ...] = ()
+    _saved: dict[Any, Saved] | None = None
+    _freed = False
+    _stashed: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    # --- what a subclass writes -------------------------------------------------------------
+
+    def forward(self, *arrays: Any) -> Any:
+        raise DeviceError(f"{self.name}: not available on the CPU")
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        raise DeviceError(f"{self.name}: not available on CUDA; move its inputs with .cpu()")
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        """The inputs to save for backward, given which inputs need a gradient."""
+        return self.saved_inputs
+
+    # --- what a subclass uses ---------------------------------------------------------------
+
+    def stash(self, **arrays: Any) -> None:
+        """Keep extra arrays for backward, as attributes; nothing is kept if nothing is recorded."""
+        if self.recording:
+            self._stashed = {**(self._stashed or {}), **arrays}
+
+    def input(self, index: int) -> Tensor:
+        """The saved input, with its place in the graph.  GraphError if it was changed or freed."""
+        return self._saved_value(index).tensor(self)
+
+    def output(self, index: int = 0) -> Tensor:
+        """The saved output, with its place in the graph."""
+        return self._saved_value(~index).tensor(self)
+
+    def input_array(self, index: int) -> Any:
+        """The saved input's array."""
+        return self._saved_value(index).array(self)
+
+    def output_array(self, index: int = 0) -> Any:
+        """The saved output's array."""
+        return self._saved_value(~index).array(self)
+
+    def __getattr__(self, attribute: str) -> Any:
+        # Only reached for names not set: stashed arrays, which live among the saved values.
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        stashed = self.__dict__.get("_stashed")
+        if stashed is not None and attribute in stashed:
+            return stashed[attribute]
+        saved = self.__dict__.get("_saved")
+        if saved is not None and attribute in saved:
+            return saved[attribute].array(self)
+        if self._freed:
+            self._saved_value(attribute)
+        raise AttributeError(f"{type(self).__name__} has no attribute {attribute!r}")
+
+    def _saved_value(self, key: Any) -> Saved:
+        if self._freed:
+            raise GraphError(
+                f"{self.name}: backward a second time: its saved values were freed after the "
+                "first; pass retain_graph=True to the first call")
+        assert self._saved is not None
+        return self._saved[key]
+
+    # --- recording --------------------------------------------------------------------------
+
+    def record_inputs(self, inputs: Sequence[Tensor]) -> None:
+        """Take edges to what made the inputs, and save the inputs that backward needs."""
+        self.edges = tuple(t._edge() if t.requires_grad else None for t in inputs)
+        self._inputs_meta = tuple((t._array.shape, t._array.dtype) for t in inputs)
+        self._saved = {index: Saved(inputs[index], self) for index in self.keeps(self.needs)}
+
+    def record_outputs(self, outputs: Sequence[Tensor]) -> None:
+        """Save outputs and stashed arrays, take a place in the order, and own the outputs."""
+        assert self._saved is not None
+        self.stamp()
+        self.outputs = len(outputs)
+        if len(outputs) > 1:
+            self._outputs_meta = tuple((t.shape, t._array.dtype, t.device) for t in outputs)
+        for index in self.saved_outputs:
+            self._saved[~index] = Saved(outputs[index], self, output=index)
+        for name, array in (self._stashed or {}).items():
+            self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self)
+        self._stashed = None
+        for index, tensor in enumerate(outputs):
+            if index not in self.nondifferentiable_outputs:
+                tensor._node, tensor._index, tensor._requires = self, index, True
+
+    def free(self) -> None:
+        if self._saved:
+            self._saved = {}
+            self._freed = True
+
+    def again(self) -> Op:
+        """The same operation with the same parameters, not yet applied."""
+        fresh = copy.copy(self)
+        for state in _NODE_STATE:
+            fresh.__dict__.pop(state, None)
+        return fresh
+
+    # --- backward ---------------------------------------------------------------------------
+
+    def apply(self, grads: list[Tensor | None], create_graph: bool) -> list[Tensor | None]:
+        if self.outputs > 1 and self.materialize:
+            for index, grad in enumerate(grads):
+                if grad is None:
+                    shape, dtype, device = self._outputs_meta[index]
+                    zeros = runtime(device).empty(shape, dtype, device)
+                    zeros[...] = 0
+                    grads[index] = wrap(zeros, device)
+        results: Sequence[Tensor | None]
+        device = next(g for g in grads if g is not None)._storage.device
+        fast = runtime(device).backward
+        if create_graph or not hasattr(type(self), fast):
+            results = self._differentiable(grads)
+        else:
+            results = self._fast(getattr(self, fast), grads, device)
+        return [None if grad is None or edge is None else self._conformed(grad, index)
+                for index, (grad, edge) in enumerate(zip(results, self.edges, strict=True))]
+
+    def _differentiable(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        if not hasattr(type(self), "backward"):
+            raise DerivativeError(f"{self.name}: has no second derivative; "
+                                  "call backward without create_graph")
+        results = self.backward(*grads)
+        results = results if isinstance(results, tuple) else (results,)
+        for result in results:
+            if result is not None:
+                result._storage.exclusive = False
+        return results
+
+    def _fast(self, function: Callable[..., Any], grads: Sequence[Tensor | None],
+              device: Device) -> list[Tensor | None]:
+        arrays = [None if g is None else g._array for g in grads]
+        outs = runtime(device).call(function, arrays, device)
+        outs = outs if isinstance(outs, tuple) else (outs,)
+        results: list[Tensor | None] = []
+        known = {id(g._array): g for g in grads if g is not None}
+        roots = {id(root_of(g._array)): g._storage for g in grads if g is not None}
+        for out in outs:
+            if out is None:
+                results.append(None)
+                continue
+            tensor = known.get(id(out))
+            shared = roots.get(id(root_of(out)))
+            if tensor is not None:  # passed through, or given to two inputs
+                tensor._storage.exclusive = False
+            elif shared is not None:  # a view of an incoming gradient
+                shared.exclusive = False
+                tensor = Tensor._make(out, shared)
+            else:
+                tensor = known[id(out)] = wrap(out, device)
+                # A view of a saved value is nobody's alone.
+                tensor._storage.exclusive = out.base is None or tensor._storage.claimed
+            results.append(tensor)
+        memory.settle()
+        return results
+
+    def _conformed(self, grad: Tensor, index: int) -> Tensor:
+        shape, dtype = self._inputs_meta[index]
+        if grad._array.shape == shape and grad._array.dtype == dtype:
+            return grad
+        return conform(grad, shape, dtype)
+
+
+_NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "recording", "needs",
+               "tuple_output", "_inputs_meta", "_outputs_meta", "_saved", "_freed", "_stashed")
+
+
+class ViewOp(Op):
+    """An operation whose result is a view of its only input; the same code serves every device."""
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        return self.forward(*arrays)
+
+
+def wrap(array: Any, device: Device | None = None, requires_grad: bool = False) -> Tensor:
+    """A leaf Tensor that owns `array`, which must be fresh (nobody else writes to it)."""
+    tensor = Tensor._make(array, Storage.owning(array, device or current_device()))
+    tensor._requires = requires_grad
+    return tensor
+
+
+def check_inputs(op: Op, inputs: Sequence[Tensor]) -> Device:
+    """The device all inputs live on.  Raises ReleasedError, DeviceError, or TypeError."""
+    device: Device | None = None
+    for position, tensor in enumerate(inputs):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{op.name}: argument {position} must be a Tensor, "
+                            f"got {type(tensor).__name__}")
+        storage = tensor._storage
+        if storage.released:
+            raise ReleasedError(f"{op.name}: argument {position}, of shape "
+                                f"{tuple(tensor.shape)}, was released")
+        if device is None:
+            device = storage.device
+        elif device is not storage.device and device != storage.device:
+            raise DeviceError(f"{op.name}: tensors are on {device} and {storage.device}; "
+                              "move one with .to()")
+    assert device is not None
+    return device
+
+
+def start(op: Op, inputs: Sequence[Tensor]) -> None:
+    """Find out whether this application is recorded, and for which inputs."""
+    if not mode.grad or not op.differentiable:
+        return
+    needs = tuple([t.requires_grad for t in inputs])
+    if True in needs:
+        if not (hasattr(type(op), "backward") or hasattr(type(op), "backward_cpu")):
+            raise DerivativeError(f"{op.name}: has no derivative, and an input requires grad; "
+                                  "detach() the input or compute under no_grad()")
+        op.needs = needs
+        op.recording = True
+
+
+def run(op: Op, *inputs: Tensor) -> Any:
+    """Apply `op` and return its Tensor, or a tuple of them if its forward returned a tuple."""
+    device = check_inputs(op, inputs)
+    start(op, inputs)
+    engine = runtime(device)
+    try:
+        results = engine.call(getattr(op, engine.forward), [t._array for t in inputs], device)
+        if isinstance(op, ViewOp):
+            return _run_view(op, inputs[0], results)
+        single = type(results) is not tuple
+        arrays = (results,) if single else results
+        outputs = [Tensor._make(a, Storage.owning(a, device)) for a in arrays]
+        if op.recording:
+            op.record_inputs(inputs)
+            op.record_outputs(outputs)
+    finally:
+        memory.settle()
+    return outputs[0] if single else tuple(outputs)
+
+
+def _run_view(op: ViewOp, source: Tensor, array: Any) -> Tensor:
+    source._storage.exclusive = False
+    view = Tensor._make(array, source._storage)
+    if op.recording:
+        op.record_inputs((source,))
+        op.record_outputs((view,))
+    if not mode.inference:
+        base = source if source._base is None else source._base
+        view._base, view._chain = base, (*source._chain, op)
+        view._history = base._history
+    return view
+
+
+def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
+    """Apply `op` with `target` as its first input, write the result into it, and return it.
+
+    Raises GraphError for a leaf (or a view of one) that requires grad, ShapeError where the result
+    has not the target's shape, and for read-only or self-overlapping memory.
+    """
+    inputs = (target, *others)
+    device = check_inputs(op, inputs)
+    start(op, inputs)
+    storage = target._storage
+    _check_writable(op, target)
+    engine = runtime(device)
+    arrays = [t._array for t in inputs]
+    try:
+        if op.recording:
+            op.record_inputs(inputs)
+        into = getattr(op, "forward_into", None)
+        if into is not None:
+            engine.call(into, [target._array, *arrays], device)
+        else:
+            result = engine.call(getattr(op, engine.forward), arrays, device)
+            if result.shape != target._array.shape:
+                raise ShapeError(f"{op.name}_: the result has shape {result.shape}, which does "
+                                 f"not fit the tensor's {target._array.shape}")
+            target._array[...] = result
+        storage.version += 1
+        if op.recording:
+            view = Tensor._make(target._array, storage)
+            op.record_outputs((view,))
+    finally:
+        memory.settle()
+    if mode.grad:
+        rebase(target, op if op.recording else None)
+    return target
+
+
+def _check_writable(op: Op, target: Tensor) -> None:
+    array = target._array
+    if target._storage.inference and not mode.inference:
+        raise GraphError(f"{op.name}_: a tensor made in inference_mode cannot be changed outside "
+                         "it; clone() it first")
+    if not array.flags.writeable:
+        raise GraphError(f"{op.name}_: the tensor's memory is read-only; clone() it first")
+    if target.numel() > 1 and any(s == 0 and n > 1
+                                  for s, n in zip(array.strides, array.shape, strict=True)):
+        raise ShapeError(f"{op.name}_: several elements of the tensor share one place in memory "
+                         "(it was expanded); clone() it first")
+    if mode.grad:
+        base = target if target._base is None else target._base
+        if base._requires and base._node is None:
+            what = "a leaf" if target._base is None else "a view of a leaf"
+            raise GraphError(f"{op.name}_: {what} that requires grad cannot be changed in place; "
+                             "use no_grad() or the out-of-place form")
+
+
+def rebase(target: Tensor, op: Op | None) -> None:
+    """Make `target`, which `op` has just overwritten, and all views of its memory, follow on."""
+    base = target._base
+    if base is None:
+        if op is not None:
+            target._node, target._index, target._requires = op, 0, True
+            target._history += 1
+        return
+    if op is None:
+        return
+    scatter = ViewScatter(target._chain)
+    scatter.edges = (base._edge() if base._requires else None, (op, 0))
+    scatter.needs = (base._requires, True)
+    scatter._inputs_meta = ((base._array.shape, base._array.dtype),
+                            (target._array.shape, target._array.dtype))
+    scatter._saved = {}
+    scatter.stamp()
+    base._node, base._index, base._requires = scatter, 0, True
+    base._history += 1
+    target._node, target._index, target._requires = op, 0, True
+    target._history = base._history
+
+
+def regenerate(view: Tensor) -> None:
+    """Derive the history of a view anew after its base was changed in place."""
+    base = view._base
+    assert base is not None
+    view._history = base._history
+    if not base._requires:
+        return
+    with_grad = mode.grad
+    mode.grad = True
+    try:
+        fresh = replay(view._chain, base)
+    finally:
+        mode.grad = with_grad
+    view._node, view._index, view._requires = fresh._node, fresh._index, fresh._requires
+
+
+def replay(chain: Sequence[Op], tensor: Tensor) -> Tensor:
+    """The view that a chain of view operations makes of another tensor of the base's shape."""
+    for op in chain:
+        tensor = run(op.again(), tensor)
+    return tensor
+
+
+class ViewScatter(Op):
+    """base with the region of one of its views replaced: the history of an in-place change."""
+
+    def __init__(self, chain: Sequence[Op]) -> None:
+        self.chain = tuple(chain)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor]:
+        outside = run(ZeroRegion(self.chain), dy) if self.needs[0] else None
+        return outside, replay(self.chain, dy)
+
+
+class ZeroRegion(Op):
+    """A copy with the region of a view set to zero."""
+
+    def __init__(self, chain: Sequence[Op]) -> None:
+        self.chain = tuple(chain)
+
+    def forward(self, x: Any) -> Any:
+        from mlgpu.cpu import runtime as cpu
+
+        out = cpu.copy(x)
+        region = out
+        for op in self.chain:
+            region = op.forward(region)
+        region[...] = 0
+        return out
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return run(ZeroRegion(self.chain), dy)  # type: ignore[no-any-return]
+
+
+Tensor._regenerate = staticmethod(regenerate)

@@ -1,0 +1,191 @@
+"""Copies: to another dtype, another device, another layout, or into an existing tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu import runtime as host
+from mlgpu.device import CPU, Device, resolve, runtime
+from mlgpu.dtypes import dtype as DType
+from mlgpu.errors import DeviceError, DTypeError, ShapeError
+from mlgpu.op import Op, run, run_inplace, start, wrap
+from mlgpu.tensor import Tensor
+
+__all__ = ["cast", "clone", "contiguous", "copy_", "cpu", "cuda", "pin_memory", "to", "type_as"]
+
+
+class Cast(Op):
+    """The values in another dtype; complex to real keeps the real part."""
+
+    def __init__(self, dtype: DType) -> None:
+        self.dtype = dtype
+
+    def forward(self, x: Any) -> Any:
+        out = host.empty_like(x, self.dtype.numpy)
+        np.copyto(out, convert(x, self.dtype), casting="unsafe")
+        return out
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy  # the engine casts it to the input's dtype
+
+
+def convert(x: Any, dtype: DType) -> Any:
+    """`x` ready for an unsafe cast to `dtype` with PyTorch's meaning."""
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        return x != 0 if dtype.kind == "bool" else x.real
+    if x.dtype.kind in "fV" and dtype.name in ("uint8", "int8", "int16", "int32"):
+        # C leaves a float outside the target's range undefined; through int64 it wraps.
+        return x.astype(np.int64)
+    return x
+
+
+class Copy(Op):
+    """The values of a tensor in fresh memory, in its own order or C order."""
+
+    name = "clone"
+
+    def __init__(self, contiguous: Any = False) -> None:
+        self.contiguous = contiguous
+
+    def forward(self, x: Any) -> Any:
+        out = host.empty(x.shape, x.dtype) if self.contiguous else host.empty_like(x)
+        np.copyto(out, x)
+        return out
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy
+
+
+class CopyInto(Op):
+    """The second input broadcast and cast into the first, which is overwritten."""
+
+    name = "copy"
+
+    def forward_into(self, out: Any, target: Any, source: Any) -> None:
+        if np.may_share_memory(out, source):
+            source = source.copy()
+        np.copyto(out, convert(source, dtypes.from_numpy(out.dtype)), casting="unsafe")
+
+    def backward(self, dy: Tensor) -> tuple[None, Tensor | None]:
+        return None, dy if self.needs[1] else None
+
+
+class Transfer(Op):
+    """The values on another device."""
+
+    name = "to"
+
+    def __init__(self, device: Device, non_blocking: bool) -> None:
+        self.device = device
+        self.non_blocking = non_blocking
+        self.origin = CPU
+
+    def move(self, x: Tensor) -> Any:
+        engine = runtime(x.device)
+        if x.device.type == self.device.type:
+            return engine.peer_copy(x._array, self.device, self.non_blocking)
+        if self.device.type == "cpu":
+            return engine.to_host(x._array, self.non_blocking)
+        return runtime(self.device).from_host(x._array, self.device, self.non_blocking)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return to(dy, self.origin, non_blocking=self.non_blocking)
+
+
+def cast(input: Tensor, dtype: DType) -> Tensor:
+    """`input` in `dtype`; itself if it is that already."""
+    return input if input.dtype is dtype else run(Cast(dtype), input)
+
+
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy in fresh memory; gradients pass through it."""
+    return run(Copy(), input)  # type: ignore[no-any-return]
+
+
+def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
+    """`input` itself if its elements lie in order without gaps, else such a copy."""
+    input._check()
+    return input if input.is_contiguous() else run(Copy(True), input)
+
+
+def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
+    """Overwrite the tensor with `src`, broadcast to its shape and cast to its dtype.
+
+    Raises ShapeError where `src` does not broadcast; DeviceError where it is on another device
+    (PyTorch would copy silently): move it with `.to()` first.
+    """
+    try:
+        fits = np.broadcast_shapes(tuple(self.shape), tuple(src.shape)) == tuple(self.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ShapeError(f"copy_: a source of shape {tuple(src.shape)} does not broadcast to "
+                         f"{tuple(self.shape)}")
+    return run_inplace(CopyInto(), self, src)
+
+
+def _to_arguments(args: tuple[Any, ...], device: Any, dtype: Any, other: Any
+                  ) -> tuple[Device | None, DType | None]:
+    for value in args:
+        if isinstance(value, Tensor):
+            device, dtype = value.device, value.dtype
+        elif isinstance(value, (str, Device)) or type(value) is int:
+            device = value
+        elif value is not None and not isinstance(value, bool):
+            dtype = dtypes.as_dtype(value)
+    if other is not None:
+        device, dtype = other.device, other.dtype
+    return (None if device is None else resolve(device),
+            None if dtype is None else dtypes.as_dtype(dtype))
+
+
+def to(input: Tensor, *args: Any, device: Any = None, dtype: Any = None, other: Any = None,
+       non_blocking: bool = False, copy: bool = False, memory_format: Any = None) -> Tensor:
+    """`input` on another device or in another dtype: `to(device)`, `to(dtype)`, `to(other)`.
+
+    Returns the tensor itself where nothing changes, unless `copy`.  Differentiable.
+    """
+    target, wanted = _to_arguments(args, device, dtype, other)
+    input._check()
+    result = input
+    if wanted is not None:
+        result = cast(result, wanted)
+    if target is not None and target != result.device:
+        result = _transfer(result, target, non_blocking)
+    return clone(input) if copy and result is input else result
+
+
+def _transfer(input: Tensor, device: Device, non_blocking: bool) -> Tensor:
+    op = Transfer(device, non_blocking)
+    op.origin = input.device
+    start(op, (input,))
+    moved = wrap(op.move(input), device)
+    if op.recording:
+        op.record_inputs((input,))
+        op.record_outputs((moved,))
+    return moved
+
+
+def cpu(input: Tensor) -> Tensor:
+    """The tensor on the CPU; itself if it is there."""
+    return to(input, CPU)
+
+
+def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a CUDA device (the current one by default).  DeviceError if there is none."""
+    return to(input, "cuda" if device is None else device, non_blocking=non_blocking)
+
+
+def pin_memory(input: Tensor) -> Tensor:
+    """A copy in page-locked host memory, for fast transfers.  DeviceError without CUDA."""
+    if not input.is_cpu:
+        raise DeviceError(f"pin_memory: only CPU tensors can be pinned, this is on {input.device}")
+    return wrap(runtime(CPU).pin(input._array), CPU)
+
+
+def type_as(input: Tensor, other: Tensor) -> Tensor:
+    """`input` in the dtype of `other`."""
+    return cast(input, other.dtype)

@@ -1,0 +1,362 @@
+"""New tensors: from data, from sizes, from ranges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes, memory
+from mlgpu.device import CPU, Device, resolve, runtime
+from mlgpu.dtypes import dtype as DType
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.op import wrap
+from mlgpu.ops.cast import convert
+from mlgpu.ops.view import size_arguments
+from mlgpu.tensor import Storage, Tensor
+
+__all__ = ["arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full",
+           "full_like", "linspace", "logspace", "new_empty", "new_full", "new_ones", "new_tensor",
+           "new_zeros", "ones", "ones_like", "range", "scalar_tensor", "tensor", "zeros",
+           "zeros_like"]
+
+
+def _finish(array: Any, device: Device, requires_grad: bool) -> Tensor:
+    made = wrap(array, device)
+    memory.settle()
+    return made.requires_grad_() if requires_grad else made
+
+
+def _allocate(shape: Sequence[int], dtype: DType, device: Any) -> tuple[Any, Device]:
+    for n in shape:
+        if n < 0:
+            raise ShapeError(f"a size cannot be negative, got {tuple(shape)}")
+    place = resolve(device)
+    return runtime(place).empty(shape, dtype.numpy, place), place
+
+
+def _dtype(dtype: Any) -> DType:
+    return dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype)
+
+
+# --- from data ------------------------------------------------------------------------------------
+
+
+def _infer(data: Any) -> np.ndarray[Any, Any]:
+    """Python data as a NumPy array, Python floats in the default dtype."""
+    if isinstance(data, (np.ndarray, np.generic)):
+        return np.asarray(data)
+    if isinstance(data, (list, tuple)) and _holds_tensors(data):
+        data = _untensored(data)
+    if hasattr(data, "__array__") and not isinstance(data, (list, tuple)):
+        return np.asarray(data)
+    try:
+        array = np.asarray(data)
+    except OverflowError as error:
+        raise DTypeError(f"tensor: {error}") from None
+    except ValueError as error:
+        raise ShapeError(f"tensor: nested lists must have equal lengths: {error}") from None
+    if array.dtype.kind == "f" and array.dtype != np.float64:
+        return array  # NumPy scalars of another width inside the list
+    if array.dtype.kind == "f" or (array.size == 0 and isinstance(data, (list, tuple))):
+        return array.astype(dtypes.get_default_dtype().numpy)
+    if array.dtype.kind == "c":
+        return array.astype(dtypes.get_default_dtype().to_complex().numpy)
+    if array.dtype.kind in "iu" and not hasattr(data, "dtype"):
+        if array.dtype == np.uint64:
+            raise DTypeError("tensor: an integer does not fit int64")
+        return array.astype(np.int64)
+    if array.dtype.kind in "OUSmM":
+        raise DTypeError(f"tensor: expected numbers, got {type(data).__name__} with elements of "
+                         f"NumPy dtype {array.dtype}")
+    return array
+
+
+def _holds_tensors(data: Any) -> bool:
+    first = data
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    return isinstance(first, Tensor)
+
+
+def _untensored(data: Any) -> Any:
+    if isinstance(data, Tensor):
+        return data.tolist()
+    return [_untensored(item) for item in data] if isinstance(data, (list, tuple)) else data
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+           pin_memory: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: numbers, nested lists, NumPy arrays, tensors.
+
+    Python floats become the default dtype, ints int64.  Raises ShapeError for ragged lists,
+    DTypeError for what is not numbers.
+    """
+    place = resolve(device if device is not None or not isinstance(data, Tensor) else data.device)
+    source = data.detach()._host() if isinstance(data, Tensor) else _infer(data)
+    kind = dtypes.from_numpy(source.dtype) if dtype is None else dtypes.as_dtype(dtype)
+    host = runtime(CPU).empty(source.shape, kind.numpy, CPU)
+    _check_range(data, source, kind)
+    with np.errstate(all="ignore"):
+        np.copyto(host, convert(source, kind), casting="unsafe")
+    if pin_memory:
+        host = runtime(CPU).pin(host)
+    if place.type == "cpu":
+        return _finish(host, CPU, requires_grad)
+    return _finish(runtime(place).from_host(host, place, False), place, requires_grad)
+
+
+def _check_range(data: Any, source: Any, kind: DType) -> None:
+    """Python integers that do not fit the dtype asked for are an error, not a wrap-around."""
+    if kind.kind != "int" or source.dtype.kind not in "iu" or not source.size:
+        return
+    if isinstance(data, (np.ndarray, Tensor)):
+        return
+    info = dtypes.iinfo(kind)
+    low, high = int(source.min()), int(source.max())
+    if low < info.min or high > info.max:
+        worst = low if low < info.min else high
+        raise DTypeError(f"tensor: value {worst} does not fit {kind!r}")
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """`data` as a tensor, on the same memory where it is a tensor or a NumPy array that fits."""
+    if isinstance(data, Tensor):
+        from mlgpu.ops.cast import to
+
+        return to(data, device=device, dtype=dtype)
+    place = resolve(device)
+    if isinstance(data, np.ndarray) and place.type == "cpu" and (
+            dtype is None or dtypes.as_dtype(dtype).numpy == data.dtype):
+        from mlgpu.ops.interop import from_numpy
+
+        return from_numpy(data)
+    return tensor(data, dtype=dtype, device=device)
+
+
+def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """A 0-dim tensor of the default dtype."""
+    return full((), s, dtype=_dtype(dtype), device=device)
+
+
+def constant(value: Any, dtype: DType, device: Device) -> Tensor:
+    """A 0-dim tensor on `device`, for functions that mix numbers with tensors."""
+    return full((), value, dtype=dtype, device=device)
+
+
+# --- from sizes -----------------------------------------------------------------------------------
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
+          pin_memory: bool = False, memory_format: Any = None) -> Tensor:
+    """An uninitialised tensor."""
+    array, place = _allocate(size_arguments("empty", size), _dtype(dtype), device)
+    if pin_memory:
+        array = runtime(place).pin(array)
+    return _finish(array, place, requires_grad)
+
+
+def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = None,
+                  device: Any = None, requires_grad: bool = False) -> Tensor:
+    """An uninitialised tensor with the given strides (in elements)."""
+    if len(size) != len(stride):
+        raise ShapeError(f"empty_strided: {len(size)} sizes but {len(stride)} strides")
+    kind = _dtype(dtype)
+    extent = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    flat, place = _allocate((extent,), kind, device)
+    view = np.lib.stride_tricks.as_strided(flat, tuple(size),
+                                           tuple(s * kind.itemsize for s in stride))
+    made = Tensor._make(view, Storage.owning(flat, place))
+    return made.requires_grad_() if requires_grad else made  # type: ignore[no-any-return]
+
+
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
+         requires_grad: bool = False) -> Tensor:
+    """A tensor of one value, in the value's own dtype by default."""
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
+    kind = dtypes.scalar_dtype(fill_value) if dtype is None else dtypes.as_dtype(dtype)
+    shape = (size,) if isinstance(size, int) else size
+    array, place = _allocate(size_arguments("full", (shape,)), kind, device)
+    fill(array, fill_value, kind)
+    return _finish(array, place, requires_grad)
+
+
+def fill(array: Any, value: Any, kind: DType) -> None:
+    """Fill an array with a Python number, converted as PyTorch converts it."""
+    if isinstance(value, complex) and not kind.is_complex:
+        raise DTypeError(f"fill: a complex number does not fit {kind!r}")
+    if kind.kind == "bool":
+        value = bool(value)
+    elif kind.kind == "int":
+        value = int(value)
+        info = dtypes.iinfo(kind)
+        if not info.min <= value <= info.max:
+            raise DTypeError(f"fill: value {value} does not fit {kind!r}")
+    with np.errstate(all="ignore"):
+        array.fill(value)
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros."""
+    return full(size_arguments("zeros", size), 0, dtype=_dtype(dtype), device=device,
+                requires_grad=requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones."""
+    return full(size_arguments("ones", size), 1, dtype=_dtype(dtype), device=device,
+                requires_grad=requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
+        requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal of an n x m matrix (n x n by default), zeros elsewhere."""
+    array, place = _allocate((n, n if m is None else m), _dtype(dtype), device)
+    array.fill(0)
+    side = min(array.shape)
+    array[np.arange(side), np.arange(side)] = 1
+    return _finish(array, place, requires_grad)
+
+
+# --- like another tensor --------------------------------------------------------------------------
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+    """`full` with the shape, dtype and device of `input`, unless given."""
+    return full(tuple(input.shape), fill_value, dtype=input.dtype if dtype is None else dtype,
+                device=input.device if device is None else device, requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+    """`empty` with the shape, dtype and device of `input`, unless given."""
+    return empty(tuple(input.shape), dtype=input.dtype if dtype is None else dtype,
+                 device=input.device if device is None else device, requires_grad=requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+               requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+    """Zeros with the shape, dtype and device of `input`, unless given."""
+    return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+    """Ones with the shape, dtype and device of `input`, unless given."""
+    return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`full` of another size with this tensor's dtype and device, unless given."""
+    return full(size, fill_value, dtype=self.dtype if dtype is None else dtype,
+                device=self.device if device is None else device, requires_grad=requires_grad)
+
+
+def new_zeros(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
+    """Zeros of another size with this tensor's dtype and device, unless given."""
+    return new_full(self, size_arguments("new_zeros", size), 0, dtype=dtype, device=device,
+                    requires_grad=requires_grad)
+
+
+def new_ones(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """Ones of another size with this tensor's dtype and device, unless given."""
+    return new_full(self, size_arguments("new_ones", size), 1, dtype=dtype, device=device,
+                    requires_grad=requires_grad)
+
+
+def new_empty(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
+              requires_grad: bool = False) -> Tensor:
+    """`empty` of another size with this tensor's dtype and device, unless given."""
+    return empty(size_arguments("new_empty", size), dtype=self.dtype if dtype is None else dtype,
+                 device=self.device if device is None else device, requires_grad=requires_grad)
+
+
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None,
+               requires_grad: bool = False) -> Tensor:
+    """`tensor(data)` with this tensor's dtype and device, unless given."""
+    return tensor(data, dtype=self.dtype if dtype is None else dtype,
+                  device=self.device if device is None else device, requires_grad=requires_grad)
+
+
+# --- ranges ---------------------------------------------------------------------------------------
+
+
+def _number(x: Any) -> Any:
+    return x.item() if isinstance(x, Tensor) else x
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
+           requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... below `end` (`arange(end)` starts at 0).
+
+    int64 for ints, else the default dtype.  Raises ShapeError for a step of 0 or the wrong sign.
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = _number(start), _number(end), _number(step)
+    if step == 0:
+        raise ShapeError("arange: step must not be 0")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise ShapeError(f"arange: bounds must be finite, got {start} to {end}")
+    if (end - start) * step < 0:
+        raise ShapeError(f"arange: step {step} leads away from {end}, starting at {start}")
+    whole = all(isinstance(x, (int, np.integer)) for x in (start, end, step))
+    kind = (dtypes.int64 if whole else dtypes.get_default_dtype()) if dtype is None else _dtype(
+        dtype)
+    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
+    array, place = _allocate((count,), kind, device)
+    exact = np.int64 if whole else np.float64
+    host = np.arange(count, dtype=exact)
+    np.multiply(host, exact(step), out=host)
+    np.add(host, exact(start), out=host)
+    array[...] = host.astype(kind.numpy)
+    return _finish(array, place, requires_grad)
+
+
+def range(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
+    """As `arange` but with `end` included, in the default dtype (deprecated in PyTorch)."""
+    if end is None:
+        start, end = 0, start
+    count = int((end - start) / step) + 1
+    options.setdefault("dtype", dtypes.get_default_dtype())
+    return arange(start, start + count * step, step, **options)
+
+
+def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
+             requires_grad: bool = False) -> Tensor:
+    """`steps` evenly spaced values from `start` to `end`, both included."""
+    kind, host = _spaced("linspace", start, end, steps, dtype)
+    array, place = _allocate((steps,), kind, device)
+    array[...] = host.astype(kind.numpy)
+    return _finish(array, place, requires_grad)
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None,
+             device: Any = None, requires_grad: bool = False) -> Tensor:
+    """`base` to the power of `steps` evenly spaced values from `start` to `end`."""
+    kind, host = _spaced("logspace", start, end, steps, dtype)
+    array, place = _allocate((steps,), kind, device)
+    array[...] = np.power(base, host).astype(kind.numpy)
+    return _finish(array, place, requires_grad)
+
+
+def _spaced(name: str, start: Any, end: Any, steps: int, dtype: Any) -> tuple[DType, Any]:
+    if steps < 0:
+        raise ShapeError(f"{name}: steps must be >= 0, got {steps}")
+    start, end = _number(start), _number(end)
+    kind = _dtype(dtype)
+    if dtype is None and (isinstance(start, complex) or isinstance(end, complex)):
+        kind = kind.to_complex()
+    # From both ends towards the middle, as PyTorch: symmetric, and both ends exact.
+    step = (end - start) / (steps - 1) if steps > 1 else 0.0
+    index = np.arange(steps)
+    return kind, np.where(index < steps / 2, start + step * index, end - step * (steps - 1 - index)
+                          if steps > 1 else start)
+
