@@ -1,0 +1,117 @@
+"""Matrix products on the CPU: the one place where two matrices are multiplied with NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cpu.runtime import copy, empty
+
+Array = np.ndarray[Any, Any]
+
+_BLAS = "fdFD"
+_EXACT = 2**53  # float64 holds every integer up to here
+
+
+def gemm(a: Array, b: Array) -> Array:
+    """a @ b over the last two axes, in fresh memory; leading axes broadcast.
+
+    Half types are multiplied in float32 and rounded once; integers wrap around.
+    """
+    if a.dtype.char not in _BLAS:
+        if a.dtype.kind in "iu":
+            return _gemm_integers(a, b)
+        return cast(gemm(widen(a), widen(b)), a.dtype)
+    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and a.size:
+        # One GEMM over all rows: NumPy would call BLAS once per leading index.
+        product = gemm(a.reshape(-1, a.shape[-1]), b)
+        return product.reshape(*a.shape[:-1], b.shape[-1])
+    out = empty(_product_shape(a, b), a.dtype)
+    return np.matmul(blas_ready(a), blas_ready(b), out=out)
+
+
+def widen(a: Array) -> Array:
+    """`a` in the dtype that arithmetic on it runs in: float32 for the half types."""
+    return a if a.dtype.char in _BLAS or a.dtype.kind in "biu" else cast(a, np.float32)
+
+
+def cast(a: Array, dtype: Any) -> Array:
+    """`a` converted to `dtype` in fresh memory, or itself if it has it."""
+    if a.dtype == dtype:
+        return a
+    converted = empty(a.shape, dtype)
+    np.copyto(converted, a, casting="unsafe")
+    return converted
+
+
+def scale(a: Array, factor: complex) -> Array:
+    """a * factor in the dtype that arithmetic on `a` runs in; `a` itself for the factor 1."""
+    if factor == 1:
+        return a
+    wide = widen(a)
+    return np.multiply(wide, factor, out=empty(a.shape, wide.dtype))
+
+
+def contiguous(a: Array) -> Array:
+    """`a` itself if it is C-contiguous, or else a copy that is."""
+    return a if a.flags.c_contiguous else copy(a)
+
+
+def adjoint(a: Array) -> Array:
+    """The conjugate transpose of the matrices: a view where `a` is real."""
+    turned = a.swapaxes(-1, -2)
+    if a.dtype.kind != "c":
+        return turned
+    return np.conjugate(turned, out=empty(turned.shape, a.dtype))
+
+
+def blas_ready(a: Array) -> Array:
+    """`a`, copied if its matrices are laid out in a way that BLAS cannot read."""
+    if a.flags.c_contiguous:
+        return a
+    item = a.itemsize
+    row, column = a.strides[-2:]
+    rows, columns = a.shape[-2:]
+    if column == item and row >= item * columns and row % item == 0:
+        return a
+    if row == item and column >= item * rows and column % item == 0:
+        return a
+    # Expanded (stride 0), reversed or strided: NumPy's own loop is many times slower than a copy.
+    return copy(a)
+
+
+def column_sums(a: Array) -> Array:
+    """The sum of a C-contiguous matrix over its rows, in the matrix's dtype.
+
+    As a product with a vector of ones: 2-4 times faster than add.reduce over the first axis, and
+    the more exact of the two, because BLAS sums in blocks.
+    """
+    wide = widen(a)
+    if wide.dtype.char not in _BLAS:
+        return np.add.reduce(a, 0, dtype=a.dtype, out=empty(a.shape[1:], a.dtype))
+    ones = empty((1, len(a)), wide.dtype)
+    ones.fill(1)
+    return cast(gemm(ones, wide)[0], a.dtype)
+
+
+def _product_shape(a: Array, b: Array) -> tuple[int, ...]:
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) if a.ndim + b.ndim > 4 else ()
+    return (*batch, a.shape[-2], b.shape[-1])
+
+
+def _gemm_integers(a: Array, b: Array) -> Array:
+    out = empty(_product_shape(a, b), a.dtype)
+    if not (a.size and b.size):
+        out.fill(0)
+    elif _largest(a) * _largest(b) * a.shape[-1] < _EXACT:
+        wide = gemm(cast(a, np.float64), cast(b, np.float64))
+        np.copyto(out, cast(wide, np.int64), casting="unsafe")
+    else:
+        # einsum's integer loop is several times faster than matmul's.
+        np.einsum("...ij,...jk->...ik", a, b, out=out)
+    return out
+
+
+def _largest(a: Array) -> int:
+    return max(abs(int(a.max())), abs(int(a.min())))
