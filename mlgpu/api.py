@@ -14,23 +14,38 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
+    "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat_interleave roll rot90
+        tile tril tril_indices triu triu_indices""",
     "mlgpu.ops.cast": "clone",
     "mlgpu.ops.creation": """arange as_tensor empty empty_like empty_strided eye full full_like
         linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
+    "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
+    "mlgpu.ops.join": """atleast_1d atleast_2d atleast_3d block_diag cartesian_prod cat column_stack
+        combinations concat concatenate dstack hstack meshgrid row_stack stack vstack""",
+    "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
+    "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
+        scatter_reduce take_along_dim""",
     "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten moveaxis
         movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten unsqueeze""",
 }
 
 # Methods of Tensor, likewise; the tensor is the first argument.
 METHODS: dict[str, str] = {
+    "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat repeat_interleave
+        roll rot90 tile tril tril_ triu triu_""",
     "mlgpu.ops.cast": "clone contiguous copy_ cpu cuda pin_memory to type_as",
     "mlgpu.ops.creation": "new_empty new_full new_ones new_tensor new_zeros",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
+    "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
+        take""",
+    "mlgpu.ops.mask": """masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select""",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
+    "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
+        scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ take_along_dim""",
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
         ravel reshape reshape_as squeeze swapaxes swapdims t transpose unflatten unsqueeze view
         view_as""",
@@ -40,7 +55,11 @@ METHODS: dict[str, str] = {
 PROPERTIES: dict[str, str] = {"mlgpu.ops.view": "T mT"}
 
 # Methods whose function has another name: method -> (module, function).
-RENAMED: dict[str, tuple[str, str]] = {}
+RENAMED: dict[str, tuple[str, str]] = {
+    "__getitem__": ("mlgpu.ops.index", "getitem"),
+    "__iter__": ("mlgpu.ops.part", "iterate"),
+    "__setitem__": ("mlgpu.ops.index", "setitem"),
+}
 
 CASTS = {"bfloat16": dtypes.bfloat16, "bool": dtypes.bool_, "cdouble": dtypes.complex128,
          "cfloat": dtypes.complex64, "double": dtypes.float64, "float": dtypes.float32,

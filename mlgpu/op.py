@@ -207,13 +207,24 @@ class Op(graph.Node):
 
     def _conformed(self, grad: Tensor, index: int) -> Tensor:
         shape, dtype = self._inputs_meta[index]
-        if grad._array.shape == shape and grad._array.dtype == dtype:
-            return grad
-        return conform(grad, shape, dtype)
+        return conform_to(self.name, grad, shape, dtype)
 
 
 _NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "recording", "needs",
                "tuple_output", "_inputs_meta", "_outputs_meta", "_saved", "_freed", "_stashed")
+
+
+def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
+    """`grad` summed and cast to an input's shape and dtype.  ShapeError where it cannot fit."""
+    have = grad._array.shape
+    if have == shape and grad._array.dtype == dtype:
+        return grad
+    if have != shape:
+        lead = len(have) - len(shape)
+        if lead < 0 or any(n not in (1, m) for n, m in zip(shape, have[lead:], strict=True)):
+            raise ShapeError(f"{name}: backward gave a gradient of shape {have} for an input of "
+                             f"shape {shape}")
+    return conform(grad, shape, dtype)
 
 
 class ViewOp(Op):

@@ -67,7 +67,7 @@ class Node:
         return tuple((None, 0) if edge is None else edge for edge in self.edges)
 
     def __repr__(self) -> str:
-        return f"<{self.name}Backward at {id(self):#x}>"
+        return f"<{type(self).__name__}Backward at {id(self):#x}>"
 
 
 class _Walk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlgpu.cpu import runtime as cpu
@@ -182,6 +182,13 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
         raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
     at = dim_index("unbind", dim, input.ndim)
     return tuple(select(input, at, i) for i in range(input.shape[at]))
+
+
+def iterate(self: Tensor) -> Iterator[Tensor]:
+    """A view of each position of the first dimension.  TypeError for 0-d tensors."""
+    if self.ndim == 0:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(unbind(self))
 
 
 class Diagonal(ViewOp):

@@ -1,0 +1,144 @@
+"""Operations that a bool mask steers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu import runtime as cpu
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.op import Op, run, run_inplace
+from mlgpu.ops.view import broadcast_shapes, expand, reshape
+from mlgpu.tensor import Tensor
+
+__all__ = ["masked_fill", "masked_scatter", "masked_select"]
+
+
+def _check_mask(name: str, mask: Tensor) -> None:
+    if mask.dtype is not dtypes.bool_:
+        raise DTypeError(f"{name}: mask must be bool, got {mask.dtype!r}")
+
+
+class MaskedFill(Op):
+    """The first input with a 0-dim value where the mask is true."""
+
+    def forward(self, x: Any, mask: Any, value: Any) -> Any:
+        out = cpu.empty_like(x) if x.shape == mask.shape else cpu.empty(
+            np.broadcast_shapes(x.shape, mask.shape), x.dtype)
+        np.copyto(out, x)
+        np.copyto(out, value, where=mask)
+        return out
+
+    def forward_into(self, out: Any, x: Any, mask: Any, value: Any) -> None:
+        np.copyto(out, value, where=mask.copy() if np.may_share_memory(out, mask) else mask)
+
+    saved_inputs = (1,)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        from mlgpu.ops.pointwise import where
+
+        mask = self.input(1)
+        zero = dy.new_zeros(())  # type: ignore[attr-defined]
+        return (where(mask, zero, dy) if self.needs[0] else None, None,
+                where(mask, dy, zero) if self.needs[2] else None)
+
+
+def _fill_value(name: str, input: Tensor, value: Any) -> Tensor:
+    from mlgpu.ops.creation import full
+
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise ShapeError(f"{name}: the value must have no dimensions, got "
+                             f"{tuple(value.shape)}")
+        from mlgpu.ops.cast import cast
+
+        return cast(value, input.dtype)
+    if dtypes.scalar_dtype(value).category > input.dtype.category:
+        raise DTypeError(f"{name}: value {value!r} does not fit {input.dtype!r}")
+    return full((), value, dtype=input.dtype, device=input.device)
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`input` with `value` (a number or 0-dim tensor) where `mask` is true; both broadcast."""
+    _check_mask("masked_fill", mask)
+    broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    return run(MaskedFill(), input, mask, _fill_value("masked_fill", input, value))  # type: ignore[no-any-return]
+
+
+def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`masked_fill` in place."""
+    _check_mask("masked_fill_", mask)
+    if broadcast_shapes(tuple(self.shape), tuple(mask.shape)) != self.shape:
+        raise ShapeError(f"masked_fill_: a mask of shape {tuple(mask.shape)} does not broadcast to "
+                         f"{tuple(self.shape)}")
+    return run_inplace(MaskedFill(), self, mask, _fill_value("masked_fill_", self, value))
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where `mask` is true, in one dimension; both broadcast."""
+    _check_mask("masked_select", mask)
+    shape = broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    from mlgpu.ops.index import getitem
+
+    return getitem(expand(input, shape), expand(mask, shape))
+
+
+class MaskedScatter(Op):
+    """The first input with the elements of the third, in order, where the mask is true."""
+
+    saved_inputs = (1,)
+
+    def forward(self, x: Any, mask: Any, source: Any) -> Any:
+        out = cpu.copy(x)
+        self.forward_into(out, x, mask, source)
+        return out
+
+    def forward_into(self, out: Any, x: Any, mask: Any, source: Any) -> None:
+        mask = np.broadcast_to(mask, out.shape)
+        count = int(np.count_nonzero(mask))
+        out[mask] = source.reshape(-1)[:count].copy()
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        from mlgpu.ops.creation import zeros
+        from mlgpu.ops.join import cat
+        from mlgpu.ops.pointwise import where
+
+        mask = expand(self.input(1), dy.shape)
+        dx = dsource = None
+        if self.needs[0]:
+            dx = where(mask, dy.new_zeros(()), dy)  # type: ignore[attr-defined]
+        if self.needs[2]:
+            taken = masked_select(dy, mask)
+            shape = self._inputs_meta[2][0]
+            rest = zeros(int(np.prod(shape)) - taken.numel(), dtype=dy.dtype, device=dy.device)
+            dsource = reshape(cat((taken, rest)), shape)
+        return dx, None, dsource
+
+
+def _check_scatter(name: str, input: Tensor, mask: Tensor, source: Tensor) -> None:
+    _check_mask(name, mask)
+    if source.dtype is not input.dtype:
+        raise DTypeError(f"{name}: self is {input.dtype!r} but source is {source.dtype!r}")
+    if broadcast_shapes(tuple(input.shape), tuple(mask.shape)) != input.shape:
+        raise ShapeError(f"{name}: a mask of shape {tuple(mask.shape)} does not broadcast to "
+                         f"{tuple(input.shape)}")
+    wanted = int(np.count_nonzero(np.broadcast_to(mask.detach()._host(), tuple(input.shape))))
+    if source.numel() < wanted:
+        raise ShapeError(f"{name}: the mask selects {wanted} elements but source has "
+                         f"{source.numel()}")
+
+
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """`input` with the elements of `source`, in order, where `mask` is true."""
+    shape = broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    input = expand(input, shape)
+    _check_scatter("masked_scatter", input, mask, source)
+    return run(MaskedScatter(), input, mask, source)  # type: ignore[no-any-return]
+
+
+def masked_scatter_(self: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """`masked_scatter` in place."""
+    _check_scatter("masked_scatter_", self, mask, source)
+    return run_inplace(MaskedScatter(), self, mask, source)
