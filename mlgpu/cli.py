@@ -1,0 +1,35 @@
+"""The command line: `mlgpu info`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+
+def _info(args: argparse.Namespace) -> int:
+    from mlgpu import info
+
+    found = info.collect()
+    print(json.dumps(found.as_dict(), indent=2) if args.json else info.text(found))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    from mlgpu import __version__
+
+    top = argparse.ArgumentParser(prog="mlgpu", description="Tools of the mlgpu library.")
+    top.add_argument("--version", action="version", version=f"mlgpu {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    info = commands.add_parser("info", help="versions, BLAS, devices, and which features are active")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.set_defaults(run=_info)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    args = parser().parse_args(argv)
+    status: int = args.run(args)
+    return status

@@ -1,0 +1,16 @@
+"""Where the CUDA sources are: beside the package in a checkout, inside it in a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlgpu.errors import KernelError
+
+
+def kernels_dir() -> Path:
+    """The folder with common.cuh and the .cu files.  KernelError where it is missing."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "kernels", package.parent / "kernels"):
+        if (folder / "common.cuh").is_file():
+            return folder
+    raise KernelError(f"kernels: no kernel sources in {package} or beside it; reinstall mlgpu")
