@@ -144,8 +144,8 @@ def _assemble(text: str, arrays: dict[str, Array], device: Device) -> Any:
     if not isinstance(structure, dict) or "version" not in structure:
         raise FormatError("the structure must be a JSON object with a version")
     if structure["version"] != VERSION:
-        raise FormatError(f"its version is {structure['version']!r} and this mlgpu reads {VERSION}; "
-                          "use the mlgpu that wrote it, or a newer one")
+        raise FormatError(f"its version is {structure['version']!r} and this mlgpu reads "
+                          f"{VERSION}; use the mlgpu that wrote it, or a newer one")
     if set(structure) != {"version", "root", "tensors"}:
         raise FormatError(f"the structure has the keys {sorted(structure)}")
     records = structure["tensors"]

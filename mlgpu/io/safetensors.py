@@ -57,7 +57,7 @@ class Container:
 
 
 def read(path: str | os.PathLike[str]) -> Container:
-    """Map the safetensors file at `path`.  Raises FormatError, naming file and reason, if it is none.
+    """Map the safetensors file at `path`.  FormatError, naming file and reason, if it is none.
 
     The file must not be truncated while the arrays live; replacing it (as `write` does) is safe.
     """
