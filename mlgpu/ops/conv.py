@@ -19,7 +19,16 @@ from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
-from mlgpu.ops.window import Array, Block, Columns, Windows, Workspace, blocks
+from mlgpu.ops.window import (
+    Array,
+    Block,
+    Columns,
+    Size,
+    Windows,
+    Workspace,
+    blocks,
+    per_axis,
+)
 from mlgpu.tensor import Tensor
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
@@ -261,8 +270,6 @@ def position_bytes(weight: Array, groups: int) -> int:
 
 # --- functions -----------------------------------------------------------------------------------
 
-Size = int | Sequence[int]
-
 
 def conv1d(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Size = 1,
            padding: Size | str = 0, dilation: Size = 1, groups: int = 1) -> Tensor:
@@ -387,22 +394,11 @@ def padding_total(name: str, padding: str, reach: Sequence[int],
     return reach
 
 
-def per_axis(name: str, what: str, value: Size, axes: int, least: int) -> tuple[int, ...]:
-    """`value`, one int or one for each axis, as a tuple; each at least `least`."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    if len(values) == 1:
-        values *= axes
-    if len(values) != axes or any(v < least for v in values):
-        raise ShapeError(f"{name}: {what} must be one or {axes} ints of at least {least}, "
-                         f"got {value}")
-    return values
-
-
 def check_operands(name: str, axes: int, input: Tensor, weight: Tensor, bias: Tensor | None,
                    groups: int, input_channels: int, bias_channels: int) -> None:
     """Ranks, channels and dtypes; the last two say which weight axis counts which channels."""
     if input.ndim not in (axes + 1, axes + 2) or weight.ndim != axes + 2:
-        raise ShapeError(f"{name}: input must have {axes + 2} dimensions ({axes + 1} unbatched) and "
+        raise ShapeError(f"{name}: input must have {axes + 2} dimensions ({axes + 1} unbatched), "
                          f"weight {axes + 2}, got {tuple(input.shape)} and {tuple(weight.shape)}")
     if groups < 1 or weight.shape[0] % groups or not weight.shape[0]:
         raise ShapeError(f"{name}: weight must have a positive multiple of groups={groups} "

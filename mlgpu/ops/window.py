@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from mlgpu.cpu.runtime import empty
+from mlgpu.errors import ShapeError
 
 Ints = tuple[int, ...]
 Slices = tuple[slice, ...]
+Size = int | Sequence[int]
 Array = np.ndarray[Any, Any]
 
 # Columns and their products are made in blocks of about this many bytes: large enough for threaded
@@ -27,6 +29,17 @@ Array = np.ndarray[Any, Any]
 BLOCK_BYTES = 4 << 20
 # Padded rows are unfolded as one run where that makes the GEMM at most this much longer.
 MAX_WASTE = 1.5
+
+
+def per_axis(name: str, what: str, value: Size, axes: int, least: int) -> Ints:
+    """`value`, one int or one for each axis, as a tuple; each at least `least`."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if len(values) == 1:
+        values *= axes
+    if len(values) != axes or any(v < least for v in values):
+        raise ShapeError(f"{name}: {what} must be one or {axes} ints of at least {least}, "
+                         f"got {value}")
+    return values
 
 
 class Windows(NamedTuple):
@@ -51,7 +64,7 @@ class Windows(NamedTuple):
                 and all(k == 1 for k in self.kernel))
 
     def mirrored(self) -> Windows:
-        """The same pairs of positions seen from the large grid, taps in reverse.  Dense maps only."""
+        """The same pairs of positions seen from the large grid, taps in reverse; dense maps only."""
         reach = [d * (k - 1) for k, d in zip(self.kernel, self.dilation, strict=True)]
         before = tuple(r - b for r, b in zip(reach, self.before, strict=True))
         return Windows(self.small, self.large, self.kernel, self.stride, self.dilation, before)
@@ -86,9 +99,13 @@ class Block(NamedTuple):
     stop: Ints
 
     @property
+    def box(self) -> Slices:
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
     def index(self) -> Slices:
         """The box in an array of shape (N, C, *small)."""
-        image, *places = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        image, *places = self.box
         return (image, slice(None), *places)
 
     @property

@@ -1,0 +1,208 @@
+"""The maximum of sliding windows, and the linear maps that are its derivatives.
+
+Windows are boxes, so the maximum is taken one axis after another.  Taken along the last axis first
+it finds the winner that PyTorch finds: the first in row-major order, or the last NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cpu.runtime import empty
+from mlgpu.dtypes import compute_dtype, from_numpy
+from mlgpu.op import Op, run
+from mlgpu.ops.axis_map import AxisMap, with_lead
+from mlgpu.ops.window import Array, Ints, Workspace, blocks
+from mlgpu.tensor import Tensor
+
+__all__ = ["Choose", "MaxPool", "Unchoose"]
+
+
+class MaxPool(Op):
+    """The maximum of each window, and with `origins` also its place in the flattened planes.
+
+    `maps` go from the last axis to the first; `origins` hold, for each, the first element of each
+    window and the dilation.
+    """
+
+    nondifferentiable_outputs = (1,)
+
+    def __init__(self, maps: Sequence[AxisMap], origins: Sequence[tuple[Array, int]] = ()) -> None:
+        self.maps = tuple(maps)
+        self.origins = tuple(origins)
+
+    def forward(self, x: Array) -> Any:
+        taps = max((step.tap for each in self.maps for step in each.steps), default=0)
+        small = np.dtype(np.uint8 if taps < 256 else np.int32)
+        choices: list[Array] = []
+        shape: Ints = x.shape
+        for each in self.maps:
+            shape = each.out_shape(shape)
+            if self.recording or self.origins:
+                choices.append(empty(shape, small))
+        out = empty(shape, x.dtype)
+        source, target = with_lead(x, self.maps), with_lead(out, self.maps)
+        chosen = [with_lead(c, self.maps) for c in choices] or [None] * len(self.maps)
+        work = [Workspace(x.dtype) for _ in self.maps]
+        spare = Workspace(x.dtype), Workspace(np.dtype(bool)), Workspace(small)
+        for block in blocks(source.shape[:2], math.prod(source.shape[2:]) * x.itemsize):
+            y = source[block.box]
+            for each, space, choice in zip(self.maps, work, chosen, strict=True):
+                last = each is self.maps[-1]
+                best = target[block.box] if last else space.take(each.out_shape(y.shape))
+                maximum(each, y, best, None if choice is None else choice[block.box], spare)
+                y = best
+        if choices:
+            self.stash(**{f"choice{number}": c for number, c in enumerate(choices)})
+        return (out, places(self.maps, choices, self.origins)) if self.origins else out
+
+    def backward(self, dy: Tensor, unused: Tensor | None = None) -> Tensor:
+        choices = [getattr(self, f"choice{number}") for number in range(len(self.maps))]
+        return run(Unchoose(self.maps, choices), dy)  # type: ignore[no-any-return]
+
+
+class Choose(Op):
+    """The element of each window that `choices` name: linear, the adjoint of `Unchoose`."""
+
+    def __init__(self, maps: Sequence[AxisMap], choices: Sequence[Array]) -> None:
+        self.maps = tuple(maps)
+        self.choices = tuple(choices)
+
+    def forward(self, x: Array) -> Array:
+        for each, choice in zip(self.maps, self.choices, strict=True):
+            out = empty(choice.shape, x.dtype)
+            choose(each, x, choice, out)
+            x = out
+        return x
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return run(Unchoose(self.maps, self.choices), dy)  # type: ignore[no-any-return]
+
+
+class Unchoose(Op):
+    """Adds each element to the one of its window that `choices` name, in zeros."""
+
+    def __init__(self, maps: Sequence[AxisMap], choices: Sequence[Array]) -> None:
+        self.maps = tuple(maps)
+        self.choices = tuple(choices)
+
+    def forward(self, dy: Array) -> Array:
+        dtype = compute_dtype(from_numpy(dy.dtype)).numpy
+        shape: Ints = dy.shape
+        for each in reversed(self.maps):
+            shape = each.transposed().out_shape(shape)
+        out = empty(shape, dy.dtype)
+        source, target = with_lead(dy, self.maps), with_lead(out, self.maps)
+        picked = [with_lead(c, self.maps) for c in self.choices]
+        work = [Workspace(dtype) for _ in self.maps]
+        spare = Workspace(dtype)
+        for block in blocks(source.shape[:2], math.prod(target.shape[2:]) * dtype.itemsize):
+            y = source[block.box]
+            for each, space, choice in reversed(list(zip(self.maps, work, picked, strict=True))):
+                last = each is self.maps[0] and out.dtype == dtype
+                dx = (target[block.box] if last
+                      else space.take(each.transposed().out_shape(y.shape)))
+                unchoose(each.transposed(), y, choice[block.box], dx, spare)
+                y = dx
+            if out.dtype != dtype:
+                np.copyto(target[block.box], y, casting="unsafe")
+        return out
+
+    def backward(self, dx: Tensor) -> Tensor:
+        return run(Choose(self.maps, self.choices), dx)  # type: ignore[no-any-return]
+
+
+def maximum(each: AxisMap, x: Array, best: Array, choice: Array | None,
+            spare: tuple[Workspace, ...]) -> None:
+    """best = the maximum of each window of one axis; choice = its first tap, or the last NaN's."""
+    if not each.covers:  # dilated windows may lie wholly in the padding
+        best.fill(np.iinfo(best.dtype).min if best.dtype.kind in "iu" else -np.inf)
+        if choice is not None:
+            choice.fill(0)
+    compete(each, x, best, choice, spare, nan=False)
+    if choice is not None and best.dtype.kind not in "iu" and np.isnan(best).any():
+        compete(each, x, best, choice, spare, nan=True)
+
+
+def compete(each: AxisMap, x: Array, best: Array, choice: Array | None,
+            spare: tuple[Workspace, ...], nan: bool) -> None:
+    values, flags, taps = spare
+    for step in each.steps:
+        value, rows = x[each.at(step.source)], each.at(step.rows)
+        if step.first:
+            best[rows] = value
+            if choice is not None:
+                choice[rows] = step.tap
+            continue
+        if value.strides[-1] != value.itemsize:
+            # NumPy compares strided elements three times slower than it copies them.
+            strided, value = value, values.take(value.shape)
+            np.copyto(value, strided)
+        if choice is not None:
+            wins = np.greater(value, best[rows], out=flags.take(value.shape))
+            if nan:
+                wins |= np.isnan(value)
+            # Taps come in rising order, so that the winner among them is the largest.
+            tap = np.multiply(wins, step.tap, out=taps.take(wins.shape), dtype=choice.dtype)
+            choice[rows] = np.maximum(choice[rows], tap, out=tap)
+        if isinstance(step.rows, slice):
+            np.maximum(best[rows], value, out=best[rows])
+        else:
+            best[rows] = np.maximum(best[rows], value)
+
+
+def choose(each: AxisMap, x: Array, choice: Array, out: Array) -> None:
+    """out = the element of each window of one axis that `choice` names."""
+    if not each.covers:
+        out.fill(0)
+    for step in each.steps:
+        rows = each.at(step.rows)
+        wanted = choice[rows] == step.tap
+        if isinstance(step.rows, slice):
+            np.copyto(out[rows], x[each.at(step.source)], where=wanted)
+        else:
+            out[rows] = np.where(wanted, x[each.at(step.source)], out[rows])
+
+
+def unchoose(each: AxisMap, dy: Array, choice: Array, dx: Array, spare: Workspace) -> None:
+    """Each element of dy to the element of dx that `choice` names; `each` maps dy to dx."""
+    bits = np.dtype(f"i{dx.itemsize}")
+    if not each.covers:
+        dx.fill(0)
+    for step in each.steps:
+        source, rows = each.at(step.source), each.at(step.rows)
+        wanted = (choice[source] == step.tap).view(np.int8)
+        value = dy[source]
+        if value.dtype != dx.dtype:
+            value = value.astype(dx.dtype)
+        # A product of the bits with 0 or 1: unlike one of the numbers it drops NaN and infinity.
+        direct = step.first and isinstance(step.rows, slice)
+        part = dx[rows] if direct else spare.take(value.shape)
+        np.multiply(value.view(bits), wanted, out=part.view(bits))
+        if not direct and step.first:
+            dx[rows] = part
+        elif not direct:
+            dx[rows] += part
+
+
+def places(maps: Sequence[AxisMap], choices: Sequence[Array],
+           origins: Sequence[tuple[Array, int]]) -> Array:
+    """The chosen elements as indices into the flattened planes, int64."""
+    found: Array | None = None
+    size = 1
+    for each, choice, (first, dilation) in zip(maps, choices, origins, strict=True):
+        index = empty(choice.shape, np.int64)
+        np.multiply(choice, dilation, out=index, dtype=np.int64)
+        index += first.reshape(-1, *(1,) * (-each.axis - 1))
+        index *= size
+        if found is not None:
+            inner = empty(choice.shape, np.int64)
+            choose(each, found, choice, inner)
+            index += inner
+        found, size = index, size * each.size_in
+    assert found is not None
+    return found
