@@ -121,7 +121,7 @@ def softmin(input: Tensor, dim: int | None = None, dtype: Any = None, *, _stackl
     return _apply("softmin", Softmax, -input, dim, dtype, _stacklevel)
 
 
-def _apply(name: str, op: type[Softmax] | type[LogSoftmax], input: Tensor, dim: int | None,
+def _apply(name: str, op: type[Softmax | LogSoftmax], input: Tensor, dim: int | None,
            dtype: Any, stacklevel: int) -> Tensor:
     if dim is None:
         warnings.warn(f"Implicit dimension choice for {name} has been deprecated. Change the call "

@@ -1,0 +1,326 @@
+"""Normalisation over the values of one example: layer_norm, rms_norm, group_norm.
+
+Statistics are kept in float32 for the half types.  The fast gradients read their inputs once, in
+blocks of rows; the differentiable ones recompute the statistics with Tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu.gemm import cast, contiguous, widen
+from mlgpu.cpu.rows import Scratch, each_block, sums, wide
+from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.op import Op, run
+from mlgpu.tensor import Tensor
+
+__all__ = ["group_norm", "layer_norm", "rms_norm"]
+
+
+class LayerNorm(Op):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last `ndim` dimensions."""
+
+    centered = True
+
+    def __init__(self, ndim: int, eps: float) -> None:
+        self.ndim = ndim
+        self.eps = eps
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return (0, 1) if len(needs) > 1 else (0,)
+
+    def _rows(self, x: Any) -> Any:
+        split = x.ndim - self.ndim
+        return contiguous(x).reshape(math.prod(x.shape[:split]), math.prod(x.shape[split:]))
+
+    def forward(self, x: Any, weight: Any = None, bias: Any = None) -> Any:
+        out = empty(x.shape, x.dtype)
+        rows = self._rows(out)
+        n = rows.shape[1]
+        stats = empty((2, len(rows), 1), wide(x.dtype))
+        scale = None if weight is None else widen(weight).reshape(n)
+        shift = None if bias is None else widen(bias).reshape(n)
+
+        def block(y: Any, x: Any, mean: Any, rstd: Any) -> None:
+            if self.centered:
+                np.divide(sums(x), n, out=mean)
+                x = np.subtract(x, mean, out=y)
+            variance = np.vecdot(x, x)[:, None] / n
+            np.reciprocal(np.sqrt(variance + self.eps), out=rstd)
+            np.multiply(x, rstd, out=y)
+            if scale is not None:
+                np.multiply(y, scale, out=y)
+            if shift is not None:
+                np.add(y, shift, out=y)
+
+        if rows.size:
+            each_block(block, rows, self._rows(x), *stats)
+        self.stash(stats=stats)
+        return out
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, dims = self.input(0), tuple(range(-self.ndim, 0))
+        x = x.to(dtypes.compute_dtype(x.dtype))
+        dy = dy.to(x.dtype)
+        if self.centered:
+            x = x - x.mean(dims, keepdim=True)
+        rstd = ((x * x).mean(dims, keepdim=True) + self.eps).rsqrt()
+        x = x * rstd
+        g = dy * self.input(1) if len(self.needs) > 1 else dy
+        dx = g - x * (g * x).mean(dims, keepdim=True)
+        if self.centered:
+            dx = dx - g.mean(dims, keepdim=True)
+        return dx * rstd, *(dy * x, dy)[:len(self.needs) - 1]
+
+    def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
+        x = self.input_array(0)
+        dx = empty(x.shape, x.dtype)
+        rows = self._rows(dx)
+        n, compute = rows.shape[1], wide(x.dtype)
+        weight = widen(self.input_array(1)).reshape(n) if len(self.needs) > 1 else None
+        dweight, dbias = zeros((2, 1, n), compute)
+        scale = np.ones(n, compute) if weight is None else weight
+        normalized, product = Scratch(rows.shape, compute), Scratch(rows.shape, compute)
+
+        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any) -> None:
+            xhat, dyx = normalized.like(x), product.like(x)
+            if self.centered:
+                x = np.subtract(x, mean, out=xhat)
+            np.multiply(x, rstd, out=xhat)
+            np.multiply(dy, xhat, out=dyx)
+            if weight is not None:
+                ones = np.ones((1, len(dy)), compute)
+                np.add(dweight, ones @ dyx, out=dweight)
+                np.add(dbias, ones @ dy, out=dbias)
+            np.multiply(xhat, (dyx @ scale)[:, None] / n, out=xhat)
+            if self.centered:
+                np.add(xhat, (dy @ scale)[:, None] / n, out=xhat)
+            if weight is not None:
+                dy = np.multiply(dy, scale, out=dx)
+            np.subtract(dy, xhat, out=dx)
+            np.multiply(dx, rstd, out=dx)
+
+        if rows.size:
+            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats)
+        return dx, *self._parameter_gradients(dweight, dbias)
+
+    def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
+        return tuple(cast(grad, dtype).reshape(shape) for grad, (shape, dtype)
+                     in zip(gradients, self._inputs_meta[1:], strict=False))
+
+
+class RmsNorm(LayerNorm):
+    """x / sqrt(mean(x²) + eps) * weight over the last `ndim` dimensions."""
+
+    centered = False
+
+
+class GroupNorm(Op):
+    """As layer norm over each of `groups` of the channels (dimension 1), with all their positions.
+
+    weight, bias: one value per channel.
+    """
+
+    def __init__(self, groups: int, eps: float) -> None:
+        self.groups = groups
+        self.eps = eps
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return (0, 1) if len(needs) > 1 else (0,)
+
+    def _rows(self, x: Any) -> Any:
+        count = x.shape[0] * self.groups
+        return contiguous(x).reshape(count, math.prod(x.shape[1:]) // self.groups)
+
+    def _channels(self, x: Any, values: Any) -> Any:
+        """One value per channel as one per row and channel of its group."""
+        per_group = x.shape[1] // self.groups
+        values = widen(values).reshape(1, self.groups, per_group)
+        return np.broadcast_to(values, (x.shape[0], self.groups, per_group)).reshape(-1, per_group)
+
+    def forward(self, x: Any, weight: Any = None, bias: Any = None) -> Any:
+        out = empty(x.shape, x.dtype)
+        rows = self._rows(out)
+        n, channels = rows.shape[1], x.shape[1] // self.groups
+        stats = empty((2, len(rows), 1), wide(x.dtype))
+
+        def block(y: Any, x: Any, mean: Any, rstd: Any, *affine: Any) -> None:
+            np.divide(sums(x), n, out=mean)
+            np.subtract(x, mean, out=y)
+            np.reciprocal(np.sqrt(np.vecdot(y, y)[:, None] / n + self.eps), out=rstd)
+            scale = affine[0] * rstd if affine else rstd
+            y = y.reshape(len(y), channels, -1)
+            np.multiply(y, _spread(scale, y), out=y)
+            if bias is not None:
+                np.add(y, _spread(affine[1], y), out=y)
+
+        affine = [self._channels(x, v) for v in (weight, bias) if v is not None]
+        if rows.size:
+            each_block(block, rows, self._rows(x), *stats, *affine)
+        self.stash(stats=stats)
+        return out
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, shape = self.input(0), self._inputs_meta[0][0]
+        compute = dtypes.compute_dtype(x.dtype)
+        grouped = (shape[0], self.groups, math.prod(shape[1:]) // self.groups)
+        per_channel = (1, shape[1], *(1,) * (len(shape) - 2))
+        x = x.to(compute).reshape(grouped)
+        x = x - x.mean(-1, keepdim=True)
+        rstd = ((x * x).mean(-1, keepdim=True) + self.eps).rsqrt()
+        x = x * rstd
+        dy = dy.to(compute)
+        g = dy * self.input(1).reshape(per_channel) if len(self.needs) > 1 else dy
+        g = g.reshape(grouped)
+        dx = (g - g.mean(-1, keepdim=True) - x * (g * x).mean(-1, keepdim=True)) * rstd
+        affine = (dy * x.reshape(shape), dy)[:len(self.needs) - 1]
+        return dx.reshape(shape), *(v.sum_to_size(per_channel).reshape(-1) for v in affine)
+
+    def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
+        x = self.input_array(0)
+        compute, affine = wide(x.dtype), len(self.needs) > 1
+        dx = empty(x.shape, x.dtype)
+        rows = self._rows(dx)
+        n, channels = rows.shape[1], x.shape[1] // self.groups
+        totals = zeros((2, len(rows), channels), compute)
+        scales = [self._channels(x, self.input_array(1))] if affine else []
+        normalized, product = Scratch(rows.shape, compute), Scratch(rows.shape, compute)
+
+        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, dweight: Any, dbias: Any,
+                  scale: Any = 1.0) -> None:
+            xhat, dyx = normalized.like(x), product.like(x)
+            np.multiply(np.subtract(x, mean, out=xhat), rstd, out=xhat)
+            np.multiply(dy, xhat, out=dyx)
+            _position_sums(dyx, dweight)
+            _position_sums(dy, dbias)
+            np.multiply(xhat, (dweight * scale).sum(1, keepdims=True) * rstd / n, out=xhat)
+            np.add(xhat, (dbias * scale).sum(1, keepdims=True) * rstd / n, out=xhat)
+            by_channel = dx.reshape(len(dx), channels, -1)
+            np.multiply(dy.reshape(by_channel.shape), _spread(scale * rstd, by_channel),
+                        out=by_channel)
+            np.subtract(dx, xhat, out=dx)
+
+        if rows.size:
+            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, *totals, *scales)
+        if not affine:
+            return (dx,)
+        dweight, dbias = totals.reshape(2, x.shape[0], x.shape[1]).sum(1)
+        return dx, *(cast(grad, dtype) for grad, (_, dtype)
+                     in zip((dweight, dbias), self._inputs_meta[1:], strict=False))
+
+
+def _position_sums(x: Any, out: Any) -> None:
+    """Sums over the positions of each row's channels."""
+    positions = x.shape[1] // out.shape[1]
+    ones = np.ones(positions, x.dtype)
+    np.matmul(x.reshape(-1, positions), ones, out=out.reshape(-1))
+
+
+def _spread(values: Any, like: Any) -> Any:
+    """Values per row and channel, ready to broadcast over the positions of `like`."""
+    positions = like.shape[2]
+    if 1 < positions < 32 and values.shape[1] > 1:
+        # NumPy's inner loop would be as short as the positions: repeating is faster.
+        return np.repeat(values, positions, axis=1).reshape(like.shape)
+    return values[:, :, None]
+
+
+# --- public ---------------------------------------------------------------------------------------
+
+
+def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the dimensions of `normalized_shape`.
+
+    weight, bias: (*normalized_shape), of input's dtype, or float32 beside a half type.
+    Raises ShapeError where shapes do not fit.  Ba, Kiros, Hinton 2016.
+    """
+    ndim = _check_rows("layer_norm", input, normalized_shape, weight, bias)
+    if weight is None and bias is not None:
+        return (run(LayerNorm(ndim, eps), input) + bias).to(input.dtype)  # type: ignore[no-any-return]
+    return run(LayerNorm(ndim, eps), input, *_given(weight, bias))  # type: ignore[no-any-return]
+
+
+def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,
+             eps: float | None = None) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * weight over the dimensions of `normalized_shape`.
+
+    weight: (*normalized_shape).  eps None is the smallest step of the dtype that the statistics
+    are computed in.  Zhang, Sennrich 2019.
+    """
+    ndim = _check_rows("rms_norm", input, normalized_shape, weight)
+    if eps is None:
+        eps = dtypes.finfo(dtypes.compute_dtype(input.dtype)).eps
+    return run(RmsNorm(ndim, eps), input, *_given(weight))  # type: ignore[no-any-return]
+
+
+def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
+               bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Normalise each of `num_groups` equal groups of channels: input (N, C, ...).
+
+    weight, bias: (C,).  Raises ShapeError where the groups do not divide C, or where there is one
+    value per group and example.  Wu, He 2018.
+    """
+    check_float("group_norm", input, weight, bias)
+    if input.ndim < 2:
+        raise ShapeError("group_norm: input must have at least 2 dimensions (N, C, ...), got "
+                         f"{tuple(input.shape)}")
+    channels = input.shape[1]
+    if num_groups <= 0 or channels % num_groups:
+        raise ShapeError(f"group_norm: num_groups must divide the {channels} channels of input "
+                         f"{tuple(input.shape)}, got {num_groups}")
+    if input.numel() == num_groups:
+        raise ShapeError("group_norm: expected more than 1 value per group, got input "
+                         f"{tuple(input.shape)} with {num_groups} groups")
+    check_channels("group_norm", channels, weight=weight, bias=bias)
+    op = GroupNorm(num_groups, eps)
+    if weight is None and bias is not None:
+        shape = (1, channels, *(1,) * (input.ndim - 2))
+        return (run(op, input) + bias.reshape(shape)).to(input.dtype)  # type: ignore[no-any-return]
+    return run(op, input, *_given(weight, bias))  # type: ignore[no-any-return]
+
+
+def _given(*tensors: Tensor | None) -> list[Tensor]:
+    return [t for t in tensors if t is not None]
+
+
+def check_float(op: str, input: Tensor, *parameters: Tensor | None) -> None:
+    """Raise DTypeError unless input is floating and the parameters have its dtype.
+
+    Beside a half type they may also be float32, all of them.
+    """
+    if not input.dtype.is_floating_point:
+        raise DTypeError(f"{op}: expected a floating tensor, got {input.dtype.name}")
+    given = {t.dtype for t in parameters if t is not None}
+    if given and given not in ({input.dtype}, {dtypes.compute_dtype(input.dtype)}):
+        names = ", ".join(sorted(d.name for d in given))
+        raise DTypeError(f"{op}: parameters must all be {input.dtype.name} as the input, or "
+                         f"float32 beside a half type, got {names}; convert with .to()")
+
+
+def check_channels(op: str, channels: int, **parameters: Tensor | None) -> None:
+    """Raise ShapeError unless each parameter holds one value per channel."""
+    for name, value in parameters.items():
+        if value is not None and tuple(value.shape) != (channels,):
+            raise ShapeError(f"{op}: {name} must be ({channels},), one value per channel, got "
+                             f"{tuple(value.shape)}")
+
+
+def _check_rows(op: str, input: Tensor, normalized_shape: Sequence[int],
+                *parameters: Tensor | None) -> int:
+    check_float(op, input, *parameters)
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape):]) != shape:
+        raise ShapeError(f"{op}: normalized_shape must be the last dimensions of input "
+                         f"{tuple(input.shape)}, got {shape}")
+    for name, value in zip(("weight", "bias"), parameters, strict=False):
+        if value is not None and tuple(value.shape) != shape:
+            raise ShapeError(f"{op}: {name} must be {shape} as normalized_shape, got "
+                             f"{tuple(value.shape)}")
+    return len(shape)
