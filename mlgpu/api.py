@@ -14,12 +14,14 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
+    "mlgpu.io.checkpoint": "load save",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat_interleave roll rot90
         tile tril tril_indices triu triu_indices""",
     "mlgpu.ops.cast": "clone",
     "mlgpu.ops.creation": """arange as_tensor empty empty_like empty_strided eye full full_like
         linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
+    "mlgpu.ops.interop": "from_dlpack from_numpy",
     "mlgpu.ops.join": """atleast_1d atleast_2d atleast_3d block_diag cartesian_prod cat column_stack
         combinations concat concatenate dstack hstack meshgrid row_stack stack vstack""",
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
@@ -41,6 +43,7 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.gradient": "sum_to_size",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
         take""",
+    "mlgpu.ops.interop": "__array__ __dlpack__ __dlpack_device__",
     "mlgpu.ops.mask": """masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select""",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
