@@ -1,0 +1,60 @@
+"""The package itself: import cost, optional imports, the table of names, the kernel sources."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import mlgpu
+from mlgpu import api
+from mlgpu.cuda.sources import kernels_dir
+
+HEAVY = ("cupy", "torch", "scipy", "matplotlib", "sklearn", "tqdm", "pynvml", "numba",
+         "threadpoolctl", "safetensors")
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout
+
+
+def test_import_brings_no_optional_package():
+    loaded = run("import mlgpu, sys; print(*sys.modules)").split()
+    assert not set(HEAVY) & {name.partition(".")[0] for name in loaded}
+
+
+def test_import_costs_less_than_50_ms_on_top_of_numpy():
+    code = ("import time, numpy; t = time.perf_counter(); import mlgpu; "
+            "print(time.perf_counter() - t)")
+    assert min(float(run(code)) for _ in range(5)) < 0.050
+
+
+@pytest.mark.parametrize("module", sorted({*api.FUNCTIONS, *api.METHODS, *api.PROPERTIES}))
+def test_every_name_in_the_table_exists(module):
+    found = import_module(module)
+    for table in (api.FUNCTIONS, api.METHODS, api.PROPERTIES):
+        for name in table.get(module, "").split():
+            assert callable(getattr(found, name)), f"{module}.{name}"
+
+
+def test_every_public_function_has_a_docstring_and_types():
+    for name in api.names():
+        function = getattr(mlgpu, name)
+        if not inspect.isfunction(function):
+            continue
+        assert inspect.getdoc(function), name
+        assert function.__annotations__.get("return"), name
+
+
+def test_names_are_listed_and_unknown_ones_are_attribute_errors():
+    assert {"zeros", "reshape", "nn", "float32"} <= set(dir(mlgpu))
+    with pytest.raises(AttributeError, match="no_such_function"):
+        mlgpu.no_such_function  # noqa: B018
+
+
+def test_kernel_sources_are_found():
+    assert (kernels_dir() / "common.cuh").read_text()
