@@ -54,3 +54,7 @@ class FormatError(MlgpuError, ValueError):
 
 class MissingExtraError(MlgpuError, ImportError):
     """A feature needs an optional dependency; the message names the `pip install` that brings it."""
+
+
+class LinAlgError(MlgpuError):
+    """A matrix for which the computation has no result: singular, not positive definite, NaN."""
