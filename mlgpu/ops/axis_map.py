@@ -67,6 +67,7 @@ class AxisMap:
                 seen[rows[part]] = True
         self.steps = tuple(steps)
         self.covers = bool(seen.all())
+        self._weighted = any(p.weight is not None for p in self.pairs)
         self._transposed: AxisMap | None = None
 
     def transposed(self) -> AxisMap:
@@ -86,6 +87,9 @@ class AxisMap:
 
     def apply(self, x: Array, out: Array, work: Workspace) -> None:
         """out = the sum of the steps, all in one dtype."""
+        if self.size_out == 1 and len(self.pairs) == self.size_in > 1 and not self._weighted:
+            np.add.reduce(x, axis=self.axis, keepdims=True, out=out)
+            return
         if not self.covers:
             out.fill(0)
         for step in self.steps:
