@@ -99,22 +99,6 @@ class Decoder:
 
     def __init__(self, tensor: Callable[[int], Tensor]) -> None:
         self._tensor = tensor
-        self._kinds: dict[str, Callable[[Any, int], Any]] = {
-            "tuple": lambda node, depth: tuple(self._items(node, depth)),
-            "size": lambda node, depth: Size(map(_integer, self._items(node, depth))),
-            "set": lambda node, depth: self._set(set, node, depth),
-            "frozenset": lambda node, depth: self._set(frozenset, node, depth),
-            "dict": lambda node, depth: dict(self._pairs(node, depth)),
-            "ordered_dict": lambda node, depth: OrderedDict(self._pairs(node, depth)),
-            "tensor": lambda node, depth: self._tensor(_integer(node)),
-            "complex": self._complex,
-            "int": lambda node, depth: int(_text(node), 16),
-            "float": lambda node, depth: struct.unpack("<d", bytes.fromhex(_text(node)))[0],
-            "bytes": lambda node, depth: base64.b64decode(_text(node), validate=True),
-            "dtype": lambda node, depth: dtypes.by_name(_text(node)),
-            "device": lambda node, depth: Device(_text(node)),
-            "numpy": _numpy_scalar,
-        }
 
     def decode(self, node: Any, depth: int = 0) -> Any:
         """The value that `node` describes."""
@@ -128,11 +112,11 @@ class Decoder:
             raise FormatError(f"the structure has an object with {len(node)} keys where one "
                               "names a type")
         (kind, content), = node.items()
-        build = self._kinds.get(kind)
+        build = _DECODERS.get(kind)
         if build is None:
             raise FormatError(f"the structure has a value of the unknown type {kind!r}")
         try:
-            return build(content, depth)
+            return build(self, content, depth)
         except FormatError:
             raise
         except (ValueError, TypeError, KeyError, MlgpuError, struct.error) as error:
@@ -164,6 +148,26 @@ class Decoder:
         return complex(real, imag)
 
 
+# Functions of a decoder rather than bound to one, which would tie it, and all it has made, in a
+# reference cycle.
+_DECODERS: dict[str, Callable[[Decoder, Any, int], Any]] = {
+    "tuple": lambda decoder, node, depth: tuple(decoder._items(node, depth)),
+    "size": lambda decoder, node, depth: Size(map(_integer, decoder._items(node, depth))),
+    "set": lambda decoder, node, depth: decoder._set(set, node, depth),
+    "frozenset": lambda decoder, node, depth: decoder._set(frozenset, node, depth),
+    "dict": lambda decoder, node, depth: dict(decoder._pairs(node, depth)),
+    "ordered_dict": lambda decoder, node, depth: OrderedDict(decoder._pairs(node, depth)),
+    "tensor": lambda decoder, node, depth: decoder._tensor(_integer(node)),
+    "complex": Decoder._complex,
+    "int": lambda decoder, node, depth: int(_text(node), 16),
+    "float": lambda decoder, node, depth: struct.unpack("<d", bytes.fromhex(_text(node)))[0],
+    "bytes": lambda decoder, node, depth: base64.b64decode(_text(node), validate=True),
+    "dtype": lambda decoder, node, depth: dtypes.by_name(_text(node)),
+    "device": lambda decoder, node, depth: Device(_text(node)),
+    "numpy": lambda decoder, node, depth: _numpy_scalar(node),
+}
+
+
 def _integer(node: Any) -> int:
     if type(node) is not int:
         raise FormatError(f"the structure has {type(node).__name__} where an integer belongs")
@@ -176,7 +180,7 @@ def _text(node: Any) -> str:
     return node
 
 
-def _numpy_scalar(node: Any, depth: int) -> np.generic[Any]:
+def _numpy_scalar(node: Any) -> np.generic[Any]:
     name, content = node
     dtype = _NUMPY[_text(name)]
     raw = bytes.fromhex(_text(content))
