@@ -26,7 +26,7 @@ BLOCK = 1 << 17
 
 def wide(dtype: Any) -> Any:
     """The NumPy dtype that arithmetic on `dtype` runs in: float32 for the half types."""
-    return dtype if dtype.char in "fdFD" else np.dtype(np.float32)
+    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind in "fV" else dtype
 
 
 def layout(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
@@ -88,14 +88,28 @@ def each_block(function: Callable[..., None], out: Array, *inputs: Array) -> Non
     """
     compute = wide(out.dtype)
     result = None if out.dtype == compute else Scratch(out.shape, compute)
-    wides = [None if x.dtype == wide(x.dtype) else Scratch(out.shape, compute) for x in inputs]
-    for place in blocks(out.shape):
-        target = out[place]
+
+    def rounded(target: Array, *blocks: Array) -> None:
         block = target if result is None else result.like(target)
-        function(block, *[x[place] if s is None else _widened(x[place], s)
-                          for x, s in zip(inputs, wides, strict=True)])
+        function(block, *blocks)
         if result is not None:
             np.copyto(target, block, casting="unsafe")
+
+    _each(rounded, out.shape, (out,), inputs)
+
+
+def read_blocks(function: Callable[..., None], *inputs: Array) -> None:
+    """`function(*inputs)` block by block, as `each_block` without an output of full size."""
+    _each(function, inputs[0].shape, (), inputs)
+
+
+def _each(function: Callable[..., None], shape: tuple[int, ...], outs: tuple[Array, ...],
+          inputs: tuple[Array, ...]) -> None:
+    wides = [None if x.dtype == wide(x.dtype) else Scratch(shape, wide(x.dtype)) for x in inputs]
+    for place in blocks(shape):
+        function(*[out[place] for out in outs],
+                 *[x[place] if s is None else _widened(x[place], s)
+                   for x, s in zip(inputs, wides, strict=True)])
 
 
 def _widened(x: Array, scratch: Scratch) -> Array:
