@@ -59,7 +59,8 @@ def border_map(mode: str, axis: int, size: int, low: int, high: int) -> AxisMap:
     else:  # negative amounts are removed before the rest is wrapped around
         start, stop = max(0, -low), size - max(0, -high)
         source = start + (place - start) % (stop - start)
-    cuts = [0, max(0, low), count - max(0, high), count]
+    left = min(count, max(0, low))
+    cuts = [0, left, max(left, count - max(0, high)), count]
     rows = [np.arange(start, stop) for start, stop in pairwise(cuts)]
     pairs = [Pairs(0, part, source[part], None) for part in rows if part.size]
     return AxisMap(axis, size, count, pairs)
