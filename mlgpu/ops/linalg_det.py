@@ -64,13 +64,12 @@ class SlogDet(Op):
     name = "linalg.slogdet"
     saved_inputs = (0,)
 
+    def __init__(self, phase: bool) -> None:
+        self.phase = phase  # whether the sign varies continuously: it does for complex matrices
+
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
         self.saved_outputs = (0,) if self.phase else ()  # type: ignore[misc]
         return (0,)
-
-    def __init__(self, phase: bool) -> None:
-        self.phase = phase  # complex: the sign varies continuously
-        self.nondifferentiable_outputs = () if phase else (0,)
 
     def forward(self, a: Any) -> Any:
         return lapack.slogdet(a)
