@@ -1,0 +1,318 @@
+"""Scaled dot-product attention, computed and differentiated in blocks of queries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu.gemm import blas_ready, widen
+from mlgpu.cpu.rows import BLOCK, wide
+from mlgpu.cpu.runtime import empty, empty_like, zeros
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.op import Op, run
+from mlgpu.ops.softmax import softmax
+from mlgpu.ops.view import broadcast_shapes
+from mlgpu.tensor import Tensor
+
+__all__ = ["scaled_dot_product_attention"]
+
+
+class ScaledDotProductAttention(Op):
+    """softmax(scale * q @ kᵀ + mask) @ v, with one saved logsumexp per query.
+
+    Inputs: q (..., L, E), k (..., S, E), v (..., S, D), whose leading dimensions broadcast, then
+    a mask where `masked` (bool: True takes part; floating: added) and, where `dropout` > 0, a bool
+    tensor of the weights to keep.  The scores of one block of queries exist at a time.  A query
+    with no key left gets 0.  Dao et al. 2022 (FlashAttention), here with whole rows of scores.
+    """
+
+    def __init__(self, scale: float, causal: bool, masked: bool, dropout: float) -> None:
+        self.scale = scale
+        self.causal = causal
+        self.masked = masked
+        self.dropout = dropout
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return tuple(range(len(needs)))
+
+    saved_outputs = (0,)
+
+    def _extras(self, extras: tuple[Any, ...]) -> tuple[Any, Any]:
+        """The mask and the kept weights among the inputs after q, k, v; None where absent."""
+        mask = extras[0] if self.masked else None
+        return mask, extras[-1] if self.dropout else None
+
+    # --- CPU --------------------------------------------------------------------------------
+
+    def forward(self, q: Any, k: Any, v: Any, *extras: Any) -> Any:
+        lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+        out = _interleaved(lead, q.shape[-2], v.shape[-1], q.dtype)
+        compute = wide(q.dtype)
+        lse = empty((*lead, q.shape[-2], 1), compute)
+        if self.recording:
+            self.stash(lse=lse)
+        if not k.shape[-2]:
+            out[...] = 0
+            return out
+        mask, keep = self._extras(extras)
+        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
+        for heads, (qs, ks, vs, ms, kept, outs, lses) in _heads(
+                scratch.heads, lead, q, k, v, mask, keep, out, lse):
+            ks, vs = blas_ready(widen(ks)), blas_ready(widen(vs))
+            for rows, end in scratch.row_blocks(self.causal):
+                scores = scratch.first(heads, rows, end)
+                self._scores(scores, qs[..., rows, :], ks, None if ms is None else
+                             ms[..., rows, :end], rows, end)
+                top = np.maximum.reduce(scores, -1, keepdims=True)
+                top[np.isneginf(top)] = 0
+                np.subtract(scores, top, out=scores)
+                np.exp(scores, out=scores)
+                total = scores @ np.ones((end, 1), compute)
+                empties = total == 0
+                lses[..., rows, :] = np.where(empties, np.inf, top + np.log(total))
+                factor = np.where(empties, 0, 1 / total)
+                if kept is not None:
+                    np.multiply(scores, kept[..., rows, :end], out=scores)
+                    factor = factor * self._kept_scale()
+                product = scores @ vs[..., :end, :]
+                np.multiply(product, factor, out=product)
+                np.copyto(outs[..., rows, :], product, casting="unsafe")
+        return out
+
+    def _kept_scale(self) -> float:
+        return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+
+    def _scores(self, scores: Any, q: Any, k: Any, mask: Any, rows: slice, end: int) -> Any:
+        """scale * q @ kᵀ with masked places at -inf, into `scores`; returns the scaled q."""
+        scaled = np.multiply(widen(q), scores.dtype.type(self.scale))
+        np.matmul(scaled, k[..., :end, :].swapaxes(-1, -2), out=scores)
+        if self.causal and end > rows.start:
+            corner = scores[..., rows.start:]
+            future = ~np.tri(corner.shape[-2], corner.shape[-1], dtype=np.bool_)
+            np.copyto(corner, -np.inf, where=future)
+        if mask is not None and mask.dtype == np.bool_:
+            np.copyto(scores, -np.inf, where=~mask)
+        elif mask is not None:
+            np.add(scores, widen(mask), out=scores)
+        return scaled
+
+    def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
+        arrays = [self.input_array(i) for i in range(len(self.needs))]
+        q, k, v = arrays[:3]
+        mask, keep = self._extras(tuple(arrays[3:]))
+        lse = self.lse
+        lead, compute = lse.shape[:-2], wide(q.dtype)
+        dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
+                      else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v))
+        dmask = None
+        if self.masked and self.needs[3]:
+            dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
+        if not k.shape[-2]:
+            dq[...] = 0
+            return dq, dk, dv, *(dmask,) * self.masked, *(None,) * (keep is not None)
+        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
+        for heads, parts in _heads(scratch.heads, lead, q, k, v, mask, keep, self.output_array(),
+                                   lse, dy, dq, dk, dv, dmask):
+            self._backward_heads(heads, scratch, *parts)
+        return dq, dk, dv, *(dmask,) * self.masked, *(None,) * (keep is not None)
+
+    def _backward_heads(self, heads: int, scratch: _Scores, q: Any, k: Any, v: Any, mask: Any,
+                        keep: Any, out: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any,
+                        dmask: Any) -> None:
+        """The gradients of some heads of one batch element."""
+        k, v = blas_ready(widen(k)), blas_ready(widen(v))
+        dk_sum, dv_sum = np.zeros(k.shape, k.dtype), np.zeros(v.shape, v.dtype)
+        for rows, end in scratch.row_blocks(self.causal):
+            p, dp = scratch.first(heads, rows, end), scratch.second(heads, rows, end)
+            scaled = self._scores(p, q[..., rows, :], k, None if mask is None else
+                                  mask[..., rows, :end], rows, end)
+            np.subtract(p, lse[..., rows, :], out=p)
+            np.exp(p, out=p)
+            grad = blas_ready(widen(dy[..., rows, :]))
+            delta = np.vecdot(grad, widen(out[..., rows, :]))[..., None]
+            np.matmul(grad, v[..., :end, :].swapaxes(-1, -2), out=dp)
+            if keep is not None:
+                chosen = keep[..., rows, :end] * p.dtype.type(self._kept_scale())
+                np.multiply(dp, chosen, out=dp)
+                dv_sum[..., :end, :] += np.multiply(chosen, p, out=chosen).swapaxes(-1, -2) @ grad
+            else:
+                dv_sum[..., :end, :] += p.swapaxes(-1, -2) @ grad
+            np.subtract(dp, delta, out=dp)
+            np.multiply(dp, p, out=dp)
+            if dmask is not None:
+                dmask[..., rows, :end] = dp
+            product = dp @ k[..., :end, :]
+            np.multiply(product, product.dtype.type(self.scale), out=product)
+            np.copyto(dq[..., rows, :], product, casting="unsafe")
+            dk_sum[..., :end, :] += dp.swapaxes(-1, -2) @ scaled
+        np.copyto(dk, dk_sum, casting="unsafe")
+        np.copyto(dv, dv_sum, casting="unsafe")
+
+    # --- differentiable ---------------------------------------------------------------------
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        compute = dtypes.compute_dtype(dy.dtype)
+        q, k, v = (self.input(i).to(compute) for i in range(3))
+        extras = tuple(self.input(i) for i in range(3, len(self.needs)))
+        mask, keep = self._extras(extras)
+        dy = dy.to(compute)
+        scores = q @ k.mT * self.scale
+        if self.causal:
+            future = ~scores.new_ones(scores.shape[-2:]).tril().bool()
+            scores = scores.masked_fill(future, -math.inf)
+        if mask is not None:
+            scores = (scores.masked_fill(~mask, -math.inf) if mask.dtype is dtypes.bool_
+                      else scores + mask.to(compute))
+        lost = (scores == -math.inf).all(-1, keepdim=True)  # queries with no key left
+        p = softmax(scores.masked_fill(lost, 0), -1).masked_fill(lost, 0)
+        chosen = None if keep is None else keep.to(compute) * self._kept_scale()
+        dp = dy @ v.mT
+        if chosen is not None:
+            dp = dp * chosen
+        ds = p * (dp - (dp * p).sum(-1, keepdim=True))
+        dv = (p if chosen is None else p * chosen).mT @ dy
+        grads = (ds @ k * self.scale, ds.mT @ q * self.scale, dv)
+        return *grads, *(ds if i == 0 and self.masked and self.needs[3] else None
+                         for i in range(len(extras)))
+
+
+class _Scores:
+    """Buffers for blocks of scores, and how heads and queries are cut into them."""
+
+    def __init__(self, lead: tuple[int, ...], queries: int, keys: int, dtype: Any) -> None:
+        self.queries, self.keys = queries, keys
+        # 32 rows keep the products efficient however many keys there are.
+        self.rows = max(1, min(queries, max(32, min(128, BLOCK // keys))))
+        self.heads = max(1, min(lead[-1] if lead else 1, BLOCK // (self.rows * keys)))
+        self._first, self._second = empty((2, self.heads * self.rows * keys), dtype)
+
+    def row_blocks(self, causal: bool) -> Iterator[tuple[slice, int]]:
+        """Blocks of queries, each with the number of keys it may look at."""
+        for start in range(0, self.queries, self.rows):
+            stop = min(self.queries, start + self.rows)
+            yield slice(start, stop), min(self.keys, stop) if causal else self.keys
+
+    def first(self, heads: int, rows: slice, end: int) -> Any:
+        return _shaped(self._first, heads, rows.stop - rows.start, end)
+
+    def second(self, heads: int, rows: slice, end: int) -> Any:
+        return _shaped(self._second, heads, rows.stop - rows.start, end)
+
+
+def _shaped(flat: Any, *shape: int) -> Any:
+    return flat[:math.prod(shape)].reshape(shape)
+
+
+def _heads(size: int, lead: tuple[int, ...], *arrays: Any) -> Iterator[tuple[int, list[Any]]]:
+    """The (heads, rows, columns) parts of arrays (*lead, rows, columns), `size` heads at a time."""
+    full = [None if a is None else a if a.shape[:-2] == lead
+            else np.broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
+    if not lead:
+        yield 1, [None if a is None else a[None] for a in full]
+        return
+    for outer in np.ndindex(*lead[:-1]):
+        for head in range(0, lead[-1], size):
+            place = (*outer, slice(head, head + size))
+            yield min(size, lead[-1] - head), [None if a is None else a[place] for a in full]
+
+
+def _interleaved(lead: tuple[int, ...], rows: int, columns: int, dtype: Any) -> Any:
+    """(*lead, rows, columns) with the heads of a row next to each other in memory.
+
+    So that joining the heads, which every transformer does next, is a view.
+    """
+    if len(lead) < 2:
+        return empty((*lead, rows, columns), dtype)
+    return np.moveaxis(empty((lead[0], rows, *lead[1:], columns), dtype), 1, -2)
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
+                                 attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+                                 is_causal: bool = False, scale: float | None = None,
+                                 enable_gqa: bool = False) -> Tensor:
+    """softmax(scale * query @ keyᵀ + mask) @ value: (..., L, E), (..., S, E), (..., S, D).
+
+    attn_mask broadcasts to (..., L, S): bool (True takes part) or floating (added to the scores).
+    `is_causal` lets query i see keys 0 to i.  scale defaults to 1 / sqrt(E).  `enable_gqa` lets
+    each key and value head (dimension -3) serve several query heads.  dropout_p applies always:
+    pass 0 outside training.  A query with no key left gives 0.
+    """
+    _check(query, key, value, dropout_p)
+    if is_causal and attn_mask is not None:
+        raise ShapeError("scaled_dot_product_attention: pass either attn_mask or is_causal=True")
+    if scale is None:
+        scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else math.inf
+    heads = query.shape[:-2]
+    if enable_gqa and query.ndim > 2:
+        query, key, value, attn_mask = _grouped(query, key, value, attn_mask)
+    lead = _lead(query, key, value)
+    scores = (*lead, query.shape[-2], key.shape[-2])
+    inputs = [query, key, value]
+    if attn_mask is not None:
+        _check_mask(attn_mask, query, scores)
+        inputs.append(attn_mask)
+    if dropout_p:
+        inputs.append(_kept(scores, dropout_p, query))
+    op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p)
+    out: Tensor = run(op, *inputs)
+    return out.reshape(*heads, *out.shape[-2:]) if len(lead) > len(heads) else out
+
+
+def _kept(shape: tuple[int, ...], dropout: float, like: Tensor) -> Tensor:
+    """True with probability 1 - dropout, from the library's random numbers."""
+    from mlgpu.ops.random import rand
+
+    return rand(shape, device=like.device) >= dropout
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> None:
+    name = "scaled_dot_product_attention"
+    shapes = tuple(tuple(t.shape) for t in (query, key, value))
+    if min(map(len, shapes)) < 2:
+        raise ShapeError(f"{name}: query, key and value must have at least 2 dimensions, got "
+                         f"shapes {shapes}")
+    if not query.dtype is key.dtype is value.dtype:
+        raise DTypeError(f"{name}: query, key and value must have one dtype, got "
+                         f"{query.dtype.name}, {key.dtype.name} and {value.dtype.name}")
+    if not query.dtype.is_floating_point:
+        raise DTypeError(f"{name}: expected floating tensors, got {query.dtype.name}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ShapeError(f"{name}: expected (..., L, E), (..., S, E) and (..., S, D), got shapes "
+                         f"{shapes}")
+    if not 0 <= dropout <= 1:
+        raise ShapeError(f"{name}: dropout_p must be between 0 and 1, got {dropout}")
+
+
+def _lead(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
+    return tuple(broadcast_shapes(*(tuple(t.shape[:-2]) for t in (query, key, value))))
+
+
+def _check_mask(mask: Tensor, query: Tensor, scores: tuple[int, ...]) -> None:
+    name = "scaled_dot_product_attention"
+    if mask.dtype not in (dtypes.bool_, dtypes.float32, query.dtype):
+        raise DTypeError(f"{name}: attn_mask must be bool, float32 or {query.dtype.name} as the "
+                         f"query, got {mask.dtype.name}")
+    try:
+        fits = np.broadcast_shapes(tuple(mask.shape), scores) == scores
+    except ValueError:
+        fits = False
+    if mask.ndim < 2 or not fits:
+        raise ShapeError(f"{name}: attn_mask must have at least 2 dimensions and broadcast to the "
+                         f"scores {scores}, got {tuple(mask.shape)}")
+
+
+def _grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
+             ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The heads as (key heads, queries per key head), so that they broadcast."""
+    heads, groups = query.shape[-3], key.shape[-3]
+    if groups == 0 or heads % groups or value.shape[-3] != groups:
+        raise ShapeError("scaled_dot_product_attention: the heads of key and value must be equal "
+                         f"and divide those of query, got {heads}, {groups}, {value.shape[-3]}")
+    if mask is not None and mask.ndim > 2:
+        mask = mask.unsqueeze(-3) if mask.shape[-3] == 1 else mask.unflatten(-3, (groups, -1))
+    query = query.unflatten(-3, (groups, heads // groups))
+    return query, key.unsqueeze(-3), value.unsqueeze(-3), mask
