@@ -13,7 +13,7 @@ from itertools import combinations
 from types import EllipsisType
 
 from mlgpu import dtypes
-from mlgpu.errors import ShapeError
+from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import run
 from mlgpu.ops.matmul import MatMul, check_same_dtype
 from mlgpu.tensor import Tensor
@@ -36,8 +36,12 @@ def einsum(equation: str | Tensor, *operands: Tensor | Sequence[Tensor] | Sublis
     pairwise, the cheapest pair first.  Raises ShapeError, with the pattern and the shapes.
     """
     pattern, tensors = _arguments(equation, operands)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor):
+            raise DTypeError(f"einsum: expected tensors as operands, got {type(tensor).__name__}")
     inputs, output = _parse(pattern, tensors)
-    terms = [_diagonals(tensor, labels) for tensor, labels in zip(tensors, inputs, strict=True)]
+    terms = [_diagonals(pattern, tensor, labels)
+             for tensor, labels in zip(tensors, inputs, strict=True)]
     sizes = _sizes(pattern, tensors, terms)
     _check_output(pattern, tensors, output, sizes)
     while len(terms) > 1:
@@ -127,7 +131,8 @@ def _labels(part: str, covered: Iterable[int]) -> list[Label]:
     return [*before, *(covered if ellipsis else ()), *after]
 
 
-def _diagonals(tensor: Tensor, labels: list[Label]) -> tuple[Tensor, list[Label]]:
+def _diagonals(pattern: str, tensor: Tensor,
+               labels: list[Label]) -> tuple[Tensor, list[Label]]:
     """The operand with each label once: repeated ones become diagonals."""
     labels = list(labels)
     for label in dict.fromkeys(labels):
@@ -135,9 +140,9 @@ def _diagonals(tensor: Tensor, labels: list[Label]) -> tuple[Tensor, list[Label]
             first = labels.index(label)
             second = labels.index(label, first + 1)
             if tensor.shape[first] != tensor.shape[second]:
-                raise ShapeError(f"einsum: subscript {label!r} is repeated within an operand of "
-                                 f"shape {tuple(tensor.shape)}, but the lengths differ, got "
-                                 f"{tensor.shape[first]} and {tensor.shape[second]}")
+                raise _fail(pattern, [tensor], f"the lengths of the repeated subscript {label!r} "
+                                               f"must agree, {tensor.shape[first]} and "
+                                               f"{tensor.shape[second]} do not")
             tensor = tensor.diagonal(0, first, second)
             del labels[second], labels[first]
             labels.append(label)
