@@ -1,0 +1,224 @@
+"""Normalisation per channel over the batch: batch_norm; and per example: instance_norm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.autograd import no_grad
+from mlgpu.cpu.gemm import cast, contiguous, widen
+from mlgpu.cpu.rows import BLOCK, wide
+from mlgpu.cpu.runtime import empty
+from mlgpu.errors import ShapeError
+from mlgpu.expr import elementwise, rsqrt
+from mlgpu.op import Op, run
+from mlgpu.ops.norm import check_channels, check_float, group_norm
+from mlgpu.tensor import Tensor
+
+__all__ = ["batch_norm", "instance_norm"]
+
+
+class BatchNorm(Op):
+    """(x - mean) / sqrt(var + eps) * weight + bias, with mean and variance over all but dim 1.
+
+    Outputs: the result and, for running statistics, the mean and the biased variance.
+    """
+
+    saved_outputs = (1, 2)
+    nondifferentiable_outputs = (1, 2)
+    materialize = False
+
+    def __init__(self, eps: float) -> None:
+        self.eps = eps
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return (0, 1) if len(needs) > 1 else (0,)
+
+    def forward(self, x: Any, weight: Any = None, bias: Any = None) -> tuple[Any, Any, Any]:
+        y = empty(x.shape, x.dtype)
+        channels = _Channels(x)
+        mean, var = (empty((channels.count,), wide(x.dtype)) for _ in range(2))
+        scale, shift = (None if v is None else widen(v) for v in (weight, bias))
+        for part, at in channels.blocks():
+            block, centered = channels.read(x, at), channels.scratch(0, at)
+            mean[part] = channels.sums(block) / channels.values
+            np.subtract(block, channels.spread(mean[part]), out=centered)
+            squares = np.multiply(centered, centered, out=channels.scratch(1, at))
+            var[part] = channels.sums(squares) / channels.values
+            rstd = 1 / np.sqrt(var[part] + self.eps)
+            factor = rstd if scale is None else rstd * scale[part]
+            np.multiply(centered, channels.spread(factor), out=centered)
+            if shift is not None:
+                np.add(centered, channels.spread(shift[part]), out=centered)
+            np.copyto(channels.flat(y)[:, at], centered, casting="unsafe")
+        return y, mean, var
+
+    def backward(self, dy: Tensor, dmean: None, dvar: None) -> tuple[Tensor | None, ...]:
+        x = self.input(0)
+        compute = dtypes.compute_dtype(x.dtype)
+        dims = tuple(d for d in range(x.ndim) if d != 1)
+        per_channel = (1, x.shape[1], *(1,) * (x.ndim - 2))
+        x, dy = x.to(compute), dy.to(compute)
+        x = x - x.mean(dims, keepdim=True)
+        rstd = ((x * x).mean(dims, keepdim=True) + self.eps).rsqrt()
+        x = x * rstd
+        dx = (dy - dy.mean(dims, keepdim=True) - x * (dy * x).mean(dims, keepdim=True)) * rstd
+        if len(self.needs) > 1:
+            dx = dx * self.input(1).reshape(per_channel)
+        affine = (dy * x, dy)[:len(self.needs) - 1]
+        return dx, *(v.sum(dims) for v in affine)
+
+    def backward_cpu(self, dy: Any, dmean: None, dvar: None) -> tuple[Any, ...]:
+        x = self.input_array(0)
+        dx = empty(x.shape, x.dtype)
+        channels = _Channels(x)
+        mean = self.output_array(1)
+        rstd = 1 / np.sqrt(self.output_array(2) + self.eps)
+        affine = len(self.needs) > 1
+        factor = rstd * widen(self.input_array(1)) if affine else rstd
+        dweight, dbias = (empty((channels.count,), wide(x.dtype)) for _ in range(2))
+        for part, at in channels.blocks():
+            xhat = channels.scratch(0, at)
+            np.subtract(channels.read(x, at), channels.spread(mean[part]), out=xhat)
+            np.multiply(xhat, channels.spread(rstd[part]), out=xhat)
+            grad = channels.read(dy, at)
+            dweight[part] = channels.sums(np.multiply(grad, xhat, out=channels.scratch(1, at)))
+            dbias[part] = channels.sums(grad)
+            np.multiply(xhat, channels.spread(dweight[part] / channels.values), out=xhat)
+            np.add(xhat, channels.spread(dbias[part] / channels.values), out=xhat)
+            np.subtract(grad, xhat, out=xhat)
+            np.multiply(xhat, channels.spread(factor[part]), out=xhat)
+            np.copyto(channels.flat(dx)[:, at], xhat, casting="unsafe")
+        return dx, *(cast(grad, dtype) for grad, (_, dtype)
+                     in zip((dweight, dbias), self._inputs_meta[1:], strict=False))
+
+
+class _Channels:
+    """(N, C, ...) arrays as (N, C * positions), cut into blocks of channels that stay in cache."""
+
+    def __init__(self, x: Any) -> None:
+        self.batch, self.count = x.shape[:2]
+        self.positions = math.prod(x.shape[2:])
+        self.values = self.batch * self.positions  # per channel
+        self.step = max(1, min(self.count, BLOCK // max(1, self.values)))
+        size = self.values * self.step
+        self._buffers = empty((2, size), wide(x.dtype))
+        self._ones = np.ones((1, self.batch), wide(x.dtype))
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Channels, and the columns they take; none where there is nothing to normalise."""
+        for first in range(0, self.count if self.values else 0, self.step):
+            last = min(self.count, first + self.step)
+            yield slice(first, last), slice(first * self.positions, last * self.positions)
+
+    def flat(self, x: Any) -> Any:
+        return contiguous(x).reshape(self.batch, self.count * self.positions)
+
+    def read(self, x: Any, at: slice) -> Any:
+        return widen(self.flat(x)[:, at])
+
+    def scratch(self, number: int, at: slice) -> Any:
+        width = at.stop - at.start
+        return self._buffers[number, :self.batch * width].reshape(self.batch, width)
+
+    def sums(self, block: Any) -> Any:
+        """One sum per channel: over the batch as a product with ones, then over positions."""
+        return (self._ones @ block).reshape(-1, self.positions).sum(1)
+
+    def spread(self, values: Any) -> Any:
+        """One value per channel, repeated over its positions."""
+        return np.repeat(values, self.positions)
+
+
+@elementwise
+def running_norm(x, mean, var, weight, bias, eps):  # type: ignore[no-untyped-def]
+    return (x - mean) * (rsqrt(var + eps) * weight) + bias
+
+
+# --- public ---------------------------------------------------------------------------------------
+
+
+def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+               weight: Tensor | None = None, bias: Tensor | None = None, training: bool = False,
+               momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias per channel of input (N, C, ...).
+
+    In training, mean and variance are the batch's, and the running ones (if given) move towards
+    them by `momentum`, in place, the variance unbiased.  Otherwise the running ones are used.
+    All vectors are (C,), of input's dtype, or float32 beside a half type.  Ioffe, Szegedy 2015.
+    """
+    check_float("batch_norm", input, running_mean, running_var, weight, bias)
+    if input.ndim < 2:
+        raise ShapeError("batch_norm: input must have at least 2 dimensions (N, C, ...), got "
+                         f"{tuple(input.shape)}")
+    if (running_mean is None) != (running_var is None):
+        raise ShapeError("batch_norm: pass both running_mean and running_var, or neither")
+    channels = input.shape[1]
+    check_channels("batch_norm", channels, running_mean=running_mean, running_var=running_var,
+                   weight=weight, bias=bias)
+    if not training:
+        return _normalise_by(input, running_mean, running_var, weight, bias, eps)
+    count = input.numel() // max(channels, 1)
+    if count == 1:
+        raise ShapeError("batch_norm: expected more than 1 value per channel in training, got "
+                         f"input {tuple(input.shape)}")
+    y, mean, var = run(BatchNorm(eps), input, *_affine(input, weight, bias))
+    if running_mean is not None and running_var is not None and count:
+        _move(running_mean, mean, momentum)
+        _move(running_var, var * (count / (count - 1)), momentum)
+    return y  # type: ignore[no-any-return]
+
+
+def instance_norm(input: Tensor, running_mean: Tensor | None = None,
+                  running_var: Tensor | None = None, weight: Tensor | None = None,
+                  bias: Tensor | None = None, use_input_stats: bool = True,
+                  momentum: float = 0.1, eps: float = 1e-5) -> Tensor:
+    """Each channel of each example of input (N, C, ...) normalised over its positions.
+
+    With use_input_stats the running statistics (if given) move, in place, towards the mean of the
+    examples' ones; without, they are used instead.  Ulyanov et al. 2016.
+    """
+    check_float("instance_norm", input, running_mean, running_var, weight, bias)
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ShapeError("instance_norm: running_mean and running_var are needed when "
+                             "use_input_stats is False")
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    if input.ndim < 2 or math.prod(input.shape[2:]) == 1:
+        raise ShapeError("instance_norm: expected more than 1 position per channel, got input "
+                         f"{tuple(input.shape)}")
+    channels = input.shape[1]
+    check_channels("instance_norm", channels, running_mean=running_mean, running_var=running_var)
+    if running_mean is not None and running_var is not None and input.numel():
+        with no_grad():
+            x = input.to(dtypes.compute_dtype(input.dtype)).flatten(2)
+            _move(running_mean, x.mean(2).mean(0), momentum)
+            _move(running_var, x.var(2).mean(0), momentum)
+    return group_norm(input, channels, weight, bias, eps)
+
+
+def _affine(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, ...]:
+    if weight is None and bias is not None:
+        weight = bias.new_ones(bias.shape)
+    return tuple(t for t in (weight, bias) if t is not None)
+
+
+def _normalise_by(input: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None,
+                  bias: Tensor | None, eps: float) -> Tensor:
+    if mean is None or var is None:
+        raise ShapeError("batch_norm: running_mean and running_var are needed outside training")
+    shape = (1, -1, *(1,) * (input.ndim - 2))
+    vectors = (t if isinstance(t, float) else t.reshape(shape) for t in (
+        mean.detach(), var.detach(), 1.0 if weight is None else weight,
+        0.0 if bias is None else bias))
+    return running_norm(input, *vectors, eps).to(input.dtype)  # type: ignore[no-any-return]
+
+
+def _move(running: Tensor, value: Tensor, momentum: float) -> None:
+    """running = (1 - momentum) * running + momentum * value, in place."""
+    with no_grad():
+        running.mul_(1 - momentum).add_(value.to(running.dtype), alpha=momentum)
