@@ -1,0 +1,25 @@
+"""Neural networks: modules, parameters, layers and losses, as torch.nn."""
+
+from __future__ import annotations
+
+from mlgpu.nn import functional as functional
+from mlgpu.nn import init as init
+from mlgpu.nn import utils as utils
+from mlgpu.nn.activation import *  # noqa: F403
+from mlgpu.nn.attention import *  # noqa: F403
+from mlgpu.nn.batchnorm import *  # noqa: F403
+from mlgpu.nn.containers import *  # noqa: F403
+from mlgpu.nn.conv import *  # noqa: F403
+from mlgpu.nn.distance import *  # noqa: F403
+from mlgpu.nn.dropout import *  # noqa: F403
+from mlgpu.nn.embedding import *  # noqa: F403
+from mlgpu.nn.linear import *  # noqa: F403
+from mlgpu.nn.loss import *  # noqa: F403
+from mlgpu.nn.module import Module as Module
+from mlgpu.nn.normalization import *  # noqa: F403
+from mlgpu.nn.padding import *  # noqa: F403
+from mlgpu.nn.parameter import Parameter as Parameter
+from mlgpu.nn.pooling import *  # noqa: F403
+from mlgpu.nn.reshaping import *  # noqa: F403
+from mlgpu.nn.rnn import *  # noqa: F403
+from mlgpu.nn.transformer import *  # noqa: F403

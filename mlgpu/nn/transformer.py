@@ -1,0 +1,181 @@
+"""Transformer layers (Vaswani et al. 2017; norm_first: Xiong et al. 2020)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from mlgpu.errors import ShapeError
+from mlgpu.nn import functional as F
+from mlgpu.nn.attention import MultiheadAttention
+from mlgpu.nn.containers import ModuleList
+from mlgpu.nn.dropout import Dropout
+from mlgpu.nn.linear import Linear
+from mlgpu.nn.module import Module
+from mlgpu.nn.normalization import LayerNorm
+from mlgpu.tensor import Tensor
+
+__all__ = ["TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
+           "TransformerEncoderLayer"]
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def _activation(owner: str, activation: str | Activation) -> Activation:
+    if not isinstance(activation, str):
+        return activation
+    known: dict[str, Activation] = {"relu": F.relu, "gelu": F.gelu}
+    if activation not in known:
+        raise ShapeError(f"{owner}: activation must be 'relu', 'gelu' or a function, got "
+                         f"{activation!r}")
+    return known[activation]
+
+
+class TransformerEncoderLayer(Module):
+    """Self-attention, then linear2(activation(linear1(x))), each added to its input.
+
+    src: (l, n, d_model), or (n, l, d_model) with `batch_first`, or without n.  Norms come after
+    each sum or, with `norm_first`, before each part.
+    """
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048,
+                 dropout: float = 0.1, activation: str | Activation = "relu",
+                 layer_norm_eps: float = 1e-5, batch_first: bool = False,
+                 norm_first: bool = False, bias: bool = True, device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__()
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias,
+                                            batch_first=batch_first, device=device, dtype=dtype)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, device, dtype)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, device, dtype)
+        self.norm_first = norm_first
+        self.norm1 = LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.activation = _activation("TransformerEncoderLayer", activation)
+
+    def forward(self, src: Tensor, src_mask: Tensor | None = None,
+                src_key_padding_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """The layer's output, in the shape of `src`; masks as for MultiheadAttention."""
+        x = src
+        masks = (src_mask, src_key_padding_mask, is_causal)
+        if self.norm_first:
+            x = x + self._attend(self.norm1(x), *masks)
+            return x + self._feed_forward(self.norm2(x))  # type: ignore[no-any-return]
+        x = self.norm1(x + self._attend(x, *masks))
+        return self.norm2(x + self._feed_forward(x))  # type: ignore[no-any-return]
+
+    def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
+                ) -> Any:
+        x, _ = self.self_attn(x, x, x, attn_mask=mask, key_padding_mask=padding,
+                              need_weights=False, is_causal=is_causal)
+        return self.dropout1(x)
+
+    def _feed_forward(self, x: Tensor) -> Any:
+        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+
+class TransformerEncoder(Module):
+    """`num_layers` copies of an encoder layer, one after the other, then `norm`."""
+
+    def __init__(self, encoder_layer: TransformerEncoderLayer, num_layers: int,
+                 norm: Module | None = None, enable_nested_tensor: bool = True,
+                 mask_check: bool = True) -> None:
+        super().__init__()
+        self.layers = ModuleList([copy.deepcopy(encoder_layer) for _ in range(num_layers)])
+        self.num_layers = num_layers
+        self.norm = norm
+
+    def forward(self, src: Tensor, mask: Tensor | None = None,
+                src_key_padding_mask: Tensor | None = None, is_causal: bool | None = None
+                ) -> Tensor:
+        """The last layer's output; the same masks are used in every layer."""
+        for layer in self.layers:
+            src = layer(src, src_mask=mask, src_key_padding_mask=src_key_padding_mask,
+                        is_causal=bool(is_causal))
+        return src if self.norm is None else self.norm(src)
+
+
+class TransformerDecoderLayer(Module):
+    """Self-attention, attention to the encoder's output, then the two linear layers.
+
+    tgt: (l, n, d_model), memory: (s, n, d_model), as TransformerEncoderLayer otherwise.
+    """
+
+    def __init__(self, d_model: int, nhead: int, dim_feedforward: int = 2048,
+                 dropout: float = 0.1, activation: str | Activation = "relu",
+                 layer_norm_eps: float = 1e-5, batch_first: bool = False,
+                 norm_first: bool = False, bias: bool = True, device: Any = None,
+                 dtype: Any = None) -> None:
+        super().__init__()
+        self.self_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias,
+                                            batch_first=batch_first, device=device, dtype=dtype)
+        self.multihead_attn = MultiheadAttention(d_model, nhead, dropout=dropout, bias=bias,
+                                                 batch_first=batch_first, device=device,
+                                                 dtype=dtype)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, device, dtype)
+        self.dropout = Dropout(dropout)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, device, dtype)
+        self.norm_first = norm_first
+        self.norm1 = LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+        self.norm2 = LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+        self.norm3 = LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+        self.dropout1 = Dropout(dropout)
+        self.dropout2 = Dropout(dropout)
+        self.dropout3 = Dropout(dropout)
+        self.activation = _activation("TransformerDecoderLayer", activation)
+
+    def forward(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None,
+                memory_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+                memory_key_padding_mask: Tensor | None = None, tgt_is_causal: bool = False,
+                memory_is_causal: bool = False) -> Tensor:
+        """The layer's output, in the shape of `tgt`; masks as for MultiheadAttention."""
+        own = (tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+        theirs = (memory, memory_mask, memory_key_padding_mask, memory_is_causal)
+        x = tgt
+        if self.norm_first:
+            x = x + self._attend(self.norm1(x), *own)
+            x = x + self._attend_memory(self.norm2(x), *theirs)
+            return x + self._feed_forward(self.norm3(x))  # type: ignore[no-any-return]
+        x = self.norm1(x + self._attend(x, *own))
+        x = self.norm2(x + self._attend_memory(x, *theirs))
+        return self.norm3(x + self._feed_forward(x))  # type: ignore[no-any-return]
+
+    def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
+                ) -> Any:
+        x, _ = self.self_attn(x, x, x, attn_mask=mask, key_padding_mask=padding,
+                              need_weights=False, is_causal=is_causal)
+        return self.dropout1(x)
+
+    def _attend_memory(self, x: Tensor, memory: Tensor, mask: Tensor | None,
+                       padding: Tensor | None, is_causal: bool) -> Any:
+        x, _ = self.multihead_attn(x, memory, memory, attn_mask=mask, key_padding_mask=padding,
+                                   need_weights=False, is_causal=is_causal)
+        return self.dropout2(x)
+
+    def _feed_forward(self, x: Tensor) -> Any:
+        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+
+
+class TransformerDecoder(Module):
+    """`num_layers` copies of a decoder layer, one after the other, then `norm`."""
+
+    def __init__(self, decoder_layer: TransformerDecoderLayer, num_layers: int,
+                 norm: Module | None = None) -> None:
+        super().__init__()
+        self.layers = ModuleList([copy.deepcopy(decoder_layer) for _ in range(num_layers)])
+        self.num_layers = num_layers
+        self.norm = norm
+
+    def forward(self, tgt: Tensor, memory: Tensor, tgt_mask: Tensor | None = None,
+                memory_mask: Tensor | None = None, tgt_key_padding_mask: Tensor | None = None,
+                memory_key_padding_mask: Tensor | None = None, tgt_is_causal: bool | None = None,
+                memory_is_causal: bool = False) -> Tensor:
+        """The last layer's output; the same masks are used in every layer."""
+        for layer in self.layers:
+            tgt = layer(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
+                        memory_key_padding_mask, bool(tgt_is_causal), memory_is_causal)
+        return tgt if self.norm is None else self.norm(tgt)

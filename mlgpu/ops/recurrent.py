@@ -1,0 +1,366 @@
+"""Recurrent layers: cells, and whole sequences of one layer in one direction.
+
+The fast backward goes back through the steps on arrays and forms the weight's gradient in one
+product at the end.  The differentiable one unrolls the same recurrence with the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu.autograd import enable_grad, grad
+from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
+from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.op import Op, run
+from mlgpu.ops.join import stack
+from mlgpu.ops.linear import linear
+from mlgpu.tensor import Tensor
+
+__all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
+
+Array = np.ndarray[Any, Any]
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def rnn_tanh_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor,
+                  b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Tensor:
+    """tanh(w_ih x + b_ih + w_hh h + b_hh): (n, in), (n, hidden) to (n, hidden)."""
+    return rnn_step(linear(input, w_ih, b_ih), hx, w_hh, b_hh, False)
+
+
+def rnn_relu_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor,
+                  b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> Tensor:
+    """relu(w_ih x + b_ih + w_hh h + b_hh): (n, in), (n, hidden) to (n, hidden)."""
+    return rnn_step(linear(input, w_ih, b_ih), hx, w_hh, b_hh, True)
+
+
+def lstm_cell(input: Tensor, hx: tuple[Tensor, Tensor], w_ih: Tensor, w_hh: Tensor,
+              b_ih: Tensor | None = None, b_hh: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM: (n, in) and state (h, c), each (n, hidden), to the next (h, c).
+
+    i, f, g, o are the four parts of w_ih x + b_ih + w_hh h + b_hh;
+    c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c').
+    """
+    return lstm_step(linear(input, w_ih, b_ih), hx[0], hx[1], w_hh, b_hh)
+
+
+def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
+             b_hh: Tensor | None = None) -> Tensor:
+    """One step of a GRU: (n, in), (n, hidden) to (n, hidden).
+
+    With r, z, n the three parts of x' = w_ih x + b_ih and of h' = w_hh h + b_hh:
+    n = tanh(x'n + sigmoid(x'r + h'r) h'n), and h moves to n by 1 - sigmoid(x'z + h'z).
+    """
+    return gru_step(linear(input, w_ih, b_ih), hx, w_hh, b_hh)
+
+
+def rnn_step(gates: Tensor, h: Tensor, w_hh: Tensor, b_hh: Tensor | None, relu: bool) -> Tensor:
+    total = gates + linear(h, w_hh, b_hh)
+    return total.relu() if relu else total.tanh()
+
+
+def lstm_step(gates: Tensor, h: Tensor, c: Tensor, w_hh: Tensor, b_hh: Tensor | None = None,
+              w_hr: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    i, f, g, o = (gates + linear(h, w_hh, b_hh)).chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    h = o.sigmoid() * c.tanh()
+    return (h if w_hr is None else linear(h, w_hr)), c
+
+
+def gru_step(gates: Tensor, h: Tensor, w_hh: Tensor, b_hh: Tensor | None) -> Tensor:
+    reset, update, new = gates.chunk(3, -1)
+    h_reset, h_update, h_new = linear(h, w_hh, b_hh).chunk(3, -1)
+    new = (new + (reset + h_reset).sigmoid() * h_new).tanh()
+    return (h - new) * (update + h_update).sigmoid() + new
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), in place."""
+    np.negative(x, out=x)
+    np.exp(x, out=x)
+    np.add(x, 1, out=x)
+    return np.reciprocal(x, out=x)
+
+
+def through_sigmoid(dy: Array, y: Array, out: Array) -> Array:
+    """dy y (1 - y): `out` may be `dy`."""
+    np.multiply(dy, y, out=out)
+    return np.multiply(out, 1 - y, out=out)
+
+
+class Recurrence(Op):
+    """A layer's outputs (steps, n, hidden) and last state from its gates (steps, n, ...).
+
+    The gates are the part that depends on the layer's input alone; `reverse` begins at the end.
+    """
+
+    materialize = False
+
+    def __init__(self, reverse: bool) -> None:
+        self.reverse = reverse
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return tuple(range(len(needs)))
+
+    def order(self, steps: int) -> list[int]:
+        """The steps in the order in which they are taken."""
+        return list(range(steps))[::-1] if self.reverse else list(range(steps))
+
+    def step(self, gates: Tensor, state: tuple[Tensor, ...], rest: Sequence[Tensor]
+             ) -> tuple[Tensor, ...]:
+        """The next state, the output first, with Tensor operations."""
+        raise NotImplementedError
+
+    def states(self) -> int:
+        """How many tensors are the state: inputs 1 to this number."""
+        return 1
+
+    def backward(self, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        # Views of the inputs, so that the walk below ends at them and not at what made them.
+        inputs = [x.view(x.shape) for x in map(self.input, range(len(self.needs)))]
+        with enable_grad():
+            outputs = self.unroll(*inputs)
+            known = [(y, dy) for y, dy in zip(outputs, grads, strict=True)
+                     if dy is not None and y.requires_grad]
+            found = iter(grad([y for y, _ in known],
+                              [x for x, need in zip(inputs, self.needs, strict=True) if need],
+                              [dy for _, dy in known], create_graph=True, allow_unused=True))
+        return tuple(next(found) if need else None for need in self.needs)
+
+    def unroll(self, gates: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        state, rest = inputs[:self.states()], inputs[self.states():]
+        outputs: list[Any] = [None] * len(gates)
+        for t in self.order(len(gates)):
+            state = self.step(gates[t], state, rest)
+            outputs[t] = state[0]
+        return (stack(outputs), *state)
+
+    def weight_gradient(self, dgates: Array, y: Array, h0: Array) -> Array:
+        """Of w_hh: the sum over steps of dgates[t]^T h[t - 1]."""
+        later, sooner = (dgates[:-1], y[1:]) if self.reverse else (dgates[1:], y[:-1])
+        rows = dgates.shape[-1]
+        total = gemm(later.reshape(-1, rows).T, sooner.reshape(-1, y.shape[-1]))
+        first = gemm(dgates[-1 if self.reverse else 0].T, h0)
+        return np.add(total, first, out=total)
+
+
+def beginning(dstate: Array | None, like: Array) -> Array:
+    """The gradient of the last state, as an array that may be written to."""
+    out = zeros(like.shape, like.dtype) if dstate is None else empty(like.shape, like.dtype)
+    if dstate is not None:
+        np.copyto(out, dstate)
+    return out
+
+
+class Rnn(Recurrence):
+    """h[t] = act(gates[t] + w_hh h[t - 1]), act = tanh or relu.  Inputs: gates, h, w_hh."""
+
+    saved_outputs = (0,)
+
+    def __init__(self, reverse: bool, relu: bool) -> None:
+        super().__init__(reverse)
+        self.relu = relu
+
+    def step(self, gates: Tensor, state: tuple[Tensor, ...], rest: Sequence[Tensor]
+             ) -> tuple[Tensor, ...]:
+        return (rnn_step(gates, state[0], rest[0], None, self.relu),)
+
+    def forward(self, gates: Array, h: Array, w_hh: Array) -> tuple[Array, ...]:
+        x, state, w = widen(gates), widen(h), contiguous(widen(w_hh).T)
+        y = empty((*x.shape[:2], len(w)), x.dtype)
+        for t in self.order(len(x)):
+            total = np.add(np.matmul(state, w, out=y[t]), x[t], out=y[t])
+            state = np.maximum(total, 0, out=total) if self.relu else np.tanh(total, out=total)
+        last = empty(state.shape, gates.dtype)
+        np.copyto(last, state, casting="unsafe")
+        return cast(y, gates.dtype), last
+
+    def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
+        h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
+        y = widen(self.output_array(0))
+        dgates, dh, spare = empty(y.shape, y.dtype), beginning(dlast, h0), empty(h0.shape, y.dtype)
+        for t in reversed(self.order(len(y))):
+            if dy is not None:
+                np.add(dh, dy[t], out=dh)
+            if self.relu:
+                np.multiply(dh, y[t] > 0, out=dgates[t])
+            else:
+                np.subtract(1, np.multiply(y[t], y[t], out=spare), out=spare)
+                np.multiply(dh, spare, out=dgates[t])
+            np.matmul(dgates[t], w, out=dh)
+        return dgates, dh, self.weight_gradient(dgates, y, h0) if self.needs[2] else None
+
+
+class Lstm(Recurrence):
+    """The LSTM of `lstm_cell`.  Inputs: gates, h, c, w_hh and, to project h, w_hr."""
+
+    saved_outputs = (0,)
+
+    def states(self) -> int:
+        return 2
+
+    def step(self, gates: Tensor, state: tuple[Tensor, ...], rest: Sequence[Tensor]
+             ) -> tuple[Tensor, ...]:
+        return lstm_step(gates, *state, rest[0], None, *rest[1:])
+
+    def forward(self, gates: Array, h: Array, c: Array, w_hh: Array, w_hr: Array | None = None
+                ) -> tuple[Array, ...]:
+        x, state, cell, w = widen(gates), widen(h), widen(c), contiguous(widen(w_hh).T)
+        projection = None if w_hr is None else contiguous(widen(w_hr).T)
+        steps, n, hidden = len(x), len(c), c.shape[1]
+        y = empty((steps, n, h.shape[1]), x.dtype)
+        kept = steps if self.recording else 2
+        acts, cells = empty((kept, n, 4 * hidden), x.dtype), empty((kept, n, hidden), x.dtype)
+        spare = empty((n, hidden), x.dtype)
+        for t in self.order(steps):
+            place = t % kept
+            act = np.add(np.matmul(state, w, out=acts[place]), x[t], out=acts[place])
+            i, f, g, o = (act[:, k * hidden:(k + 1) * hidden] for k in range(4))
+            sigmoid(act[:, :2 * hidden])
+            np.tanh(g, out=g)
+            sigmoid(o)
+            np.multiply(i, g, out=spare)
+            cell = np.multiply(f, cell, out=cells[place])
+            np.add(cell, spare, out=cell)
+            m = np.multiply(np.tanh(cell, out=spare), o, out=y[t] if projection is None else spare)
+            state = m if projection is None else np.matmul(m, projection, out=y[t])
+        self.stash(acts=acts, cells=cells)
+        ends = [empty(end.shape, gates.dtype) for end in (state, cell)]
+        for end, value in zip(ends, (state, cell), strict=True):
+            np.copyto(end, value, casting="unsafe")
+        return cast(y, gates.dtype), *ends
+
+    def backward_cpu(self, dy: Array | None, dh: Array | None, dc: Array | None
+                     ) -> tuple[Array | None, ...]:
+        h0, c0, w, *projection = (widen(self.input_array(k)) for k in range(1, len(self.needs)))
+        y, acts, cells = widen(self.output_array(0)), self.acts, self.cells
+        dh, dc = beginning(dh, h0), beginning(dc, c0)
+        dgates, hidden = empty(acts.shape, acts.dtype), c0.shape[1]
+        dout, outs = ((empty(s.shape, s.dtype) for s in (y, cells)) if projection
+                      else (None, None))
+        tanh_c, spare, w = empty(c0.shape, c0.dtype), empty(c0.shape, c0.dtype), contiguous(w)
+        order = self.order(len(y))
+        for at in range(len(y) - 1, -1, -1):
+            t = order[at]
+            before = cells[order[at - 1]] if at else c0
+            if dy is not None:
+                np.add(dh, dy[t], out=dh)
+            i, f, g, o = (acts[t][:, k * hidden:(k + 1) * hidden] for k in range(4))
+            di, df, dg, do = (dgates[t][:, k * hidden:(k + 1) * hidden] for k in range(4))
+            np.tanh(cells[t], out=tanh_c)
+            dm = dh
+            if dout is not None and outs is not None:
+                np.copyto(dout[t], dh)
+                np.multiply(o, tanh_c, out=outs[t])
+                dm = gemm(dh, projection[0])
+            through_sigmoid(np.multiply(dm, tanh_c, out=do), o, do)
+            np.subtract(1, np.multiply(tanh_c, tanh_c, out=spare), out=spare)
+            np.multiply(spare, o, out=spare)
+            np.add(dc, np.multiply(spare, dm, out=spare), out=dc)
+            through_sigmoid(np.multiply(dc, g, out=di), i, di)
+            through_sigmoid(np.multiply(dc, before, out=df), f, df)
+            np.subtract(1, np.multiply(g, g, out=spare), out=spare)
+            np.multiply(np.multiply(dc, i, out=dg), spare, out=dg)
+            np.multiply(dc, f, out=dc)
+            np.matmul(dgates[t], w, out=dh)
+        dw = self.weight_gradient(dgates, y, h0) if self.needs[3] else None
+        if dout is None or outs is None:
+            return dgates, dh, dc, dw
+        return dgates, dh, dc, dw, gemm(dout.reshape(-1, dout.shape[-1]).T,
+                                        outs.reshape(-1, hidden))
+
+
+class Gru(Recurrence):
+    """The GRU of `gru_cell`.  Inputs: gates, h, w_hh and, where there is one, b_hh."""
+
+    saved_outputs = (0,)
+
+    def step(self, gates: Tensor, state: tuple[Tensor, ...], rest: Sequence[Tensor]
+             ) -> tuple[Tensor, ...]:
+        return (gru_step(gates, state[0], rest[0], rest[1] if len(rest) > 1 else None),)
+
+    def forward(self, gates: Array, h: Array, w_hh: Array, b_hh: Array | None = None
+                ) -> tuple[Array, ...]:
+        x, state, w = widen(gates), widen(h), contiguous(widen(w_hh).T)
+        bias = None if b_hh is None else widen(b_hh)
+        steps, n, hidden = len(x), *h.shape
+        y = empty((steps, n, hidden), x.dtype)
+        kept = steps if self.recording else 1
+        # Of each step: reset, update and new, and what reset multiplies.
+        acts, inner = empty((kept, n, 3 * hidden), x.dtype), empty((kept, n, hidden), x.dtype)
+        for t in self.order(steps):
+            act, part = acts[t % kept], inner[t % kept]
+            np.matmul(state, w, out=act)
+            if bias is not None:
+                np.add(act, bias, out=act)
+            new = act[:, 2 * hidden:]
+            np.copyto(part, new)
+            np.add(act[:, :2 * hidden], x[t][:, :2 * hidden], out=act[:, :2 * hidden])
+            sigmoid(act[:, :2 * hidden])
+            np.multiply(act[:, :hidden], part, out=new)
+            np.tanh(np.add(new, x[t][:, 2 * hidden:], out=new), out=new)
+            np.subtract(state, new, out=y[t])
+            np.multiply(y[t], act[:, hidden:2 * hidden], out=y[t])
+            state = np.add(y[t], new, out=y[t])
+        self.stash(acts=acts, inner=inner)
+        last = empty(state.shape, gates.dtype)
+        np.copyto(last, state, casting="unsafe")
+        return cast(y, gates.dtype), last
+
+    def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
+        h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
+        y, acts, inner = widen(self.output_array(0)), self.acts, self.inner
+        hidden, order = h0.shape[1], self.order(len(y))
+        dgates, dinner = empty(acts.shape, acts.dtype), empty(acts.shape, acts.dtype)
+        dh, spare = beginning(dlast, h0), empty(h0.shape, h0.dtype)
+        for at in range(len(y) - 1, -1, -1):
+            t = order[at]
+            before = y[order[at - 1]] if at else h0
+            if dy is not None:
+                np.add(dh, dy[t], out=dh)
+            reset, update, new = (acts[t][:, k * hidden:(k + 1) * hidden] for k in range(3))
+            dreset, dupdate, dnew = (dgates[t][:, k * hidden:(k + 1) * hidden] for k in range(3))
+            np.multiply(np.subtract(1, update, out=spare), dh, out=dnew)
+            np.multiply(dnew, np.subtract(1, np.multiply(new, new, out=spare), out=spare), out=dnew)
+            np.multiply(np.subtract(before, new, out=spare), dh, out=dupdate)
+            through_sigmoid(dupdate, update, dupdate)
+            through_sigmoid(np.multiply(dnew, inner[t], out=dreset), reset, dreset)
+            np.copyto(dinner[t], dgates[t])
+            np.multiply(dnew, reset, out=dinner[t][:, 2 * hidden:])
+            np.multiply(dh, update, out=dh)
+            np.add(dh, np.matmul(dinner[t], w, out=spare), out=dh)
+        dw = self.weight_gradient(dinner, y, h0) if self.needs[2] else None
+        if len(self.needs) == 3:
+            return dgates, dh, dw
+        db = column_sums(dinner.reshape(-1, 3 * hidden)) if self.needs[3] else None
+        return dgates, dh, dw, db
+
+
+def layer(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor],
+          bias: bool, reverse: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One layer in one direction: x (steps, n, in) to (steps, n, hidden) and the last state.
+
+    `mode` is "RNN_TANH", "RNN_RELU", "LSTM" or "GRU"; `weights` w_ih, w_hh, then with `bias` b_ih
+    and b_hh, then for a projecting LSTM w_hr.
+    """
+    w_ih, w_hh, *rest = weights
+    b_ih, b_hh = rest[:2] if bias else (None, None)
+    projection = rest[2 * bias:]
+    if mode == "GRU":
+        more = () if b_hh is None else (b_hh,)
+        y, *last = run(Gru(reverse), linear(x, w_ih, b_ih), *state, w_hh, *more)
+        return y, tuple(last)
+    gates = linear(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    if mode == "LSTM":
+        y, *last = run(Lstm(reverse), gates, *state, w_hh, *projection)
+    else:
+        y, *last = run(Rnn(reverse, mode == "RNN_RELU"), gates, *state, w_hh)
+    return y, tuple(last)
