@@ -65,12 +65,11 @@ class Module:
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         if isinstance(value, Parameter):
-            self._table("parameters", "_parameters")
-            self._forget(name)
+            self._forget(name, self._table("parameters", "_parameters"))
             self.register_parameter(name, value)
         elif isinstance(value, Module):
             modules = self._table("module", "_modules")
-            self._forget(name)
+            self._forget(name, modules)
             modules[name] = value
         elif name in own.get("_parameters", ()):
             if value is not None:
@@ -110,10 +109,11 @@ class Module:
                                  "Module.__init__() call")
         return table
 
-    def _forget(self, name: str) -> None:
-        """Free a name for another kind of member."""
+    def _forget(self, name: str, kept: dict[str, Any]) -> None:
+        """Free a name for a member of the table `kept`, where it keeps its place."""
         for table in (self.__dict__, self._parameters, self._buffers, self._modules):
-            table.pop(name, None)
+            if table is not kept:
+                table.pop(name, None)
         self._non_persistent_buffers_set.discard(name)
 
     def _check_name(self, what: str, name: str, table: Mapping[str, Any]) -> None:
@@ -358,7 +358,8 @@ class Module:
     def state_dict(self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
                    ) -> Any:
         """Parameters and persistent buffers by dotted name, on the same memory as the module's."""
-        destination = state.StateDict() if destination is None else destination
+        if destination is None:
+            destination = state.new()
         state.collect(self, destination, prefix, keep_vars)
         return destination
 

@@ -31,9 +31,6 @@ class Parameter(Tensor):
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         """Everything is done by `__new__`; declared for the signature."""
 
-    def __repr__(self) -> str:
-        return "Parameter containing:\n" + super().__repr__()
-
 
 def describe(value: Any) -> str:
     """A tensor in one line, for the tree that a Module prints."""

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 EXTRA_STATE = "_extra_state"
 
 
-class StateDict(OrderedDict[str, Any]):
-    """Tensors by dotted name, and (as PyTorch) the layout versions of the modules they are from."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._metadata: OrderedDict[str, dict[str, Any]] = OrderedDict()
+def new() -> Any:
+    """An empty state dict; as in PyTorch, an attribute holds the layout versions of modules."""
+    destination: Any = OrderedDict()
+    destination._metadata = OrderedDict()
+    return destination
 
 
 class IncompatibleKeys(NamedTuple):
@@ -88,7 +87,7 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
     result = IncompatibleKeys([], [])
     errors: list[str] = []
     metadata = getattr(state_dict, "_metadata", {})
-    _load_tree(module, dict(state_dict), "", metadata, strict, assign, result, errors)
+    _load_tree(module, dict(state_dict), "", metadata, assign, result, errors)
     if strict:
         for kind, keys in (("Unexpected", result.unexpected_keys),
                            ("Missing", result.missing_keys)):
@@ -102,15 +101,16 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
 
 
 def _load_tree(module: Module, state: dict[str, Any], prefix: str, metadata: Mapping[str, Any],
-               strict: bool, assign: bool, result: IncompatibleKeys, errors: list[str]) -> None:
+               assign: bool, result: IncompatibleKeys, errors: list[str]) -> None:
     local_metadata = {**metadata.get(prefix[:-1], {}), "assign_to_params_buffers": assign}
-    module._load_from_state_dict(state, prefix, local_metadata, strict, result.missing_keys,
+    # Also without `strict` the keys are found and returned; only the error depends on it.
+    module._load_from_state_dict(state, prefix, local_metadata, True, result.missing_keys,
                                  result.unexpected_keys, errors)
     for name, child in module._modules.items():
         if child is not None:
             below = f"{prefix}{name}."
             part = {key: value for key, value in state.items() if key.startswith(below)}
-            _load_tree(child, part, below, metadata, strict, assign, result, errors)
+            _load_tree(child, part, below, metadata, assign, result, errors)
     if module._hooks is not None:
         for hook in list(module._hooks.load_state_dict_post.values()):
             if hook(module, result) is not None:
