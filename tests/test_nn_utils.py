@@ -1,0 +1,125 @@
+"""Clipping, parameters as a vector, padded sequences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import twin
+
+import mlgpu
+from mlgpu import nn
+from mlgpu.errors import MlgpuError, ShapeError
+from mlgpu.nn import utils
+
+GRADS = [np.array([3.0, -4.0]), np.array([[12.0], [0.0]]), np.array(2.0)]
+
+
+def parameters(grads=GRADS, library=mlgpu):
+    made = [library.zeros(grad.shape, dtype=library.float64, requires_grad=True)
+            for grad in grads]
+    for parameter, grad in zip(made, grads, strict=True):
+        parameter.grad = library.tensor(grad)
+    return [*made, library.zeros(3, requires_grad=True)]
+
+
+@pytest.mark.parametrize("order", [1.0, 2.0, 3.5, math.inf, -math.inf, 0.0])
+@pytest.mark.parametrize("limit", [0.5, 1e6])
+def test_clip_grad_norm(order, limit):
+    mine = parameters()
+    total = utils.clip_grad_norm_(iter(mine), limit, order)
+    norms = [np.linalg.norm(g.ravel(), order) for g in GRADS]
+    assert total.item() == pytest.approx(np.linalg.norm(norms, order))
+    scale = min(1.0, limit / (total.item() + 1e-6))
+    for parameter, grad in zip(mine, GRADS, strict=False):
+        np.testing.assert_allclose(parameter.grad.numpy(), grad * scale)
+    torch = twin.torch()
+    theirs = parameters(library=torch)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, limit, order)
+    twin.close([total, *(p.grad for p in mine)], [expected, *(p.grad for p in theirs)], 1e-12)
+
+
+def test_clip_keeps_dtypes_and_memory():
+    half, single = nn.Parameter(mlgpu.ones(2, dtype=mlgpu.float16)), nn.Parameter(mlgpu.ones(2))
+    half.grad, single.grad = mlgpu.full((2,), 6.0, dtype=mlgpu.float16), mlgpu.full((2,), 8.0)
+    grads = half.grad, single.grad
+    utils.clip_grad_norm_([half, single], 1.0)
+    assert (half.grad, single.grad) == grads
+    assert half.grad.dtype is mlgpu.float16
+    assert single.grad.tolist() == pytest.approx([8 / 200 ** 0.5] * 2, rel=1e-3)
+
+
+def test_clip_single_none_and_nonfinite():
+    parameter = nn.Parameter(mlgpu.ones(2))
+    assert utils.clip_grad_norm_(parameter, 1.0).item() == 0
+    parameter.grad = mlgpu.tensor([3.0, 4.0])
+    assert utils.clip_grad_norm_(parameter, 1.0).item() == 5
+    parameter.grad = mlgpu.tensor([math.inf, 4.0])
+    with pytest.raises(MlgpuError, match="inf"):
+        utils.clip_grad_norm_(parameter, 1.0, error_if_nonfinite=True)
+    assert parameter.grad.tolist() == [math.inf, 4.0]
+    assert utils.clip_grad_norm_([parameter], 1.0).item() == math.inf
+
+
+def test_clip_grad_value():
+    mine = parameters()
+    utils.clip_grad_value_(mine, 2.5)
+    assert mine[0].grad.tolist() == [2.5, -2.5]
+    assert mine[1].grad.tolist() == [[2.5], [0.0]]
+    assert mine[2].grad.item() == 2
+
+
+def test_total_norm_then_clip():
+    mine = parameters()
+    total = utils.get_total_norm([p.grad for p in mine if p.grad is not None])
+    utils.clip_grads_with_norm_(mine, 1.0, total)
+    assert utils.get_total_norm([p.grad for p in mine[:3]]).item() == pytest.approx(1, rel=1e-6)
+    assert utils.get_total_norm([]).item() == 0
+
+
+def test_vector_and_back():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    vector = utils.parameters_to_vector(model.parameters())
+    assert vector.shape == (13,)
+    expected = np.concatenate([p.detach().numpy().ravel() for p in model.parameters()])
+    np.testing.assert_array_equal(vector.detach().numpy(), expected)
+    (vector * vector).sum().backward()
+    np.testing.assert_allclose(model[0].weight.grad.numpy(), 2 * model[0].weight.detach().numpy())
+    kept = list(model.parameters())
+    new = mlgpu.arange(13.0)
+    utils.vector_to_parameters(new, model.parameters())
+    assert list(model.parameters()) == kept
+    assert model[0].weight.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert model[1].bias.item() == 12
+    new.fill_(1)
+    assert model[1].bias.item() == 1
+    for wrong in (mlgpu.zeros(12), mlgpu.zeros(14), mlgpu.zeros(13, 1)):
+        with pytest.raises(ShapeError, match=r"\(13,\)"):
+            utils.vector_to_parameters(wrong, model.parameters())
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_pad_sequence(batch_first, side):
+    arrays = [np.arange(1.0, 1 + 2 * n).reshape(n, 2) for n in (3, 1, 4)]
+    sequences = [mlgpu.tensor(a, requires_grad=True) for a in arrays]
+    padded = utils.rnn.pad_sequence(sequences, batch_first, -1.0, side)
+    expected = np.full((3, 4, 2), -1.0)
+    for row, array in zip(expected, arrays, strict=True):
+        row[slice(len(array)) if side == "right" else slice(4 - len(array), None)] = array
+    expected = expected if batch_first else expected.swapaxes(0, 1)
+    np.testing.assert_array_equal(padded.detach().numpy(), expected)
+    padded.sum().backward()
+    assert all((s.grad == 1).all().item() for s in sequences)
+    if side == "right":
+        back = utils.rnn.unpad_sequence(padded, mlgpu.tensor([3, 1, 4]), batch_first)
+        assert [s.tolist() for s in back] == [a.tolist() for a in arrays]
+
+
+def test_pad_sequence_refuses():
+    for sequences in ([], [mlgpu.ones(2, 3), mlgpu.ones(2, 4)], [mlgpu.tensor(1.0)]):
+        with pytest.raises(ShapeError):
+            utils.rnn.pad_sequence(sequences)
+    with pytest.raises(ShapeError, match="padding_side"):
+        utils.rnn.pad_sequence([mlgpu.ones(2)], padding_side="top")
