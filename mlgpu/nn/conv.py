@@ -178,8 +178,9 @@ class _TransposedConv(_Conv):
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         output_padding = (self.output_padding if output_size is None
                           else self._output_padding(input, output_size))
+        padding: Any = self.padding
         convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self._spatial - 1]
-        return convolve(input, self.weight, self.bias, self.stride, self.padding, output_padding,
+        return convolve(input, self.weight, self.bias, self.stride, padding, output_padding,
                         self.groups, self.dilation)
 
 

@@ -77,7 +77,8 @@ class Embedding(_Table):
         if embeddings.ndim != 2:
             raise ShapeError("Embedding.from_pretrained: expected (num_embeddings, "
                              f"embedding_dim), got {tuple(embeddings.shape)}")
-        return cls(*embeddings.shape, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+        rows, columns = embeddings.shape
+        return cls(rows, columns, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
                    embeddings, freeze)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -126,7 +127,8 @@ class EmbeddingBag(_Table):
         if embeddings.ndim != 2:
             raise ShapeError("EmbeddingBag.from_pretrained: expected (num_embeddings, "
                              f"embedding_dim), got {tuple(embeddings.shape)}")
-        bag = cls(*embeddings.shape, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
+        rows, columns = embeddings.shape
+        bag = cls(rows, columns, max_norm, norm_type, scale_grad_by_freq, mode, sparse,
                   embeddings, include_last_offset, padding_idx)
         bag.weight.requires_grad_(not freeze)
         return bag

@@ -151,10 +151,10 @@ class BackwardHooks:
 def _replaced(result: Any, grads: tuple[Any, ...], name: str) -> tuple[Any, ...]:
     if result is None:
         return grads
-    result = result if isinstance(result, tuple) else (result,)
-    if len(result) != len(grads):
-        raise GraphError(f"{name}: must return None or {len(grads)} gradients, got {len(result)}")
-    return result
+    replaced: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
+    if len(replaced) != len(grads):
+        raise GraphError(f"{name}: must return None or {len(grads)} gradients, got {len(replaced)}")
+    return replaced
 
 
 class ModuleBoundary(Op):

@@ -87,13 +87,15 @@ def sigmoid(x: Array) -> Array:
     np.negative(x, out=x)
     np.exp(x, out=x)
     np.add(x, 1, out=x)
-    return np.reciprocal(x, out=x)
+    np.reciprocal(x, out=x)
+    return x
 
 
 def through_sigmoid(dy: Array, y: Array, out: Array) -> Array:
     """dy y (1 - y): `out` may be `dy`."""
     np.multiply(dy, y, out=out)
-    return np.multiply(out, 1 - y, out=out)
+    np.multiply(out, 1 - y, out=out)
+    return out
 
 
 class Recurrence(Op):
@@ -209,7 +211,8 @@ class Lstm(Recurrence):
 
     def step(self, gates: Tensor, state: tuple[Tensor, ...], rest: Sequence[Tensor]
              ) -> tuple[Tensor, ...]:
-        return lstm_step(gates, *state, rest[0], None, *rest[1:])
+        h, c = state
+        return lstm_step(gates, h, c, rest[0], None, rest[1] if len(rest) > 1 else None)
 
     def forward(self, gates: Array, h: Array, c: Array, w_hh: Array, w_hr: Array | None = None
                 ) -> tuple[Array, ...]:
@@ -291,7 +294,7 @@ class Gru(Recurrence):
                 ) -> tuple[Array, ...]:
         x, state, w = widen(gates), widen(h), contiguous(widen(w_hh).T)
         bias = None if b_hh is None else widen(b_hh)
-        steps, n, hidden = len(x), *h.shape
+        steps, n, hidden = len(x), len(h), h.shape[1]
         y = empty((steps, n, hidden), x.dtype)
         kept = steps if self.recording else 1
         # Of each step: reset, update and new, and what reset multiplies.
