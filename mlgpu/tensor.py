@@ -90,7 +90,8 @@ class Storage:
         self.released = True
         for ref in self._members:
             member = ref()
-            if member is not None:
+            # One that was given other memory since (`data = ...`) keeps that.
+            if member is not None and member._storage is self:
                 member._array = _Released(member._array)
         self._members = []
         self.charge = None

@@ -217,6 +217,16 @@ def test_conversion_keeps_the_parameters():
         net.cuda()
 
 
+def test_old_memory_can_be_released_after_a_conversion():
+    layer = nn.Linear(2, 2)
+    old = layer.weight.detach()
+    layer.double()
+    old.release()
+    assert layer.weight.tolist() == layer.weight.float().tolist()
+    with pytest.raises(mlgpu.ReleasedError):
+        old.tolist()
+
+
 def test_conversion_keeps_ties():
     a, b = nn.Linear(2, 2), nn.Linear(2, 2)
     b.weight = a.weight
