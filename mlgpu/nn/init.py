@@ -187,10 +187,10 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
 @no_grad()
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """A normal matrix in whose columns a fraction `sparsity` of the rows is zero (Martens 2010)."""
-    from mlgpu.ops.random import randperm
-
     if tensor.ndim != 2:
         raise ShapeError(f"sparse_: expected 2 dimensions, got {tuple(tensor.shape)}")
+    from mlgpu.ops.random import randperm
+
     rows, columns = tensor.shape
     zeros = math.ceil(sparsity * rows)
     tensor.normal_(0, std, generator=generator)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
+from mlgpu.nn.distance import PairwiseDistance
 from mlgpu.nn.module import Module
 from mlgpu.ops.loss_reduction import legacy_reduction
 from mlgpu.tensor import Tensor
@@ -299,7 +300,7 @@ class TripletMarginLoss(_MarginLoss):
 
 
 class TripletMarginWithDistanceLoss(_MarginLoss):
-    """As TripletMarginLoss, with any function as the distance."""
+    """As TripletMarginLoss, with any function as the distance (PairwiseDistance by default)."""
 
     def __init__(self, *, distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
                  margin: float = 1.0, swap: bool = False, reduction: str = "mean") -> None:
@@ -307,7 +308,8 @@ class TripletMarginWithDistanceLoss(_MarginLoss):
         if margin <= 0:
             raise ShapeError("TripletMarginWithDistanceLoss: margin must be positive, got "
                              f"{margin}")
-        self.distance_function = distance_function
+        self.distance_function: Callable[[Tensor, Tensor], Tensor] = (
+            PairwiseDistance() if distance_function is None else distance_function)
         self.swap = swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

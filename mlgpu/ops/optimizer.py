@@ -175,9 +175,10 @@ def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[
           weight_decay: float, decoupled: bool, maximize: bool) -> None:
     """One step of Adam; `max_exp_avg_sqs` is empty without AMSGrad.  `steps` count from 0."""
     for number, (param, grad, step) in enumerate(zip(params, grads, steps, strict=True)):
-        step.fill_(step.item() + 1)
+        count = step.item() + 1
+        step.fill_(count)
         state = [exp_avgs[number], exp_avg_sqs[number]]
         if max_exp_avg_sqs:
             state.append(max_exp_avg_sqs[number])
-        op = AdamStep(lr, beta1, beta2, eps, weight_decay, decoupled, maximize, step.item())
+        op = AdamStep(lr, beta1, beta2, eps, weight_decay, decoupled, maximize, count)
         _update(op, param, grad, state)
