@@ -156,7 +156,8 @@ def test_decoder_layer(options):
 def stack(nn, decoder):
     kind = "Decoder" if decoder else "Encoder"
     layer = getattr(nn, f"Transformer{kind}Layer")(E, 3, 8, 0.0, batch_first=True)
-    return getattr(nn, f"Transformer{kind}")(layer, 2, nn.LayerNorm(E)).double()
+    nested = {} if decoder else {"enable_nested_tensor": False}
+    return getattr(nn, f"Transformer{kind}")(layer, 2, nn.LayerNorm(E), **nested).double()
 
 
 @pytest.mark.parametrize("decoder", [False, True])

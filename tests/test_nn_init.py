@@ -30,9 +30,10 @@ DRAWS = {
                               math.sqrt(2 / 5 / FAN_OUT), math.sqrt(6 / 5 / FAN_OUT)),
     "kaiming_normal": (lambda t, **o: init.kaiming_normal_(t, mode="fan_out", **o), 0,
                        math.sqrt(2 / FAN_OUT), None),
-    "trunc_normal": (lambda t, **o: init.trunc_normal_(t, **o), 0, 0.8796, 2),
-    # The moments of a normal cut to [1, 4] standard deviations above its mean.
-    "trunc_normal_tail": (lambda t, **o: init.trunc_normal_(t, 0, 2, 2, 8, **o), 3.0489, 0.8903, 8),
+    "trunc_normal": (lambda t, **o: init.trunc_normal_(t, **o), 0, 0.87963, 2),
+    # The moments of a normal cut to 1 to 2 standard deviations above its mean.
+    "trunc_normal_tail": (lambda t, **o: init.trunc_normal_(t, 0, 2, 2, 4, **o), 2.76634, 0.53942,
+                          4),
 }
 
 

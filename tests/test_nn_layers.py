@@ -31,6 +31,7 @@ class Row:
     inputs: tuple[Any, ...]
     formula: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
+    constants: tuple[int, ...] = ()  # floating inputs that have no gradient in PyTorch
 
     @property
     def id(self) -> str:
@@ -190,7 +191,8 @@ NUMPY = [
         {"p": 2, "margin": 0.5}),
     Row("MultiLabelSoftMarginLoss", (), (X, np.round(PROBABILITY)), lambda m, x, y: -(
         y * np.log(sigmoid(x)) + (1 - y) * np.log(sigmoid(-x))).mean()),
-    Row("SoftMarginLoss", (), ((4,), SIGN), lambda m, x, y: softplus(-y * x).mean()),
+    Row("SoftMarginLoss", (), ((4,), SIGN), lambda m, x, y: softplus(-y * x).mean(),
+        constants=(1,)),
     Row("MarginRankingLoss", (0.3,), ((4,), (4,), SIGN),
         lambda m, a, b, y: np.maximum(0, -y * (a - b) + 0.3).mean()),
     Row("HingeEmbeddingLoss", (), ((4,), SIGN),
@@ -253,7 +255,8 @@ CALLS = [
         {"divisor_override": 3}),
     Row("AvgPool3d", (2,), ((1, 2, 3, 4, 5),), lambda m, x: F.avg_pool3d(x, 2)),
     Row("LPPool1d", (2, 3), ((2, 4, 9),), lambda m, x: F.lp_pool1d(x, 2, 3)),
-    Row("LPPool2d", (3, 2), (IMAGE,), lambda m, x: F.lp_pool2d(x, 3, 2)),
+    Row("LPPool2d", (4, 3), (IMAGE,), lambda m, x: F.lp_pool2d(x, 4, 3, 2),
+        {"stride": 2}),
     Row("LPPool3d", (2, 2), ((1, 2, 3, 4, 5),), lambda m, x: F.lp_pool3d(x, 2, 2)),
     Row("AdaptiveAvgPool1d", (4,), ((2, 4, 9),), lambda m, x: F.adaptive_avg_pool1d(x, 4)),
     Row("AdaptiveAvgPool2d", ((None, 3),), (IMAGE,),
@@ -333,12 +336,12 @@ def test_call(row):
 def test_equals_pytorch(row):
     mine, theirs = twin.twins(row.name, *row.args, **row.options)
     assert repr(mine) == repr(theirs)
-    twin.compare(mine, theirs, *row.arrays())
+    twin.compare(mine, theirs, *row.arrays(), constants=row.constants)
     mine.eval()
     theirs.eval()
     for module in (mine, theirs):
         module.zero_grad()
-    twin.compare(mine, theirs, *row.arrays())
+    twin.compare(mine, theirs, *row.arrays(), constants=row.constants)
 
 
 def test_every_layer_has_a_row():

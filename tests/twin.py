@@ -29,10 +29,10 @@ def copy_weights(theirs, mine) -> None:
     mine.load_state_dict({k: mlgpu.tensor(v.numpy()) for k, v in theirs.state_dict().items()})
 
 
-def leaves(values):
-    """The arrays as tensors of both libraries; floating ones require grad."""
+def leaves(values, constants=()):
+    """The arrays as tensors of both libraries; floating ones, but `constants`, require grad."""
     library = torch()
-    grads = [np.asarray(v).dtype.kind == "f" for v in values]
+    grads = [v.dtype.kind == "f" and k not in constants for k, v in enumerate(values)]
     return ([mlgpu.tensor(v, requires_grad=g) for v, g in zip(values, grads, strict=True)],
             [library.tensor(v, requires_grad=g) for v, g in zip(values, grads, strict=True)])
 
@@ -44,9 +44,9 @@ def flat(result) -> list:
     return [] if result is None else [result]
 
 
-def compare(mine, theirs, *inputs, tolerance: float = 1e-10, **options) -> None:
+def compare(mine, theirs, *inputs, tolerance: float = 1e-10, constants=(), **options) -> None:
     """Same outputs, and same gradients of inputs and parameters for random output gradients."""
-    ours, other = leaves(inputs)
+    ours, other = leaves(inputs, constants)
     found, expected = flat(mine(*ours, **options)), flat(theirs(*other, **options))
     close(found, expected, tolerance)
     rng = np.random.default_rng(1)
