@@ -209,17 +209,14 @@ def adaptive_map(axis: int, size: int, count: int) -> AxisMap:
 
 # --- the operation -------------------------------------------------------------------------------
 
-Divisor = Array | float | None
-
-
 class SeparableMap(Op):
     """A linear map over several axes: one `AxisMap` after another, rounded once at the end.
 
     The input is divided by `before` and the result by `after`, which broadcast to them.
     """
 
-    def __init__(self, maps: Sequence[AxisMap], before: Divisor = None,
-                 after: Divisor = None) -> None:
+    def __init__(self, maps: Sequence[AxisMap], before: Array | None = None,
+                 after: Array | None = None) -> None:
         self.maps = tuple(maps)
         self.before = before
         self.after = after
@@ -258,7 +255,7 @@ class SeparableMap(Op):
         return run(SeparableMap(maps, before=self.after, after=self.before), dy)  # type: ignore[no-any-return]
 
 
-def divide(x: Array, divisor: Divisor, out: Array) -> Array:
+def divide(x: Array, divisor: Array, out: Array) -> Array:
     """The quotient, rounded towards zero for integers."""
     if x.dtype.kind == "i":
         np.subtract(x, np.fmod(x, divisor), out=out)

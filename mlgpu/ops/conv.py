@@ -172,7 +172,7 @@ def mirror(weight: Array, groups: int) -> Array:
     small, large, *kernel = weight.shape
     out = empty((groups, large, small // groups, *kernel), weight.dtype)
     split = weight.reshape(groups, small // groups, large, *kernel)
-    np.copyto(out, np.flip(split, range(3, split.ndim)).swapaxes(1, 2))
+    np.copyto(out, np.flip(split, tuple(range(3, split.ndim))).swapaxes(1, 2))
     return out.reshape(groups * large, small // groups, *kernel)
 
 
@@ -208,7 +208,7 @@ def gather(x: Array, weight: Array, bias: Array | None, win: Windows, groups: in
         y = product.take((channels, *cols.shape[1 + len(win.kernel):]))
         np.matmul(matrix, cols.reshape(groups, matrix.shape[2], -1),
                   out=y.reshape(*matrix.shape[:2], -1))
-        deliver(out[block.index], y, bias)
+        deliver(out[block.in_channels], y, bias)
 
 
 def spread(y: Array, weight: Array, bias: Array | None, win: Windows, groups: int,
@@ -223,7 +223,7 @@ def spread(y: Array, weight: Array, bias: Array | None, win: Windows, groups: in
         large.fill(0)
         for block in parts:
             part = small.take((y.shape[1], *block.shape))
-            np.copyto(part, y[block.index].swapaxes(0, 1), casting="unsafe")
+            np.copyto(part, y[block.in_channels].swapaxes(0, 1), casting="unsafe")
             columns = product.take((channels, *win.kernel, *block.shape))
             # NumPy has no GEMM for outer products, the case of depthwise convolution.
             multiply = np.multiply if matrix.shape[2] == 1 else np.matmul
@@ -254,7 +254,7 @@ def weigh(x: Array, y: Array, win: Windows, groups: int, out: Array) -> None:
         part = small.take((y.shape[1], *cols.shape[1 + len(win.kernel):]))
         width = block.shape[-1]
         part[..., width:] = 0  # columns that mean nothing count for nothing
-        np.copyto(part[..., :width], y[block.index].swapaxes(0, 1), casting="unsafe")
+        np.copyto(part[..., :width], y[block.in_channels].swapaxes(0, 1), casting="unsafe")
         term = product.take(total.shape)
         # Measured a fifth faster than its transpose, y by the columns.
         np.matmul(cols.reshape(groups, total.shape[1], -1),
@@ -265,7 +265,7 @@ def weigh(x: Array, y: Array, win: Windows, groups: int, out: Array) -> None:
 
 def position_bytes(weight: Array, groups: int) -> int:
     """Bytes per position of a block: its columns and its product."""
-    return (weight[0].size * groups + weight.shape[0]) * weight.itemsize
+    return int((weight[0].size * groups + weight.shape[0]) * weight.itemsize)
 
 
 # --- functions -----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ class Unfold(Op):
         win, lead = self.windows, x.shape[:2]
         taps, count = math.prod(win.kernel), math.prod(win.small)
         out = zeros((lead[0], lead[1] * taps, count), x.dtype)
-        columns = out.reshape(*lead, *win.kernel, *win.small)
+        columns: Array = out.reshape(*lead, *win.kernel, *win.small)
         for tap in win.taps():
             places = win.tap_slices(tap, (0,) * len(tap), win.small)
             if places is not None:
@@ -51,7 +51,7 @@ class Fold(Op):
         channels = columns.shape[1] // math.prod(win.kernel)
         columns = columns.reshape(len(columns), channels, *win.kernel, *win.small)
         dtype = compute_dtype(from_numpy(columns.dtype)).numpy
-        total = zeros((len(columns), channels, *win.large), dtype)
+        total: Array = zeros((len(columns), channels, *win.large), dtype)
         for tap in win.taps():
             places = win.tap_slices(tap, (0,) * len(tap), win.small)
             if places is not None:

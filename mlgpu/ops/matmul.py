@@ -170,7 +170,11 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector: (n, k) and (k,) to (n,)."""
     check_dims("mv", input=(input, 2), vec=(vec, 1))
-    return matmul(input, vec)
+    check_same_dtype("mv", input, vec)
+    if input.shape[1] != vec.shape[0]:
+        raise ShapeError(f"mv: the vector must have {input.shape[1]} elements to match the matrix "
+                         f"{tuple(input.shape)}, got {vec.shape[0]}")
+    return run(MatMul(), input, vec.unsqueeze(1)).squeeze(1)  # type: ignore[no-any-return]
 
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:

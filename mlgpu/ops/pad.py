@@ -32,7 +32,8 @@ class ConstantPad(Op):
         out = empty(tuple(n + low + high for n, (low, high) in sizes), x.dtype)
         # Borders only, axis by axis: what lies inside is written once.
         fill = np.asarray(self.value).astype(x.dtype)
-        inside, source = [], []
+        inside: list[slice] = []
+        source: list[slice] = []
         for axis, (low, high) in enumerate(self.ends):
             size, start = out.shape[axis], max(0, low)
             stop = max(start, size - max(0, high))

@@ -55,10 +55,11 @@ def check_input(name: str, input: Tensor, axes: int, integers: bool) -> None:
 
 def output_size(name: str, input: Tensor, size: Any, axes: int) -> Ints:
     """The sizes adaptive pooling makes; None keeps the input's."""
-    sizes = (size,) * axes if size is None or isinstance(size, int) else tuple(size)
-    if len(sizes) != axes:
+    given = (size,) * axes if size is None or isinstance(size, int) else tuple(size)
+    if len(given) != axes:
         raise ShapeError(f"{name}: output_size must be one or {axes} ints, got {size}")
-    sizes = tuple(n if s is None else s for s, n in zip(sizes, input.shape[-axes:], strict=True))
+    sizes = tuple(n if s is None else int(s)
+                  for s, n in zip(given, input.shape[-axes:], strict=True))
     if any(s < 0 for s in sizes):
         raise ShapeError(f"{name}: output_size must not be negative, got {size}")
     return sizes

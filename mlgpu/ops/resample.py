@@ -162,8 +162,8 @@ def output_sizes(input: Tensor, size: int | Sequence[int] | None,
     if (size is None) == (scale_factor is None):
         raise ShapeError(f"interpolate: give either size or scale_factor, got size={size}, "
                          f"scale_factor={scale_factor}")
-    given = size if scale_factor is None else scale_factor
-    values = tuple(given) if isinstance(given, Sequence) else (given,) * axes
+    given: Any = size if scale_factor is None else scale_factor
+    values: tuple[Any, ...] = tuple(given) if isinstance(given, Sequence) else (given,) * axes
     if len(values) != axes:
         raise ShapeError(f"interpolate: needs one value or {axes}, got {given}")
     if scale_factor is None:

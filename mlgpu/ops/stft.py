@@ -152,7 +152,7 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     start = n_fft // 2 if center else 0
     stop = total - start if length is None else start + length
     signal, cover = signal[..., start:stop], cover[start:stop]
-    if not (cover.numel() and float(np.abs(cover.detach().numpy()).min()) > 1e-11):
+    if not cover.numel() or cover.detach().abs().min().item() <= 1e-11:
         raise ShapeError("istft: the windows do not cover every sample, or there is none; choose "
                          "another window, a smaller hop_length or center=True")
     signal = signal / cover

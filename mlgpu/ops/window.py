@@ -22,7 +22,7 @@ from mlgpu.errors import ShapeError
 Ints = tuple[int, ...]
 Slices = tuple[slice, ...]
 Size = int | Sequence[int]
-Array = np.ndarray[Any, Any]
+Array = Any  # np.ndarray, whose stubs reject computed index tuples and casting ufuncs
 
 # Columns and their products are made in blocks of about this many bytes: large enough for threaded
 # GEMM (1 MB measured 20-40 % slower on two cores), small enough for a shared L3.
@@ -103,14 +103,10 @@ class Block(NamedTuple):
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     @property
-    def index(self) -> Slices:
+    def in_channels(self) -> Slices:
         """The box in an array of shape (N, C, *small)."""
         image, *places = self.box
         return (image, slice(None), *places)
-
-    @property
-    def images(self) -> slice:
-        return slice(self.start[0], self.stop[0])
 
     @property
     def shape(self) -> Ints:
@@ -210,6 +206,6 @@ class Columns:
             buffer.fill(0)
             self.cleared = (shape, tuple(inside))
         np.copyto(slab[(slice(None), slice(None), *inside)],
-                  self.large[(block.images, slice(None), *source)].swapaxes(0, 1),
+                  self.large[(block.box[0], slice(None), *source)].swapaxes(0, 1),
                   casting="unsafe")
         return slab

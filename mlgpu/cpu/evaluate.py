@@ -1,0 +1,193 @@
+"""Runs lowered expressions on NumPy arrays, in blocks that stay in the cache.
+
+Memory is read and written once: per block, every step runs on buffers of a block's size.  Operands
+that are broadcast are sliced, never expanded; dimensions are taken in the output's memory order
+and collapsed where all operands allow it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cpu.runtime import empty
+from mlgpu.expr.lower import Program, step_function
+
+# Elements per block: with a handful of float32 buffers, what fits a core's second-level cache.
+BLOCK = 1 << 15
+
+Array = np.ndarray[Any, Any]
+
+
+def cast_step(x: Any, out: Any) -> None:
+    """`x` in the dtype of `out`; complex to real keeps the real part."""
+    if out.dtype.kind == "b":
+        np.not_equal(x, 0, out=out)
+        return
+    if x.dtype.kind == "c" and out.dtype.kind != "c":
+        x = x.real
+    if x.dtype.kind in "fV" and out.dtype.kind in "iu" and out.dtype.itemsize < 8:
+        x = x.astype(np.int64)  # wraps, where C leaves values out of range undefined
+    np.copyto(out, x, casting="unsafe")
+
+
+@functools.lru_cache(maxsize=4096)
+def _functions(program: Program) -> list[Any]:
+    return [cast_step if s.primitive == "cast" else step_function(s.primitive, s.attr)
+            for s in program.steps]
+
+
+def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) -> None:
+    """Run `program` on arrays (and Python numbers) and write the results into `outs`.
+
+    Outputs may be the same memory as inputs only if they are the very same view.
+    """
+    values: list[Any] = [None] * len(program.dtypes)
+    values[:program.arguments] = arguments
+    values[program.arguments:program.arguments + len(program.constants)] = program.constants
+    for value, argument, dtype in program.numbers:
+        values[value] = np.asarray(arguments[argument]).astype(dtype.numpy)
+    functions = _functions(program)
+    if len(functions) == 1 and len(outs) == 1 and program.outputs[0] == program.steps[0].result:
+        functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
+        return
+    if not outs[0].size and all(not out.size for out in outs):
+        return
+    shape = np.broadcast_shapes(*[out.shape for out in outs])
+    used = {i for s in program.steps for i in s.operands} | set(program.outputs)
+    inputs = [i for i in used if isinstance(values[i], np.ndarray) and i < program.first_result]
+    laid = _lay_out([values[i] for i in inputs] + list(outs), shape, outs[0])
+    for i, array in zip(inputs, laid, strict=False):
+        values[i] = array
+    _run_blocks(program, functions, values, laid[len(inputs):])
+
+
+def _lay_out(arrays: list[Array], shape: tuple[int, ...], guide: Array) -> list[Array]:
+    """All arrays with the same number of dimensions, in the guide's memory order, collapsed."""
+    if all(a.flags.c_contiguous and (a.shape == shape or a.size == 1) for a in arrays):
+        return [a.reshape(-1) if a.size != 1 or a.shape == shape else a.reshape(1) for a in arrays]
+    n = len(shape)
+    arrays = [a[(None,) * (n - a.ndim)] for a in arrays]
+    guide = guide[(None,) * (n - guide.ndim)]
+    order = sorted(range(n), key=lambda d: (-abs(guide.strides[d]), d))
+    arrays = [a.transpose(order) for a in arrays]
+    return _collapsed(arrays, [shape[d] for d in order])
+
+
+def _collapsed(arrays: list[Array], lengths: list[int]) -> list[Array]:
+    """Neighbouring dimensions joined where one stride serves both in every array."""
+    groups: list[list[int]] = []
+    for d in range(len(lengths)):
+        if lengths[d] == 1 and groups:
+            continue
+        if groups and all(_joins(a, groups[-1][-1], d) for a in arrays):
+            groups[-1].append(d)
+        else:
+            groups.append([d])
+    views = []
+    for a in arrays:
+        shape = [int(np.prod([a.shape[d] for d in g])) for g in groups]
+        strides = [a.strides[g[-1]] for g in groups]
+        views.append(np.lib.stride_tricks.as_strided(a, shape, strides))
+    return views
+
+
+def _joins(a: Array, outer: int, inner: int) -> bool:
+    if a.shape[outer] == 1 and a.shape[inner] == 1:
+        return True
+    if a.shape[outer] == 1 or a.shape[inner] == 1:
+        return False
+    return a.strides[outer] == a.strides[inner] * a.shape[inner]
+
+
+def _run_blocks(program: Program, functions: list[Any], values: list[Any],
+                outs: list[Array]) -> None:
+    shape = np.broadcast_shapes(*[out.shape for out in outs])
+    shapes = _result_shapes(program, values)
+    plan = _Registers(program, outs, shapes)
+    block = _block_lengths(shape)
+    starts = [range(0, n, b) for n, b in zip(shape, block, strict=True)]
+    for corner in itertools.product(*starts):
+        index = tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))
+        current = [_sliced(v, index) if isinstance(v, np.ndarray) and v.ndim else v for v in values]
+        targets = [_sliced(out, index) for out in outs]
+        sizes = [min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)]
+        for step, function in zip(program.steps, functions, strict=True):
+            output = plan.output.get(step.result)
+            out = targets[output] if output is not None else plan.buffer(step.result, sizes)
+            function(*[current[i] for i in step.operands], out=out)
+            current[step.result] = out
+        for position, value in plan.copies:
+            cast_step(np.asarray(current[value]), targets[position])
+
+
+def _block_lengths(shape: tuple[int, ...]) -> list[int]:
+    """Full inner dimensions up to a block's size, a part of the next, one of the outer ones."""
+    lengths, room = [1] * len(shape), BLOCK
+    for d in reversed(range(len(shape))):
+        lengths[d] = max(min(shape[d], room), 1)
+        room //= lengths[d]
+        if room <= 1 and lengths[d] < shape[d]:
+            break
+    return lengths
+
+
+def _sliced(array: Array, index: tuple[slice, ...]) -> Array:
+    return array[tuple(slice(None) if n == 1 else i
+                       for n, i in zip(array.shape, index, strict=True))]
+
+
+def _result_shapes(program: Program, values: list[Any]) -> dict[int, tuple[int, ...]]:
+    """The shape each result would have in full: no larger than its operands broadcast to."""
+    shapes = {i: v.shape for i, v in enumerate(values) if isinstance(v, np.ndarray)}
+    for step in program.steps:
+        shapes[step.result] = np.broadcast_shapes(*[shapes[i] for i in step.operands])
+    return shapes
+
+
+class _Registers:
+    """Where each result lives: in an output, or in a buffer that later results reuse."""
+
+    def __init__(self, program: Program, outs: list[Array],
+                 shapes: dict[int, tuple[int, ...]]) -> None:
+        self.shapes = shapes
+        self.dtypes = program.dtypes
+        last = {i: n for n, s in enumerate(program.steps) for i in s.operands}
+        self.output: dict[int, int] = {}
+        self.copies: list[tuple[int, int]] = []
+        for position, value in enumerate(program.outputs):
+            fits = (value >= program.first_result and value not in self.output
+                    and shapes[value] == outs[position].shape
+                    and value not in last)  # an output read again later may alias an input
+            if fits:
+                self.output[value] = position
+            else:
+                self.copies.append((position, value))
+                last[value] = len(program.steps)
+        self.place: dict[int, int] = {}
+        self.memory: list[Array] = []
+        free: dict[int, list[int]] = {}
+        for n, step in enumerate(program.steps):
+            if step.result not in self.output:
+                size = program.dtypes[step.result].itemsize
+                spare = free.setdefault(size, [])
+                if not spare:
+                    self.memory.append(empty((BLOCK * size,), np.uint8))
+                    spare.append(len(self.memory) - 1)
+                self.place[step.result] = spare.pop()
+            for i in set(step.operands):
+                if last.get(i) == n and i in self.place:
+                    free[program.dtypes[i].itemsize].append(self.place[i])
+
+    def buffer(self, value: int, sizes: list[int]) -> Array:
+        full = self.shapes[value]
+        shape = tuple(1 if n == 1 else b for n, b in zip(full, sizes[len(sizes) - len(full):],
+                                                         strict=True))
+        dtype = self.dtypes[value].numpy
+        count = int(np.prod(shape))
+        memory = self.memory[self.place[value]]
+        return memory[:count * dtype.itemsize].view(dtype).reshape(shape)

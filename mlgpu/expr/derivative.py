@@ -1,0 +1,85 @@
+"""Reverse-mode differentiation of an expression graph: the gradient is another graph.
+
+Its arguments are those of the function, then its outputs, then the outputs' gradients.  Where a
+derivative is written with the value of an output, the output itself is used, so that a function
+such as exp needs nothing but its result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlgpu.expr.graph import Expr, arg, as_expr, call, topological
+from mlgpu.expr.primitives import TABLE
+
+
+def gradient(outputs: tuple[Expr, ...], arity: int) -> tuple[Expr | None, ...]:
+    """One expression per argument of the function; None where no gradient reaches it.
+
+    Arguments of the result: 0 .. arity-1 those of the function, then one per output, then one
+    gradient per output.
+    """
+    results = {id(node): arg(arity + i) for i, node in enumerate(outputs) if node.op != "arg"}
+    adjoints: dict[int, Expr] = {}
+    for i, node in enumerate(outputs):
+        _accumulate(adjoints, node, arg(arity + len(outputs) + i))
+    order = topological(outputs)
+    for node in reversed(order):
+        dy = adjoints.get(id(node))
+        if dy is None or not node.args:
+            continue
+        for operand, partial in zip(node.args, _adjoints(node, dy), strict=True):
+            if partial is not None and operand.op != "const":
+                _accumulate(adjoints, operand, partial)
+    found: list[Expr | None] = [None] * arity
+    for node in order:
+        if node.op == "arg" and id(node) in adjoints:
+            before = found[node.attr]
+            mine = adjoints[id(node)]
+            found[node.attr] = mine if before is None else call("add", before, mine)
+    memo: dict[int, Expr] = {}
+    return tuple(None if e is None else _replace(e, results, memo) for e in found)
+
+
+def _accumulate(adjoints: dict[int, Expr], node: Expr, value: Expr) -> None:
+    before = adjoints.get(id(node))
+    adjoints[id(node)] = value if before is None else call("add", before, value)
+
+
+def _adjoints(node: Expr, dy: Expr) -> tuple[Expr | None, ...]:
+    primitive = TABLE[node.op]
+    if primitive.adjoint is not None:
+        return tuple(None if a is None else as_expr(a)
+                     for a in primitive.adjoint(dy, node, *node.args))
+    if primitive.partials is None:
+        return (None,) * len(node.args)
+    return tuple(_scaled(dy, partial) for partial in primitive.partials(node, *node.args))
+
+
+def _scaled(dy: Expr, partial: Any) -> Expr | None:
+    if partial is None:
+        return None
+    if isinstance(partial, (int, float)):
+        return dy if partial == 1 else call("neg", dy) if partial == -1 else call("mul", dy, partial)
+    return call("mul", dy, call("conj", partial))
+
+
+def _replace(node: Expr, results: dict[int, Expr], memo: dict[int, Expr]) -> Expr:
+    """The graph with each occurrence of an output's node replaced by the output."""
+    stack = [node]
+    while stack:
+        top = stack[-1]
+        if id(top) in memo:
+            stack.pop()
+            continue
+        if id(top) in results:
+            memo[id(top)] = results[id(top)]
+            continue
+        missing = [a for a in top.args if id(a) not in memo]
+        if missing:
+            stack.extend(missing)
+            continue
+        args = tuple(memo[id(a)] for a in top.args)
+        same = all(a is b for a, b in zip(args, top.args, strict=True))
+        memo[id(top)] = top if same else Expr(top.op, args, top.attr)
+    return memo[id(node)]

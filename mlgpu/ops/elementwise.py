@@ -1,0 +1,362 @@
+"""Elementwise operations from one line of maths: `@elementwise`, and `fuse` for users.
+
+A decorated function is traced once into an expression.  Called with tensors it runs as one
+operation; called with symbols (inside another elementwise function) it becomes part of that one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu import runtime as cpu
+from mlgpu.cpu.evaluate import evaluate
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.expr.derivative import gradient
+from mlgpu.expr.graph import Expr, arg, as_expr, topological, trace
+from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Operand, Program, lower
+from mlgpu.op import Op, run, run_inplace
+from mlgpu.tensor import Tensor
+
+__all__ = ["elementwise", "fuse", "inplace"]
+
+_NUMBERS = (bool, int, float, complex, np.number, np.bool_)
+
+
+class Formula:
+    """An expression graph with a name: lowered per dtype signature, differentiated per need."""
+
+    def __init__(self, name: str, outputs: tuple[Expr, ...], arity: int) -> None:
+        self.name, self.outputs, self.arity = name, outputs, arity
+        self.uses = tuple(frozenset(n.attr for n in topological((o,)) if n.op == "arg")
+                          for o in outputs)
+        self._programs: dict[Any, Program] = {}
+        self._gradients: dict[tuple[bool, ...], GradientFormula] = {}
+        self._adjoints: tuple[Expr | None, ...] | None = None
+
+    def program(self, key: tuple[Any, ...], into: Any = None) -> Program:
+        """The steps for arguments of these (dtype, weight) pairs; `into` is an output's dtype."""
+        cached = self._programs.get((key, into, dtypes.get_default_dtype()))
+        if cached is None:
+            operands = [Operand(d if w == NUMBER else dtypes.from_numpy(d), w) for d, w in key]
+            wanted = None if into is None else [dtypes.from_numpy(into)]
+            cached = lower(self.name, self.outputs, operands, wanted)
+            self._programs[key, into, dtypes.get_default_dtype()] = cached
+        return cached
+
+    def gradient(self, needs: tuple[bool, ...]) -> GradientFormula:
+        """The gradients of the arguments that need one, as a formula of their own."""
+        found = self._gradients.get(needs)
+        if found is None:
+            if self._adjoints is None:
+                self._adjoints = gradient(self.outputs, self.arity)
+            found = self._gradients[needs] = GradientFormula(self, self._adjoints, needs)
+        return found
+
+
+class GradientFormula:
+    """Gradients of some arguments: what they are computed from, and how.
+
+    `sources` names the arguments of `formula`: positions of the function's arguments, then (from
+    `arity` on) its outputs, then the outputs' gradients.  `results` has, per argument of the
+    function, the number of formula's output, ~source for one that passes through, or None.
+    """
+
+    def __init__(self, parent: Formula, adjoints: tuple[Expr | None, ...],
+                 needs: tuple[bool, ...]) -> None:
+        wanted = [a if need else None for a, need in zip(adjoints, needs, strict=True)]
+        computed = tuple(a for a in wanted if a is not None and a.op != "arg")
+        through = {a.attr for a in wanted if a is not None and a.op == "arg"}
+        used = {n.attr for n in topological(computed) if n.op == "arg"}
+        self.sources = sorted(used)
+        self.needed = used | through
+        place = {source: i for i, source in enumerate(self.sources)}
+        self.formula = Formula(f"{parent.name} gradient", _renumbered(computed, place), len(place))
+        self.results: list[int | None] = []
+        count = 0
+        for a in wanted:
+            if a is None:
+                self.results.append(None)
+            elif a.op == "arg":
+                self.results.append(~a.attr)
+            else:
+                self.results.append(count)
+                count += 1
+
+
+def _renumbered(outputs: tuple[Expr, ...], place: dict[int, int]) -> tuple[Expr, ...]:
+    memo: dict[int, Expr] = {}
+    for node in topological(outputs):
+        if node.op == "arg":
+            memo[id(node)] = arg(place[node.attr])
+        else:
+            memo[id(node)] = Expr(node.op, tuple(memo[id(a)] for a in node.args), node.attr)
+    return tuple(memo[id(o)] for o in outputs)
+
+
+class Elementwise(Op):
+    """One application of a formula.  `slots` has, per argument, None for a tensor or the number."""
+
+    def __init__(self, formula: Formula, slots: tuple[Any, ...]) -> None:
+        self.formula = formula
+        self.slots = slots
+        self.name = formula.name
+
+    # --- forward ----------------------------------------------------------------------------
+
+    def arguments(self, arrays: Any) -> list[Any]:
+        """Arrays and numbers in the formula's order."""
+        rest = iter(arrays)
+        return [next(rest) if slot is None else slot for slot in self.slots]
+
+    def forward(self, *arrays: Any) -> Any:
+        arguments = self.arguments(arrays)
+        program = self.formula.program(_key(arguments))
+        outs = [self._empty(arguments, uses, dtype) for uses, dtype in zip(
+            self.formula.uses, program.output_dtypes, strict=True)]
+        evaluate(program, arguments, outs)
+        return outs[0] if len(outs) == 1 else tuple(outs)
+
+    def _empty(self, arguments: list[Any], uses: frozenset[int], dtype: dtypes.dtype) -> Any:
+        arrays = [a for i, a in enumerate(arguments) if i in uses and isinstance(a, np.ndarray)]
+        first = arrays[0] if arrays else None
+        if first is not None and all(a.shape == first.shape or a.ndim == 0 for a in arrays):
+            return cpu.empty_like(first, dtype.numpy)
+        shape = np.broadcast_shapes(*[a.shape for a in arrays])
+        for a in arrays:
+            if a.shape == shape:  # the result keeps the memory order of an operand of its shape
+                return cpu.empty_like(a, dtype.numpy)
+        return cpu.empty(shape, dtype.numpy)
+
+    def forward_into(self, out: Any, *arrays: Any) -> None:
+        arguments = self.arguments(arrays)
+        arrays_only = [a.shape for a in arguments if isinstance(a, np.ndarray)]
+        if np.broadcast_shapes(*arrays_only) != out.shape:
+            raise ShapeError(f"{self.name}_: the result has shape "
+                             f"{np.broadcast_shapes(*arrays_only)}, which does not fit the "
+                             f"tensor's {out.shape}")
+        key = _key(arguments)
+        result = self.formula.program(key).output_dtypes[0]
+        if not dtypes.can_cast(result, dtypes.from_numpy(out.dtype)):
+            raise DTypeError(f"{self.name}_: the result is {result!r}, which cannot be written "
+                             f"into {dtypes.from_numpy(out.dtype)!r}; use the out-of-place form")
+        arguments = [a.copy() if _clashes(a, out) else a for a in arguments]
+        evaluate(self.formula.program(key, out.dtype), arguments, [out])
+
+    # --- backward ---------------------------------------------------------------------------
+
+    def _gradient(self) -> GradientFormula:
+        rest = iter(self.needs)
+        return self.formula.gradient(tuple(slot is None and next(rest) for slot in self.slots))
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        needed = self._gradient().needed
+        arity = self.formula.arity
+        self.saved_outputs = tuple(i for i in range(len(self.formula.outputs))
+                                   if arity + i in needed)
+        tensors = [p for p, slot in enumerate(self.slots) if slot is None]
+        return tuple(i for i, p in enumerate(tensors) if p in needed)
+
+    def backward(self, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found = self._gradient()
+        sources = [self._source(s, grads, self.input, self.output) for s in found.sources]
+        results = apply(found.formula, sources) if found.formula.outputs else ()
+        return self._arranged(found, results if isinstance(results, tuple) else (results,),
+                              lambda s: self._source(s, grads, self.input, self.output),
+                              lambda shape: grads[0].new_zeros(shape))  # type: ignore[attr-defined]
+
+    def backward_cpu(self, *grads: Any) -> tuple[Any, ...]:
+        found = self._gradient()
+
+        def source(s: int) -> Any:
+            return self._source(s, grads, self.input_array, self.output_array)
+
+        outs: tuple[Any, ...] = ()
+        if found.formula.outputs:
+            arguments = [source(s) for s in found.sources]
+            inner = Elementwise(found.formula, tuple(
+                None if isinstance(a, np.ndarray) else a for a in arguments))
+            results = inner.forward(*[a for a in arguments if isinstance(a, np.ndarray)])
+            outs = results if isinstance(results, tuple) else (results,)
+        return self._arranged(found, outs, source, lambda shape: cpu.zeros(shape, grads[0].dtype))
+
+    def _source(self, source: int, grads: Any, input_: Callable[[int], Any],
+                output: Callable[[int], Any]) -> Any:
+        arity = self.formula.arity
+        if source >= arity + len(self.formula.outputs):
+            return grads[source - arity - len(self.formula.outputs)]
+        if source >= arity:
+            return output(source - arity)
+        if self.slots[source] is not None:
+            return self.slots[source]
+        return input_(sum(slot is None for slot in self.slots[:source]))
+
+    def _arranged(self, found: GradientFormula, results: tuple[Any, ...],
+                  source: Callable[[int], Any], zeros: Callable[[Any], Any]) -> tuple[Any, ...]:
+        """One gradient per tensor; zeros where the function is flat, as for floor."""
+        arranged = []
+        for index, position in enumerate(p for p, s in enumerate(self.slots) if s is None):
+            result = found.results[position]
+            if not self.needs[index]:
+                arranged.append(None)
+            elif result is None:
+                arranged.append(zeros(self._inputs_meta[index][0]))
+            else:
+                arranged.append(results[result] if result >= 0 else source(~result))
+        return tuple(arranged)
+
+
+def _key(arguments: list[Any]) -> tuple[Any, ...]:
+    return tuple([(a.dtype, TENSOR if a.ndim else ZERO_DIM) if isinstance(a, np.ndarray)
+                  else (dtypes.scalar_dtype(a), NUMBER) for a in arguments])
+
+
+def _clashes(a: Any, out: Any) -> bool:
+    """Whether writing `out` block by block could change what is still to be read from `a`."""
+    if not isinstance(a, np.ndarray) or not np.may_share_memory(a, out):
+        return False
+    return (a.shape != out.shape or a.strides != out.strides or a.dtype != out.dtype
+            or a.__array_interface__["data"] != out.__array_interface__["data"])
+
+
+def apply(formula: Formula, args: Any) -> Any:
+    """Run a formula on tensors and numbers."""
+    op = Elementwise(formula, tuple(None if isinstance(a, Tensor) else a for a in args))
+    tensors = [a for a in args if isinstance(a, Tensor)]
+    if len(tensors) != len(args):
+        _check_numbers(formula.name, args, tensors)
+    _classify(op, args)
+    return run(op, *tensors)
+
+
+def _check_numbers(name: str, args: Any, tensors: list[Tensor]) -> None:
+    for position, value in enumerate(args):
+        if not isinstance(value, (Tensor, *_NUMBERS)):
+            raise TypeError(f"{name}: argument {position} must be a Tensor or a number, got "
+                            f"{type(value).__name__}")
+    if not tensors:
+        raise TypeError(f"{name}: expected at least one Tensor")
+
+
+def _classify(op: Elementwise, args: Any) -> None:
+    """Results that are bool or integers have no gradient; shapes must broadcast."""
+    arrays = [a._array if isinstance(a, Tensor) else a for a in args]
+    program = op.formula.program(_key(arrays))
+    flat = tuple(i for i, d in enumerate(program.output_dtypes)
+                 if not (d.is_floating_point or d.is_complex))
+    if flat:
+        op.nondifferentiable_outputs = flat
+        if len(flat) == len(program.output_dtypes):
+            op.differentiable = False  # type: ignore[misc]
+    shapes = {a.shape for a in arrays if hasattr(a, "shape")}
+    if len(shapes) > 1:
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError:
+            listed = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, Tensor))
+            raise ShapeError(f"{op.name}: shapes {listed} do not broadcast") from None
+
+
+class ElementwiseFunction:
+    """What `@elementwise` and `fuse` return: a function of tensors, numbers, or symbols."""
+
+    elementwise = True
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.signature = inspect.signature(function)
+        self._formula: Formula | None = None
+
+    @property
+    def formula(self) -> Formula:
+        """The traced expression."""
+        if self._formula is None:
+            arity = len(self.signature.parameters)
+            self._formula = Formula(self.name, trace(self.function, arity), arity)
+        return self._formula
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs or len(args) != len(self.signature.parameters):
+            bound = self.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args = bound.args
+        for a in args:
+            if isinstance(a, Expr):
+                return self.function(*args)
+        return apply(self.formula, args)
+
+    def __repr__(self) -> str:
+        return f"<elementwise {self.name}{self.signature}>"
+
+
+def elementwise(function: Callable[..., Any]) -> Any:
+    """Make an elementwise operation of a function written with elementwise functions."""
+    return ElementwiseFunction(function, function.__name__.strip("_"))
+
+
+def fuse(function: Callable[..., Any]) -> Any:
+    """Run a function of tensors and numbers as one pass over memory, with exact derivatives.
+
+    The function may use arithmetic, comparisons, `where` and mlgpu's elementwise functions on its
+    arguments, which may be tensors of shapes that broadcast, or numbers; it may return several
+    results.  It is traced once: Python's `if` on an argument raises GraphError.  Half-precision
+    inputs are computed in float32 and rounded once.
+    """
+    return ElementwiseFunction(function, function.__name__)
+
+
+def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a public function that works on symbols too, by calling elementwise functions."""
+    function.elementwise = True  # type: ignore[attr-defined]
+    return function
+
+
+def inplace(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The in-place form of an elementwise function: the result overwrites the first argument."""
+    cache: dict[Any, Formula] = {}
+    name = getattr(function, "name", None) or function.__name__
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        tensors: list[Tensor] = [self]
+        given: list[Any] = [arg(0)]
+        for value in args:
+            if isinstance(value, Tensor):
+                given.append(arg(len(tensors)))
+                tensors.append(value)
+            else:
+                given.append(value)
+        named = {}
+        for key, value in kwargs.items():
+            if isinstance(value, Tensor):
+                named[key] = arg(len(tensors))
+                tensors.append(value)
+            else:
+                named[key] = value
+        shape = tuple(v.attr if isinstance(v, Expr) else (type(v), v) for v in (
+            *given, *named.values()))
+        signature = (shape, tuple(named))
+        formula = cache.get(signature)
+        if formula is None:
+            formula = Formula(name, (as_expr(function(*given, **named)),), len(tensors))
+            if len(cache) < 256:  # numbers are part of the key: a loop over values must not grow it
+                cache[signature] = formula
+        return run_inplace(Elementwise(formula, (None,) * len(tensors)), self, *tensors[1:])
+
+    method.__name__ = f"{name}_"
+    method.__qualname__ = method.__name__
+    method.__doc__ = f"`{name}` in place."
+    method.__signature__ = _method_signature(function)  # type: ignore[attr-defined]
+    return method
+
+
+def _method_signature(function: Any) -> inspect.Signature:
+    signature = inspect.signature(getattr(function, "function", function))
+    return signature.replace(return_annotation="Tensor")
+
