@@ -14,6 +14,21 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
+    "mlgpu.ops.activation": """celu celu_ hardshrink prelu relu relu_ rrelu rrelu_ selu selu_ threshold threshold_""",
+    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf
+        isreal le less less_equal logical_and logical_not logical_or logical_xor lt ne not_equal
+        signbit""",
+    "mlgpu.ops.complex": """complex conj conj_physical imag is_complex is_conj is_neg polar real resolve_conj
+        resolve_neg view_as_complex view_as_real""",
+    "mlgpu.ops.elementwise": "fuse",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan
+        arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not
+        bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos
+        cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix float_power floor
+        floor_divide fmax fmin fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logaddexp
+        logaddexp2 logit maximum minimum mul multiply nan_to_num neg negative nextafter polygamma
+        positive pow rad2deg reciprocal remainder round rsqrt rsub sgn sigmoid sign sin sinc sinh
+        sqrt square sub subtract tan tanh true_divide trunc where xlogy""",
     "mlgpu.io.checkpoint": "load save",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat_interleave roll rot90
         tile tril tril_indices triu triu_indices""",
@@ -35,6 +50,19 @@ FUNCTIONS: dict[str, str] = {
 
 # Methods of Tensor, likewise; the tensor is the first argument.
 METHODS: dict[str, str] = {
+    "mlgpu.ops.activation": "hardshrink prelu relu relu_",
+    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf
+        isreal le less less_equal logical_and logical_not logical_or logical_xor lt ne not_equal
+        signbit""",
+    "mlgpu.ops.complex": """conj conj_physical is_conj is_neg resolve_conj resolve_neg""",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan
+        arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not
+        bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos
+        cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix float_power floor
+        floor_divide fmax fmin fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logaddexp
+        logaddexp2 logit maximum minimum mul multiply nan_to_num nan_to_num_ neg negative nextafter
+        positive pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin sinc sinh sqrt
+        square sub subtract tan tanh true_divide trunc xlogy""",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat repeat_interleave
         roll rot90 tile tril tril_ triu triu_""",
     "mlgpu.ops.cast": "clone contiguous copy_ cpu cuda pin_memory to type_as",
@@ -54,14 +82,32 @@ METHODS: dict[str, str] = {
         view_as""",
 }
 
+# Elementwise functions with an in-place method, whose name ends in an underscore.
+INPLACE: dict[str, str] = {
+    "mlgpu.ops.compare": """eq ge greater greater_equal gt le less less_equal logical_and logical_not logical_or
+        logical_xor lt ne not_equal""",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2
+        arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
+        bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh
+        deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix floor floor_divide fmod frac
+        heaviside hypot lerp lgamma log log10 log1p log2 logit mul multiply neg negative nextafter
+        pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin sinc sinh sqrt square sub
+        subtract tan tanh true_divide trunc xlogy""",
+}
+
 # Attributes of Tensor that are computed: PyTorch's T, mT, H, real, imag.
-PROPERTIES: dict[str, str] = {"mlgpu.ops.view": "T mT"}
+PROPERTIES: dict[str, str] = {"mlgpu.ops.complex": "imag real", "mlgpu.ops.view": "H T mH mT"}
 
 # Methods whose function has another name: method -> (module, function).
 RENAMED: dict[str, tuple[str, str]] = {
     "__getitem__": ("mlgpu.ops.index", "getitem"),
     "__iter__": ("mlgpu.ops.part", "iterate"),
     "__setitem__": ("mlgpu.ops.index", "setitem"),
+    "where": ("mlgpu.ops.operators", "where"),
+    **{f"__{name.strip('_')}__": ("mlgpu.ops.operators", name) for name in """abs add and_ eq
+        floordiv ge gt iadd iand ifloordiv ilshift imod imul invert ior ipow irshift isub itruediv
+        ixor le lshift lt matmul mod mul ne neg or_ pos pow radd rand_ rfloordiv rlshift rmatmul
+        rmod rmul ror_ rpow rrshift rshift rsub rtruediv rxor sub truediv xor""".split()},
 }
 
 CASTS = {"bfloat16": dtypes.bfloat16, "bool": dtypes.bool_, "cdouble": dtypes.complex128,
@@ -77,6 +123,17 @@ class _Method:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         function = getattr(import_module(self.module), self.function)
+        setattr(Tensor, self.name, function)
+        return function if instance is None else function.__get__(instance, owner)
+
+
+class _InPlace(_Method):
+    """As `_Method`, for the in-place form of an elementwise function."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        from mlgpu.ops.elementwise import inplace
+
+        function = inplace(getattr(import_module(self.module), self.function))
         setattr(Tensor, self.name, function)
         return function if instance is None else function.__get__(instance, owner)
 
@@ -107,6 +164,9 @@ def bind() -> None:
     for module, names in METHODS.items():
         for name in names.split():
             setattr(Tensor, name, _Method(name, module, name))
+    for module, names in INPLACE.items():
+        for name in names.split():
+            setattr(Tensor, f"{name}_", _InPlace(f"{name}_", module, name))
     for name, (module, function) in RENAMED.items():
         setattr(Tensor, name, _Method(name, module, function))
     for module, names in PROPERTIES.items():
@@ -125,6 +185,12 @@ def function(name: str) -> Any:
     if module is None:
         raise AttributeError(f"module 'mlgpu' has no attribute {name!r}")
     return getattr(import_module(module), name)
+
+
+def method(name: str) -> Any:
+    """The function behind a method of Tensor, or None if there is no such method."""
+    found = getattr(Tensor, name, None)
+    return found if callable(found) else None
 
 
 def names() -> list[str]:

@@ -155,7 +155,8 @@ def tensor_str(tensor: Tensor) -> str:
             suffixes.append(f"dtype={tensor.dtype!r}")
         body = _body(tensor, indent)
     if tensor.grad_fn is not None:
-        suffixes.append(f"grad_fn=<{type(tensor.grad_fn).__name__}Backward>")
+        name = tensor.grad_fn.name.title().replace("_", "").replace(" ", "")
+        suffixes.append(f"grad_fn=<{name}Backward>")
     elif tensor.requires_grad:
         suffixes.append("requires_grad=True")
     text = prefix + body

@@ -60,6 +60,26 @@ def sigmoid(x: Any, out: Any) -> None:
     np.divide(out.dtype.type(1), out, out=out)
 
 
+def logsigmoid(x: Any, out: Any) -> None:
+    """min(x, 0) - log(1 + exp(-|x|))."""
+    tail = np.log1p(np.exp(-np.abs(x)))
+    np.subtract(np.minimum(x, out.dtype.type(0)), tail, out=out)
+
+
+def sinc(x: Any, out: Any) -> None:
+    """sin(pi x) / (pi x), 1 at 0."""
+    scaled = np.asarray(x * out.dtype.type(np.pi))
+    zero = scaled == 0
+    scaled[zero] = 1
+    np.divide(np.sin(scaled), scaled, out=out)
+    out[zero] = 1
+
+
+def hardtanh(x: Any, low: Any, high: Any, out: Any) -> None:
+    """x within [low, high], NaN kept."""
+    np.minimum(np.maximum(x, low, out=out), high, out=out)
+
+
 def relu(x: Any, out: Any) -> None:
     """max(x, 0), NaN kept."""
     np.maximum(x, out.dtype.type(0), out=out)

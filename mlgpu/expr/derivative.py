@@ -47,6 +47,19 @@ def _accumulate(adjoints: dict[int, Expr], node: Expr, value: Expr) -> None:
 
 
 def _adjoints(node: Expr, dy: Expr) -> tuple[Expr | None, ...]:
+    """The gradients of a node's operands.
+
+    They are linear in dy, so a selection in dy is made after them: what a `where` did not choose
+    gets 0 however large its own derivative is.
+    """
+    if dy.op == "where":
+        condition, chosen, other = dy.args
+        if _is_zero(other):
+            return tuple(None if a is None else call("where", condition, a, 0)
+                         for a in _adjoints(node, chosen))
+        if _is_zero(chosen):
+            return tuple(None if a is None else call("where", condition, 0, a)
+                         for a in _adjoints(node, other))
     primitive = TABLE[node.op]
     if primitive.adjoint is not None:
         return tuple(None if a is None else as_expr(a)
@@ -54,6 +67,10 @@ def _adjoints(node: Expr, dy: Expr) -> tuple[Expr | None, ...]:
     if primitive.partials is None:
         return (None,) * len(node.args)
     return tuple(_scaled(dy, partial) for partial in primitive.partials(node, *node.args))
+
+
+def _is_zero(node: Expr) -> bool:
+    return node.op == "const" and node.attr == 0
 
 
 def _scaled(dy: Expr, partial: Any) -> Expr | None:

@@ -17,7 +17,7 @@ from mlgpu import dtypes
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DTypeError
 from mlgpu.expr.graph import Expr, topological
-from mlgpu.expr.primitives import TABLE
+from mlgpu.expr.primitives import REAL_ONLY, TABLE
 
 # How much an operand weighs in promotion: Python number < 0-dim tensor < tensor with dimensions.
 NUMBER, ZERO_DIM, TENSOR = 0, 1, 2
@@ -42,7 +42,7 @@ class Step:
     dtype: DType  # of the operands as computed; the result's may differ (comparisons)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """Steps in order.  Values are numbered: arguments first, then constants, then results."""
 
@@ -93,8 +93,13 @@ def _types(name: str, node: Expr, operands: Sequence[Operand]) -> tuple[tuple[DT
         common = Operand(dtypes.get_default_dtype(), common.weight)
     elif rule == "integer" and kind not in ("bool", "int"):
         raise DTypeError(f"{name}: expected bool or integers, got {common.dtype!r}")
-    elif rule == "number" and kind == "bool":
+    elif rule == "number" and (kind == "bool" or node.op == "sub" and any(
+            o.dtype is dtypes.bool_ and o.weight != NUMBER for o in operands)):
         raise DTypeError(f"{name}: not defined for bool; use logical_not, logical_xor or cast first")
+    elif rule == "floating" and kind != "float":
+        raise DTypeError(f"{name}: expected a floating dtype, got {common.dtype!r}")
+    if kind == "complex" and node.op in REAL_ONLY:
+        raise DTypeError(f"{name}: not defined for complex numbers, got {common.dtype!r}")
     taken = (common.dtype,) * len(operands)
     if rule == "bool":
         return taken, Operand(dtypes.bool_, common.weight)

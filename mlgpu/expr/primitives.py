@@ -29,7 +29,8 @@ class Primitive:
     # promote: operands promoted, result the same.  float: likewise, integers become floats.
     # bool: operands promoted, result bool.  logical: operands to bool.  real: the real dtype of
     # a complex operand.  select: the first operand bool, the others promoted.  integer: promoted,
-    # floats refused.  number: promoted, bool refused.  cast: to the dtype in attr.
+    # floats refused.  number: promoted, bool refused.  floating: promoted, only floats taken.
+    # cast: to the dtype in attr.
     rule: str
     numpy: Callable[..., Any]
     cuda: str
@@ -119,7 +120,7 @@ def _zero_base(x: Expr, e: Expr) -> Expr:
 
 # --- exponentials, roots, trigonometry ------------------------------------------------------------
 
-_LN2, _LN10 = float(np.log(2.0)), float(np.log(10.0))
+_LN2, _LN10, _PI = float(np.log(2.0)), float(np.log(10.0)), float(np.pi)
 
 _row("exp", "float", np.exp, "exp({0})", d=lambda y, x: (y,))
 _row("exp2", "float", np.exp2, "exp2({0})", d=lambda y, x: (mul(y, _LN2),))
@@ -150,7 +151,14 @@ _row("atanh", "float", np.arctanh, "atanh({0})", d=lambda y, x: (div(1, sub(1, _
 _row("atan2", "float", np.arctan2, "atan2({0}, {1})",
      d=lambda y, a, b: (div(b, add(_square(a), _square(b))),
                         neg(div(a, add(_square(a), _square(b))))))
-_row("hypot", "number", np.hypot, "hypot({0}, {1})", d=lambda y, a, b: (div(a, y), div(b, y)))
+_row("hypot", "floating", np.hypot, "hypot({0}, {1})", d=lambda y, a, b: (div(a, y), div(b, y)))
+_row("logaddexp", "floating", np.logaddexp, "ml_logaddexp({0}, {1})",
+     d=lambda y, a, b: (call("sigmoid", sub(a, b)), call("sigmoid", sub(b, a))))
+_row("sinc", "float", special.sinc, "ml_sinc({0})",
+     d=lambda y, x: (where(call("eq", x, 0), 0, div(sub(
+         call("cos", mul(x, _PI)), y), x)),))
+_row("logsigmoid", "float", special.logsigmoid, "ml_logsigmoid({0})",
+     d=lambda y, x: (call("sigmoid", neg(x)),))
 _row("sigmoid", "float", special.sigmoid, "ml_sigmoid({0})",
      d=lambda y, x: (mul(y, sub(1, y)),))
 
@@ -195,7 +203,7 @@ _row("signbit", "bool", np.signbit, "signbit({0})")
 _row("copysign", "float", np.copysign, "copysign({0}, {1})",
      adjoint=lambda dy, y, a, b: (
          where(call("eq", a, 0), 0, mul(dy, div(y, a))), None))
-_row("nextafter", "promote", np.nextafter, "nextafter({0}, {1})")
+_row("nextafter", "floating", np.nextafter, "nextafter({0}, {1})")
 
 # --- choice ---------------------------------------------------------------------------------------
 
@@ -223,6 +231,10 @@ _row("clamp_min", "promote", np.maximum, "ml_max({0}, {1})",
 _row("clamp_max", "promote", np.minimum, "ml_min({0}, {1})",
      adjoint=lambda dy, y, x, high: (where(call("le", x, high), dy, 0),
                                      where(call("gt", x, high), dy, 0)))
+# As the clamps, but the gradient stops at the bounds, which are numbers.
+_row("hardtanh", "promote", special.hardtanh, "ml_min(ml_max({0}, {1}), {2})",
+     adjoint=lambda dy, y, x, low, high: (
+         where(call("logical_and", call("gt", x, low), call("lt", x, high)), dy, 0), None, None))
 _row("relu", "promote", special.relu, "ml_max({0}, ml_t(0))",
      adjoint=lambda dy, y, x: (where(call("gt", y, 0), dy, 0),))
 _row("where", "select", special.where, "{0} ? {1} : {2}",
@@ -257,3 +269,9 @@ _row("angle", "real", special.angle, "ml_angle({0})",
      adjoint=lambda dy, y, z: (where(call("eq", z, 0), 0, mul(dy, div(
          mul(const(1j), z), _square(call("abs", z))))),))
 _row("cast", "cast", np.positive, "{0}", adjoint=lambda dy, y, x: (dy,))
+
+# What complex numbers, having no order, are refused by.
+REAL_ONLY = frozenset(
+    """lt le gt ge maximum minimum fmax fmin clamp_min clamp_max hardtanh relu floor ceil round
+    trunc sign signbit copysign nextafter floor_divide trunc_divide remainder fmod atan2 hypot
+    logaddexp erf erfc erfinv lgamma digamma polygamma sinc logsigmoid""".split())

@@ -14,9 +14,10 @@ from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import ShapeError
-from mlgpu.expr import elementwise, rsqrt
 from mlgpu.op import Op, run
+from mlgpu.ops.elementwise import elementwise
 from mlgpu.ops.norm import check_channels, check_float, group_norm
+from mlgpu.ops.pointwise import rsqrt
 from mlgpu.tensor import Tensor
 
 __all__ = ["batch_norm", "instance_norm"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -291,6 +292,9 @@ class ElementwiseFunction:
             if isinstance(a, Expr):
                 return self.function(*args)
         return apply(self.formula, args)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
     def __repr__(self) -> str:
         return f"<elementwise {self.name}{self.signature}>"

@@ -217,6 +217,18 @@ def T(input: Tensor) -> Tensor:
     return permute(input, *reversed(range(input.ndim)))
 
 
+def H(input: Tensor) -> Tensor:
+    """The conjugate transpose of a matrix; as `T` otherwise refuses."""
+    if input.ndim not in (0, 2):
+        raise ShapeError(f"H: expected a matrix, got {input.ndim} dimensions; use mH")
+    return input if input.ndim == 0 else adjoint(input)
+
+
+def mH(input: Tensor) -> Tensor:
+    """The matrices in the last two dimensions, transposed and conjugated."""
+    return adjoint(input)
+
+
 def mT(input: Tensor) -> Tensor:
     """The last two dimensions swapped."""
     if input.ndim < 2:

@@ -1,0 +1,339 @@
+"""Sums, products, means, spreads and logical reductions over any dimensions.
+
+`dim` is an int, a sequence of ints, or None (and mostly also ()) for all; ShapeError where one is
+named twice, IndexError where one is out of range.  Half types are accumulated in float32 and
+rounded once; integers and bool are summed in int64.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes
+from mlgpu.cpu.gemm import cast as cast_array
+from mlgpu.cpu.gemm import widen
+from mlgpu.cpu.runtime import empty, empty_like
+from mlgpu.cpu.totals import kept, total
+from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.op import Op, run
+from mlgpu.ops.cast import cast
+from mlgpu.ops.join import cat
+from mlgpu.ops.view import dim_index, expand, movedim, reshape
+from mlgpu.tensor import Tensor
+
+__all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "std",
+           "std_mean", "sum", "var", "var_mean"]
+
+Dims = int | Sequence[int] | None
+DType = dtypes.dtype
+
+
+def reduced_dims(op: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
+    """The dimensions `dim` names, counted from the front; all for None.
+
+    Raises ShapeError where one is named twice, IndexError where one is out of range.
+    """
+    ndim = input.ndim
+    if dim is None:
+        return tuple(range(ndim))
+    if hasattr(dim, "__index__"):
+        dims = (dim_index(op, operator.index(dim), ndim),)
+    else:
+        dims = tuple(dim_index(op, operator.index(d), ndim) for d in dim)
+        if len(set(dims)) != len(dims):
+            raise ShapeError(f"{op}: dimensions must be different, got {tuple(dim)}")
+    return dims if ndim else ()
+
+
+class Reduction(Op):
+    """What all reductions share: the dimensions, and the shapes with and without them."""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool) -> None:
+        self.dims, self.keepdim = dims, keepdim
+
+    def shaped(self, values: Any, shape: Sequence[int]) -> Any:
+        """Values with length 1 in the reduced dimensions of `shape`, as the result has them."""
+        if self.keepdim:
+            return values.reshape(kept(shape, self.dims))
+        return values.reshape([n for d, n in enumerate(shape) if d not in self.dims])
+
+    def count(self, shape: Sequence[int]) -> int:
+        """The number of elements that one result is made of."""
+        return math.prod(shape[d] for d in self.dims)
+
+    def unreduced(self, t: Any) -> Any:
+        """A result or its gradient, tensor or array, with length 1 in the reduced dimensions."""
+        return t.reshape(kept(self._inputs_meta[0][0], self.dims))
+
+    def spread(self, dy: Tensor) -> Tensor:
+        """One value per result as one per element of the input."""
+        return expand(self.unreduced(dy), self._inputs_meta[0][0])
+
+    def spread_array(self, dy: Any) -> Any:
+        """As `spread`, on arrays."""
+        return np.broadcast_to(self.unreduced(dy), self._inputs_meta[0][0])
+
+
+class Sum(Reduction):
+    """The sum over `dims`, in `dtype`."""
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool, dtype: DType) -> None:
+        super().__init__(dims, keepdim)
+        self.dtype = dtype
+
+    def forward(self, x: Any) -> Any:
+        return self.shaped(cast_array(total(x, self.dims), self.dtype.numpy), x.shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return self.spread(dy)
+
+    def backward_cpu(self, dy: Any) -> Any:
+        return self.spread_array(dy)
+
+
+class Mean(Reduction):
+    """The sum over `dims` divided by the number of elements; NaN of none."""
+
+    def forward(self, x: Any) -> Any:
+        sums = total(x, self.dims)
+        np.divide(sums, self.count(x.shape), out=sums)
+        return self.shaped(cast_array(sums, x.dtype), x.shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return self.spread(dy / self.count(self._inputs_meta[0][0]))
+
+    def backward_cpu(self, dy: Any) -> Any:
+        count = self.count(self._inputs_meta[0][0])
+        # Not in memory of the runtime's: the engine must not take the view for one to write into.
+        return self.spread_array(np.divide(dy, count, dtype=dy.dtype))
+
+
+class Variance(Reduction):
+    """sum |x - mean|^2 / max(0, count - correction) over `dims`; `root`: its square root."""
+
+    saved_inputs = (0,)
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool, correction: float) -> None:
+        super().__init__(dims, keepdim)
+        self.correction = correction
+
+    def _deviations(self, x: Any) -> Any:
+        means = total(x, self.dims)
+        np.divide(means, self.count(x.shape), out=means)
+        return np.subtract(x, means, out=empty_like(x, means.dtype), dtype=means.dtype)
+
+    def _variance(self, x: Any) -> Any:
+        deviations = self._deviations(x)
+        if deviations.dtype.kind == "c":
+            parts = deviations.real, deviations.imag
+            squares = np.square(parts[0], out=empty(x.shape, parts[0].dtype))
+            np.add(squares, np.square(parts[1], out=parts[1]), out=squares)
+        else:
+            squares = np.square(deviations, out=deviations)
+        sums = total(squares, self.dims)
+        return np.divide(sums, max(0, self.count(x.shape) - self.correction), out=sums)
+
+    def forward(self, x: Any) -> Any:
+        return self.shaped(cast_array(self._variance(x), x.real.dtype), x.shape)
+
+    def _scale(self) -> float:
+        freedom = self.count(self._inputs_meta[0][0]) - self.correction
+        return 2 / freedom if freedom > 0 else math.inf
+
+    def backward(self, dy: Tensor) -> Tensor:
+        x = _computed(self.input(0))
+        return (x - mean(x, self.dims, True)) * (self.unreduced(_computed(dy)) * self._scale())
+
+    def backward_cpu(self, dy: Any) -> Any:
+        return self._gradient(np.multiply(widen(self.unreduced(dy)), self._scale()))
+
+    def _gradient(self, factor: Any) -> Any:
+        deviations = self._deviations(self.input_array(0))
+        np.multiply(deviations, factor, out=deviations)
+        return cast_array(deviations, self._inputs_meta[0][1])
+
+
+class Deviation(Variance):
+    """The square root of the variance.  Its gradient is 0 where the variance is."""
+
+    name = "std"
+    saved_outputs = (0,)
+
+    def forward(self, x: Any) -> Any:
+        variance = self._variance(x)
+        np.sqrt(variance, out=variance)
+        return self.shaped(cast_array(variance, x.real.dtype), x.shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        y = _computed(self.output())
+        return super().backward((_computed(dy) / (2 * y)).masked_fill(y == 0, 0))
+
+    def backward_cpu(self, dy: Any) -> Any:
+        y = widen(self.unreduced(self.output_array()))
+        factor = np.divide(widen(self.unreduced(dy)), y) * (self._scale() / 2)
+        factor[y == 0] = 0
+        return self._gradient(factor)
+
+
+def _computed(x: Tensor) -> Tensor:
+    """`x` in the dtype that arithmetic on it runs in."""
+    return cast(x, dtypes.compute_dtype(x.dtype))
+
+
+class Prod(Reduction):
+    """The product over `dims`, in `dtype`."""
+
+    saved_inputs = (0,)
+
+    def __init__(self, dims: tuple[int, ...], keepdim: bool, dtype: DType) -> None:
+        super().__init__(dims, keepdim)
+        self.dtype = dtype
+
+    def forward(self, x: Any) -> Any:
+        wide = np.int64 if x.dtype.kind in "biu" else dtypes.compute_dtype(self.dtype).numpy
+        out = empty(kept(x.shape, self.dims), wide)
+        np.multiply.reduce(x, axis=self.dims, dtype=wide, keepdims=True, out=out)
+        return self.shaped(cast_array(out, self.dtype.numpy), x.shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        x, shape = _computed(self.input(0)), self._inputs_meta[0][0]
+        if not x.numel():
+            return x
+        factors = x.conj() if x.is_complex() else x
+        if len(self.dims) == 1:
+            factors, dy = movedim(factors, self.dims[0], 0), movedim(
+                self.unreduced(_computed(dy)), self.dims[0], 0)
+            return movedim(_times_others(factors, dy, cat), 0, self.dims[0])
+        flat = _times_others(reshape(factors, -1), reshape(_computed(dy), 1), cat)
+        return reshape(flat, shape)
+
+    def backward_cpu(self, dy: Any) -> Any:
+        x = self.input_array(0)
+        if not x.size:
+            return empty(x.shape, x.dtype)
+        factors, dy = np.conjugate(widen(x)), widen(dy)
+        if len(self.dims) == 1:
+            factors, dy = np.moveaxis(factors, self.dims[0], 0), np.moveaxis(
+                self.unreduced(dy), self.dims[0], 0)
+            dx = np.moveaxis(_times_others(factors, dy, _concatenated), 0, self.dims[0])
+        else:
+            dx = _times_others(factors.reshape(-1), dy.reshape(1), _concatenated).reshape(x.shape)
+        return cast_array(dx, x.dtype)
+
+
+def _concatenated(parts: Sequence[Any]) -> Any:
+    out = empty((np.add.reduce([len(part) for part in parts]), *parts[0].shape[1:]),
+                parts[0].dtype)
+    return np.concatenate(parts, out=out)
+
+
+def _times_others(x: Any, dy: Any, join: Callable[[Sequence[Any]], Any]) -> Any:
+    """dy times the product of all other elements, for each element along axis 0.
+
+    Products of pairs, of pairs of those, and so on form a tree; on the way down each node hands
+    the product of its sibling to the other.  Nothing is divided, so zeros are exact, and it works
+    on tensors as on arrays, so it can be differentiated any number of times.
+    """
+    levels = [x]
+    while len(levels[-1]) > 1:
+        level = levels[-1]
+        half = len(level) // 2
+        pairs = level[:half] * level[half:2 * half]
+        levels.append(join((pairs, level[2 * half:])) if len(level) % 2 else pairs)
+    for level in reversed(levels[:-1]):
+        half = len(level) // 2
+        parts = [level[half:2 * half] * dy[:half], level[:half] * dy[:half]]
+        dy = join((*parts, dy[half:]) if len(level) % 2 else parts)
+    return dy
+
+
+class LogSumExp(Reduction):
+    """log sum exp x over `dims`, shifted by the largest x; -inf of nothing."""
+
+    name = "logsumexp"
+    saved_inputs = (0,)
+    saved_outputs = (0,)
+
+    def forward(self, x: Any) -> Any:
+        x_wide = widen(x)
+        real = x_wide.real
+        out = empty(kept(x.shape, self.dims), real.dtype)
+        np.maximum.reduce(real, axis=self.dims, keepdims=True, initial=-np.inf, out=out)
+        out[~np.isfinite(out)] = 0
+        powers = np.subtract(x_wide, out, out=empty_like(x, x_wide.dtype))
+        sums = total(np.exp(powers, out=powers), self.dims)
+        np.add(np.log(sums, out=sums), out, out=sums)
+        return self.shaped(cast_array(sums, x.dtype), x.shape)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        y = self.unreduced(_computed(self.output()))
+        share = (_computed(self.input(0)) - y).exp()
+        return self.unreduced(dy) * (share.conj() if share.is_complex() else share)
+
+    def backward_cpu(self, dy: Any) -> Any:
+        x, y = self.input_array(0), widen(self.unreduced(self.output_array()))
+        dx = np.subtract(x, y, out=empty_like(x, y.dtype), dtype=y.dtype)
+        np.exp(dx, out=dx)
+        if dx.dtype.kind == "c":
+            np.conjugate(dx, out=dx)
+        return cast_array(np.multiply(dx, widen(self.unreduced(dy)), out=dx), x.dtype)
+
+
+class AllTrue(Reduction):
+    """Whether all elements over `dims` are nonzero; uint8 for uint8, else bool."""
+
+    name = "all"
+    differentiable = False
+    logical: Any = np.logical_and
+
+    def forward(self, x: Any) -> Any:
+        truth = x if x.dtype.kind == "b" else np.not_equal(x, 0, out=empty_like(x, np.bool_))
+        out = empty(kept(x.shape, self.dims), np.bool_)
+        self.logical.reduce(truth, axis=self.dims, keepdims=True, out=out)
+        if x.dtype == np.uint8:
+            out = cast_array(out, np.uint8)
+        return self.shaped(out, x.shape)
+
+
+class AnyTrue(AllTrue):
+    """Whether any element over `dims` is nonzero; uint8 for uint8, else bool."""
+
+    name = "any"
+    logical = np.logical_or
+
+
+class CountNonzero(Reduction):
+    """The number of nonzero elements over `dims`, in int64."""
+
+    differentiable = False
+
+    def forward(self, x: Any) -> Any:
+        truth = x if x.dtype.kind == "b" else np.not_equal(x, 0, out=empty_like(x, np.bool_))
+        return self.shaped(total(truth, self.dims), x.shape)
+
+
+# --- public ---------------------------------------------------------------------------------------
+
+
+def _whole_as_int64(dtype: DType) -> DType:
+    return dtypes.int64 if dtype.kind in ("bool", "int") else dtype
+
+
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+        ) -> Tensor:
+    """The sum over `dim` (None or (): all); integers and bool in int64; cast to `dtype` first.
+
+    Added in blocks, so the relative error does not grow with the number of elements.
+    """
+    dims = reduced_dims("sum", input, dim or None if dim != 0 else dim)
+    if dtype is None:
+        dtype = _whole_as_int64(input.dtype)
+    elif dtype is not input.dtype and dtype.kind != "int":
+        input = cast(input, dtype)
+    return run(Sum(dims, keepdim, dtype), input)  # type: ignore[no-any-return]
