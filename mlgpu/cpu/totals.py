@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 # Rows added one after another before their sums are added in turn: the error of a sum of n float32
 # numbers is then that of about log(n) / log(BLOCK) short sums.
-BLOCK = 256
+BLOCK = 128
 LONG = 4 * BLOCK
 
 # Up to here NumPy's own loop costs less than finding a layout for BLAS.
@@ -54,7 +54,7 @@ def total(x: Array, dims: tuple[int, ...]) -> Array:
 
 def _add(x: Array, dims: tuple[int, ...], dtype: Any) -> Array:
     out = empty(kept(x.shape, dims), dtype)
-    return np.add.reduce(x, axis=dims, dtype=out.dtype, keepdims=True, out=out)  # type: ignore[no-any-return]
+    return np.add.reduce(x, axis=dims, dtype=out.dtype, keepdims=True, out=out)
 
 
 def _without_repeats(x: Array, dims: tuple[int, ...]) -> tuple[Array, int]:
@@ -68,14 +68,14 @@ def _without_repeats(x: Array, dims: tuple[int, ...]) -> tuple[Array, int]:
 
 def _groups(x: Array, reduced: list[bool]) -> Array:
     """The flat sums of a C-contiguous array over the axes marked, innermost first."""
-    lengths: list[list[int]] = []  # [length, reduced] of runs of axes of the same kind
+    lengths: list[tuple[int, bool]] = []  # runs of axes that are all reduced or all kept
     for n, flag in zip(x.shape, reduced, strict=True):
         if n == 1:
             continue
         if lengths and lengths[-1][1] == flag:
-            lengths[-1][0] *= n
+            lengths[-1] = (lengths[-1][0] * n, flag)
         else:
-            lengths.append([n, flag])
+            lengths.append((n, flag))
     source = x
     for position in reversed(range(len(lengths))):
         n, flag = lengths[position]
@@ -84,7 +84,7 @@ def _groups(x: Array, reduced: list[bool]) -> Array:
             columns = math.prod(length for length, _ in lengths[position + 1:])
             x = _middle(x.reshape(rows, n, columns)) if columns > 1 else (
                 _last(x.reshape(rows, n)))
-            lengths[position][0] = 1
+            lengths[position] = (1, False)
     if x is source:
         x = empty(source.shape, source.dtype)
         np.copyto(x, source)

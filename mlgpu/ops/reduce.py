@@ -1,4 +1,4 @@
-"""Sums, products, means, spreads and logical reductions over any dimensions.
+"""Sums, products, means and logical reductions over any dimensions.
 
 `dim` is an int, a sequence of ints, or None (and mostly also ()) for all; ShapeError where one is
 named twice, IndexError where one is out of range.  Half types are accumulated in float32 and
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -23,32 +22,36 @@ from mlgpu.cpu.totals import kept, total
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
+from mlgpu.ops.compare import isnan, logical_not
+from mlgpu.ops.complex import conj
 from mlgpu.ops.join import cat
+from mlgpu.ops.mask import masked_fill
+from mlgpu.ops.pointwise import div, exp, mul, sub
 from mlgpu.ops.view import dim_index, expand, movedim, reshape
 from mlgpu.tensor import Tensor
 
-__all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "std",
-           "std_mean", "sum", "var", "var_mean"]
+__all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "sum"]
 
 Dims = int | Sequence[int] | None
 DType = dtypes.dtype
 
 
 def reduced_dims(op: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
-    """The dimensions `dim` names, counted from the front; all for None.
+    """The dimensions `dim` names, counted from the front; all for None and ().
 
     Raises ShapeError where one is named twice, IndexError where one is out of range.
     """
     ndim = input.ndim
     if dim is None:
         return tuple(range(ndim))
-    if hasattr(dim, "__index__"):
+    dims: tuple[int, ...]
+    if isinstance(dim, SupportsIndex):
         dims = (dim_index(op, operator.index(dim), ndim),)
     else:
         dims = tuple(dim_index(op, operator.index(d), ndim) for d in dim)
         if len(set(dims)) != len(dims):
             raise ShapeError(f"{op}: dimensions must be different, got {tuple(dim)}")
-    return dims if ndim else ()
+    return dims if ndim and dims else tuple(range(ndim))
 
 
 class Reduction(Op):
@@ -106,7 +109,7 @@ class Mean(Reduction):
         return self.shaped(cast_array(sums, x.dtype), x.shape)
 
     def backward(self, dy: Tensor) -> Tensor:
-        return self.spread(dy / self.count(self._inputs_meta[0][0]))
+        return self.spread(div(dy, self.count(self._inputs_meta[0][0])))
 
     def backward_cpu(self, dy: Any) -> Any:
         count = self.count(self._inputs_meta[0][0])
@@ -114,74 +117,7 @@ class Mean(Reduction):
         return self.spread_array(np.divide(dy, count, dtype=dy.dtype))
 
 
-class Variance(Reduction):
-    """sum |x - mean|^2 / max(0, count - correction) over `dims`; `root`: its square root."""
-
-    saved_inputs = (0,)
-
-    def __init__(self, dims: tuple[int, ...], keepdim: bool, correction: float) -> None:
-        super().__init__(dims, keepdim)
-        self.correction = correction
-
-    def _deviations(self, x: Any) -> Any:
-        means = total(x, self.dims)
-        np.divide(means, self.count(x.shape), out=means)
-        return np.subtract(x, means, out=empty_like(x, means.dtype), dtype=means.dtype)
-
-    def _variance(self, x: Any) -> Any:
-        deviations = self._deviations(x)
-        if deviations.dtype.kind == "c":
-            parts = deviations.real, deviations.imag
-            squares = np.square(parts[0], out=empty(x.shape, parts[0].dtype))
-            np.add(squares, np.square(parts[1], out=parts[1]), out=squares)
-        else:
-            squares = np.square(deviations, out=deviations)
-        sums = total(squares, self.dims)
-        return np.divide(sums, max(0, self.count(x.shape) - self.correction), out=sums)
-
-    def forward(self, x: Any) -> Any:
-        return self.shaped(cast_array(self._variance(x), x.real.dtype), x.shape)
-
-    def _scale(self) -> float:
-        freedom = self.count(self._inputs_meta[0][0]) - self.correction
-        return 2 / freedom if freedom > 0 else math.inf
-
-    def backward(self, dy: Tensor) -> Tensor:
-        x = _computed(self.input(0))
-        return (x - mean(x, self.dims, True)) * (self.unreduced(_computed(dy)) * self._scale())
-
-    def backward_cpu(self, dy: Any) -> Any:
-        return self._gradient(np.multiply(widen(self.unreduced(dy)), self._scale()))
-
-    def _gradient(self, factor: Any) -> Any:
-        deviations = self._deviations(self.input_array(0))
-        np.multiply(deviations, factor, out=deviations)
-        return cast_array(deviations, self._inputs_meta[0][1])
-
-
-class Deviation(Variance):
-    """The square root of the variance.  Its gradient is 0 where the variance is."""
-
-    name = "std"
-    saved_outputs = (0,)
-
-    def forward(self, x: Any) -> Any:
-        variance = self._variance(x)
-        np.sqrt(variance, out=variance)
-        return self.shaped(cast_array(variance, x.real.dtype), x.shape)
-
-    def backward(self, dy: Tensor) -> Tensor:
-        y = _computed(self.output())
-        return super().backward((_computed(dy) / (2 * y)).masked_fill(y == 0, 0))
-
-    def backward_cpu(self, dy: Any) -> Any:
-        y = widen(self.unreduced(self.output_array()))
-        factor = np.divide(widen(self.unreduced(dy)), y) * (self._scale() / 2)
-        factor[y == 0] = 0
-        return self._gradient(factor)
-
-
-def _computed(x: Tensor) -> Tensor:
+def computed(x: Tensor) -> Tensor:
     """`x` in the dtype that arithmetic on it runs in."""
     return cast(x, dtypes.compute_dtype(x.dtype))
 
@@ -202,15 +138,15 @@ class Prod(Reduction):
         return self.shaped(cast_array(out, self.dtype.numpy), x.shape)
 
     def backward(self, dy: Tensor) -> Tensor:
-        x, shape = _computed(self.input(0)), self._inputs_meta[0][0]
+        x, shape = computed(self.input(0)), self._inputs_meta[0][0]
         if not x.numel():
             return x
-        factors = x.conj() if x.is_complex() else x
+        factors = conj(x) if x.is_complex() else x
         if len(self.dims) == 1:
             factors, dy = movedim(factors, self.dims[0], 0), movedim(
-                self.unreduced(_computed(dy)), self.dims[0], 0)
+                self.unreduced(computed(dy)), self.dims[0], 0)
             return movedim(_times_others(factors, dy, cat), 0, self.dims[0])
-        flat = _times_others(reshape(factors, -1), reshape(_computed(dy), 1), cat)
+        flat = _times_others(reshape(factors, -1), reshape(computed(dy), 1), cat)
         return reshape(flat, shape)
 
     def backward_cpu(self, dy: Any) -> Any:
@@ -272,9 +208,10 @@ class LogSumExp(Reduction):
         return self.shaped(cast_array(sums, x.dtype), x.shape)
 
     def backward(self, dy: Tensor) -> Tensor:
-        y = self.unreduced(_computed(self.output()))
-        share = (_computed(self.input(0)) - y).exp()
-        return self.unreduced(dy) * (share.conj() if share.is_complex() else share)
+        y = self.unreduced(computed(self.output()))
+        share = exp(sub(computed(self.input(0)), y))
+        dx: Tensor = mul(self.unreduced(dy), conj(share) if share.is_complex() else share)
+        return dx
 
     def backward_cpu(self, dy: Any) -> Any:
         x, y = self.input_array(0), widen(self.unreduced(self.output_array()))
@@ -321,19 +258,107 @@ class CountNonzero(Reduction):
 # --- public ---------------------------------------------------------------------------------------
 
 
-def _whole_as_int64(dtype: DType) -> DType:
-    return dtypes.int64 if dtype.kind in ("bool", "int") else dtype
+def _summed(input: Tensor, dtype: DType | None) -> tuple[Tensor, DType]:
+    """The input to add or multiply up, and the result's dtype."""
+    whole = input.dtype.kind in ("bool", "int")
+    if dtype is None:
+        return input, dtypes.int64 if whole else input.dtype
+    if dtype is not input.dtype and not (whole and dtype.kind == "int"):  # int64 wraps around alike
+        input = cast(input, dtype)
+    return input, dtype
 
 
 def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
         ) -> Tensor:
-    """The sum over `dim` (None or (): all); integers and bool in int64; cast to `dtype` first.
+    """The sum over `dim`; 0 of nothing.  The input is cast to `dtype` first, if given.
 
-    Added in blocks, so the relative error does not grow with the number of elements.
+    Added in short blocks, so that the rounding error hardly grows with the number of elements.
     """
-    dims = reduced_dims("sum", input, dim or None if dim != 0 else dim)
-    if dtype is None:
-        dtype = _whole_as_int64(input.dtype)
-    elif dtype is not input.dtype and dtype.kind != "int":
-        input = cast(input, dtype)
+    dims = reduced_dims("sum", input, dim)
+    input, dtype = _summed(input, dtype)
     return run(Sum(dims, keepdim, dtype), input)  # type: ignore[no-any-return]
+
+
+def check_inexact(op: str, input: Tensor) -> None:
+    """Raise DTypeError for integers and bool."""
+    if input.dtype.kind in ("bool", "int"):
+        raise DTypeError(f"{op}: expected a floating or complex tensor, got {input.dtype.name}; "
+                         "cast it first")
+
+
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+         ) -> Tensor:
+    """The mean over `dim`; NaN of nothing.  Cast to `dtype` first; DTypeError for integers."""
+    dims = reduced_dims("mean", input, dim)
+    if dtype is not None:
+        input = cast(input, dtype)
+    check_inexact("mean", input)
+    return run(Mean(dims, keepdim), input)  # type: ignore[no-any-return]
+
+
+def _without_nans(op: str, input: Tensor) -> Tensor:
+    if input.dtype.is_complex:
+        raise DTypeError(f"{op}: not defined for complex numbers, got {input.dtype.name}")
+    return masked_fill(input, isnan(input), 0) if input.dtype.is_floating_point else input
+
+
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *,
+           dtype: DType | None = None) -> Tensor:
+    """The sum over `dim` of what is not NaN.  DTypeError for complex numbers."""
+    return sum(_without_nans("nansum", input), dim, keepdim, dtype=dtype)
+
+
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *,
+            dtype: DType | None = None) -> Tensor:
+    """The mean over `dim` of what is not NaN; NaN where all is.  DTypeError unless floating."""
+    check_inexact("nanmean", input)
+    numbers = _without_nans("nanmean", input)
+    result = input.dtype if dtype is None else dtype
+    compute = dtypes.compute_dtype(result)
+    count = sum(logical_not(isnan(input)), dim, keepdim)
+    return cast(div(sum(numbers, dim, keepdim, dtype=compute), count), result)
+
+
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
+         dtype: DType | None = None) -> Tensor:
+    """The product over one dimension or all; 1 of nothing; cast to `dtype` first, if given.
+
+    The gradient is the product of the other elements, exact also where elements are 0.
+    """
+    if dim is not None and not isinstance(dim, SupportsIndex):
+        raise TypeError(f"prod: dim must be an int, got {dim!r}")
+    dims = reduced_dims("prod", input, dim)
+    input, dtype = _summed(input, dtype)
+    return run(Prod(dims, keepdim, dtype), input)  # type: ignore[no-any-return]
+
+
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """log sum exp(input) over `dim` without overflow; -inf of nothing.
+
+    Integers become the default floating dtype.
+    """
+    dims = reduced_dims("logsumexp", input, dim)
+    if input.dtype.kind in ("bool", "int"):
+        input = cast(input, dtypes.get_default_dtype())
+    return run(LogSumExp(dims, keepdim), input)  # type: ignore[no-any-return]
+
+
+def _logical_dims(op: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
+    """As `reduced_dims`, but () is no dimension, as PyTorch has it for all and any."""
+    nothing = dim is not None and not isinstance(dim, SupportsIndex) and not len(dim)
+    return () if nothing else reduced_dims(op, input, dim)
+
+
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements over `dim` are nonzero (NaN is); bool, or uint8 for uint8."""
+    return run(AllTrue(_logical_dims("all", input, dim), keepdim), input)  # type: ignore[no-any-return]
+
+
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element over `dim` is nonzero (NaN is); bool, or uint8 for uint8."""
+    return run(AnyTrue(_logical_dims("any", input, dim), keepdim), input)  # type: ignore[no-any-return]
+
+
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """The number of elements over `dim` that are not 0 (NaN is not), in int64."""
+    return run(CountNonzero(reduced_dims("count_nonzero", input, dim), False), input)  # type: ignore[no-any-return]
