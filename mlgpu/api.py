@@ -43,6 +43,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
+    "mlgpu.ops.scan": "cummax cummin cumprod cumsum diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
         scatter_reduce take_along_dim""",
     "mlgpu.ops.variance": "std std_mean var var_mean",
@@ -78,6 +79,7 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
+    "mlgpu.ops.scan": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
         scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ take_along_dim""",
     "mlgpu.ops.variance": "std var",
