@@ -42,10 +42,15 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
+    "mlgpu.ops.extrema": """amax amin aminmax argmax argmin max median min mode
+        nanmedian""",
+    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
     "mlgpu.ops.scan": "cummax cummin cumprod cumsum diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
         scatter_reduce take_along_dim""",
+    "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
     "mlgpu.ops.variance": "std std_mean var var_mean",
     "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten moveaxis
         movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten unsqueeze""",
@@ -78,10 +83,15 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.mask": """masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select""",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
+    "mlgpu.ops.extrema": """amax amin aminmax argmax argmin max median min mode
+        nanmedian""",
+    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
     "mlgpu.ops.scan": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
         scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ take_along_dim""",
+    "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
     "mlgpu.ops.variance": "std var",
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
         ravel reshape reshape_as squeeze swapaxes swapdims t transpose unflatten unsqueeze view
