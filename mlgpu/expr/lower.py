@@ -108,6 +108,11 @@ def _types(name: str, node: Expr, operands: Sequence[Operand]) -> tuple[tuple[DT
     return taken, common
 
 
+def _number_dtype(dtype: DType) -> DType:
+    """What arithmetic among numbers is done in: Python's precision, whatever it is used with."""
+    return {"float": dtypes.float64, "complex": dtypes.complex128}.get(dtype.kind, dtype)
+
+
 class _Builder:
     """Numbers values and emits steps, each distinct computation once."""
 
@@ -213,11 +218,12 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
             types[id(node)] = Operand(dtypes.scalar_dtype(node.attr), NUMBER)
         else:
             taken, result = _types(name, node, [types[id(a)] for a in node.args])
-            compute = tuple(dtypes.compute_dtype(d) for d in taken)
+            widened = _number_dtype if result.weight == NUMBER else dtypes.compute_dtype
+            compute = tuple(widened(d) for d in taken)
             inputs = tuple(build.taken(values[id(a)], d)
                            for a, d in zip(node.args, compute, strict=True))
             types[id(node)] = result
-            stored = dtypes.compute_dtype(result.dtype)
+            stored = widened(result.dtype)
             values[id(node)] = (
                 build.taken(inputs[0], stored) if node.op == "cast" else
                 build.emit(node.op, node.attr, inputs, compute[-1], stored))
