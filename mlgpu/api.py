@@ -50,7 +50,9 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.scan": "cummax cummin cumprod cumsum diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
         scatter_reduce take_along_dim""",
+    "mlgpu.ops.search": "bincount bucketize histc isin searchsorted",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
+    "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std std_mean var var_mean",
     "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten moveaxis
         movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten unsqueeze""",
@@ -91,7 +93,9 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.scan": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
         scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ take_along_dim""",
+    "mlgpu.ops.search": "bincount histc",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
+    "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std var",
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
         ravel reshape reshape_as squeeze swapaxes swapdims t transpose unflatten unsqueeze view
