@@ -11,11 +11,12 @@ from mlgpu.cpu.gemm import adjoint, cast, gemm, widen
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
+from mlgpu.ops.arrange import triu_indices
 from mlgpu.ops.linalg_check import batch_shape, check_matrix
 from mlgpu.ops.matmul import check_same_dtype, matmul
 from mlgpu.tensor import Tensor
 
-__all__ = ["cdist"]
+__all__ = ["cdist", "pdist"]
 
 MODES = ("use_mm_for_euclid_dist_if_necessary", "use_mm_for_euclid_dist",
          "donot_use_mm_for_euclid_dist")
@@ -123,3 +124,14 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
     by_product = p == 2 and compute_mode != MODES[2] and (
         compute_mode == MODES[1] or x1.shape[-2] > 25 or x2.shape[-2] > 25)
     return run(CDist(float(p), by_product), x1, x2)  # type: ignore[no-any-return]
+
+
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm distances of all pairs of rows: (n, d) to (n (n - 1) / 2,), as (0, 1), (0, 2), ...
+
+    The gradient is 0 where a distance is 0.  Raises ShapeError, DTypeError, as `cdist`.
+    """
+    if input.ndim != 2:
+        raise ShapeError(f"pdist: input must have 2 dimensions (n, d), got {tuple(input.shape)}")
+    first, second = triu_indices(input.shape[0], input.shape[0], 1, device=input.device)
+    return cdist(input, input, p, MODES[2])[first, second]
