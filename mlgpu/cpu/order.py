@@ -16,6 +16,10 @@ from mlgpu.cpu.runtime import empty
 
 Array = np.ndarray[Any, Any]
 
+# Rows this long are searched for the elements that can be among the first k; shorter ones cost
+# less than the search.
+_LONG = 4096
+
 
 def keys(x: Array, descending: bool) -> Array:
     """Unsigned integers that sort as `x` does: NaN largest, -0 as 0; reversed if `descending`."""
@@ -78,6 +82,36 @@ def argsort(x: Array, descending: bool, out: Array) -> None:
 
 def argselect(x: Array, k: int, descending: bool, ordered: bool, out: Array) -> None:
     """out (rows, k) = the positions of the first k of each row of `x` in its order."""
+    if x.dtype.itemsize < 4 or x.shape[1] < max(_LONG, 32 * k):
+        _select(x, k, descending, ordered, out)
+        return
+    for row, target in zip(x, out, strict=True):
+        few = _candidates(row, k, descending)
+        if few is None:
+            _select(row[None], k, descending, ordered, target[None])
+        else:
+            _select(row[few][None], k, descending, ordered, target[None])
+            target[...] = few[target]
+
+
+def _candidates(row: Array, k: int, descending: bool) -> Array | None:
+    """Positions of elements among which the first k are; None if they are not few.
+
+    Of the extremes of groups, k reach the k-th: whatever does not reach it is not wanted.
+    """
+    groups = max(256, 8 * k)
+    size = len(row) // groups
+    # NaN is the largest value: maximum keeps it, fmin passes it over.
+    extreme = np.maximum if descending else np.fmin
+    best = extreme.reduce(row[:size * groups].reshape(size, groups), axis=0)
+    kth = groups - k if descending else k - 1
+    bound = np.partition(best, kth)[kth]
+    misses = np.less(row, bound) if descending else np.greater(row, bound)
+    few = np.flatnonzero(~misses)
+    return few if 4 * len(few) <= len(row) else None
+
+
+def _select(x: Array, k: int, descending: bool, ordered: bool, out: Array) -> None:
     rows, n = x.shape
     step = _row_step(n)
     work = Words(min(step, rows), n, x.dtype)
