@@ -191,15 +191,15 @@ def _sgn_gradient(dy: Expr, y: Expr, z: Expr) -> Expr:
     return where(call("eq", z, 0), 0, div(sub(dy, along), call("abs", z)))
 
 
-for _name, _numpy, _cuda in (("ceil", np.ceil, "ceil({0})"), ("floor", np.floor, "floor({0})"),
-                             ("round", np.rint, "rint({0})"), ("trunc", np.trunc, "trunc({0})"),
+for _name, _numpy, _cuda in (("ceil", np.ceil, "ml_ceil({0})"), ("floor", np.floor, "ml_floor({0})"),
+                             ("round", np.rint, "ml_round({0})"), ("trunc", np.trunc, "ml_trunc({0})"),
                              ("sign", special.sign, "ml_sign({0})")):
     _row(_name, "promote", _numpy, _cuda, adjoint=_zero)
 _row("sgn", "promote", special.sign, "ml_sign({0})",
      adjoint=lambda dy, y, z: (_sgn_gradient(dy, y, z),))
 _row("abs", "real", np.absolute, "ml_abs({0})",
      adjoint=lambda dy, y, x: (mul(dy, call("sgn", x)),))
-_row("signbit", "bool", np.signbit, "signbit({0})")
+_row("signbit", "bool", np.signbit, "ml_signbit({0})")
 _row("copysign", "float", np.copysign, "copysign({0}, {1})",
      adjoint=lambda dy, y, a, b: (
          where(call("eq", a, 0), 0, mul(dy, div(y, a))), None))
