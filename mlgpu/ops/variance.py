@@ -91,8 +91,7 @@ class Deviation(Variance):
     def backward_cpu(self, dy: Any) -> Any:
         y = widen(self.unreduced(self.output_array()))
         factor = np.divide(widen(self.unreduced(dy)), y) * (self._scale() / 2)
-        factor[y == 0] = 0
-        return self._gradient(factor)
+        return self._gradient(np.where(y == 0, 0, factor))
 
 
 # --- public ---------------------------------------------------------------------------------------
