@@ -8,23 +8,22 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.runtime import empty, full, zeros
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, wrap
+from mlgpu.op import Op, run
 from mlgpu.ops.loss_reduction import check_reduction, reduced
 from mlgpu.tensor import Tensor
 
 __all__ = ["ctc_loss"]
-
-Lengths = Tensor | Sequence[int] | int
 
 
 class CtcLoss(Op):
     """-log of the summed probability of all alignments, per example: (T, N, C) to (N,).
 
     The states of an alignment are the labels with a blank around each.  Sums over alignments run
-    in the log domain over all examples and states at once, one step of time after another.
-    Graves et al. 2006.
+    in the log domain over all examples and states at once, one step of time after another
+    (Graves et al. 2006).
     """
 
     saved_inputs = (0,)
@@ -32,7 +31,6 @@ class CtcLoss(Op):
     def __init__(self, labels: Any, inputs: Any, targets: Any, blank: int, zero_infinity: bool
                  ) -> None:
         self.inputs = inputs  # lengths (N,)
-        self.targets = targets
         self.zero_infinity = zero_infinity
         count, longest = labels.shape
         self.states = np.full((count, 2 * longest + 1), blank, np.int64)
@@ -40,6 +38,10 @@ class CtcLoss(Op):
         # A label may follow the one before it directly unless both are the same.
         self.skips = np.zeros(self.states.shape, np.bool_)
         self.skips[:, 3::2] = labels[:, 1:] != labels[:, :-1]
+        # An alignment ends in the last label or in the blank after it.
+        place = np.arange(self.states.shape[1])
+        last = 2 * targets[:, None]
+        self.ends = (place == last) | (place == last - 1)
 
     def forward(self, log_probs: Any) -> Any:
         steps, count = log_probs.shape[:2]
@@ -47,74 +49,144 @@ class CtcLoss(Op):
         alpha = full(emitted.shape, -np.inf, log_probs.dtype)
         alpha[0, :, :2] = emitted[0, :, :2]
         for t in range(1, steps):
-            _advance(alpha[t - 1], self.skips, emitted[t], alpha[t])
+            _follow(alpha[t - 1], self.skips, alpha[t])
+            alpha[t] += emitted[t]
+        final = alpha[np.maximum(self.inputs - 1, 0), np.arange(count)]
         losses = empty((count,), log_probs.dtype)
-        for n in range(count):
-            losses[n] = -self._end(alpha, n)
-        self.stash(alpha=alpha, raw=losses.copy())
+        np.logaddexp.reduce(np.where(self.ends, final, -np.inf), axis=1, out=losses)
+        np.negative(losses, out=losses)
+        unread = self.inputs == 0  # only the empty target can be read from nothing
+        losses[unread] = np.where(self.ends[unread, 0], 0, np.inf)
+        self.stash(alpha=alpha, raw=losses)
         if self.zero_infinity:
-            losses[np.isinf(losses)] = 0
-        return losses
+            return np.where(np.isinf(losses), np.zeros_like(losses), losses)
+        return losses.copy()
 
     def _emitted(self, log_probs: Any) -> Any:
         """The log-probability of each state's label at each step: (T, N, states)."""
         emitted = empty((*log_probs.shape[:2], self.states.shape[1]), log_probs.dtype)
         for n, states in enumerate(self.states):
-            np.take(log_probs[:, n], states, axis=1, out=emitted[:, n])
+            emitted[:, n] = log_probs[:, n][:, states]
         return emitted
 
-    def _end(self, alpha: Any, n: int) -> Any:
-        """The log-probability of having read everything: in the last label or the blank after."""
-        last, target = self.inputs[n] - 1, 2 * self.targets[n]
-        if last < 0:
-            return 0.0 if target == 0 else -np.inf
-        return np.logaddexp.reduce(alpha[last, n, max(0, target - 1):target + 1])
-
     def backward_cpu(self, dy: Any) -> Any:
-        log_probs, alpha, losses = self.input_array(0), self.alpha, self.raw
-        steps, count = log_probs.shape[:2]
-        emitted = self._emitted(log_probs)
+        """As PyTorch's: exp(log_probs) - posterior, which takes log_probs to be normalised."""
+        log_probs, losses = self.input_array(0), self.raw
         dx = zeros(log_probs.shape, log_probs.dtype)
-        posterior = self._posterior(alpha, emitted, losses)
-        for n in range(count):
-            length = self.inputs[n]
-            if self.zero_infinity and np.isinf(losses[n]):
+        posterior = self._posterior(self.alpha, self._emitted(log_probs), losses)
+        for n, length in enumerate(self.inputs):
+            if np.isinf(losses[n]):
+                dx[:length, n] = 0 if self.zero_infinity else np.nan
                 continue
-            labels, place = np.unique(self.states[n], return_inverse=True)
-            member = np.zeros((len(place), len(labels)), log_probs.dtype)
-            member[np.arange(len(place)), place] = 1
+            order = np.argsort(self.states[n], kind="stable")
+            labels, starts = np.unique(self.states[n][order], return_index=True)
             grad = np.exp(log_probs[:length, n])
-            grad[:, labels] -= posterior[:length, n] @ member
+            grad[:, labels] -= np.add.reduceat(posterior[:length, n][:, order], starts, axis=1)
             np.multiply(grad, dy[n], out=dx[:length, n])
         return dx
 
     def _posterior(self, alpha: Any, emitted: Any, losses: Any) -> Any:
         """The probability of being in each state at each step, given the labels."""
-        steps, count, width = alpha.shape
-        beta = full((count, width), -np.inf, alpha.dtype)
-        # Read backwards, states change as forwards in the mirrored sequence.
+        posterior = empty(alpha.shape, alpha.dtype)
+        # beta[s]: the log-probability of what is still to be read from state s.  Backwards, states
+        # follow each other as forwards in the mirrored sequence.
         skips = np.zeros_like(self.skips)
         skips[:, 2:] = self.skips[:, :1:-1]
-        for t in range(steps - 1, -1, -1):
-            mirrored = emitted[t][:, ::-1]
-            if t < steps - 1:
-                _advance(beta.copy(), skips, mirrored, beta)
-            for n in np.flatnonzero(self.inputs == t + 1):
-                ends = slice(max(0, 2 * self.targets[n] - 1), 2 * self.targets[n] + 1)
-                backwards = beta[n, ::-1]
-                backwards[:] = -np.inf
-                backwards[ends] = emitted[t, n, ends]
-            # alpha and beta both hold the emission of step t.
-            np.add(alpha[t], beta[:, ::-1], out=alpha_beta := emitted[t] * -1 + alpha[t])
-        return alpha
+        beta = np.full(alpha.shape[1:], -np.inf, alpha.dtype)
+        for t in range(len(alpha) - 1, -1, -1):
+            if t < len(alpha) - 1:
+                _follow((beta + emitted[t + 1])[:, ::-1], skips, beta[:, ::-1])
+            ending = self.inputs == t + 1
+            beta[ending] = np.where(self.ends[ending], 0, -np.inf)
+            np.add(alpha[t], beta, out=posterior[t])
+        np.add(posterior, losses[:, None], out=posterior)
+        return np.exp(posterior, out=posterior)
 
 
-def _advance(before: Any, skips: Any, emitted: Any, out: Any) -> None:
-    """out = emitted + log(exp(stay) + exp(step) + exp(skip)) for each example and state."""
-    step = np.full(before.shape, -np.inf, before.dtype)
-    step[:, 1:] = before[:, :-1]
-    skip = np.full(before.shape, -np.inf, before.dtype)
-    skip[:, 2:] = before[:, :-2]
-    skip[~skips] = -np.inf
-    np.logaddexp(np.logaddexp(before, step), skip, out=out)
-    np.add(out, emitted, out=out)
+def _follow(before: Any, skips: Any, out: Any) -> None:
+    """out[s] = log(exp(before[s]) + exp(before[s - 1]) + exp(before[s - 2]) where skips[s])."""
+    paths = np.full((3, *before.shape), -np.inf, before.dtype)
+    paths[0] = before
+    paths[1, :, 1:] = before[:, :-1]
+    np.copyto(paths[2, :, 2:], before[:, :-2], where=skips[:, 2:])
+    top = paths.max(axis=0)
+    top[np.isneginf(top)] = 0  # no path: log(0) below, not inf - inf
+    paths -= top
+    np.exp(paths, out=paths)
+    np.log(paths.sum(axis=0), out=out)
+    out += top
+
+
+def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequence[int] | int,
+             target_lengths: Tensor | Sequence[int] | int, blank: int = 0,
+             reduction: str = "mean", zero_infinity: bool = False) -> Tensor:
+    """-log of the probability that log_probs (T, N, C) or (T, C) read as the targets.
+
+    targets: (N, S) or (S,), or all concatenated, without `blank`; lengths: one per example.  "mean"
+    divides each loss by its target's length first.  The loss is infinite where the input is too
+    short for the target; `zero_infinity` makes it and its gradient 0 there.  float32 and float64;
+    the gradient is that of log_softmax's output, as in PyTorch.  Raises ShapeError, DTypeError, and
+    IndexError for a label out of range (Graves et al. 2006).
+    """
+    check_reduction("ctc_loss", reduction)
+    if log_probs.dtype not in (dtypes.float32, dtypes.float64):
+        raise DTypeError(f"ctc_loss: log_probs must be float32 or float64, got "
+                         f"{log_probs.dtype.name}; convert with .to()")
+    if log_probs.ndim not in (2, 3) or not log_probs.numel():
+        raise ShapeError("ctc_loss: log_probs must be (T, N, C) or (T, C), not empty, got "
+                         f"{tuple(log_probs.shape)}")
+    batched = log_probs.ndim == 3
+    rows = log_probs if batched else log_probs.unsqueeze(1)
+    steps, count, classes = rows.shape
+    if not 0 <= blank < classes:
+        raise ShapeError(f"ctc_loss: blank must be one of the {classes} labels, got {blank}")
+    inputs = _lengths("input_lengths", input_lengths, count)
+    lengths = _lengths("target_lengths", target_lengths, count)
+    if inputs.max() > steps:
+        raise ShapeError(f"ctc_loss: input_lengths must be at most {steps}, the steps of "
+                         f"log_probs, got {inputs.max()}")
+    labels = _labels(targets, lengths, blank)
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise IndexError(f"ctc_loss: label {wrong} is out of range for {classes} classes")
+    losses: Tensor = run(CtcLoss(labels, inputs, lengths, blank, zero_infinity), rows)
+    if reduction == "mean":
+        losses = losses / losses.new_tensor(np.maximum(lengths, 1))
+    losses = reduced(losses, reduction)
+    return losses if batched or reduction != "none" else losses.reshape(())
+
+
+def _lengths(name: str, lengths: Tensor | Sequence[int] | int, count: int) -> Any:
+    if isinstance(lengths, Tensor):
+        if lengths.dtype.kind != "int":
+            raise DTypeError(f"ctc_loss: {name} must be integers, got {lengths.dtype.name}")
+        lengths = lengths.tolist()
+    array = np.asarray(lengths, np.int64).reshape(-1)
+    if len(array) != count:
+        raise ShapeError(f"ctc_loss: {name} must have one length for each of {count} examples, "
+                         f"got {len(array)}")
+    if array.min() < 0:
+        raise ShapeError(f"ctc_loss: {name} must not be negative, got {array.min()}")
+    return array
+
+
+def _labels(targets: Tensor, lengths: Any, blank: int) -> Any:
+    """The targets as (N, longest), blank after their ends."""
+    array = contiguous(targets.cpu()._array).astype(np.int64)
+    count, longest = len(lengths), int(lengths.max())
+    inside = np.arange(longest) < lengths[:, None]
+    labels = np.full((count, longest), blank, np.int64)
+    if array.ndim == 1:
+        if len(array) != lengths.sum():
+            raise ShapeError(f"ctc_loss: concatenated targets must have {lengths.sum()} labels, "
+                             f"the sum of target_lengths, got {len(array)}")
+        labels[inside] = array
+    elif array.ndim == 2:
+        if array.shape[0] != count or array.shape[1] < longest:
+            raise ShapeError(f"ctc_loss: targets must be ({count}, at least {longest}) to match "
+                             f"log_probs and target_lengths, got {array.shape}")
+        labels[inside] = array[:, :longest][inside]
+    else:
+        raise ShapeError("ctc_loss: targets must have 1 or 2 dimensions, got "
+                         f"{tuple(targets.shape)}")
+    return labels
