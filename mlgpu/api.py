@@ -14,87 +14,121 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
-    "mlgpu.ops.activation": """celu celu_ hardshrink prelu relu relu_ rrelu rrelu_ selu selu_ threshold threshold_""",
-    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf
-        isreal le less less_equal logical_and logical_not logical_or logical_xor lt ne not_equal
-        signbit""",
-    "mlgpu.ops.complex": """complex conj conj_physical imag is_complex is_conj is_neg polar real resolve_conj
-        resolve_neg view_as_complex view_as_real""",
-    "mlgpu.ops.elementwise": "fuse",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan
-        arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not
-        bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos
-        cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix float_power floor
-        floor_divide fmax fmin fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logaddexp
-        logaddexp2 logit maximum minimum mul multiply nan_to_num neg negative nextafter polygamma
-        positive pow rad2deg reciprocal remainder round rsqrt rsub sgn sigmoid sign sin sinc sinh
-        sqrt square sub subtract tan tanh true_divide trunc where xlogy""",
+    "mlgpu.deterministic": "are_deterministic_algorithms_enabled use_deterministic_algorithms",
     "mlgpu.io.checkpoint": "load save",
+    "mlgpu.ops.activation": """celu celu_ hardshrink prelu relu relu_ rrelu rrelu_ selu selu_
+        threshold threshold_""",
+    "mlgpu.ops.addmm": "addbmm addmm addmv addr baddbmm",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat_interleave roll rot90
         tile tril tril_indices triu triu_indices""",
     "mlgpu.ops.cast": "clone",
+    "mlgpu.ops.cdist": "cdist pdist",
+    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf
+        isnan isneginf isposinf isreal le less less_equal logical_and logical_not logical_or
+        logical_xor lt ne not_equal signbit""",
+    "mlgpu.ops.complex": """complex conj conj_physical imag is_complex is_conj is_neg polar real
+        resolve_conj resolve_neg view_as_complex view_as_real""",
     "mlgpu.ops.creation": """arange as_tensor empty empty_like empty_strided eye full full_like
         linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
+    "mlgpu.ops.distance": "cosine_similarity pairwise_distance",
+    "mlgpu.ops.dropout": "alpha_dropout dropout feature_alpha_dropout feature_dropout",
+    "mlgpu.ops.einsum": "einsum tensordot",
+    "mlgpu.ops.elementwise": "fuse",
+    "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
     "mlgpu.ops.interop": "from_dlpack from_numpy",
     "mlgpu.ops.join": """atleast_1d atleast_2d atleast_3d block_diag cartesian_prod cat column_stack
         combinations concat concatenate dstack hstack meshgrid row_stack stack vstack""",
+    "mlgpu.ops.linalg_decompose": "cholesky qr svd",
+    "mlgpu.ops.linalg_det": "det logdet slogdet",
+    "mlgpu.ops.linalg_least": "pinverse",
+    "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace vander",
+    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.linalg_solve": "cholesky_inverse cholesky_solve inverse",
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
+    "mlgpu.ops.matmul": "bmm chain_matmul dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
-    "mlgpu.ops.extrema": """amax amin aminmax argmax argmin max median min mode
-        nanmedian""",
-    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh
+        arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and
+        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp
+        clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp
+        exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot lerp
+        lgamma log log10 log1p log2 logaddexp logaddexp2 logit maximum minimum mul multiply
+        nan_to_num neg negative nextafter polygamma positive pow rad2deg reciprocal remainder round
+        rsqrt rsub sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh true_divide
+        trunc where xlogy""",
     "mlgpu.ops.quantile": "nanquantile quantile",
+    "mlgpu.ops.random": """bernoulli multinomial normal poisson rand rand_like randint randint_like
+        randn randn_like randperm""",
+    "mlgpu.ops.recurrent": "gru_cell lstm_cell rnn_relu_cell rnn_tanh_cell",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
+    "mlgpu.ops.resample": "channel_shuffle pixel_shuffle pixel_unshuffle",
     "mlgpu.ops.scan": "cummax cummin cumprod cumsum diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
         scatter_reduce take_along_dim""",
     "mlgpu.ops.search": "bincount bucketize histc isin searchsorted",
+    "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
+    "mlgpu.ops.stft": "istft stft",
     "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std std_mean var var_mean",
-    "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten moveaxis
-        movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten unsqueeze""",
+    "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten
+        moveaxis movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten
+        unsqueeze""",
+    "mlgpu.ops.window_function": """bartlett_window blackman_window hamming_window hann_window
+        kaiser_window""",
+    "mlgpu.printing": "get_printoptions set_printoptions",
+    "mlgpu.random": "Generator get_rng_state initial_seed manual_seed seed set_rng_state",
 }
 
 # Methods of Tensor, likewise; the tensor is the first argument.
 METHODS: dict[str, str] = {
     "mlgpu.ops.activation": "hardshrink prelu relu relu_",
-    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf isnan isneginf isposinf
-        isreal le less less_equal logical_and logical_not logical_or logical_xor lt ne not_equal
-        signbit""",
-    "mlgpu.ops.complex": """conj conj_physical is_conj is_neg resolve_conj resolve_neg""",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh arcsin arcsinh arctan
-        arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not
-        bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos
-        cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix float_power floor
-        floor_divide fmax fmin fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logaddexp
-        logaddexp2 logit maximum minimum mul multiply nan_to_num nan_to_num_ neg negative nextafter
-        positive pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin sinc sinh sqrt
-        square sub subtract tan tanh true_divide trunc xlogy""",
+    "mlgpu.ops.addmm": "addbmm addmm addmv addr baddbmm",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat repeat_interleave
         roll rot90 tile tril tril_ triu triu_""",
     "mlgpu.ops.cast": "clone contiguous copy_ cpu cuda pin_memory to type_as",
+    "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf
+        isnan isneginf isposinf isreal le less less_equal logical_and logical_not logical_or
+        logical_xor lt ne not_equal signbit""",
+    "mlgpu.ops.complex": "conj conj_physical is_conj is_neg resolve_conj resolve_neg",
     "mlgpu.ops.creation": "new_empty new_full new_ones new_tensor new_zeros",
+    "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
         take""",
     "mlgpu.ops.interop": "__array__ __dlpack__ __dlpack_device__",
-    "mlgpu.ops.mask": """masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select""",
+    "mlgpu.ops.linalg_decompose": "cholesky qr svd",
+    "mlgpu.ops.linalg_det": "det logdet slogdet",
+    "mlgpu.ops.linalg_least": "pinverse",
+    "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace",
+    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.linalg_solve": "cholesky_inverse cholesky_solve inverse",
+    "mlgpu.ops.mask": "masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select",
+    "mlgpu.ops.matmul": "bmm dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
-    "mlgpu.ops.extrema": """amax amin aminmax argmax argmin max median min mode
-        nanmedian""",
-    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh
+        arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and
+        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp
+        clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp
+        exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot lerp
+        lgamma log log10 log1p log2 logaddexp logaddexp2 logit maximum minimum mul multiply
+        nan_to_num nan_to_num_ neg negative nextafter positive pow rad2deg reciprocal remainder
+        round rsqrt sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh true_divide
+        trunc xlogy""",
     "mlgpu.ops.quantile": "nanquantile quantile",
+    "mlgpu.ops.random": "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
     "mlgpu.ops.scan": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
         scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ take_along_dim""",
     "mlgpu.ops.search": "bincount histc",
+    "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
+    "mlgpu.ops.stft": "istft stft",
     "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std var",
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
@@ -104,15 +138,15 @@ METHODS: dict[str, str] = {
 
 # Elementwise functions with an in-place method, whose name ends in an underscore.
 INPLACE: dict[str, str] = {
-    "mlgpu.ops.compare": """eq ge greater greater_equal gt le less less_equal logical_and logical_not logical_or
-        logical_xor lt ne not_equal""",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin arcsinh arctan arctan2
-        arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
-        bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh
-        deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix floor floor_divide fmod frac
-        heaviside hypot lerp lgamma log log10 log1p log2 logit mul multiply neg negative nextafter
-        pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin sinc sinh sqrt square sub
-        subtract tan tanh true_divide trunc xlogy""",
+    "mlgpu.ops.compare": """eq ge greater greater_equal gt le less less_equal logical_and
+        logical_not logical_or logical_xor lt ne not_equal""",
+    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin
+        arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift
+        bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip
+        copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix floor
+        floor_divide fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logit mul multiply
+        neg negative nextafter pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin
+        sinc sinh sqrt square sub subtract tan tanh true_divide trunc xlogy""",
 }
 
 # Attributes of Tensor that are computed: PyTorch's T, mT, H, real, imag.
@@ -123,6 +157,7 @@ RENAMED: dict[str, tuple[str, str]] = {
     "__getitem__": ("mlgpu.ops.index", "getitem"),
     "__iter__": ("mlgpu.ops.part", "iterate"),
     "__setitem__": ("mlgpu.ops.index", "setitem"),
+    "unfold": ("mlgpu.ops.fold", "unfold_view"),
     "where": ("mlgpu.ops.operators", "where"),
     **{f"__{name.strip('_')}__": ("mlgpu.ops.operators", name) for name in """abs add and_ eq
         floordiv ge gt iadd iand ifloordiv ilshift imod imul invert ior ipow irshift isub itruediv
