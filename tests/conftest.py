@@ -1,0 +1,22 @@
+"""The device that tests run on: `pytest --device cuda` runs the same tests there."""
+
+from __future__ import annotations
+
+import pytest
+
+import mlgpu
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="the device to test: cpu, cuda or cuda:N")
+
+
+def pytest_report_header(config):
+    return f"mlgpu {mlgpu.__version__} on {config.getoption('--device')}"
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    """The device under test, current while a test runs.  A device that is not there is an error."""
+    with mlgpu.Device(request.config.getoption("--device")) as chosen:
+        yield str(chosen)
