@@ -53,12 +53,12 @@ class In:
         target = numpy_dtype(name)
         drawn = self._draw(rng)
         if name == "bool":
-            return drawn if drawn.dtype == np.bool_ else drawn > 0
+            return np.asarray(drawn if drawn.dtype == np.bool_ else drawn > 0)
         if name in INTS:
             whole = np.rint(drawn)
             return np.asarray(np.abs(whole) if name == "uint8" else whole).astype(target)
         if name in COMPLEX:
-            return (drawn + 0.5j * self._draw(rng)).astype(target)
+            drawn = np.asarray(drawn + 0.5j * self._draw(rng))
         return drawn.astype(target)
 
     def _draw(self, rng: np.random.Generator) -> Array:
