@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class _Budget:
 class _Local(threading.local):
     def __init__(self) -> None:
         self.budgets: tuple[_Budget, ...] = ()
-        self.pending: dict[int, Charge] = {}
+        self.pending: dict[int, _Expected] = {}
 
 
 _local = _Local()
@@ -205,20 +206,32 @@ def _caller() -> str | None:
 # --- blocks that an operation has asked for and nobody owns yet -----------------------------------
 
 
+class _Expected(weakref.ref[Any]):
+    """A fresh array, weakly, with the charge that is dropped as it dies."""
+
+    __slots__ = ("charge", "key")
+
+    charge: Charge
+    key: int
+
+
+def _dropped(expected: _Expected, local: _Local = _local) -> None:
+    # The array may die in another thread, whose entry of that id is another array's.
+    if local.pending.get(expected.key) is expected:
+        del local.pending[expected.key]
+
+
 def expect(array: Any, charge: Charge) -> None:
-    """Hold `charge` for a fresh array until `claim` finds its owner or `settle` drops it."""
-    _local.pending[id(array)] = charge
+    """Hold `charge` for a fresh array until `claim` finds its owner or the array dies."""
+    expected = _Expected(array, _dropped)
+    expected.charge, expected.key = charge, id(array)
+    _local.pending[expected.key] = expected
 
 
 def claim(root: Any) -> Charge | None:
     """The charge made for this array when it was allocated, if it was."""
-    return _local.pending.pop(id(root), None)
-
-
-def settle() -> None:
-    """Drop the charges of workspaces that nothing claimed."""
-    if _local.pending:
-        _local.pending.clear()
+    expected = _local.pending.pop(id(root), None)
+    return expected.charge if expected is not None and expected() is root else None
 
 
 # --- public ---------------------------------------------------------------------------------------
@@ -266,7 +279,7 @@ def budget(size: int | str, device: Device | str | None = None) -> Iterator[None
 
 
 def snapshot(device: Device | str | None = None) -> list[Block]:
-    """The live blocks of a device, largest first: bytes, shape, dtype, age and, if traced, origin."""
+    """The live blocks of a device, largest first: bytes, shape, dtype, age, origin if traced."""
     return account(resolve(device)).snapshot()
 
 

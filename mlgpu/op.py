@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from mlgpu import memory
 from mlgpu.autograd import graph
 from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import Saved
@@ -202,7 +201,6 @@ class Op(graph.Node):
                 # A view of a saved value is nobody's alone.
                 tensor._storage.exclusive = out.base is None or tensor._storage.claimed
             results.append(tensor)
-        memory.settle()
         return results
 
     def _conformed(self, grad: Tensor, index: int) -> Tensor:
@@ -279,18 +277,15 @@ def run(op: Op, *inputs: Tensor) -> Any:
     device = check_inputs(op, inputs)
     start(op, inputs)
     engine = runtime(device)
-    try:
-        results = engine.call(getattr(op, engine.forward), [t._array for t in inputs], device)
-        if isinstance(op, ViewOp):
-            return _run_view(op, inputs[0], results)
-        single = type(results) is not tuple
-        arrays = (results,) if single else results
-        outputs = [Tensor._make(a, Storage.owning(a, device)) for a in arrays]
-        if op.recording:
-            op.record_inputs(inputs)
-            op.record_outputs(outputs)
-    finally:
-        memory.settle()
+    results = engine.call(getattr(op, engine.forward), [t._array for t in inputs], device)
+    if isinstance(op, ViewOp):
+        return _run_view(op, inputs[0], results)
+    single = type(results) is not tuple
+    arrays = (results,) if single else results
+    outputs = [Tensor._make(a, Storage.owning(a, device)) for a in arrays]
+    if op.recording:
+        op.record_inputs(inputs)
+        op.record_outputs(outputs)
     return outputs[0] if single else tuple(outputs)
 
 
@@ -320,24 +315,21 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     _check_writable(op, target)
     engine = runtime(device)
     arrays = [t._array for t in inputs]
-    try:
-        if op.recording:
-            op.record_inputs(inputs)
-        into = getattr(op, "forward_into", None)
-        if into is not None:
-            engine.call(into, [target._array, *arrays], device)
-        else:
-            result = engine.call(getattr(op, engine.forward), arrays, device)
-            if result.shape != target._array.shape:
-                raise ShapeError(f"{op.name}_: the result has shape {result.shape}, which does "
-                                 f"not fit the tensor's {target._array.shape}")
-            target._array[...] = result
-        storage.version += 1
-        if op.recording:
-            view = Tensor._make(target._array, storage)
-            op.record_outputs((view,))
-    finally:
-        memory.settle()
+    if op.recording:
+        op.record_inputs(inputs)
+    into = getattr(op, "forward_into", None)
+    if into is not None:
+        engine.call(into, [target._array, *arrays], device)
+    else:
+        result = engine.call(getattr(op, engine.forward), arrays, device)
+        if result.shape != target._array.shape:
+            raise ShapeError(f"{op.name}_: the result has shape {result.shape}, which does "
+                             f"not fit the tensor's {target._array.shape}")
+        target._array[...] = result
+    storage.version += 1
+    if op.recording:
+        view = Tensor._make(target._array, storage)
+        op.record_outputs((view,))
     if mode.grad:
         rebase(target, op if op.recording else None)
     return target

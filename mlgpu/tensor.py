@@ -38,9 +38,14 @@ class Size(tuple[int, ...]):
 
 def root_of(array: Any) -> Any:
     """The array that owns the memory an array is a view of."""
-    while type(array.base) is type(array):
-        array = array.base
-    return array
+    kind = type(array)
+    while True:
+        base = array.base
+        if type(base) is not kind:
+            base = getattr(base, "base", None)  # as_strided puts a holder in between
+            if type(base) is not kind:
+                return array
+        array = base
 
 
 class Storage:
@@ -472,10 +477,7 @@ class Tensor:
         self._check()
         if self._storage.device.type == "cpu":
             return self._array  # type: ignore[no-any-return]
-        engine = runtime(self._storage.device)
-        host = engine.to_host(self._array, False)
-        memory.settle()
-        return host  # type: ignore[no-any-return]
+        return runtime(self._storage.device).to_host(self._array, False)  # type: ignore[no-any-return]
 
     # --- Python -----------------------------------------------------------------------------
 
@@ -538,7 +540,8 @@ class Tensor:
         return _unpickle, (type(self), self.detach()._host(), str(self.device), self._requires)
 
 
-def _unpickle(cls: type[Tensor], array: np.ndarray[Any, Any], device: str, requires: bool) -> Tensor:
+def _unpickle(cls: type[Tensor], array: np.ndarray[Any, Any], device: str, requires: bool
+              ) -> Tensor:
     from mlgpu.ops.creation import tensor
 
     made = tensor(array, device=device)

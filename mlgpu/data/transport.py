@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu import dtypes, memory
+from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.device import CPU
 from mlgpu.errors import DeviceError, GraphError
@@ -123,10 +123,7 @@ def unpack(segment: Segment, sizes: list[int], copy: bool) -> Any:
     views = [source[offset:offset + size]
              for size, offset in zip(sizes, _offsets(sizes), strict=False)]
     arrays = [cpu.copy(view) for view in views[1:]] if copy else views[1:]
-    try:
-        return pickle.loads(views[0].data, buffers=arrays)
-    finally:
-        memory.settle()
+    return pickle.loads(views[0].data, buffers=arrays)
 
 
 class _Pickler(pickle.Pickler):

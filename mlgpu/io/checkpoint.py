@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu import dtypes, memory
+from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.device import CPU, Device, resolve, runtime
 from mlgpu.errors import DTypeError, FormatError
@@ -222,7 +222,6 @@ class _Entries:
                 storage = Storage.owning(array, CPU)
             else:
                 storage = Storage.foreign(array, CPU)
-            memory.settle()
             self._whole[entry] = array, storage
         return self._whole[entry]
 
@@ -259,5 +258,4 @@ def _apply(view: View, root: Any, storage: Storage) -> tuple[Any, Storage]:
     host = runtime(storage.device).to_host(part, False)
     array = np.ndarray(view.shape, view.dtype.numpy, host, 0, view.strides)
     copied = runtime(storage.device).from_host(array, storage.device, False)
-    memory.settle()
     return copied, Storage.owning(copied, storage.device)

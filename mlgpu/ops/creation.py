@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu import dtypes, memory
+from mlgpu import dtypes
 from mlgpu.device import CPU, Device, resolve, runtime
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DTypeError, ShapeError
@@ -25,7 +25,6 @@ __all__ = ["arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye",
 
 def _finish(array: Any, device: Device, requires_grad: bool) -> Tensor:
     made = wrap(array, device)
-    memory.settle()
     return made.requires_grad_() if requires_grad else made
 
 
