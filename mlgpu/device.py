@@ -47,9 +47,9 @@ class DeviceRuntime(Protocol):
 
 
 class Device:
-    """`Device("cpu")`, `Device("cuda")`, `Device("cuda:1")`, `Device("cuda", 1)` or `Device("auto")`.
+    """`Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`, `Device(1)` or `Device("auto")`.
 
-    "cuda" without an index means the current CUDA device; "auto" is CUDA where usable, else the CPU.
+    "cuda" without an index means the current CUDA device; "auto" is CUDA where usable, else CPU.
     Compares equal by type and index, hashes, and works as a context manager that makes it the
     default of this thread for new tensors.  Raises DeviceError for a name that is no device.
     """
@@ -59,11 +59,13 @@ class Device:
     type: str
     index: int | None
 
-    def __init__(self, type: str | Device, index: int | None = None) -> None:
+    def __init__(self, type: str | int | Device, index: int | None = None) -> None:
         if isinstance(type, Device):
             name, parsed = type.type, type.index
         elif isinstance(type, str):
             name, parsed = _parse(type)
+        elif isinstance(type, int) and not isinstance(type, bool) and type >= 0:
+            name, parsed = "cuda", type
         else:
             raise DeviceError(f"device: expected a string such as 'cuda:0', got {type!r}")
         if index is not None:
@@ -125,10 +127,8 @@ def current_device() -> Device:
     if stack:
         top: Device = stack[-1]
         return top
-    return _default
-
-
-_default = CPU
+    default: Device = _local.__dict__.get("default", CPU)
+    return default
 
 
 def get_default_device() -> Device:
@@ -137,9 +137,8 @@ def get_default_device() -> Device:
 
 
 def set_default_device(device: Device | str | None) -> None:
-    """Make `device` the process's default for new tensors; None goes back to the CPU."""
-    global _default
-    _default = CPU if device is None else resolve(device)
+    """Make `device` this thread's default for new tensors; None goes back to the CPU."""
+    _local.default = CPU if device is None else resolve(device)
 
 
 def resolve(device: Device | str | int | None) -> Device:
@@ -149,9 +148,7 @@ def resolve(device: Device | str | int | None) -> Device:
     """
     if device is None:
         return current_device()
-    if isinstance(device, int) and not isinstance(device, bool):
-        device = Device("cuda", device)
-    elif not isinstance(device, Device):
+    if not isinstance(device, Device):
         device = Device(device)
     if device.type == "cpu":
         return CPU

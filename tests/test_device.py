@@ -1,0 +1,296 @@
+"""Devices: naming, equality, the current one per thread, and what happens without CUDA."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import mlgpu
+from mlgpu import Device, cuda, errors, memory
+from mlgpu import device as device_class
+from mlgpu.errors import DeviceError
+
+devices = importlib.import_module("mlgpu.device")  # the class of that name hides the module
+
+NAMES = {
+    "cpu": ("cpu", None), "cpu:0": ("cpu", 0), "cuda": ("cuda", None), "cuda:0": ("cuda", 0),
+    "cuda:12": ("cuda", 12),
+}
+
+
+# --- naming ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", NAMES)
+def test_names(text):
+    kind, index = NAMES[text]
+    device = Device(text)
+    assert (device.type, device.index) == (kind, index)
+    assert str(device) == text
+    assert Device(device) == device == Device(kind, index)
+    assert eval(repr(device), {"device": Device}) == device
+    for twin in (pickle.loads(pickle.dumps(device)), copy.deepcopy(device)):
+        assert twin == device
+        assert hash(twin) == hash(device)
+
+
+def test_equality_is_by_type_and_index():
+    devices = [Device(text) for text in NAMES]
+    assert len(set(devices)) == len(NAMES)
+    assert Device("cuda") != Device("cuda:0")
+    assert Device("cpu") != "cpu"
+    assert device_class is Device
+    assert Device(3) == Device("cuda:3")  # as PyTorch: a bare index means CUDA
+
+
+@pytest.mark.parametrize("arguments", [
+    ("",), ("gpu",), ("CPU",), ("cuda:",), ("cuda:-1",), ("cuda:x",), ("cuda:01",), ("cuda:1:2",),
+    ("cuda: 1",), ("cuda:٣",), ("cpu:1",), ("cuda:1", 1), ("cuda", -1), ("cuda", True),
+    ("cuda", 1.0), (None,), (1.5,), (-1,), (True,), (b"cpu",), ("auto:0",),
+], ids=str)
+def test_what_is_no_device(arguments):
+    with pytest.raises(DeviceError, match="device: ") as raised:
+        Device(*arguments)
+    assert isinstance(raised.value, RuntimeError)
+
+
+def test_attributes_of_tensors():
+    x = mlgpu.ones(2)
+    assert x.device == Device("cpu")
+    assert (x.is_cpu, x.is_cuda, x.get_device()) == (True, False, -1)
+    assert x.to("cpu:0") is x
+    assert x.cpu() is x
+
+
+# --- without CUDA ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_cuda(monkeypatch):
+    monkeypatch.setattr(cuda, "unavailable_reason", lambda: "CuPy is not installed (pip install "
+                                                            "'mlgpu[cuda12]')")
+
+
+def module():
+    return mlgpu.nn.Linear(2, 2)
+
+
+ENTRIES = {
+    "tensor": lambda: mlgpu.tensor([1.0], device="cuda"),
+    "index": lambda: mlgpu.tensor([1.0], device=0),
+    "as_tensor": lambda: mlgpu.as_tensor(np.ones(2), device="cuda"),
+    "zeros": lambda: mlgpu.zeros(2, device="cuda:0"),
+    "arange": lambda: mlgpu.arange(2, device=Device("cuda")),
+    "new_zeros": lambda: mlgpu.ones(2).new_zeros(2, device="cuda"),
+    "ones_like": lambda: mlgpu.ones_like(mlgpu.ones(2), device="cuda"),
+    "eye": lambda: mlgpu.eye(2, device="cuda"),
+    "linspace": lambda: mlgpu.linspace(0, 1, 3, device="cuda"),
+    "rand": lambda: mlgpu.rand(2, device="cuda"),
+    "randperm": lambda: mlgpu.randperm(2, device="cuda"),
+    "from_dlpack": lambda: mlgpu.from_dlpack(np.ones(2), device="cuda"),
+    "to": lambda: mlgpu.ones(2).to("cuda"),
+    "to dtype": lambda: mlgpu.ones(2).to("cuda:1", mlgpu.float64),
+    "to keyword": lambda: mlgpu.ones(2).to(device="cuda"),
+    "cuda": lambda: mlgpu.ones(2).cuda(),
+    "cuda index": lambda: mlgpu.ones(2).cuda(1),
+    "Module.to": lambda: module().to("cuda"),
+    "Module.cuda": lambda: module().cuda(),
+    "Linear": lambda: mlgpu.nn.Linear(2, 2, device="cuda"),
+    "Generator": lambda: mlgpu.Generator(device="cuda"),
+    "set_default_device": lambda: mlgpu.set_default_device("cuda"),
+    "context": lambda: Device("cuda").__enter__(),
+    "stats": lambda: memory.stats("cuda"),
+    "limit": lambda: memory.limit("1 GiB", "cuda"),
+    "budget": lambda: memory.budget("1 GiB", "cuda").__enter__(),
+    "snapshot": lambda: memory.snapshot("cuda"),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_cuda_asked_for_where_there_is_none(no_cuda, entry):
+    """The error says what was asked for, why it cannot be, and what to do."""
+    with pytest.raises(DeviceError, match=r"cuda(:\d)? was asked for.*CuPy is not installed.*"
+                                          r"pip install.*device='cpu'.*'auto'"):
+        ENTRIES[entry]()
+    assert mlgpu.ones(1).device == Device("cpu")
+
+
+def test_a_failed_move_leaves_the_module_as_it_was(no_cuda):
+    model = module()
+    before = [p.data_ptr() for p in model.parameters()]
+    with pytest.raises(DeviceError):
+        model.to("cuda", mlgpu.float64)
+    assert [p.data_ptr() for p in model.parameters()] == before
+    assert all(p.dtype is mlgpu.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize("pin", [
+    lambda: mlgpu.ones(2).pin_memory(), lambda: mlgpu.tensor([1.0], pin_memory=True),
+    lambda: mlgpu.empty(2, pin_memory=True),
+])
+def test_pinned_memory_needs_cuda(no_cuda, pin):
+    allocated = memory.stats().allocated
+    with pytest.raises(DeviceError, match=r"pin_memory: .*needs CUDA"):
+        pin()
+    assert memory.stats().allocated == allocated
+
+
+def test_auto_is_the_cpu_and_says_so(no_cuda):
+    assert str(Device("auto")) == "cpu"
+    assert mlgpu.tensor([1.0], device="auto").device == Device("cpu")
+    assert mlgpu.ones(2).to("auto").device.type == "cpu"
+    assert not cuda.is_available()
+    assert cuda.device_count() == 0
+
+
+def test_loading_the_runtime_is_refused(no_cuda):
+    with pytest.raises(DeviceError, match="CuPy is not installed"):
+        cuda.load_runtime()
+
+
+# --- with a CUDA runtime, stood in for by NumPy ---------------------------------------------------
+
+
+class StandIn:
+    """Two devices whose memory is the host's; it has no maths."""
+
+    forward, backward = "forward_cuda", "backward_cuda"
+
+    def device_count(self):
+        return 2
+
+    def current_index(self):
+        return 1
+
+    def empty(self, shape, dtype, device):
+        return np.empty(shape, dtype)
+
+    def call(self, function, arrays, device):
+        return function(*arrays)
+
+    def from_host(self, array, device, non_blocking):
+        return array.copy()
+
+    def to_host(self, array, non_blocking):
+        return array.copy()
+
+    def peer_copy(self, array, device, non_blocking):
+        return array.copy()
+
+
+@pytest.fixture
+def two_devices(monkeypatch):
+    monkeypatch.setattr(cuda, "unavailable_reason", lambda: None)
+    monkeypatch.setitem(devices._runtimes, "cuda", StandIn())
+    yield
+    mlgpu.set_default_device(None)
+
+
+def test_resolving(two_devices):
+    assert str(Device("auto")) == "cuda"
+    assert mlgpu.zeros(1, device="auto").device == Device("cuda:1")  # the current one
+    assert mlgpu.zeros(1, device="cuda:0").device == Device("cuda:0")
+    with pytest.raises(DeviceError, match="cuda:2 does not exist; there are 2"):
+        mlgpu.zeros(1, device="cuda:2")
+
+
+def test_transfers_are_explicit(two_devices):
+    x = mlgpu.tensor([1.0, 2.0], requires_grad=True)
+    there = x.to("cuda:0")
+    assert (there.device, there.get_device(), there.is_cuda) == (Device("cuda:0"), 0, True)
+    assert there.to("cuda:0") is there
+    back = there.to("cuda:1").cpu()
+    assert back.tolist() == [1, 2]
+    assert there[1].item() == 2
+    back.backward(mlgpu.tensor([3.0, 4.0]))
+    assert x.grad.device == Device("cpu")
+    assert x.grad.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("mix", [
+    lambda a, b: a + b, lambda a, b: a @ b, lambda a, b: mlgpu.cat([a, b]),
+    lambda a, b: a.add_(b), lambda a, b: a.copy_(b), lambda a, b: a.mul(2).sub(b),
+    lambda a, b: mlgpu.where(a > 0, a, b), lambda a, b: a.__setitem__(0, b[0]),
+    lambda a, b: mlgpu.stack([a, b]), lambda a, b: mlgpu.nn.functional.mse_loss(a, b),
+])
+def test_tensors_on_two_devices_are_refused(two_devices, mix):
+    a, b = mlgpu.ones(3), mlgpu.ones(3, device="cuda:0")
+    with pytest.raises(DeviceError, match=r"are on cpu and cuda:0; move one with .to\(\)"):
+        mix(a, b)
+    assert a.tolist() == [1, 1, 1]
+
+
+def test_host_access_is_refused_elsewhere(two_devices):
+    x = mlgpu.ones(3, device="cuda:0")
+    for reach in (lambda: x.numpy(), lambda: np.asarray(x), lambda: x.__dlpack__(),
+                  lambda: x.pin_memory()):
+        with pytest.raises(DeviceError, match="is on cuda:0"):
+            reach()
+    assert x.numpy(force=True).tolist() == [1, 1, 1]
+    assert x.tolist() == [1, 1, 1]
+
+
+def test_what_has_no_kernel_says_so(two_devices):
+    with pytest.raises(DeviceError, match=r"sort: not available on CUDA; .*\.cpu\(\)"):
+        mlgpu.ones(3, device="cuda").sort()
+
+
+def test_books_are_kept_per_device(two_devices):
+    before = memory.stats("cuda:0"), memory.stats("cuda:1"), memory.stats("cpu")
+    x = mlgpu.empty(1000, device="cuda:0")
+    assert memory.stats("cuda:0").allocated == before[0].allocated + 4000
+    assert memory.stats("cuda:1") == before[1]
+    assert memory.stats("cpu") == before[2]
+    assert memory.snapshot("cuda:0")[0].nbytes == x.nbytes
+
+
+def test_the_current_device_is_a_context(two_devices):
+    with Device("cuda:0"):
+        assert mlgpu.zeros(1).device == mlgpu.get_default_device() == Device("cuda:0")
+        with Device("cpu"):
+            assert mlgpu.zeros(1).is_cpu
+        with Device("cuda"):
+            assert mlgpu.zeros(1).device == Device("cuda:1")
+        with pytest.raises(KeyError), Device("cuda"):
+            {}["nothing"]
+        assert mlgpu.tensor([1.0]).device == Device("cuda:0")
+        assert mlgpu.zeros(1, device="cpu").is_cpu
+    assert mlgpu.zeros(1).is_cpu
+
+
+def test_the_default_device(two_devices):
+    mlgpu.set_default_device("cuda:0")
+    assert mlgpu.get_default_device() == Device("cuda:0")
+    assert mlgpu.arange(2).device == Device("cuda:0")
+    with Device("cpu"):
+        assert mlgpu.zeros(1).is_cpu
+    with pytest.raises(DeviceError):
+        mlgpu.set_default_device("cuda:7")
+    assert mlgpu.zeros(1).device == Device("cuda:0")
+    mlgpu.set_default_device(None)
+    assert mlgpu.zeros(1).is_cpu
+
+
+def in_thread(function):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_context_and_default_belong_to_their_thread(two_devices):
+    mlgpu.set_default_device("cuda:0")
+    with Device("cuda:1"):
+        assert in_thread(mlgpu.get_default_device) == Device("cpu")
+    in_thread(lambda: mlgpu.set_default_device("cuda:1"))
+    assert mlgpu.get_default_device() == Device("cuda:0")
+
+
+def test_errors_are_exported():
+    assert mlgpu.DeviceError is errors.DeviceError
