@@ -1,37 +1,89 @@
-"""Adding rows up by an index: the gradient of a table look-up, and sums of bags."""
+"""Rows combined by an index: the gradient of a table look-up, and bags of table rows."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.gemm import cast
-from mlgpu.cpu.rows import wide
-from mlgpu.cpu.runtime import zeros
+from mlgpu.cpu.gemm import cast, widen
+from mlgpu.cpu.rows import BLOCK, wide
+from mlgpu.cpu.runtime import empty, zeros
 
 Array = np.ndarray[Any, Any]
 
 
-def add_rows(rows: Array, index: Array, count: int) -> Array:
-    """out[index[i]] += rows[i] into `count` rows of zeros; rows: (n, features).
+def _segments(index: Array, features: int) -> Iterator[tuple[Array, Array, bool]]:
+    """Where each value of `index` occurs, for many values at a time: (values, places, begins).
 
-    Rows that share an index are added in their order, in float32 for half types, so the result is
-    deterministic.  Sorting brings equal indices together: three to ten times faster than
-    np.add.at or add.reduceat, which work element by element along this axis.
+    places: (values, n), ascending, at most a block's worth; `begins` says that they are the first
+    ones.  Values that occur equally often are handled together: there are at most sqrt(2 size)
+    such groups, however many values there are.
     """
-    compute = wide(rows.dtype) if rows.dtype.kind not in "iu" else rows.dtype
-    out = zeros((count, *rows.shape[1:]), compute)
-    if rows.size == 0:
-        return cast(out, rows.dtype)
     order = np.argsort(index, kind="stable")
     ordered = index[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     lengths = np.diff(starts, append=len(index))
-    single = lengths == 1
-    out[ordered[starts[single]]] = rows[order[starts[single]]]
-    shared = starts[~single]
-    for start, length, target in zip(shared.tolist(), lengths[~single].tolist(),
-                                     ordered[shared].tolist(), strict=True):
-        np.add.reduce(rows[order[start:start + length]], 0, dtype=compute, out=out[target])
+    by_length = np.argsort(lengths, kind="stable")
+    starts, lengths = starts[by_length], lengths[by_length]
+    edges = np.flatnonzero(np.concatenate(([True], lengths[1:] != lengths[:-1], [True])))
+    room = max(1, BLOCK // max(1, features))
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        length = int(lengths[low])
+        step = max(1, room // length)
+        for group in range(low, high, step):
+            first = starts[group:min(high, group + step)]
+            for at in range(0, length, room):
+                span = np.arange(at, min(length, at + room))
+                yield ordered[first], order[first[:, None] + span], at == 0
+
+
+def add_rows(rows: Array, index: Array, count: int, source: Array | None = None,
+             scale: Array | None = None, average: bool = False) -> Array:
+    """out[index[i]] += scale[i] * rows[source[i]] into `count` rows of zeros; rows: (n, features).
+
+    Without `source` row i itself is added, without `scale` as it is; `average` divides by the
+    number of rows added.  The order of additions depends only on `index`, and half types are
+    summed in float32, so the result is deterministic.  Sorting brings equal indices together:
+    three to ten times faster than np.add.at or add.reduceat, which work element by element.
+    """
+    compute = wide(rows.dtype) if rows.dtype.kind not in "iu" else rows.dtype
+    out = zeros((count, *rows.shape[1:]), compute)
+    if rows.size == 0 or index.size == 0:
+        return cast(out, rows.dtype)
+    for targets, places, begins in _segments(index, rows.shape[1]):
+        picked = rows[places if source is None else source[places]]
+        if scale is not None:
+            picked = picked.astype(compute, copy=False) * widen(scale[places])[..., None]
+        total = np.add.reduce(picked, 1, dtype=compute)
+        out[targets] = total if begins else out[targets] + total
+    if average:
+        counts = np.maximum(np.bincount(index, minlength=count), 1)
+        np.divide(out, counts.astype(compute)[:, None], out=out)
     return cast(out, rows.dtype)
+
+
+def largest_rows(rows: Array, index: Array, count: int, source: Array) -> Array:
+    """Per feature, which of the rows source[i] with index[i] == k is largest: (count, features).
+
+    The first of equal ones; a NaN counts only where it comes first (as in PyTorch's bags).  0 for a
+    k that does not occur.
+    """
+    which = zeros((count, rows.shape[1]), np.int64)
+    if rows.size == 0 or index.size == 0:
+        return which
+    top = empty(which.shape, wide(rows.dtype))
+    for targets, places, begins in _segments(index, rows.shape[1]):
+        numbers = source[places]
+        picked = rows[numbers].astype(top.dtype, copy=False)
+        ranked = np.where(np.isnan(picked), -np.inf, picked)
+        if begins:
+            ranked[:, 0][np.isnan(picked[:, 0])] = np.inf
+        best = ranked.argmax(1)
+        values = np.take_along_axis(picked, best[:, None], 1)[:, 0]
+        found = np.take_along_axis(numbers, best, 1)
+        better = begins | (values > top[targets])
+        top[targets] = np.where(better, values, top[targets])
+        which[targets] = np.where(better, found, which[targets])
+    return which

@@ -1,4 +1,4 @@
-"""Table look-ups: embedding, embedding_bag, one_hot."""
+"""Table look-ups: embedding and one_hot."""
 
 from __future__ import annotations
 
