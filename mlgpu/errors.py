@@ -53,8 +53,12 @@ class FormatError(MlgpuError, ValueError):
 
 
 class MissingExtraError(MlgpuError, ImportError):
-    """A feature needs an optional dependency; the message names the `pip install` that brings it."""
+    """A feature needs an optional dependency; the message names the `pip install` to run."""
 
 
 class LinAlgError(MlgpuError):
     """A matrix for which the computation has no result: singular, not positive definite, NaN."""
+
+
+class GradcheckError(MlgpuError):
+    """Backward and finite differences disagree, found by `mlgpu.testing.gradcheck`."""

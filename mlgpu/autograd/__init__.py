@@ -22,9 +22,9 @@ from mlgpu.errors import DTypeError, GraphError, ShapeError
 if TYPE_CHECKING:
     from mlgpu.tensor import Tensor
 
-__all__ = ["Function", "backward", "enable_grad", "functional", "grad", "inference_mode",
-           "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "saved_tensors_hooks",
-           "set_grad_enabled"]
+__all__ = ["Function", "backward", "enable_grad", "functional", "grad", "gradcheck",
+           "gradgradcheck", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled",
+           "no_grad", "saved_tensors_hooks", "set_grad_enabled"]
 
 
 def _roots(name: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
@@ -130,6 +130,10 @@ def __getattr__(name: str) -> Any:
         from mlgpu.autograd.saved import saved_tensors_hooks
 
         return saved_tensors_hooks
+    if name in ("gradcheck", "gradgradcheck"):
+        from mlgpu import testing
+
+        return getattr(testing, name)
     if name == "functional":
         import importlib
 
