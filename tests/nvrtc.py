@@ -14,14 +14,15 @@ from mlgpu.cuda.sources import kernels_dir
 
 @functools.cache
 def _library():
-    spec = find_spec("nvidia.cuda_nvrtc")
-    found = [] if spec is None else sorted(
-        p for folder in spec.submodule_search_locations
-        for p in Path(folder).glob("lib/libnvrtc.so.*") if "builtins" not in p.name)
-    if not found:
-        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12 (Linux)")
-    headers = [Path(folder) / "include"
-               for folder in find_spec("nvidia.cuda_runtime").submodule_search_locations]
+    """The compiler and the folders of CUDA's headers, wherever the wheels of CUDA 12 or 13 lie."""
+    nvidia = find_spec("nvidia")
+    folders = [] if nvidia is None else [Path(f) for f in nvidia.submodule_search_locations]
+    found = [p for f in folders for p in sorted(f.glob("*/lib/libnvrtc.so.*"))
+             if "builtins" not in p.name]
+    headers = [p.parent for f in folders for p in sorted(f.glob("*/include/cuda_fp16.h"))]
+    if not found or not headers:
+        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12 "
+                    "nvidia-cuda-runtime-cu12 (Linux)")
     return ctypes.CDLL(str(found[0])), headers
 
 

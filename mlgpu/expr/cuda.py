@@ -99,7 +99,8 @@ def strided(program: Program, dims: int) -> Source:
 
 
 def _identifier(name: str) -> str:
-    return "ml_" + re.sub(r"\W", "_", name)
+    # Not ml_: those names are the header's, and a function may well be called abs or load.
+    return "fused_" + re.sub(r"\W", "_", name)
 
 
 def _arguments(program: Program) -> list[int]:
