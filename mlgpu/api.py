@@ -14,7 +14,8 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
-    "mlgpu.deterministic": "are_deterministic_algorithms_enabled use_deterministic_algorithms",
+    "mlgpu.deterministic": """are_deterministic_algorithms_enabled
+        is_deterministic_algorithms_warn_only_enabled use_deterministic_algorithms""",
     "mlgpu.io.checkpoint": "load save",
     "mlgpu.ops.activation": """celu celu_ hardshrink prelu relu relu_ rrelu rrelu_ selu selu_
         threshold threshold_""",
@@ -79,7 +80,8 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.window_function": """bartlett_window blackman_window hamming_window hann_window
         kaiser_window""",
     "mlgpu.printing": "get_printoptions set_printoptions",
-    "mlgpu.random": "Generator get_rng_state initial_seed manual_seed seed set_rng_state",
+    "mlgpu.random": """Generator default_generator get_rng_state initial_seed manual_seed seed
+        set_rng_state""",
 }
 
 # Methods of Tensor, likewise; the tensor is the first argument.
@@ -120,7 +122,9 @@ METHODS: dict[str, str] = {
         round rsqrt sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh true_divide
         trunc xlogy""",
     "mlgpu.ops.quantile": "nanquantile quantile",
-    "mlgpu.ops.random": "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_",
+    "mlgpu.ops.random": "bernoulli multinomial",
+    "mlgpu.ops.random_inplace": """bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal_
+        random_ uniform_""",
     "mlgpu.ops.reduce": "all any count_nonzero logsumexp mean nanmean nansum prod sum",
     "mlgpu.ops.scan": "cummax cummin cumprod cumprod_ cumsum cumsum_ diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_add_ index_fill index_fill_ index_reduce scatter
