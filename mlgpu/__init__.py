@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlgpu import api as _api
-from mlgpu import autograd, errors, memory
-from mlgpu.autograd import (
-    enable_grad,
-    inference_mode,
-    is_grad_enabled,
-    is_inference_mode_enabled,
-    no_grad,
-    set_grad_enabled,
-)
-from mlgpu.device import Device, get_default_device, set_default_device
-from mlgpu.device import Device as device
-from mlgpu.dtypes import (
-    bfloat16,
-    can_cast,
-    complex64,
-    complex128,
-    dtype,
-    finfo,
-    float16,
-    float32,
-    float64,
-    get_default_dtype,
-    iinfo,
-    int8,
-    int16,
-    int32,
-    int64,
-    promote_types,
-    result_type,
-    set_default_dtype,
-    uint8,
-)
-from mlgpu.dtypes import bool_ as bool
-from mlgpu.dtypes import complex64 as cfloat
-from mlgpu.dtypes import complex128 as cdouble
-from mlgpu.dtypes import float16 as half
-from mlgpu.dtypes import float32 as float
-from mlgpu.dtypes import float64 as double
-from mlgpu.dtypes import int16 as short
-from mlgpu.dtypes import int32 as int
-from mlgpu.dtypes import int64 as long
+from mlgpu import autograd as autograd
+from mlgpu import dtypes as _dtypes
+from mlgpu import errors as errors
+from mlgpu import memory as memory
+from mlgpu.autograd import enable_grad as enable_grad
+from mlgpu.autograd import inference_mode as inference_mode
+from mlgpu.autograd import is_grad_enabled as is_grad_enabled
+from mlgpu.autograd import is_inference_mode_enabled as is_inference_mode_enabled
+from mlgpu.autograd import no_grad as no_grad
+from mlgpu.autograd import set_grad_enabled as set_grad_enabled
+from mlgpu.device import Device as Device
+from mlgpu.device import get_default_device as get_default_device
+from mlgpu.device import set_default_device as set_default_device
+from mlgpu.dtypes import bfloat16 as bfloat16
+from mlgpu.dtypes import can_cast as can_cast
+from mlgpu.dtypes import complex64 as complex64
+from mlgpu.dtypes import complex128 as complex128
+from mlgpu.dtypes import dtype as dtype
+from mlgpu.dtypes import finfo as finfo
+from mlgpu.dtypes import float16 as float16
+from mlgpu.dtypes import float32 as float32
+from mlgpu.dtypes import float64 as float64
+from mlgpu.dtypes import get_default_dtype as get_default_dtype
+from mlgpu.dtypes import iinfo as iinfo
+from mlgpu.dtypes import int8 as int8
+from mlgpu.dtypes import int16 as int16
+from mlgpu.dtypes import int32 as int32
+from mlgpu.dtypes import int64 as int64
+from mlgpu.dtypes import promote_types as promote_types
+from mlgpu.dtypes import result_type as result_type
+from mlgpu.dtypes import set_default_dtype as set_default_dtype
+from mlgpu.dtypes import uint8 as uint8
 from mlgpu.errors import *  # noqa: F403
-from mlgpu.ops.creation import tensor  # over the module mlgpu.tensor, which PyTorch's name hides
-from mlgpu.tensor import Size, Tensor
+from mlgpu.ops.creation import tensor as tensor  # hides the module mlgpu.tensor, as PyTorch's name
+from mlgpu.tensor import Size as Size
+from mlgpu.tensor import Tensor as Tensor
+
+if TYPE_CHECKING:
+    from mlgpu import cuda as cuda
+    from mlgpu import data as data
+    from mlgpu import fft as fft
+    from mlgpu import io as io
+    from mlgpu import linalg as linalg
+    from mlgpu import nn as nn
+    from mlgpu import optim as optim
+    from mlgpu import special as special
+    from mlgpu import testing as testing
+    from mlgpu import utils as utils
+    from mlgpu.functions import *  # noqa: F403
 
 __version__ = "0.1.0"
+
+device = Device
+bool = _dtypes.bool_
+short, int, long = int16, int32, int64
+half, float, double = float16, float32, float64
+cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
 _SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "special", "testing", "utils")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        from importlib import import_module
+if not TYPE_CHECKING:  # a checker knows all names, and reports others
+    def __getattr__(name: str) -> Any:
+        if name in _SUBMODULES:
+            from importlib import import_module
 
-        return import_module(f"mlgpu.{name}")
-    found = _api.function(name)
-    globals()[name] = found
-    return found
+            return import_module(f"mlgpu.{name}")
+        found = _api.function(name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -20,7 +20,12 @@ from mlgpu.device import CPU, Device, runtime
 from mlgpu.errors import DeviceError, DTypeError, GraphError, ReleasedError, ShapeError
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from mlgpu.methods import TensorMethods  # declarations of what api.py binds
     from mlgpu.op import Op
+else:
+    TensorMethods = object
 
 
 class Size(tuple[int, ...]):
@@ -130,7 +135,7 @@ class Exported:
         self.__array_interface__ = interface
 
 
-class Tensor:
+class Tensor(TensorMethods):
     """A multi-dimensional array on a device that can take part in automatic differentiation.
 
     Made by `mlgpu.tensor`, `mlgpu.zeros` and the like.  `mlgpu.Tensor(data)` makes a float tensor.
@@ -152,7 +157,7 @@ class Tensor:
 
     __array_priority__ = 1000  # NumPy's operators leave mixed expressions to us
 
-    def __new__(cls, data: Any = (), *args: Any, **options: Any) -> Tensor:
+    def __new__(cls, data: Any = (), *args: Any, **options: Any) -> Self:
         from mlgpu.ops.creation import tensor
 
         made = tensor(data, *args, dtype=options.pop("dtype", dtypes.get_default_dtype()),
@@ -160,7 +165,7 @@ class Tensor:
         return cls._make(made._array, made._storage)
 
     @classmethod
-    def _make(cls, array: Any, storage: Storage) -> Any:
+    def _make(cls, array: Any, storage: Storage) -> Self:
         self = object.__new__(cls)
         self._array = array
         self._storage = storage
@@ -449,7 +454,7 @@ class Tensor:
         """
         self._check()
         if force:
-            return self.detach().cpu().numpy()  # type: ignore[attr-defined, no-any-return]
+            return self.detach().cpu().numpy()
         if self.device is not CPU and self.device.type != "cpu":
             raise DeviceError(f"numpy: the tensor is on {self.device}; use .cpu().numpy()")
         if self.requires_grad:
@@ -565,7 +570,7 @@ class RemovableHandle:
         """Take the hook away; doing so twice is harmless."""
         self._dict.pop(self.id, None)
 
-    def __enter__(self) -> RemovableHandle:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class Formula:
         self.uses = tuple(frozenset(n.attr for n in topological((o,)) if n.op == "arg")
                           for o in outputs)
         self._programs: dict[Any, Program] = {}
+        self._single: list[Formula] = []
         self._gradients: dict[tuple[bool, ...], GradientFormula] = {}
         self._adjoints: tuple[Expr | None, ...] | None = None
 
@@ -49,6 +50,12 @@ class Formula:
             cached = lower(self.name, self.outputs, operands, wanted)
             self._programs[key, into, dtypes.get_default_dtype()] = cached
         return cached
+
+    def single(self) -> list[Formula]:
+        """One formula for each output."""
+        if not self._single:
+            self._single = [Formula(self.name, (o,), self.arity) for o in self.outputs]
+        return self._single
 
     def gradient(self, needs: tuple[bool, ...]) -> GradientFormula:
         """The gradients of the arguments that need one, as a formula of their own."""
@@ -226,12 +233,22 @@ def _clashes(a: Any, out: Any) -> bool:
 
 
 def apply(formula: Formula, args: Any) -> Any:
-    """Run a formula on tensors and numbers."""
+    """Run a formula on tensors and numbers.
+
+    Outputs of different shapes are computed apart: one pass runs over one shape, and the gradient
+    of a smaller output must not be repeated along dimensions that it has not.
+    """
     op = Elementwise(formula, tuple(None if isinstance(a, Tensor) else a for a in args))
     tensors = [a for a in args if isinstance(a, Tensor)]
     if len(tensors) != len(args):
         _check_numbers(formula.name, args, tensors)
     _classify(op, args)
+    if len(formula.outputs) > 1:
+        shapes = {np.broadcast_shapes(*[
+            a.shape for i, a in enumerate(args) if i in uses and isinstance(a, Tensor)])
+            for uses in formula.uses}
+        if len(shapes) > 1:
+            return tuple(apply(each, args) for each in formula.single())
     return run(op, *tensors)
 
 
@@ -263,12 +280,16 @@ def _classify(op: Elementwise, args: Any) -> None:
             raise ShapeError(f"{op.name}: shapes {listed} do not broadcast") from None
 
 
-class ElementwiseFunction:
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ElementwiseFunction(Generic[P, R]):
     """What `@elementwise` and `fuse` return: a function of tensors, numbers, or symbols."""
 
     elementwise = True
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[P, R], name: str) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
@@ -283,15 +304,16 @@ class ElementwiseFunction:
             self._formula = Formula(self.name, trace(self.function, arity), arity)
         return self._formula
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        given: Any = args
         if kwargs or len(args) != len(self.signature.parameters):
             bound = self.signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            args = bound.args
-        for a in args:
+            given = bound.args
+        for a in given:
             if isinstance(a, Expr):
-                return self.function(*args)
-        return apply(self.formula, args)
+                return self.function(*given)
+        return apply(self.formula, given)  # type: ignore[no-any-return]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -300,12 +322,12 @@ class ElementwiseFunction:
         return f"<elementwise {self.name}{self.signature}>"
 
 
-def elementwise(function: Callable[..., Any]) -> Any:
+def elementwise(function: Callable[P, R]) -> ElementwiseFunction[P, R]:
     """Make an elementwise operation of a function written with elementwise functions."""
     return ElementwiseFunction(function, function.__name__.strip("_"))
 
 
-def fuse(function: Callable[..., Any]) -> Any:
+def fuse(function: Callable[P, R]) -> ElementwiseFunction[P, R]:
     """Run a function of tensors and numbers as one pass over memory, with exact derivatives.
 
     The function may use arithmetic, comparisons, `where` and mlgpu's elementwise functions on its
@@ -316,7 +338,7 @@ def fuse(function: Callable[..., Any]) -> Any:
     return ElementwiseFunction(function, function.__name__)
 
 
-def symbolic(function: Callable[..., Any]) -> Callable[..., Any]:
+def symbolic(function: Callable[P, R]) -> Callable[P, R]:
     """Mark a public function that works on symbols too, by calling elementwise functions."""
     function.elementwise = True  # type: ignore[attr-defined]
     return function
