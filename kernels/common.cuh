@@ -328,6 +328,13 @@ template <typename T>
 __device__ __forceinline__ T ml_max(T a, T b) { return (a != a || a > b) ? a : b; }
 template <typename T>
 __device__ __forceinline__ T ml_min(T a, T b) { return (a != a || a < b) ? a : b; }
+// The number where one of the two is NaN; for integers too, which CUDA's fmax does not take.
+template <typename T>
+__device__ __forceinline__ T ml_fmax(T a, T b) { return (b != b || a > b) ? a : b; }
+template <typename T>
+__device__ __forceinline__ T ml_fmin(T a, T b) { return (b != b || a < b) ? a : b; }
+template <typename T>
+__device__ __forceinline__ T ml_relu(T x) { return ml_max(x, T(0)); }
 
 template <typename T>
 __device__ __forceinline__ T ml_round(T x) {

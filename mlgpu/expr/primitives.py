@@ -216,11 +216,11 @@ _row("maximum", "promote", np.maximum, "ml_max({0}, {1})",
      adjoint=lambda dy, y, a, b: (_tie(dy, a, b, "lt"), _tie(dy, b, a, "lt")))
 _row("minimum", "promote", np.minimum, "ml_min({0}, {1})",
      adjoint=lambda dy, y, a, b: (_tie(dy, a, b, "gt"), _tie(dy, b, a, "gt")))
-_row("fmax", "promote", np.fmax, "fmax({0}, {1})",
+_row("fmax", "promote", np.fmax, "ml_fmax({0}, {1})",
      adjoint=lambda dy, y, a, b: (
          where(call("logical_or", call("ge", a, b), call("isnan", b)), dy, 0),
          where(call("logical_or", call("ge", a, b), call("isnan", b)), 0, dy)))
-_row("fmin", "promote", np.fmin, "fmin({0}, {1})",
+_row("fmin", "promote", np.fmin, "ml_fmin({0}, {1})",
      adjoint=lambda dy, y, a, b: (
          where(call("logical_or", call("le", a, b), call("isnan", b)), dy, 0),
          where(call("logical_or", call("le", a, b), call("isnan", b)), 0, dy)))
@@ -235,7 +235,7 @@ _row("clamp_max", "promote", np.minimum, "ml_min({0}, {1})",
 _row("hardtanh", "promote", special.hardtanh, "ml_min(ml_max({0}, {1}), {2})",
      adjoint=lambda dy, y, x, low, high: (
          where(call("logical_and", call("gt", x, low), call("lt", x, high)), dy, 0), None, None))
-_row("relu", "promote", special.relu, "ml_max({0}, ml_t(0))",
+_row("relu", "promote", special.relu, "ml_relu({0})",
      adjoint=lambda dy, y, x: (where(call("gt", y, 0), dy, 0),))
 _row("where", "select", special.where, "{0} ? {1} : {2}",
      adjoint=lambda dy, y, c, a, b: (None, where(c, dy, 0), where(c, 0, dy)))
