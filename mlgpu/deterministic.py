@@ -21,7 +21,7 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     for name, value in (("mode", mode), ("warn_only", warn_only)):
         if not isinstance(value, bool):
             raise TypeError(f"use_deterministic_algorithms: {name} must be a bool, got {value!r}")
-    _state = (mode, mode and warn_only)
+    _state = (mode, warn_only)
 
 
 def are_deterministic_algorithms_enabled() -> bool:
@@ -30,5 +30,5 @@ def are_deterministic_algorithms_enabled() -> bool:
 
 
 def is_deterministic_algorithms_warn_only_enabled() -> bool:
-    """Whether it is in force with `warn_only=True`."""
+    """Whether operations without a deterministic form then only warn."""
     return _state[1]

@@ -38,7 +38,7 @@ class Dropout1d(_Dropout):
 
 
 class Dropout2d(_Dropout):
-    """Zeroes whole channels of (n, c, h, w) or (c, h, w) with probability p."""
+    """Zeroes whole channels of (n, c, h, w) with probability p."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.dropout2d(input, self.p, self.training, self.inplace)
