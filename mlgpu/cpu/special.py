@@ -234,16 +234,16 @@ def _erfc64(x: Any) -> Any:
     return np.where(np.isnan(x), x, result)
 
 
-# erf(x) / x as a rational function of x**2 for |x| <= 4, as in Eigen: numerator, denominator.
+# erf(x) / x as a rational function of x**2 for |x| <= 4: numerator, denominator.  Fitted to the
+# smallest largest relative error, 2.5e-8, by reweighted least squares against double precision.
 _ERF32: tuple[tuple[float, ...], tuple[float, ...]] = (
-    (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05,
-     -7.34990630326855e-04, -2.95459980854025e-03, -1.60960333262415e-02),
-    (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03,
-     -1.42647390514189e-02))
+    (1.986778251e-06, 2.845674481e-04, 3.883396157e-03, 5.310190806e-02, 1.935462230e-01,
+     1.128379139e+00),
+    (3.742021368e-05, 1.185584491e-03, 1.520735534e-02, 1.153504876e-01, 5.048584295e-01, 1.0))
 
 
 def erf(x: Any, out: Any) -> None:
-    """The error function: within 2 ulp in float64, 5 in float32 (one rational form, branchless)."""
+    """The error function: within 2 ulp in float64, 7 in float32 (one rational form, no branches)."""
     if out.dtype == np.float64:
         out[...] = _erf64(x)
         return
