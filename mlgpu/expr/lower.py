@@ -75,7 +75,8 @@ def promote(operands: Sequence[Operand]) -> Operand:
     return Operand(result, weight)
 
 
-def _types(name: str, node: Expr, operands: Sequence[Operand]) -> tuple[tuple[DType, ...], Operand]:
+def _types(name: str, node: Expr, operands: Sequence[Operand], floating: DType | None
+           ) -> tuple[tuple[DType, ...], Operand]:
     """The dtype each operand is taken in, and the result's, before half types are widened."""
     rule = TABLE[node.op].rule
     if rule == "cast":
@@ -90,7 +91,7 @@ def _types(name: str, node: Expr, operands: Sequence[Operand]) -> tuple[tuple[DT
     common = promote(operands)
     kind = common.dtype.kind
     if rule == "float" and kind in ("bool", "int"):
-        common = Operand(dtypes.get_default_dtype(), common.weight)
+        common = Operand(floating or dtypes.get_default_dtype(), common.weight)
     elif rule == "integer" and kind not in ("bool", "int"):
         raise DTypeError(f"{name}: expected bool or integers, got {common.dtype!r}")
     elif rule == "number" and (kind == "bool" or node.op == "sub" and any(
@@ -201,10 +202,11 @@ class _Builder:
 
 
 def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
-          output_dtypes: Sequence[DType] | None = None) -> Program:
+          output_dtypes: Sequence[DType] | None = None, floating: DType | None = None) -> Program:
     """The program for arguments of the given dtypes.
 
-    `output_dtypes` asks for other result dtypes than promotion gives (in-place operations).
+    `output_dtypes` asks for other result dtypes than promotion gives (in-place operations);
+    `floating` is what integers become where a primitive needs it, the default dtype if None.
     Raises DTypeError where a primitive does not take a dtype.
     """
     build = _Builder(name, operands)
@@ -217,7 +219,7 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
             values[id(node)] = node
             types[id(node)] = Operand(dtypes.scalar_dtype(node.attr), NUMBER)
         else:
-            taken, result = _types(name, node, [types[id(a)] for a in node.args])
+            taken, result = _types(name, node, [types[id(a)] for a in node.args], floating)
             widened = _number_dtype if result.weight == NUMBER else dtypes.compute_dtype
             compute = tuple(widened(d) for d in taken)
             inputs = tuple(build.taken(values[id(a)], d)

@@ -30,10 +30,14 @@ _NUMBERS = (bool, int, float, complex, np.number, np.bool_)
 
 
 class Formula:
-    """An expression graph with a name: lowered per dtype signature, differentiated per need."""
+    """An expression graph with a name: lowered per dtype signature, differentiated per need.
 
-    def __init__(self, name: str, outputs: tuple[Expr, ...], arity: int) -> None:
-        self.name, self.outputs, self.arity = name, outputs, arity
+    Where integers become floating, they take the precision of argument `like`, or the default.
+    """
+
+    def __init__(self, name: str, outputs: tuple[Expr, ...], arity: int,
+                 like: int | None = None) -> None:
+        self.name, self.outputs, self.arity, self.like = name, outputs, arity, like
         self.uses = tuple(frozenset(n.attr for n in topological((o,)) if n.op == "arg")
                           for o in outputs)
         self._programs: dict[Any, Program] = {}
@@ -47,14 +51,16 @@ class Formula:
         if cached is None:
             operands = [Operand(d if w == NUMBER else dtypes.from_numpy(d), w) for d, w in key]
             wanted = None if into is None else [dtypes.from_numpy(into)]
-            cached = lower(self.name, self.outputs, operands, wanted)
+            floating = None if self.like is None else operands[self.like].dtype.to_real()
+            cached = lower(self.name, self.outputs, operands, wanted, floating)
             self._programs[key, into, dtypes.get_default_dtype()] = cached
         return cached
 
     def single(self) -> list[Formula]:
         """One formula for each output."""
         if not self._single:
-            self._single = [Formula(self.name, (o,), self.arity) for o in self.outputs]
+            self._single = [Formula(self.name, (o,), self.arity, self.like)
+                            for o in self.outputs]
         return self._single
 
     def gradient(self, needs: tuple[bool, ...]) -> GradientFormula:
@@ -84,7 +90,10 @@ class GradientFormula:
         self.sources = sorted(used)
         self.needed = used | through
         place = {source: i for i, source in enumerate(self.sources)}
-        self.formula = Formula(f"{parent.name} gradient", _renumbered(computed, place), len(place))
+        first = parent.arity + len(parent.outputs)
+        like = next((place[s] for s in self.sources if s >= first), None)
+        self.formula = Formula(f"{parent.name} gradient", _renumbered(computed, place), len(place),
+                               like)
         self.results: list[int | None] = []
         count = 0
         for a in wanted:

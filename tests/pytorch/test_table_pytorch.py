@@ -114,7 +114,7 @@ def test_gradient(case: Case, dtype: str):
 
 
 def _random(rng, y):
-    w = np.asarray(rng.standard_normal(tuple(y.shape)))
-    return w + 1j * rng.standard_normal(w.shape) if y.dtype.is_complex else w
+    w = rng.standard_normal(tuple(y.shape))
+    return np.asarray(w + 1j * rng.standard_normal(w.shape) if y.dtype.is_complex else w)
 
 

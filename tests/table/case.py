@@ -106,6 +106,12 @@ class Case:
         return found[0] if found else None
 
 
+def both(name: str, call: Callable[..., Any], reference: Callable[..., Any] | None,
+         inputs: tuple[In, ...], **options: Any) -> Case:
+    """A row whose call, `call(library, *tensors)`, is the same in both libraries."""
+    return Case(name, lambda *xs: call(mlgpu, *xs), inputs, reference, call, **options)
+
+
 def families() -> Iterator[tuple[str, list[Case]]]:
     """Every file of rows in this folder."""
     import table
