@@ -6,6 +6,7 @@ the default floating dtype where the result is not whole.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mlgpu import dtypes
@@ -682,8 +683,10 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 
 @elementwise
 def _replaced(input: Any, nan: Any, posinf: Any, neginf: Any) -> Any:
-    finite = where(call("isinf", input), where(call("gt", input, 0), posinf, neginf), input)
-    return where(call("isnan", input), nan, finite)
+    # Each number meets the input, whose dtype it takes; two numbers would meet in the default one.
+    replaced = where(call("isnan", input), nan, input)
+    replaced = where(call("eq", input, -math.inf), neginf, replaced)
+    return where(call("eq", input, math.inf), posinf, replaced)
 
 
 @symbolic
