@@ -197,8 +197,9 @@ for _name, _numpy, _cuda in (("ceil", np.ceil, "ml_ceil({0})"), ("floor", np.flo
     _row(_name, "promote", _numpy, _cuda, adjoint=_zero)
 _row("sgn", "promote", special.sign, "ml_sign({0})",
      adjoint=lambda dy, y, z: (_sgn_gradient(dy, y, z),))
+# A real result may stand inside a complex expression: only the real part of dy reaches it.
 _row("abs", "real", np.absolute, "ml_abs({0})",
-     adjoint=lambda dy, y, x: (mul(dy, call("sgn", x)),))
+     adjoint=lambda dy, y, x: (mul(call("real", dy), call("sgn", x)),))
 _row("signbit", "bool", np.signbit, "ml_signbit({0})")
 _row("copysign", "float", np.copysign, "copysign({0}, {1})",
      adjoint=lambda dy, y, a, b: (
@@ -266,7 +267,7 @@ _row("real", "real", special.real, "ml_real({0})", adjoint=lambda dy, y, z: (cal
 _row("imag", "real", special.imag, "ml_imag({0})",
      adjoint=lambda dy, y, z: (mul(call("real", dy), const(1j)),))
 _row("angle", "real", special.angle, "ml_angle({0})",
-     adjoint=lambda dy, y, z: (where(call("eq", z, 0), 0, mul(dy, div(
+     adjoint=lambda dy, y, z: (where(call("eq", z, 0), 0, mul(call("real", dy), div(
          mul(const(1j), z), _square(call("abs", z))))),))
 _row("cast", "cast", np.positive, "{0}", adjoint=lambda dy, y, x: (dy,))
 
