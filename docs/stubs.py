@@ -15,7 +15,7 @@ import textwrap
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_overloads
 
 from mlgpu import api
 
@@ -43,7 +43,8 @@ class Imports:
     def __init__(self) -> None:
         self.known: dict[str, tuple[str, str]] = {
             **{shown: ("builtins", name) for name, shown in HIDDEN.items()},
-            "Any": ("typing", "Any"), "Operand": ("mlgpu.ops.pointwise", "Operand"),
+            "Any": ("typing", "Any"), "overload": ("typing", "overload"),
+            "Operand": ("mlgpu.ops.pointwise", "Operand"),
             "Self": ("typing_extensions", "Self"), "Tensor": ("mlgpu.tensor", "Tensor")}
 
     def annotation(self, text: Any, scope: dict[str, Any]) -> str:
@@ -116,8 +117,16 @@ def declaration(name: str, parameters: list[str], returns: str) -> str:
 
 
 def method(imports: Imports, name: str, function: Any, *, returns: str = "") -> str:
-    """The declaration of one method: the first parameter is self, defaults are elided."""
-    scope = vars(sys.modules[inspect.unwrap(function).__module__])
+    """The declaration of one method, or of each of its overloads."""
+    function = inspect.unwrap(function)
+    overloads = get_overloads(function)
+    return "".join("    @overload\n" + _form(imports, name, form, returns) for form in overloads
+                   ) or _form(imports, name, function, returns)
+
+
+def _form(imports: Imports, name: str, function: Any, returns: str) -> str:
+    """One form: the first parameter is self, defaults are elided."""
+    scope = vars(sys.modules[function.__module__])
     signature = inspect.signature(function)
     parts, starred = ["self"], False
     for parameter in list(signature.parameters.values())[1:]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlgpu.errors import DeviceError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TYPES = ("cpu", "cuda")
 
@@ -92,15 +94,14 @@ class Device:
         index = "" if self.index is None else f", index={self.index}"
         return f"device(type='{self.type}'{index})"
 
-    def __reduce__(self) -> tuple[type[Device], tuple[str, int | None]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, int | None]]:
         return Device, (self.type, self.index)
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         _local.__dict__.setdefault("stack", []).append(resolve(self))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(self, *exception: object) -> None:
         _local.stack.pop()
 
 

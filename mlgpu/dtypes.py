@@ -247,7 +247,8 @@ class finfo:
         d = (type or _default).to_real()
         if not d.is_floating_point:
             raise DTypeError(f"finfo: expected a floating or complex dtype, got {d!r}; use iinfo")
-        info: Any = ml_dtypes.finfo(d.numpy)
+        limits: Any = ml_dtypes.finfo  # whose declaration has no types
+        info = limits(d.numpy)
         self.dtype = d.name
         self.bits = int(info.bits)
         self.eps = float(info.eps)

@@ -129,7 +129,7 @@ def _nested(array: Any, indent: int, summary: bool, form: Any) -> str:
             _nested(a, indent + 1, summary, form) for a in array[-n:]]
     else:
         rows = [_nested(a, indent + 1, summary, form) for a in array]
-    gap = "," + "\n" * (array.ndim - 1) + " " * (indent + 1)
+    gap: str = "," + "\n" * (array.ndim - 1) + " " * (indent + 1)
     return "[" + gap.join(rows) + "]"
 
 

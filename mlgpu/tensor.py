@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -224,6 +224,10 @@ class Tensor(TensorMethods):
         """The number of dimensions."""
         return self._array.ndim  # type: ignore[no-any-return]
 
+    @overload
+    def size(self, dim: None = None) -> Size: ...
+    @overload
+    def size(self, dim: int) -> int: ...
     def size(self, dim: int | None = None) -> Any:
         """The shape, or the length of one dimension.  IndexError if there is no such dimension."""
         if dim is None:
@@ -231,7 +235,7 @@ class Tensor(TensorMethods):
         return self._array.shape[self._dim(dim)]
 
     def _dim(self, dim: int) -> int:
-        n = max(self._array.ndim, 1)
+        n: int = max(self._array.ndim, 1)
         if not -n <= dim < n:
             raise IndexError(f"dimension out of range: {dim} for a tensor with {self.ndim} "
                              f"dimensions (expected {-n} to {n - 1})")
@@ -241,6 +245,10 @@ class Tensor(TensorMethods):
         """Bytes per element."""
         return self.itemsize
 
+    @overload
+    def stride(self, dim: None = None) -> tuple[int, ...]: ...
+    @overload
+    def stride(self, dim: int) -> int: ...
     def stride(self, dim: int | None = None) -> Any:
         """Steps in elements between neighbours along each dimension, or along one."""
         strides = tuple(s // self._array.itemsize for s in self._array.strides)
@@ -412,7 +420,7 @@ class Tensor(TensorMethods):
         """The same memory outside the graph; in-place changes show in both."""
         self._check()
         self._storage.exclusive = False
-        return Tensor._make(self._array, self._storage)  # type: ignore[no-any-return]
+        return Tensor._make(self._array, self._storage)
 
     def detach_(self) -> Tensor:
         """Take this tensor itself out of the graph."""
@@ -530,7 +538,7 @@ class Tensor(TensorMethods):
         self._check()
         from copy import deepcopy
 
-        copied = self.detach().clone()  # type: ignore[attr-defined]
+        copied = self.detach().clone()
         twin: Tensor = type(self)._make(copied._array, copied._storage)
         memo[id(self)] = twin
         twin._requires = self._requires

@@ -43,7 +43,7 @@ def _roots(name: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
                                  f"one element, this has shape {tuple(tensor.shape)}; pass one")
             if tensor.is_complex():
                 raise GraphError(f"{name}: a gradient is created implicitly only for real tensors")
-            grad = tensor.detach().new_ones(tensor.shape)  # type: ignore[attr-defined]
+            grad = tensor.detach().new_ones(tensor.shape)
         elif grad.shape != tensor.shape:
             raise ShapeError(f"{name}: a gradient has shape {tuple(grad.shape)}, its tensor "
                              f"{tuple(tensor.shape)}")
@@ -112,7 +112,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
     results: list[Tensor | None] = []
     for position, (tensor, gradient) in enumerate(zip(wanted, found, strict=True)):
         if gradient is None and materialize_grads:
-            gradient = tensor.detach().new_zeros(tensor.shape)  # type: ignore[attr-defined]
+            gradient = tensor.detach().new_zeros(tensor.shape)
         elif gradient is None and not allow_unused:
             raise GraphError(f"grad: input {position} was not used in the graph of the outputs; "
                              "pass allow_unused=True to get None for it")

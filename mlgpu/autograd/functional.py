@@ -27,7 +27,7 @@ def _as_tuple(name: str, value: Any) -> tuple[bool, tuple[Tensor, ...]]:
 def _inputs(tensors: tuple[Tensor, ...], create_graph: bool) -> tuple[Tensor, ...]:
     """Fresh ends of the graph to differentiate with respect to."""
     if create_graph:
-        return tuple(t.view_as(t) if t.requires_grad else t.detach().requires_grad_()  # type: ignore[attr-defined]
+        return tuple(t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
                      for t in tensors)
     return tuple(t.detach().requires_grad_() for t in tensors)
 
@@ -51,7 +51,7 @@ def _gradients(outputs: tuple[Tensor, ...], inputs: tuple[Tensor, ...],
         found = (None,) * len(inputs)
     if strict and any(g is None for g in found):
         raise GraphError(f"{name}: an output does not depend on one of the inputs")
-    return tuple(x.detach().new_zeros(x.shape) if g is None else g  # type: ignore[attr-defined]
+    return tuple(x.detach().new_zeros(x.shape) if g is None else g
                  for g, x in zip(found, inputs, strict=True))
 
 
@@ -71,7 +71,7 @@ def _vectors(name: str, v: Any, like: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     if v is None:
         if len(like) != 1 or like[0].numel() != 1:
             raise GraphError(f"{name}: v may be left out only where there is a single element")
-        return (like[0].detach().new_ones(like[0].shape),)  # type: ignore[attr-defined]
+        return (like[0].detach().new_ones(like[0].shape),)
     _, vectors = _as_tuple(name, v)
     if len(vectors) != len(like):
         raise ShapeError(f"{name}: v has {len(vectors)} tensors, expected {len(like)}")
@@ -106,7 +106,7 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         xs = _inputs(tensors, create_graph)
         vectors = _vectors("jvp", v, xs)
         out_given, outputs = _outputs("jvp", func, xs)
-        dummies = tuple(o.detach().new_zeros(o.shape).requires_grad_() for o in outputs)  # type: ignore[attr-defined]
+        dummies = tuple(o.detach().new_zeros(o.shape).requires_grad_() for o in outputs)
         pulled = _gradients(outputs, xs, dummies, True, strict, "jvp")
         product = _gradients(pulled, dummies, vectors, create_graph, strict, "jvp")
     return (_finish(_unpack(out_given, outputs), create_graph),
@@ -125,13 +125,13 @@ def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False,
         rows = []
         for output in outputs:
             columns: list[list[Tensor]] = [[] for _ in xs]
-            flat = output.reshape(-1)  # type: ignore[attr-defined]
+            flat = output.reshape(-1)
             for i in range(output.numel()):
                 found = _gradients((flat[i],), xs, (None,), create_graph, strict, "jacobian")
                 for column, g in zip(columns, found, strict=True):
                     column.append(g)
             rows.append(tuple(
-                (stack(column) if column else x.detach().new_zeros((0, *x.shape)))  # type: ignore[attr-defined]
+                (stack(column) if column else x.detach().new_zeros((0, *x.shape)))
                 .reshape((*output.shape, *x.shape)) for column, x in zip(columns, xs, strict=True)))
     result = tuple(_finish(_unpack(given, row), create_graph) for row in rows)
     return _unpack(out_given, result)
@@ -142,7 +142,7 @@ def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Tensor]:
         out = func(*xs)
         if not isinstance(out, Tensor) or out.numel() != 1:
             raise GraphError(f"{name}: the function must return a tensor with one element")
-        return out.reshape(())  # type: ignore[attr-defined, no-any-return]
+        return out.reshape(())
 
     return checked
 

@@ -50,7 +50,8 @@ def scale(a: Array, factor: complex) -> Array:
     if factor == 1:
         return a
     wide = widen(a)
-    return np.multiply(wide, factor, out=empty(a.shape, wide.dtype))
+    out: Array = empty(a.shape, wide.dtype)
+    return np.multiply(wide, factor, out=out)
 
 
 def contiguous(a: Array) -> Array:

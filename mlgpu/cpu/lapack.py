@@ -55,7 +55,8 @@ def _check_finite(op: str, a: Array) -> None:
 
 def inv(op: str, a: Array) -> Array:
     """The inverses.  LinAlgError for a singular matrix."""
-    return _guarded(op, "the matrix is singular and has no inverse", np.linalg.inv, a)
+    return _guarded(op, "the matrix is singular and has no inverse",  # type: ignore[no-any-return]
+                    np.linalg.inv, a)
 
 
 def solve(op: str, a: Array, b: Array) -> Array:
@@ -65,7 +66,8 @@ def solve(op: str, a: Array, b: Array) -> Array:
         rows, lead = b.shape[-2], b.shape[:-2]
         columns = np.moveaxis(b, -2, 0).reshape(rows, math.prod(lead) * b.shape[-1])
         return np.moveaxis(solve(op, a, columns).reshape(rows, *lead, b.shape[-1]), 0, -2)
-    return _guarded(op, "the matrix is singular, the system has no unique solution",
+    return _guarded(op,  # type: ignore[no-any-return]
+                    "the matrix is singular, the system has no unique solution",
                     np.linalg.solve, a, b)
 
 
@@ -93,7 +95,8 @@ def solve_triangular(op: str, a: Array, b: Array, upper: bool, unit: bool) -> Ar
 
 def cholesky(op: str, a: Array) -> Array:
     """Lower triangular l with l @ l^H = a, from a's lower triangle."""
-    return _guarded(op, "the matrix is not positive definite", np.linalg.cholesky, a)
+    return _guarded(op, "the matrix is not positive definite",  # type: ignore[no-any-return]
+                    np.linalg.cholesky, a)
 
 
 def det(a: Array) -> Array:
@@ -107,7 +110,7 @@ def slogdet(a: Array) -> tuple[Array, Array]:
     return np.asarray(sign), np.asarray(logabsdet)
 
 
-def qr(a: Array, mode: str) -> tuple[Array, Array]:
+def qr(a: Array, mode: Any) -> tuple[Array, Array]:
     """q and r; mode "reduced" or "complete"."""
     q, r = np.linalg.qr(a, mode)
     return q, r
@@ -116,7 +119,7 @@ def qr(a: Array, mode: str) -> tuple[Array, Array]:
 def svd(op: str, a: Array, full_matrices: bool) -> tuple[Array, Array, Array]:
     """u, s and v^H.  LinAlgError for a matrix with inf or NaN."""
     _check_finite(op, a)
-    return tuple(_guarded(op, "the algorithm did not converge",  # type: ignore[return-value]
+    return tuple(_guarded(op, "the algorithm did not converge",
                           lambda x: np.linalg.svd(x, full_matrices), a))
 
 
@@ -127,14 +130,14 @@ def svdvals(op: str, a: Array) -> Array:
                     lambda x: np.linalg.svd(x, compute_uv=False), a)
 
 
-def eigh(op: str, a: Array, uplo: str) -> tuple[Array, Array]:
+def eigh(op: str, a: Array, uplo: Any) -> tuple[Array, Array]:
     """Ascending eigenvalues and eigenvectors of Hermitian matrices, from one triangle."""
     _check_finite(op, a)
-    return tuple(_guarded(op, "the algorithm did not converge",  # type: ignore[return-value]
+    return tuple(_guarded(op, "the algorithm did not converge",
                           lambda x: np.linalg.eigh(x, uplo), a))
 
 
-def eigvalsh(op: str, a: Array, uplo: str) -> Array:
+def eigvalsh(op: str, a: Array, uplo: Any) -> Array:
     """Ascending eigenvalues of Hermitian matrices, from one triangle."""
     _check_finite(op, a)
     return _guarded(op, "the algorithm did not converge",  # type: ignore[no-any-return]
@@ -194,7 +197,7 @@ def expm(a: Array) -> Array:
     def polynomial(odd: int) -> Array:
         low = sum(_PADE[2 * k + odd] * powers[k] for k in range(4))
         high = sum(_PADE[2 * k + 6 + odd] * powers[k] for k in range(1, 4))
-        return low + gemm(powers[3], high)  # type: ignore[no-any-return, arg-type]
+        return low + gemm(powers[3], high)  # type: ignore[arg-type]
 
     u, v = gemm(a, polynomial(1)), polynomial(0)
     result = np.full_like(a, np.nan)

@@ -121,8 +121,8 @@ def _widened(x: Array, scratch: Scratch) -> Array:
 def sums(x: Array) -> Array:
     """The sum of each row, one value per row; as a product with ones, the fastest way to add."""
     if x.ndim == 2:
-        return x @ np.ones((x.shape[1], 1), x.dtype)  # type: ignore[no-any-return]
-    return np.ones((1, x.shape[1]), x.dtype) @ x  # type: ignore[no-any-return]
+        return x @ np.ones((x.shape[1], 1), x.dtype)
+    return np.ones((1, x.shape[1]), x.dtype) @ x
 
 
 def dots(a: Array, b: Array, scratch: Scratch) -> Array:

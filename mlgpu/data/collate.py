@@ -122,5 +122,5 @@ def map_leaves(function: Callable[[Any], Any], data: Any) -> Any:
 def pin(data: Any) -> Any:
     """`data` with its tensors in page-locked memory.  Raises DeviceError without CUDA."""
     if isinstance(data, Tensor):
-        return data.pin_memory()  # type: ignore[attr-defined]
+        return data.pin_memory()
     return map_leaves(pin, data)

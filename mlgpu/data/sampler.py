@@ -154,7 +154,7 @@ class WeightedRandomSampler(SeededSampler):
         if not isinstance(replacement, bool):
             raise TypeError("WeightedRandomSampler: replacement should be a boolean value, but got "
                             f"replacement={replacement}")
-        self.weights = as_tensor(weights).double()  # type: ignore[attr-defined]
+        self.weights = as_tensor(weights).double()
         if self.weights.ndim != 1:
             raise ShapeError("WeightedRandomSampler: weights should be a 1d sequence but given "
                              f"weights have shape {tuple(self.weights.shape)}")

@@ -136,4 +136,4 @@ def _stretch(members: list[Tensor], views: list[View], size: int) -> Tensor | No
     lowest = min(members, key=Tensor.data_ptr)
     array = lowest._array[(0,) * lowest.ndim + (None,)]
     flat = np.lib.stride_tricks.as_strided(array, (size // itemsize,), (itemsize,))
-    return Tensor._make(flat, lowest._storage)  # type: ignore[no-any-return]
+    return Tensor._make(flat, lowest._storage)

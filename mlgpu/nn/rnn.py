@@ -135,7 +135,7 @@ class RNNBase(Module):
                              f"{' and '.join(map(str, expected))}, got "
                              f"{' and '.join(str(tuple(state.shape)) for state in hx)}")
         parts = [state.unsqueeze(1) if single else state for state in hx]
-        return [tuple(part[k] for part in parts) for k in range(count)]  # type: ignore[index]
+        return [tuple(part[k] for part in parts) for k in range(count)]
 
     def _layers(self, x: Tensor, states: list[tuple[Tensor, ...]]
                 ) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -97,13 +97,13 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     Raises ShapeError for another number of weights.
     """
     if weight.numel() == 1:
-        return _prelu(input, weight.reshape(()))  # type: ignore[attr-defined, no-any-return]
+        return _prelu(input, weight.reshape(()))  # type: ignore[no-any-return]
     channels = input.shape[1] if input.ndim > 1 else input.numel() if input.ndim else 1
     if weight.ndim != 1 or weight.numel() != channels:
         raise ShapeError(f"prelu: weight must have 1 or {channels} elements, one per channel of "
                          f"the input, got shape {tuple(weight.shape)}")
     spread = (1, -1) + (1,) * (input.ndim - 2) if input.ndim > 1 else (-1,)
-    return _prelu(input, weight.reshape(spread))  # type: ignore[attr-defined, no-any-return]
+    return _prelu(input, weight.reshape(spread))  # type: ignore[no-any-return]
 
 
 @elementwise
@@ -206,18 +206,19 @@ def logsigmoid(input: Tensor) -> Tensor:
 @elementwise
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|)."""
-    return input / (1 + abs(input))  # type: ignore[no-any-return]
+    return input / (1 + abs(input))
 
 
 @elementwise
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x)."""
-    return input - tanh(input)  # type: ignore[no-any-return]
+    return input - tanh(input)
 
 
 @elementwise
 def _hardsigmoid(input: Any) -> Any:
-    return call("hardtanh", input + 3, 0, 6) / 6
+    held: Any = call("hardtanh", input + 3, 0, 6)
+    return held / 6
 
 
 @symbolic
@@ -287,7 +288,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise ShapeError("glu: a 0-dim tensor has no halves")
     if input.shape[dim] % 2:
         raise ShapeError(f"glu: dimension {dim} must be even, got {input.shape[dim]}")
-    a, b = input.chunk(2, dim)  # type: ignore[attr-defined]
+    a, b = input.chunk(2, dim)
     return _glu(a, b)  # type: ignore[no-any-return]
 
 

@@ -184,7 +184,7 @@ def _triangle(name: str, input: Tensor, diagonal: int, inplace: bool) -> Tensor:
     if input.ndim < 2:
         raise ShapeError(f"{name}: expected at least 2 dimensions, got {input.ndim}")
     op = Triangle(diagonal, name.startswith("tril"))
-    return run_inplace(op, input) if inplace else run(op, input)  # type: ignore[no-any-return]
+    return run_inplace(op, input) if inplace else run(op, input)
 
 
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:

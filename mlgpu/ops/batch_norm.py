@@ -136,7 +136,7 @@ class _Channels:
 
 
 @elementwise
-def running_norm(x, mean, var, weight, bias, eps):  # type: ignore[no-untyped-def]
+def running_norm(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: Any) -> Any:
     return (x - mean) * (rsqrt(var + eps) * weight) + bias
 
 
@@ -213,10 +213,10 @@ def _normalise_by(input: Tensor, mean: Tensor | None, var: Tensor | None, weight
     if mean is None or var is None:
         raise ShapeError("batch_norm: running_mean and running_var are needed outside training")
     shape = (1, -1, *(1,) * (input.ndim - 2))
-    vectors = (t if isinstance(t, float) else t.reshape(shape) for t in (
+    m, v, w, b = (t if isinstance(t, float) else t.reshape(shape) for t in (
         mean.detach(), var.detach(), 1.0 if weight is None else weight,
         0.0 if bias is None else bias))
-    return running_norm(input, *vectors, eps).to(input.dtype)  # type: ignore[no-any-return]
+    return running_norm(input, m, v, w, b, eps).to(input.dtype)  # type: ignore[no-any-return]
 
 
 def _move(running: Tensor, value: Tensor, momentum: float) -> None:

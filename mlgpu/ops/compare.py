@@ -152,15 +152,15 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
         close: Tensor = eq(input, other)
     else:
         wide = (input, other) if input.is_floating_point() or input.is_complex() else (
-            input.to(dtypes.float64), other.to(dtypes.float64))  # type: ignore[attr-defined]
+            input.to(dtypes.float64), other.to(dtypes.float64))
         close = _isclose(*wide, rtol, atol)
-    return logical_or(close, _both_nan(input, other)) if equal_nan else close  # type: ignore[no-any-return]
+    return logical_or(close, _both_nan(input, other)) if equal_nan else close
 
 
 def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
              equal_nan: bool = False) -> bool:
     """Whether all elements are close; see `isclose`."""
-    return bool(isclose(input, other, rtol, atol, equal_nan).all())  # type: ignore[attr-defined]
+    return bool(isclose(input, other, rtol, atol, equal_nan).all())
 
 
 def equal(input: Tensor, other: Tensor) -> bool:

@@ -109,7 +109,7 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool,
         raise ShapeError(f"{name}: needs at least {lead} dimensions to drop channels, got "
                          f"{tuple(input.shape)}")
     if p == 1:
-        return input.mul_(0) if inplace else input * 0  # type: ignore[attr-defined, no-any-return]
+        return input.mul_(0) if inplace else input * 0
     if not input.dtype.is_floating_point:
         raise DTypeError(f"{name}: not available for {input.dtype!r}; use a floating dtype")
     count = input.numel() if lead is None else math.prod(input.shape[:lead])
@@ -120,7 +120,7 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool,
         op = Dropout(name, stream, p, lead, scale, lift, lift * (p - 1))
     else:
         op = Dropout(name, stream, p, lead, 1 / (1 - p))
-    return run_inplace(op, input) if inplace else run(op, input)  # type: ignore[no-any-return]
+    return run_inplace(op, input) if inplace else run(op, input)
 
 
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

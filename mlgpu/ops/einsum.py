@@ -245,7 +245,7 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Sequence[int]] | Tensor
     """
     check_same_dtype("tensordot", a, b)
     if isinstance(dims, Tensor):
-        dims = dims.tolist()
+        return tensordot(a, b, dims.tolist())
     if isinstance(dims, int):
         if not 0 <= dims <= min(a.ndim, b.ndim):
             raise ShapeError(f"tensordot: dims must lie between 0 and the smaller number of "

@@ -9,7 +9,7 @@ give it to the element at the index.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -157,7 +157,7 @@ class Chosen(Reduction):
         if not self.dims:
             return dy
         background = dy.detach()
-        zero = background.new_zeros(self._inputs_meta[0][0])  # type: ignore[attr-defined]
+        zero = background.new_zeros(self._inputs_meta[0][0])
         index = self.unreduced(self.output(1))
         return scatter(zero, self.dims[0], index, self.unreduced(dy))
 
@@ -267,6 +267,14 @@ def _extremum(op: str, input: Tensor, dim: Any, keepdim: bool, other: Tensor | N
     return run((Amax if op == "max" else Amin)(tuple(range(input.ndim)), False), input)
 
 
+@overload
+def max(input: Tensor, dim: None = None) -> Tensor: ...
+@overload
+def max(input: Tensor, dim: int, keepdim: bool = False) -> MaxResult: ...
+@overload
+def max(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def max(input: Tensor, *, other: Tensor) -> Tensor: ...
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None
         ) -> Any:
     """max(x): the largest element; max(x, dim): (values, indices); max(x, y): `maximum`.
@@ -278,6 +286,14 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor 
     return MaxResult(*result) if isinstance(result, tuple) else result
 
 
+@overload
+def min(input: Tensor, dim: None = None) -> Tensor: ...
+@overload
+def min(input: Tensor, dim: int, keepdim: bool = False) -> MinResult: ...
+@overload
+def min(input: Tensor, dim: Tensor) -> Tensor: ...
+@overload
+def min(input: Tensor, *, other: Tensor) -> Tensor: ...
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Tensor | None = None
         ) -> Any:
     """min(x): the smallest element; min(x, dim): (values, indices); min(x, y): `minimum`.
@@ -344,6 +360,10 @@ def _median(op: str, find: Any, input: Tensor, dim: int | None, keepdim: bool) -
     return run(MedianOfAll(find is _nanmedian_index, input.ndim), input)
 
 
+@overload
+def median(input: Tensor, dim: None = None) -> Tensor: ...
+@overload
+def median(input: Tensor, dim: int, keepdim: bool = False) -> MedianResult: ...
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of all elements, or (values, indices) along `dim`; the lower of two.
 
@@ -352,6 +372,10 @@ def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     return _median("median", _median_index, input, dim, keepdim)
 
 
+@overload
+def nanmedian(input: Tensor, dim: None = None) -> Tensor: ...
+@overload
+def nanmedian(input: Tensor, dim: int, keepdim: bool = False) -> MedianResult: ...
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The `median` of what is not NaN."""
     return _median("nanmedian", _nanmedian_index, input, dim, keepdim)

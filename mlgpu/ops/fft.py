@@ -8,7 +8,7 @@ its result to given lengths, so that the adjoint of each is one of the three aga
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -26,10 +26,12 @@ __all__ = ["fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "hfft2", "hfftn
            "rfft2", "rfftfreq", "rfftn"]
 
 Sizes = Sequence[int] | int | None
+Norm = Literal["backward", "ortho", "forward"]
 
 # The adjoint of a transform is the opposite one with this normalisation.
-_ADJOINT_NORM = {"backward": "forward", "ortho": "ortho", "forward": "backward"}
-_REVERSED_NORM = {None: "forward", **_ADJOINT_NORM}
+_ADJOINT_NORM: dict[Any, Norm] = {
+    "backward": "forward", "ortho": "ortho", "forward": "backward"}
+_REVERSED_NORM: dict[Any, Norm] = {None: "forward", **_ADJOINT_NORM}
 
 
 def fitted(x: Any, dims: Sequence[int], sizes: Sequence[int]) -> Any:
@@ -49,7 +51,7 @@ class FftC2C(Op):
     """The complex transform over `dims` of the given lengths, its result fitted to `kept`."""
 
     def __init__(self, dims: tuple[int, ...], lengths: tuple[int, ...], kept: tuple[int, ...],
-                 inverse: bool, norm: str) -> None:
+                 inverse: bool, norm: Norm) -> None:
         self.dims, self.lengths, self.kept = dims, lengths, kept
         self.inverse, self.norm = inverse, norm
 
@@ -76,7 +78,7 @@ class FftR2C(Op):
     With `doubled`, those that stand for two conjugate coefficients count twice.
     """
 
-    def __init__(self, dim: int, length: int, kept: int, norm: str, doubled: bool = False) -> None:
+    def __init__(self, dim: int, length: int, kept: int, norm: Norm, doubled: bool = False) -> None:
         self.dim, self.length, self.kept = dim, length, kept
         self.norm, self.doubled = norm, doubled
 
@@ -103,7 +105,7 @@ class FftC2R(Op):
     With `halved`, those that stand for two conjugate coefficients count half.
     """
 
-    def __init__(self, dim: int, length: int, kept: int, norm: str, halved: bool = False) -> None:
+    def __init__(self, dim: int, length: int, kept: int, norm: Norm, halved: bool = False) -> None:
         self.dim, self.length, self.kept = dim, length, kept
         self.norm, self.halved = norm, halved
 
@@ -134,12 +136,12 @@ def _scale_pairs(half: Any, dim: int, length: int, factor: float) -> None:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def _norm(op: str, norm: str | None) -> str:
+def _norm(op: str, norm: str | None) -> Norm:
     if norm is None:
         return "backward"
     if norm not in _ADJOINT_NORM:
         raise ShapeError(f"{op}: norm must be 'backward', 'ortho' or 'forward', got {norm!r}")
-    return norm
+    return cast(Norm, norm)
 
 
 def _check_float(op: str, input: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     """
     if eps != 1e-10:
         warnings.warn("gumbel_softmax: eps is deprecated and has no effect", stacklevel=2)
-    gumbels = -exponential_(empty_like(logits)).log()  # type: ignore[attr-defined]
+    gumbels = -exponential_(empty_like(logits)).log()
     soft = softmax((logits + gumbels) / tau, dim)
     if not hard:
         return soft
-    index = soft.detach().argmax(dim, keepdim=True)  # type: ignore[attr-defined]
-    one_hot = zeros_like(logits).scatter_(dim, index, 1.0)  # type: ignore[attr-defined]
-    return one_hot - soft.detach() + soft  # type: ignore[no-any-return]
+    index = soft.detach().argmax(dim, keepdim=True)
+    one_hot = zeros_like(logits).scatter_(dim, index, 1.0)
+    return one_hot - soft.detach() + soft

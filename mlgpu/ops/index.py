@@ -7,7 +7,7 @@ where the gathered dimensions go.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -376,6 +376,10 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     return run(Gather((array,)), reshape(input, -1))  # type: ignore[no-any-return]
 
 
+@overload
+def nonzero(input: Tensor, *, as_tuple: Literal[False] = False) -> Tensor: ...
+@overload
+def nonzero(input: Tensor, *, as_tuple: Literal[True]) -> tuple[Tensor, ...]: ...
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Where the elements are not zero: (count, ndim) int64, or one vector per dimension."""
     from mlgpu.op import wrap
@@ -390,4 +394,4 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 
 def argwhere(input: Tensor) -> Tensor:
     """As `nonzero`: (count, ndim) int64."""
-    return nonzero(input)  # type: ignore[no-any-return]
+    return nonzero(input)

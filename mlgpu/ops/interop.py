@@ -44,7 +44,7 @@ def _borrow(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     if array.size and any(stride < 0 or stride % itemsize for stride in strides):
         raise ShapeError(f"{name}: tensors cannot have the strides {array.strides} of this array; "
                          "pass array.copy()")
-    return Tensor._make(array, Storage.foreign(array, CPU))  # type: ignore[no-any-return]
+    return Tensor._make(array, Storage.foreign(array, CPU))
 
 
 def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -165,7 +165,7 @@ def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
         return tensor
     if copy is False:
         raise ValueError(f"from_dlpack: moving to {device} needs a copy; leave copy=False out")
-    return tensor.to(device)  # type: ignore[attr-defined, no-any-return]
+    return tensor.to(device)
 
 
 def _capsule_of(ext_tensor: Any, copy: bool | None) -> tuple[Any, bool]:

@@ -46,7 +46,9 @@ class VectorNorm(Op):
         _vector_norm(packed, self.p, out)
         return cast(out, x.real.dtype).reshape(self.full if self.keepdim else shape)
 
-    def backward(self, dy: Tensor) -> Tensor:
+    def backward(self, dy: Tensor) -> Tensor | None:
+        if self.p == 0:  # a count: no gradient, as in PyTorch
+            return None
         return _norm_gradient(self.input(0), self.output().reshape(self.full),
                               dy.reshape(self.full), self.p, self.dims)
 
@@ -81,8 +83,6 @@ def _norm_gradient(x: Tensor, y: Tensor, dy: Tensor, p: float, dims: tuple[int, 
     zero = y == 0
     if p == 2:
         return x * (dy / y.masked_fill(zero, 1)).masked_fill(zero, 0)
-    if p == 0:
-        return x.new_zeros(x.shape)
     size = x.abs()
     nothing = size == 0
     sign = x / size.masked_fill(nothing, 1) if x.is_complex() else x.sign()
@@ -133,7 +133,7 @@ def vector_norm(x: Tensor, ord: float = 2, dim: Dims = None, keepdim: bool = Fal
     x = _converted(op, x, dtype)
     dims = _dims(op, x, dim)
     others = [n for d, n in enumerate(x.shape) if d not in dims]
-    if (ord < 0 or ord == INF) and math.prod(others) and not x.numel():
+    if (ord < 0 or ord == INF) and 0 not in others and not x.numel():
         raise ShapeError(f"{op}: order {ord} has no value for no elements, got shape "
                          f"{tuple(x.shape)} and dim {dim}")
     return run(VectorNorm(float(ord), dims, keepdim), x)  # type: ignore[no-any-return]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mlgpu import dtypes
 from mlgpu.errors import DTypeError, ShapeError
@@ -95,25 +95,27 @@ def _projected(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None,
             return q, k, v
         if key is value:
             parts = (size, 2 * size)
-            biases = (None, None) if bias is None else bias.split(parts)
-            weights = weight.split(parts)
-            k, v = linear(key, weights[1], biases[1]).chunk(2, -1)
-            return linear(query, weights[0], biases[0]), k, v
-        separate = weight.chunk(3)
+            ours, theirs = (None, None) if bias is None else bias.split(parts)
+            own, other = weight.split(parts)
+            k, v = linear(key, other, theirs).chunk(2, -1)
+            return linear(query, own, ours), k, v
+        weights: Sequence[Tensor] = weight.chunk(3)
     else:
-        _check_separate(separate, query, key, value)
-    biases = (None,) * 3 if bias is None else bias.chunk(3)
+        weights = _checked(separate, query, key, value)
+    biases: Sequence[Tensor | None] = (None,) * 3 if bias is None else bias.chunk(3)
     q, k, v = (linear(x, w, b) for x, w, b in zip(
-        (query, key, value), separate, biases, strict=True))
+        (query, key, value), weights, biases, strict=True))
     return q, k, v
 
 
-def _check_separate(weights: tuple[Tensor | None, ...], *inputs: Tensor) -> None:
-    size = inputs[0].shape[-1]
+def _checked(weights: tuple[Tensor | None, ...], *inputs: Tensor) -> list[Tensor]:
+    size, fitting = inputs[0].shape[-1], []
     for letter, weight, x in zip("qkv", weights, inputs, strict=True):
         if weight is None or tuple(weight.shape) != (size, x.shape[-1]):
             raise ShapeError(f"{_NAME}: {letter}_proj_weight must be {(size, x.shape[-1])}, got "
                              f"{None if weight is None else tuple(weight.shape)}")
+        fitting.append(weight)
+    return fitting
 
 
 def _appended(k: Tensor, v: Tensor, bias_k: Tensor | None, bias_v: Tensor | None,
@@ -182,7 +184,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: flo
     """The values seen by each query, and the weights (n, heads, l, s) if they are needed."""
     hides = mask is not None and mask.dtype is dtypes.bool_
     if not need_weights:
-        seen = mask.logical_not() if hides else mask
+        seen = mask.logical_not() if mask is not None and hides else mask
         return scaled_dot_product_attention(q, k, v, seen, dropout_p, is_causal), None
     if k.shape[2] != v.shape[2]:
         raise ShapeError(f"{_NAME}: key and value must be equally long, got {k.shape[2]} and "

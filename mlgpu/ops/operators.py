@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from mlgpu.expr.graph import Expr
-from mlgpu.ops import compare, matmul as products, pointwise
+from mlgpu.ops import compare, pointwise
+from mlgpu.ops import matmul as products
 from mlgpu.ops.elementwise import inplace
+from mlgpu.ops.pointwise import Operand
 from mlgpu.tensor import Tensor
 
 _OPERANDS = (Tensor, Expr, bool, int, float, complex, np.number, np.bool_)
@@ -65,6 +67,6 @@ matmul, rmatmul = _forward(products.matmul), _reflected(products.matmul)
 neg, pos, abs, invert = (pointwise.neg, pointwise.positive, pointwise.abs, pointwise.bitwise_not)
 
 
-def where(self: Tensor, condition: Tensor, other: Any) -> Any:
+def where(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
     """The tensor where `condition` holds, else `other`."""
     return pointwise.where(condition, self, other)

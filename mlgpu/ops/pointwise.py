@@ -7,7 +7,7 @@ the default floating dtype where the result is not whole.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, overload
 
 from mlgpu import dtypes
 from mlgpu.errors import DTypeError, GraphError
@@ -113,7 +113,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode == "trunc":
         return _div_trunc(input, other)  # type: ignore[no-any-return]
     if rounding_mode == "floor":
-        return floor_divide(input, other)  # type: ignore[no-any-return]
+        return floor_divide(input, other)
     raise ValueError("div: rounding_mode must be None, 'trunc' or 'floor', got "
                      f"{rounding_mode!r}")
 
@@ -241,7 +241,7 @@ def rsqrt(input: Tensor) -> Tensor:
 
 
 # Powers that are one or two products, or a root, of a floating input.
-_POWERS = {2: square, 3: _cube, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
+_POWERS: dict[Any, Any] = {2: square, 3: _cube, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
 
 
 @symbolic
@@ -258,7 +258,7 @@ def float_power(input: Operand, exponent: Operand) -> Tensor:
     """input to the power of exponent, computed in float64 (complex128 for complex operands)."""
     operands = [x for x in (input, exponent) if isinstance(x, Tensor)]
     wide = dtypes.complex128 if dtypes.result_type(input, exponent).is_complex else dtypes.float64
-    cast = {id(x): x.to(wide) for x in operands}  # type: ignore[attr-defined]
+    cast = {id(x): x.to(wide) for x in operands}
     return pow(cast.get(id(input), input), cast.get(id(exponent), exponent))
 
 
@@ -313,13 +313,13 @@ def logaddexp(input: Tensor, other: Tensor) -> Tensor:
 @elementwise
 def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
     """log2(2^input + 2^other), without overflow."""
-    return logaddexp(input * _LN2, other * _LN2) / _LN2  # type: ignore[no-any-return]
+    return logaddexp(input * _LN2, other * _LN2) / _LN2
 
 
 @elementwise
 def xlogy(input: Operand, other: Operand) -> Tensor:
     """input * log(other), 0 where input is 0 and other is not NaN."""
-    product = input * log(other)
+    product: Any = call("mul", input, call("log", other))
     zero = call("logical_and", call("eq", input, 0), call("logical_not", call("isnan", other)))
     return where(zero, 0, product)
 
@@ -474,7 +474,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     if n < 0:
         raise ValueError(f"polygamma: n must not be negative, got {n}")
     if n == 0:
-        return digamma(input)  # type: ignore[no-any-return]
+        return digamma(input)
     return _polygamma(n)(input)  # type: ignore[no-any-return]
 
 
@@ -610,6 +610,10 @@ def _where(condition: Any, input: Any, other: Any) -> Any:
     return call("where", condition, input, other)
 
 
+@overload
+def where(condition: Tensor) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: Tensor | Expr, input: Operand, other: Operand) -> Tensor: ...
 @symbolic
 def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     """`input` where `condition` holds, else `other`; with the condition alone, its nonzero places.
@@ -672,13 +676,13 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
 
     Where min > max the result is max.  The gradient passes at the bounds.
     """
-    if min is None and max is None:
-        raise ValueError("clamp: at least one of min and max must be given")
-    if max is None:
-        return clamp_min(input, min)  # type: ignore[no-any-return]
-    if min is None:
-        return clamp_max(input, max)  # type: ignore[no-any-return]
-    return _clamp(input, min, max)  # type: ignore[no-any-return]
+    if min is not None and max is not None:
+        return _clamp(input, min, max)  # type: ignore[no-any-return]
+    if min is not None:
+        return clamp_min(input, min)
+    if max is not None:
+        return clamp_max(input, max)
+    raise ValueError("clamp: at least one of min and max must be given")
 
 
 @elementwise
@@ -698,7 +702,7 @@ def nan_to_num(input: Tensor, nan: float | None = None, posinf: float | None = N
             if input.is_complex():
                 raise DTypeError("nan_to_num: complex tensors are not supported; apply it to "
                                  ".real and .imag")
-            return input.clone()  # type: ignore[attr-defined, no-any-return]
+            return input.clone()
         limits = dtypes.finfo(input.dtype)
         posinf = limits.max if posinf is None else posinf
         neginf = limits.min if neginf is None else neginf

@@ -55,7 +55,7 @@ def _with_replacement(weights: Array, uniform: Array, count: int) -> Array:
     """By inverting the cumulative distribution."""
     edges = np.cumsum(weights / weights.max())
     drawn = np.searchsorted(edges, (1 - uniform) * edges[-1], side="right")
-    return np.minimum(drawn, np.flatnonzero(weights)[-1])
+    return np.asarray(np.minimum(drawn, np.flatnonzero(weights)[-1]))
 
 
 def _without_replacement(weights: Array, uniform: Array, count: int) -> Array:

@@ -43,7 +43,7 @@ class Draw(Op):
         self.fill(out, *arrays)
 
     def backward(self, dy: Tensor) -> tuple[Tensor, ...]:
-        return tuple(dy.new_zeros(shape) for shape, _ in self._inputs_meta)  # type: ignore[attr-defined]
+        return tuple(dy.new_zeros(shape) for shape, _ in self._inputs_meta)
 
 
 def reserve(generator: Generator | None, words: int) -> Stream:

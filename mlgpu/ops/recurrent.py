@@ -361,7 +361,7 @@ def layer(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Ten
         more = () if b_hh is None else (b_hh,)
         y, *last = run(Gru(reverse), linear(x, w_ih, b_ih), *state, w_hh, *more)
         return y, tuple(last)
-    gates = linear(x, w_ih, None if b_ih is None else b_ih + b_hh)
+    gates = linear(x, w_ih, None if b_ih is None or b_hh is None else b_ih + b_hh)
     if mode == "LSTM":
         y, *last = run(Lstm(reverse), gates, *state, w_hh, *projection)
     else:

@@ -311,5 +311,5 @@ def _difference(after: Tensor, before: Tensor) -> Tensor:
     from mlgpu.ops.pointwise import sub
 
     if after.dtype is dtypes.bool_:
-        return logical_xor(after, before)  # type: ignore[no-any-return]
-    return sub(after, before)  # type: ignore[no-any-return]
+        return logical_xor(after, before)
+    return sub(after, before)

@@ -121,24 +121,24 @@ class ScatterReduce(Op):
         from mlgpu.ops.pointwise import where
 
         x, src, result = self.input(0), self.input(1), self.output(0)
-        zero = dy.new_zeros(())  # type: ignore[attr-defined]
+        zero = dy.new_zeros(())
         region = tuple(slice(n) for n in np.broadcast_shapes(*[a.shape for a in self.arrays]))
-        part = src[region]  # type: ignore[index]
+        part = src[region]
         if self.reduce == "sum":
             dx, dpart = dy, run(Gather(self.arrays), dy)
         elif self.reduce == "mean":
             count = np.maximum(self._counts(self._inputs_meta[0][0], np.float64), 1)
-            dy = dy / wrap(count, dy.device).to(dy.dtype)  # type: ignore[operator, attr-defined]
+            dy = dy / wrap(count, dy.device).to(dy.dtype)
             dx, dpart = dy, run(Gather(self.arrays), dy)
         elif self.reduce == "prod":
             dx, dpart = self._product_gradients(dy, x, part, result)
         else:
             at_self = (x == result) if self.include_self else (
-                (x == result) & ~self._touched(dy))  # type: ignore[operator]
+                (x == result) & ~self._touched(dy))
             at_part = part == run(Gather(self.arrays), result)
             ties = cast_like(at_self, dy)
             ties = run(Put(self.arrays, True), ties, cast_like(at_part, dy))
-            share = dy / ties  # type: ignore[operator]
+            share = dy / ties
             dx = where(at_self, share, zero)
             dpart = where(at_part, run(Gather(self.arrays), share), zero)
         if not self.include_self:
@@ -150,7 +150,7 @@ class ScatterReduce(Op):
         """d prod = product of the others: exact also where one factor is zero."""
         from mlgpu.ops.pointwise import where
 
-        one = x.new_ones(())  # type: ignore[attr-defined]
+        one = x.new_ones(())
         own = x if self.include_self else where(self._touched(dy), one, x)
         zeros = cast_like(own == 0, dy)
         zeros = run(Put(self.arrays, True), zeros, cast_like(part == 0, dy))
@@ -159,9 +159,9 @@ class ScatterReduce(Op):
 
         def factor(value: Tensor, safe: Tensor, count: Tensor, product: Tensor) -> Tensor:
             single = count == cast_like(value == 0, dy)  # every zero, if any, is this factor
-            return where(single, product / safe, product * 0)  # type: ignore[operator]
+            return where(single, product / safe, product * 0)
 
-        dx = dy * factor(own, safe_own, zeros, others)  # type: ignore[operator]
+        dx = dy * factor(own, safe_own, zeros, others)
         gathered = [run(Gather(self.arrays), t) for t in (dy, zeros, others)]
         dpart = gathered[0] * factor(part, safe_part, gathered[1], gathered[2])
         return dx, dpart
@@ -222,7 +222,7 @@ def _scatter(name: str, x: Tensor, dim: int, index: Tensor, src: Any, op: Any,
         return x if inplace else clone(x)
     if x.ndim == 0:
         result = run(op(arrays), reshape(x, 1), reshape(source, -1))
-        return x.copy_(reshape(result, ())) if inplace else reshape(result, ())  # type: ignore[attr-defined]
+        return x.copy_(reshape(result, ())) if inplace else reshape(result, ())
     if source.ndim == 0:
         source = reshape(source, 1)
     if inplace:
@@ -330,9 +330,9 @@ def index_add_(self: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """`index_add` in place."""
     arrays, source = _vector("index_add_", self, dim, index, source)
     if alpha != 1:
-        source = source * alpha  # type: ignore[operator]
+        source = source * alpha
     if self.ndim == 0:
-        return self.add_(source.sum())  # type: ignore[attr-defined, no-any-return]
+        return self.add_(source.sum())
     return run_inplace(Put(arrays, True), self, source)
 
 
@@ -357,7 +357,7 @@ def index_fill_(self: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     else:
         value = full((), value, dtype=self.dtype, device=self.device)
     if self.ndim == 0:
-        return self.copy_(value) if index.numel() else self  # type: ignore[attr-defined, no-any-return]
+        return self.copy_(value) if index.numel() else self
     return run_inplace(Put(arrays, False), self, value)
 
 

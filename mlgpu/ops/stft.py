@@ -147,7 +147,7 @@ def istft(input: Tensor, n_fft: int, hop_length: int | None = None, win_length: 
     frames = ifft(spectrum, norm=norm) if return_complex else irfft(spectrum, n_fft, norm=norm)
     count = frames.shape[-2]
     total = n_fft + hop * (count - 1)
-    signal = run(OverlapAdd(hop, total), frames * weight)
+    signal: Tensor = run(OverlapAdd(hop, total), frames * weight)
     cover = run(OverlapAdd(hop, total), (weight * weight).expand(count, n_fft))
     start = n_fft // 2 if center else 0
     stop = total - start if length is None else start + length
