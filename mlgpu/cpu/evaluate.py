@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def _functions(program: Program) -> list[Any]:
 def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) -> None:
     """Run `program` on arrays (and Python numbers) and write the results into `outs`.
 
-    Outputs may be the same memory as inputs only if they are the very same view.
+    All outputs have one shape.  They may be the memory of an input only if they are the very same
+    view.
     """
     values: list[Any] = [None] * len(program.dtypes)
     values[:program.arguments] = arguments
@@ -52,15 +54,18 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     for value, argument, dtype in program.numbers:
         values[value] = np.asarray(arguments[argument]).astype(dtype.numpy)
     functions = _functions(program)
+    shape = outs[0].shape
     if len(functions) == 1 and len(outs) == 1 and program.outputs[0] == program.steps[0].result:
-        functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
+        # What is no ufunc has temporaries, which belong in blocks, and wants a dimension.
+        if isinstance(functions[0], np.ufunc) or (shape and outs[0].size <= BLOCK):
+            functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
+            return
+    if not outs[0].size:
         return
-    if not outs[0].size and all(not out.size for out in outs):
-        return
-    shape = np.broadcast_shapes(*[out.shape for out in outs])
     used = {i for s in program.steps for i in s.operands} | set(program.outputs)
     inputs = [i for i in used if isinstance(values[i], np.ndarray) and i < program.first_result]
     laid = _lay_out([values[i] for i in inputs] + list(outs), shape, outs[0])
+    values = [None if isinstance(v, np.ndarray) else v for v in values]  # of no use, any shape
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
     _run_blocks(program, functions, values, laid[len(inputs):])
@@ -90,7 +95,7 @@ def _collapsed(arrays: list[Array], lengths: list[int]) -> list[Array]:
             groups.append([d])
     views = []
     for a in arrays:
-        shape = [int(np.prod([a.shape[d] for d in g])) for g in groups]
+        shape = [math.prod([a.shape[d] for d in g]) for g in groups]
         strides = [a.strides[g[-1]] for g in groups]
         views.append(np.lib.stride_tricks.as_strided(a, shape, strides))
     return views
@@ -106,10 +111,9 @@ def _joins(a: Array, outer: int, inner: int) -> bool:
 
 def _run_blocks(program: Program, functions: list[Any], values: list[Any],
                 outs: list[Array]) -> None:
-    shape = np.broadcast_shapes(*[out.shape for out in outs])
-    shapes = _result_shapes(program, values)
-    plan = _Registers(program, outs, shapes)
+    shape = outs[0].shape
     block = _block_lengths(shape)
+    plan = _Registers(program, outs, _result_shapes(program, values), math.prod(block))
     starts = [range(0, n, b) for n, b in zip(shape, block, strict=True)]
     for corner in itertools.product(*starts):
         index = tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))
@@ -153,7 +157,7 @@ class _Registers:
     """Where each result lives: in an output, or in a buffer that later results reuse."""
 
     def __init__(self, program: Program, outs: list[Array],
-                 shapes: dict[int, tuple[int, ...]]) -> None:
+                 shapes: dict[int, tuple[int, ...]], block: int) -> None:
         self.shapes = shapes
         self.dtypes = program.dtypes
         last = {i: n for n, s in enumerate(program.steps) for i in s.operands}
@@ -176,7 +180,7 @@ class _Registers:
                 size = program.dtypes[step.result].itemsize
                 spare = free.setdefault(size, [])
                 if not spare:
-                    self.memory.append(empty((BLOCK * size,), np.uint8))
+                    self.memory.append(empty((block * size,), np.uint8))
                     spare.append(len(self.memory) - 1)
                 self.place[step.result] = spare.pop()
             for i in set(step.operands):
@@ -188,6 +192,6 @@ class _Registers:
         shape = tuple(1 if n == 1 else b for n, b in zip(full, sizes[len(sizes) - len(full):],
                                                          strict=True))
         dtype = self.dtypes[value].numpy
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         memory = self.memory[self.place[value]]
         return memory[:count * dtype.itemsize].view(dtype).reshape(shape)

@@ -170,7 +170,7 @@ def _ratio(x: Any, above: Sequence[float], below: Sequence[float]) -> Any:
 
 
 def _polynomial(x: Any, coefficients: Sequence[float]) -> Any:
-    total = np.multiply(x, x.dtype.type(coefficients[0]))
+    total = np.asarray(np.multiply(x, x.dtype.type(coefficients[0])))  # 0-d stays an array
     for c in coefficients[1:-1]:
         np.add(total, x.dtype.type(c), out=total)
         np.multiply(total, x, out=total)

@@ -48,6 +48,15 @@ class Expr:
     def __getitem__(self, index: Any) -> Any:
         raise GraphError("elementwise: an expression stands for one element and cannot be indexed")
 
+    def __len__(self) -> int:
+        raise GraphError("elementwise: an expression stands for one element and has no length")
+
+    def __float__(self) -> float:
+        raise GraphError("elementwise: an expression has no value while it is traced, so it cannot "
+                         "become a Python number")
+
+    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+
     __hash__ = object.__hash__
 
 
@@ -109,6 +118,8 @@ for _name, _op in {"neg": "neg", "abs": "abs", "invert": "bitwise_not", "pos": "
 def trace(function: Callable[..., Any], arity: int) -> tuple[Expr, ...]:
     """The graph of a function of `arity` arguments: one node per result."""
     results = function(*[arg(i) for i in range(arity)])
+    if isinstance(results, tuple) and not results:
+        raise GraphError("elementwise: the function returns an empty tuple; it must return results")
     return tuple(as_expr(r) for r in (results if isinstance(results, tuple) else (results,)))
 
 

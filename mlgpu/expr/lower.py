@@ -153,10 +153,12 @@ class _Builder:
 
     def _simplified(self, op: str, operands: tuple[Any, ...]) -> tuple[tuple[Any, ...], bool]:
         """Rewrites exact for every value, NaN, infinities and signed zeros included."""
-        if op in ("mul", "div") and self._is_one(operands[1]):
-            return operands[:1], True
-        if op == "mul" and self._is_one(operands[0]):
-            return operands[1:], True
+        # (a + bi) * 1 is not exact: it adds b * 0 to a, which is NaN for an infinite b.
+        if op in ("mul", "div") and not self.stored[operands[0]].is_complex:
+            if self._is_one(operands[1]):
+                return operands[:1], True
+            if op == "mul" and self._is_one(operands[0]):
+                return operands[1:], True
         if op == "conj" and not self.stored[operands[0]].is_complex:
             return operands, True
         if op == "real" and not self.stored[operands[0]].is_complex:

@@ -174,7 +174,7 @@ class Elementwise(Op):
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
         needed = self._gradient().needed
         arity = self.formula.arity
-        self.saved_outputs = tuple(i for i in range(len(self.formula.outputs))
+        self.saved_outputs = tuple(i for i in range(len(self.formula.outputs))  # type: ignore[misc]
                                    if arity + i in needed)
         tensors = [p for p, slot in enumerate(self.slots) if slot is None]
         return tuple(i for i, p in enumerate(tensors) if p in needed)
@@ -185,7 +185,7 @@ class Elementwise(Op):
         results = apply(found.formula, sources) if found.formula.outputs else ()
         return self._arranged(found, results if isinstance(results, tuple) else (results,),
                               lambda s: self._source(s, grads, self.input, self.output),
-                              lambda shape: grads[0].new_zeros(shape))  # type: ignore[attr-defined]
+                              lambda shape: grads[0].new_zeros(shape))
 
     def backward_cpu(self, *grads: Any) -> tuple[Any, ...]:
         found = self._gradient()
@@ -216,7 +216,7 @@ class Elementwise(Op):
     def _arranged(self, found: GradientFormula, results: tuple[Any, ...],
                   source: Callable[[int], Any], zeros: Callable[[Any], Any]) -> tuple[Any, ...]:
         """One gradient per tensor; zeros where the function is flat, as for floor."""
-        arranged = []
+        arranged: list[Any] = []
         for index, position in enumerate(p for p, s in enumerate(self.slots) if s is None):
             result = found.results[position]
             if not self.needs[index]:
@@ -237,8 +237,8 @@ def _clashes(a: Any, out: Any) -> bool:
     """Whether writing `out` block by block could change what is still to be read from `a`."""
     if not isinstance(a, np.ndarray) or not np.may_share_memory(a, out):
         return False
-    return (a.shape != out.shape or a.strides != out.strides or a.dtype != out.dtype
-            or a.__array_interface__["data"] != out.__array_interface__["data"])
+    return bool(a.shape != out.shape or a.strides != out.strides or a.dtype != out.dtype
+                or a.__array_interface__["data"] != out.__array_interface__["data"])
 
 
 def apply(formula: Formula, args: Any) -> Any:
@@ -314,6 +314,7 @@ class ElementwiseFunction(Generic[P, R]):
         return self._formula
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        function: Any = self.function
         given: Any = args
         if kwargs or len(args) != len(self.signature.parameters):
             bound = self.signature.bind(*args, **kwargs)
@@ -321,7 +322,7 @@ class ElementwiseFunction(Generic[P, R]):
             given = bound.args
         for a in given:
             if isinstance(a, Expr):
-                return self.function(*given)
+                return function(*given)  # type: ignore[no-any-return]
         return apply(self.formula, given)  # type: ignore[no-any-return]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -342,8 +343,13 @@ def fuse(function: Callable[P, R]) -> ElementwiseFunction[P, R]:
     The function may use arithmetic, comparisons, `where` and mlgpu's elementwise functions on its
     arguments, which may be tensors of shapes that broadcast, or numbers; it may return several
     results.  It is traced once: Python's `if` on an argument raises GraphError.  Half-precision
-    inputs are computed in float32 and rounded once.
+    inputs are computed in float32 and rounded once.  Raises TypeError for a function with `*args`,
+    `**options` or keyword-only arguments.
     """
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            raise TypeError(f"fuse: {function.__name__} must take positional arguments only, got "
+                            f"{parameter}")
     return ElementwiseFunction(function, function.__name__)
 
 
