@@ -230,6 +230,8 @@ def bounds(name: str, low: int, high: int, dtype: dtypes.dtype) -> tuple[int, in
             low += 1 << (abs(low).bit_length() - digits)
         if int(dtype.numpy.type(high)) > high:
             high -= 1 << (abs(high).bit_length() - digits)
+        if low > high:
+            raise DTypeError(f"{name}: {dtype!r} holds no integer between the bounds")
     return low, high - low + 1
 
 
@@ -243,8 +245,8 @@ def _limits(name: str, dtype: dtypes.dtype) -> tuple[int, int]:
     if dtype.kind == "bool":
         return 0, 1
     if dtype.is_floating_point:
-        largest = min(int(dtypes.finfo(dtype).max), 2**63 - 1)
-        return -largest, largest
+        largest = int(dtypes.finfo(dtype).max)
+        return max(-largest, -2**63), min(largest, 2**63 - 1)
     info = dtypes.iinfo(dtype)
     return info.min, info.max
 
