@@ -43,8 +43,8 @@ def _dtype(dtype: Any) -> DType:
 # --- from data ------------------------------------------------------------------------------------
 
 
-def _infer(data: Any) -> np.ndarray[Any, Any]:
-    """Python data as a NumPy array, Python floats in the default dtype."""
+def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
+    """Python data as a NumPy array, Python floats in the default dtype unless one is `wanted`."""
     if isinstance(data, (np.ndarray, np.generic)):
         return np.asarray(data)
     if isinstance(data, (list, tuple)) and _holds_tensors(data):
@@ -59,6 +59,8 @@ def _infer(data: Any) -> np.ndarray[Any, Any]:
         raise ShapeError(f"tensor: nested lists must have equal lengths: {error}") from None
     if array.dtype.kind == "f" and array.dtype != np.float64:
         return array  # NumPy scalars of another width inside the list
+    if wanted is not None and array.dtype.kind in "fc":
+        return array  # in double precision until it is converted
     if array.dtype.kind == "f" or (array.size == 0 and isinstance(data, (list, tuple))):
         return array.astype(dtypes.get_default_dtype().numpy)
     if array.dtype.kind == "c":
@@ -94,8 +96,9 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     DTypeError for what is not numbers.
     """
     place = resolve(device if device is not None or not isinstance(data, Tensor) else data.device)
-    source = data.detach()._host() if isinstance(data, Tensor) else _infer(data)
-    kind = dtypes.from_numpy(source.dtype) if dtype is None else dtypes.as_dtype(dtype)
+    wanted = None if dtype is None else dtypes.as_dtype(dtype)
+    source = data.detach()._host() if isinstance(data, Tensor) else _infer(data, wanted)
+    kind = dtypes.from_numpy(source.dtype) if wanted is None else wanted
     host = runtime(CPU).empty(source.shape, kind.numpy, CPU)
     _check_range(data, source, kind)
     with np.errstate(all="ignore"):
@@ -168,7 +171,7 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = No
     view = np.lib.stride_tricks.as_strided(flat, tuple(size),
                                            tuple(s * kind.itemsize for s in stride))
     made = Tensor._make(view, Storage.owning(flat, place))
-    return made.requires_grad_() if requires_grad else made  # type: ignore[no-any-return]
+    return made.requires_grad_() if requires_grad else made
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
