@@ -131,7 +131,7 @@ class Op(graph.Node):
             self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self)
         self._stashed = None
         for index, tensor in enumerate(outputs):
-            if index not in self.nondifferentiable_outputs:
+            if index not in self.nondifferentiable_outputs and _has_gradient(tensor):
                 tensor._node, tensor._index, tensor._requires = self, index, True
 
     def free(self) -> None:
@@ -225,6 +225,11 @@ def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> T
     return conform(grad, shape, dtype)
 
 
+def _has_gradient(tensor: Tensor) -> bool:
+    """Integers and truth values have none, whatever they were computed from."""
+    return tensor._array.dtype.kind not in "biu"
+
+
 class ViewOp(Op):
     """An operation whose result is a view of its only input; the same code serves every device."""
 
@@ -311,12 +316,14 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     inputs = (target, *others)
     device = check_inputs(op, inputs)
     start(op, inputs)
+    op.recording = op.recording and _has_gradient(target)
     storage = target._storage
     _check_writable(op, target)
     engine = runtime(device)
     arrays = [t._array for t in inputs]
     if op.recording:
-        op.record_inputs(inputs)
+        saved = 0 in op.keeps(op.needs)
+        op.record_inputs((_original(target) if saved else target, *others))
     into = getattr(op, "forward_into", None)
     if into is not None:
         engine.call(into, [target._array, *arrays], device)
@@ -335,6 +342,16 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     return target
 
 
+def _original(target: Tensor) -> Tensor:
+    """A copy of what is about to be overwritten, in its place in the graph: backward needs it."""
+    array, device = target._array, target._storage.device
+    copied = runtime(device).empty(array.shape, array.dtype, device)
+    copied[...] = array
+    kept = wrap(copied, device)
+    kept._node, kept._index, kept._requires = target._node, target._index, target._requires
+    return kept
+
+
 def _check_writable(op: Op, target: Tensor) -> None:
     array = target._array
     if target._storage.inference and not mode.inference:
@@ -347,9 +364,9 @@ def _check_writable(op: Op, target: Tensor) -> None:
         raise ShapeError(f"{op.name}_: several elements of the tensor share one place in memory "
                          "(it was expanded); clone() it first")
     if mode.grad:
-        base = target if target._base is None else target._base
-        if base._requires and base._node is None:
-            what = "a leaf" if target._base is None else "a view of a leaf"
+        owners = (target,) if target._base is None else (target, target._base)
+        if any(owner._requires and owner._node is None for owner in owners):
+            what = "a leaf" if target._requires and target._node is None else "a view of a leaf"
             raise GraphError(f"{op.name}_: {what} that requires grad cannot be changed in place; "
                              "use no_grad() or the out-of-place form")
 

@@ -10,7 +10,7 @@ from mlgpu import dtypes
 from mlgpu.cpu import runtime as host
 from mlgpu.device import CPU, Device, resolve, runtime
 from mlgpu.dtypes import dtype as DType
-from mlgpu.errors import DeviceError, DTypeError, ShapeError
+from mlgpu.errors import DeviceError, ShapeError
 from mlgpu.op import Op, run, run_inplace, start, wrap
 from mlgpu.tensor import Tensor
 
@@ -66,11 +66,13 @@ class CopyInto(Op):
 
     def forward_into(self, out: Any, target: Any, source: Any) -> None:
         if np.may_share_memory(out, source):
-            source = source.copy()
+            source = host.copy(source)
         np.copyto(out, convert(source, dtypes.from_numpy(out.dtype)), casting="unsafe")
 
-    def backward(self, dy: Tensor) -> tuple[None, Tensor | None]:
-        return None, dy if self.needs[1] else None
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        from mlgpu.ops.creation import zeros_like  # which builds on this file
+
+        return zeros_like(dy) if self.needs[0] else None, dy if self.needs[1] else None
 
 
 class Transfer(Op):
@@ -97,7 +99,10 @@ class Transfer(Op):
 
 def cast(input: Tensor, dtype: DType) -> Tensor:
     """`input` in `dtype`; itself if it is that already."""
-    return input if input.dtype is dtype else run(Cast(dtype), input)
+    if input.dtype is dtype:
+        input._check()
+        return input
+    return run(Cast(dtype), input)
 
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -181,6 +186,7 @@ def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tenso
 
 def pin_memory(input: Tensor) -> Tensor:
     """A copy in page-locked host memory, for fast transfers.  DeviceError without CUDA."""
+    input._check()
     if not input.is_cpu:
         raise DeviceError(f"pin_memory: only CPU tensors can be pinned, this is on {input.device}")
     return wrap(runtime(CPU).pin(input._array), CPU)

@@ -8,7 +8,7 @@ from mlgpu import dtypes
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run_inplace
 from mlgpu.ops.cast import copy_
-from mlgpu.ops.creation import fill
+from mlgpu.ops.creation import fill, zeros_like
 from mlgpu.tensor import Tensor
 
 __all__ = ["fill_", "fill_diagonal_", "zero_"]
@@ -23,8 +23,8 @@ class Fill(Op):
     def forward_into(self, out: Any, target: Any) -> None:
         fill(out, self.value, dtypes.from_numpy(out.dtype))
 
-    def backward(self, dy: Tensor) -> None:
-        return None
+    def backward(self, dy: Tensor) -> Tensor:
+        return zeros_like(dy)
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
@@ -46,8 +46,8 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     if self.ndim < 2 or (self.ndim > 2 and len(set(self.shape)) > 1):
         raise ShapeError("fill_diagonal_: expected 2 dimensions, or more of equal length, got "
                          f"{tuple(self.shape)}")
-    from mlgpu.ops.part import Diagonal, select
     from mlgpu.op import run
+    from mlgpu.ops.part import Diagonal, select
 
     if self.ndim > 2:
         for i in range(self.shape[0]):
@@ -60,6 +60,6 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     rows, columns = self.shape
     if wrap and rows > columns + 1:
         for first in range(columns + 1, rows, columns + 1):
-            part = self[first:first + columns]  # type: ignore[index]
+            part = self[first:first + columns]
             fill_(run(Diagonal(0, 0, 1), part), fill_value)
     return self

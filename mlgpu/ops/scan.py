@@ -16,7 +16,7 @@ from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.scan import accumulate, lead, recurrence, unlead
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run, run_inplace
-from mlgpu.ops.cast import cast, clone, copy_
+from mlgpu.ops.cast import cast, clone
 from mlgpu.ops.join import cat
 from mlgpu.ops.part import narrow
 from mlgpu.ops.pick import Pick, Picked, pick, take
@@ -241,8 +241,6 @@ def cumprod_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """`cumprod` in place; integers wrap in their own dtype."""
     at = dim_index("cumprod_", dim, self.ndim)
     _check_inplace("cumprod_", self, dtype)
-    if self.requires_grad:  # its backward needs the values that are overwritten
-        return copy_(self, run(Cumprod(at), clone(self)))
     return run_inplace(Cumprod(at), self)
 
 
