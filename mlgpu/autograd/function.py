@@ -14,7 +14,7 @@ from mlgpu.tensor import Tensor
 
 
 class FunctionContext(graph.Node):
-    """What `forward` and `backward` of a Function share: the `ctx` argument; also the graph node."""
+    """What `forward` and `backward` of a Function share: the argument `ctx`; also the node."""
 
     function: type[Function]
     needs_input_grad: tuple[bool, ...] = ()

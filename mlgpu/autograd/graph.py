@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlgpu.autograd.mode import mode
-from mlgpu.errors import GraphError
+from mlgpu.errors import GraphError, ShapeError
 
 if TYPE_CHECKING:
     from mlgpu.tensor import Tensor
@@ -83,8 +83,8 @@ class _Walk:
         self.leaf_gradients: dict[int, Tensor] = {}
         self.leaf_waits: dict[int, int] = {}
         self.leaves: dict[int, Tensor] = {}
-        self.wanted = {_key(target): position for position, target in enumerate(capture)}
-        self.captured: list[Tensor | None] = [None] * len(capture)
+        self.wanted = [_key(target) for target in capture]
+        self.captured: dict[tuple[int, int], Tensor] = {}
         self.useful: set[int] | None = None
 
     def plan(self, roots: Sequence[tuple[Any, int]], only_captured: bool) -> None:
@@ -151,10 +151,10 @@ class _Walk:
             return
         leaf = self.leaves[key]
         grad = run_hooks(leaf._hooks, grad)
-        position = self.wanted.get((key, 0))
-        if position is not None:
-            self.captured[position] = grad
-        if self.deposit and (position is not None or not self.wanted):
+        wanted = (key, 0) in self.wanted
+        if wanted:
+            self.captured[key, 0] = grad
+        if self.deposit and (wanted or not self.wanted):
             arithmetic.deposit(leaf, grad, self.create_graph)
             for hook in list((leaf._accumulated_hooks or {}).values()):
                 hook(leaf)
@@ -190,10 +190,9 @@ class _Walk:
                 holder = node.retained[index]()
                 if holder is not None:
                     arithmetic.deposit(holder, grad, self.create_graph)
-            position = self.wanted.get((id(node), index))
-            if position is not None:
+            if (id(node), index) in self.wanted:
                 grad._storage.exclusive = False
-                self.captured[position] = grad
+                self.captured[id(node), index] = grad
 
 
 def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:
@@ -203,9 +202,20 @@ def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:
             grad._storage.exclusive = False  # the hook may keep it
             replaced = hook(grad)
             if replaced is not None:
+                _check_replaced(grad, replaced)
                 grad = replaced
                 grad._storage.exclusive = False
     return grad
+
+
+def _check_replaced(grad: Tensor, replaced: Any) -> None:
+    if not hasattr(replaced, "_storage"):
+        raise TypeError("register_hook: a hook must return a Tensor or None, got "
+                        f"{type(replaced).__name__}")
+    if (replaced.shape, replaced.dtype) != (grad.shape, grad.dtype):
+        raise ShapeError(f"register_hook: a hook must return a gradient like the one it got, "
+                         f"{grad.dtype!r} of shape {tuple(grad.shape)}; it returned "
+                         f"{replaced.dtype!r} of shape {tuple(replaced.shape)}")
 
 
 def _key(target: tuple[Any, int]) -> tuple[int, int]:
@@ -232,4 +242,4 @@ def walk(roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
         pass_.run()
     finally:
         mode.grad = before
-    return pass_.captured
+    return [pass_.captured.get(key) for key in pass_.wanted]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -39,6 +40,8 @@ class _Context:
 
     def __call__(self, function: F) -> F:
         target = self._target
+        if inspect.isgeneratorfunction(function):
+            return self._around_generator(function)  # type: ignore[return-value]
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -46,6 +49,31 @@ class _Context:
                 return function(*args, **kwargs)
 
         return wrapped  # type: ignore[return-value]
+
+    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The mode holds while the generator runs, not while its user does."""
+        target = self._target
+
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            step, value = generator.send, None
+            while True:
+                try:
+                    with _Context(*target):
+                        yielded = step(value)
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    step, value = generator.send, (yield yielded)
+                except GeneratorExit:
+                    with _Context(*target):
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    step, value = generator.throw, error
+
+        return wrapped
 
 
 class no_grad(_Context):
@@ -80,7 +108,14 @@ class inference_mode(_Context):
     """As `no_grad`, and tensors made within can never take part in a graph later."""
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(not mode and is_grad_enabled(), mode)
+        super().__init__(not mode, mode)
+
+    def __new__(cls, mode: Any = True) -> Any:
+        self = super().__new__(cls)
+        if isinstance(mode, bool):
+            return self
+        self.__init__()  # type: ignore[misc]
+        return self(mode)  # @inference_mode without parentheses
 
 
 class set_grad_enabled(_Context):
@@ -94,6 +129,10 @@ class set_grad_enabled(_Context):
     def __enter__(self) -> None:
         self._before.append(self._outside)
         _set(self._target[0])
+
+    def __call__(self, function: F) -> F:
+        _set(self._outside[0])  # a decorator switches only while the function runs
+        return super().__call__(function)
 
 
 def _set(grad: bool) -> None:
