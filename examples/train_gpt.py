@@ -64,7 +64,7 @@ class GPT(nn.Module):
 
 
 def read_bytes(path: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Training and validation bytes: of a file, its last tenth; of the library, every tenth file."""
+    """Training and validation bytes: of a file the last tenth, of the library every tenth file."""
     if path is not None:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
         cut = len(data) * 9 // 10
@@ -197,7 +197,7 @@ class Run:
 
 
 def train(run: Run, training: np.ndarray, held_out: np.ndarray) -> bool:
-    """Run the steps that are left; False if Ctrl-C asked to stop, which waits for the step's end."""
+    """Run the steps that are left; False if Ctrl-C asked to stop, after the step it fell into."""
     args, stop = run.args, []
     # A second Ctrl-C interrupts at once, without saving: half a step is no state to keep.
     before = signal.signal(signal.SIGINT, lambda *_: (

@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="mlgpu", description="Tools of the mlgpu library.")
     top.add_argument("--version", action="version", version=f"mlgpu {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    info = commands.add_parser("info", help="versions, BLAS, devices, and which features are active")
+    info = commands.add_parser("info", help="versions, BLAS, devices and active features")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
     return top

@@ -137,12 +137,12 @@ _default = float32
 
 
 def get_default_dtype() -> dtype:
-    """The floating dtype that Python floats become; float32 unless `set_default_dtype` changed it."""
+    """The floating dtype that Python floats become: float32, or what `set_default_dtype` set."""
     return _default
 
 
 def set_default_dtype(d: dtype) -> None:
-    """Make `d` the default floating dtype of the whole process.  Raises DTypeError unless floating."""
+    """Make `d` the default dtype of the whole process.  Raises DTypeError unless floating."""
     global _default
     if not isinstance(d, dtype) or not d.is_floating_point:
         raise DTypeError(f"set_default_dtype: only floating dtypes can be the default, got {d!r}")
@@ -234,7 +234,7 @@ def combine_weak(strong: dtype, weak: dtype | None) -> dtype:
 
 
 def can_cast(from_: dtype, to: dtype) -> bool:
-    """Whether an in-place result of dtype `from_` may be written into `to`: its kind is not lower."""
+    """Whether an in-place result of dtype `from_` may be written into `to`, of no lower kind."""
     if to is bool_:
         return from_ is bool_
     return from_.category <= to.category

@@ -27,7 +27,7 @@ def _library():
 
 
 def compile_ptx(source: str, arch: str = "compute_75") -> str:
-    """The PTX of a CUDA source.  AssertionError with the compiler's log where it does not compile."""
+    """The PTX of a CUDA source.  AssertionError with the compiler's log where there is none."""
     nvrtc, headers = _library()
     program = ctypes.c_void_p()
     assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0,

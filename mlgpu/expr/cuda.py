@@ -134,8 +134,8 @@ def _body(program: Program) -> str:
     arguments = [f"const {TYPES[program.dtypes[i]]} x{i}" for i in _arguments(program)]
     numbers = [f"const {TYPES[d]} x{value}" for value, _, d in program.numbers]
     outputs = [f"{TYPES[d]}& o{k}" for k, d in enumerate(program.output_dtypes)]
-    lines = [f"__device__ __forceinline__ void {_identifier(program.name)}("
-             f"{', '.join(arguments + numbers + outputs)}) {{"]
+    lines = [(f"__device__ __forceinline__ void {_identifier(program.name)}("
+              f"{', '.join(arguments + numbers + outputs)}) {{")]
     names = {i: f"x{i}" for i in _arguments(program)}
     names.update({value: f"x{value}" for value, _, _ in program.numbers})
     for offset, constant in enumerate(program.constants):

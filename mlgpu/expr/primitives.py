@@ -191,10 +191,9 @@ def _sgn_gradient(dy: Expr, y: Expr, z: Expr) -> Expr:
     return where(call("eq", z, 0), 0, div(sub(dy, along), call("abs", z)))
 
 
-for _name, _numpy, _cuda in (("ceil", np.ceil, "ml_ceil({0})"), ("floor", np.floor, "ml_floor({0})"),
-                             ("round", np.rint, "ml_round({0})"), ("trunc", np.trunc, "ml_trunc({0})"),
-                             ("sign", special.sign, "ml_sign({0})")):
-    _row(_name, "promote", _numpy, _cuda, adjoint=_zero)
+for _name, _numpy in (("ceil", np.ceil), ("floor", np.floor), ("round", np.rint),
+                      ("trunc", np.trunc), ("sign", special.sign)):
+    _row(_name, "promote", _numpy, f"ml_{_name}({{0}})", adjoint=_zero)
 _row("sgn", "promote", special.sign, "ml_sign({0})",
      adjoint=lambda dy, y, z: (_sgn_gradient(dy, y, z),))
 # A real result may stand inside a complex expression: only the real part of dy reaches it.
@@ -243,10 +242,10 @@ _row("where", "select", special.where, "{0} ? {1} : {2}",
 
 # --- comparison and logic: no gradient ------------------------------------------------------------
 
-for _name, _numpy, _cuda in (("eq", np.equal, "=="), ("ne", np.not_equal, "!="),
-                             ("lt", np.less, "<"), ("le", np.less_equal, "<="),
-                             ("gt", np.greater, ">"), ("ge", np.greater_equal, ">=")):
-    _row(_name, "bool", _numpy, f"{{0}} {_cuda} {{1}}")
+for _name, _compare, _sign in (("eq", np.equal, "=="), ("ne", np.not_equal, "!="),
+                               ("lt", np.less, "<"), ("le", np.less_equal, "<="),
+                               ("gt", np.greater, ">"), ("ge", np.greater_equal, ">=")):
+    _row(_name, "bool", _compare, f"{{0}} {_sign} {{1}}")
 _row("isnan", "bool", special.isnan, "ml_isnan({0})")
 _row("isinf", "bool", special.isinf, "ml_isinf({0})")
 _row("logical_and", "logical", np.logical_and, "{0} && {1}")

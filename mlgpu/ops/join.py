@@ -152,11 +152,10 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
     order = list(range(len(tensors)))
     if indexing == "xy" and len(tensors) > 1:
         order[0], order[1] = 1, 0
-    grids = broadcast_tensors(*[
+    return broadcast_tensors(*[
         reshape(x, [-1 if order[i] == d else 1 for d in range(len(tensors))]
                 if x.numel() else [x.numel() if order[i] == d else 1 for d in range(len(tensors))])
         for i, x in enumerate(tensors)])
-    return grids
 
 
 def cartesian_prod(*tensors: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ __all__ = ["abs", "absolute", "acos", "acosh", "add", "addcdiv", "addcmul", "ang
            "atan2", "atanh", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
            "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip",
            "copysign", "cos", "cosh", "deg2rad", "digamma", "div", "divide", "erf", "erfc",
-           "erfinv", "exp", "exp2", "expit", "expm1", "fix", "float_power", "floor",
-           "floor_divide", "fmax", "fmin", "fmod", "frac", "heaviside", "hypot", "lerp", "lgamma",
-           "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logit", "maximum",
-           "minimum", "mul", "multiply", "nan_to_num", "nan_to_num_", "neg", "negative", "nextafter",
-           "polygamma", "positive", "pow", "rad2deg", "reciprocal", "remainder", "round", "rsqrt",
-           "rsub", "sgn", "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "square", "sub",
-           "subtract", "tan", "tanh", "true_divide", "trunc", "where", "xlogy"]
+           "erfinv", "exp", "exp2", "expit", "expm1", "fix", "float_power", "floor", "floor_divide",
+           "fmax", "fmin", "fmod", "frac", "heaviside", "hypot", "lerp", "lgamma", "log", "log1p",
+           "log2", "log10", "logaddexp", "logaddexp2", "logit", "maximum", "minimum", "mul",
+           "multiply", "nan_to_num", "nan_to_num_", "neg", "negative", "nextafter", "polygamma",
+           "positive", "pow", "rad2deg", "reciprocal", "remainder", "round", "rsqrt", "rsub", "sgn",
+           "sigmoid", "sign", "sin", "sinc", "sinh", "sqrt", "square", "sub", "subtract", "tan",
+           "tanh", "true_divide", "trunc", "where", "xlogy"]
 
 Number = complex | float | int | bool
 Operand = Tensor | Number
@@ -198,7 +198,7 @@ def _lerp(input: Any, end: Any, weight: Any) -> Any:
 
 @symbolic
 def lerp(input: Tensor, end: Tensor, weight: Operand) -> Tensor:
-    """input + weight * (end - input), computed from the nearer end, so that weight 1 gives `end`."""
+    """input + weight * (end - input), from the nearer end: weight 1 gives `end`."""
     if isinstance(weight, (Tensor, Expr)):
         return _lerp(input, end, weight)  # type: ignore[no-any-return]
     near = -0.5 < _absolute(weight) < 0.5

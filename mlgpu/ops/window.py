@@ -64,7 +64,7 @@ class Windows(NamedTuple):
                 and all(k == 1 for k in self.kernel))
 
     def mirrored(self) -> Windows:
-        """The same pairs of positions seen from the large grid, taps in reverse; dense maps only."""
+        """The same pairs of positions seen from the large grid, taps reversed; dense maps only."""
         reach = [d * (k - 1) for k, d in zip(self.kernel, self.dilation, strict=True)]
         before = tuple(r - b for r, b in zip(reach, self.before, strict=True))
         return Windows(self.small, self.large, self.kernel, self.stride, self.dilation, before)
