@@ -358,6 +358,7 @@ class Tensor(TensorMethods):
                 raise TypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
             if value is self:
                 raise GraphError("grad: a tensor cannot be its own gradient")
+            value._check()
             if value.shape != self.shape:
                 raise ShapeError(f"grad: must have the tensor's shape {tuple(self.shape)}, "
                                  f"got {tuple(value.shape)}")

@@ -44,6 +44,8 @@ def _roots(name: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
             if tensor.is_complex():
                 raise GraphError(f"{name}: a gradient is created implicitly only for real tensors")
             grad = tensor.detach().new_ones(tensor.shape)
+        elif grad._storage.released:
+            grad._check()
         elif grad.shape != tensor.shape:
             raise ShapeError(f"{name}: a gradient has shape {tuple(grad.shape)}, its tensor "
                              f"{tuple(tensor.shape)}")

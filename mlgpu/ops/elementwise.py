@@ -21,7 +21,7 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.expr.derivative import gradient
 from mlgpu.expr.graph import Expr, arg, as_expr, topological, trace
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Operand, Program, lower
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.op import Op, check_inputs, run, run_inplace
 from mlgpu.tensor import Tensor
 
 __all__ = ["elementwise", "fuse", "inplace"]
@@ -162,7 +162,7 @@ class Elementwise(Op):
         if not dtypes.can_cast(result, dtypes.from_numpy(out.dtype)):
             raise DTypeError(f"{self.name}_: the result is {result!r}, which cannot be written "
                              f"into {dtypes.from_numpy(out.dtype)!r}; use the out-of-place form")
-        arguments = [a.copy() if _clashes(a, out) else a for a in arguments]
+        arguments = [cpu.copy(a) if _clashes(a, out) else a for a in arguments]
         evaluate(self.formula.program(key, out.dtype), arguments, [out])
 
     # --- backward ---------------------------------------------------------------------------
@@ -251,6 +251,8 @@ def apply(formula: Formula, args: Any) -> Any:
     tensors = [a for a in args if isinstance(a, Tensor)]
     if len(tensors) != len(args):
         _check_numbers(formula.name, args, tensors)
+    if any(t._storage.released for t in tensors):
+        check_inputs(op, tensors)  # which raises
     _classify(op, args)
     if len(formula.outputs) > 1:
         shapes = {np.broadcast_shapes(*[

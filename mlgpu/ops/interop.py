@@ -143,7 +143,8 @@ def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
     gives a tensor that in-place operations refuse.  Raises DeviceError for memory that the CPU
     cannot reach, DTypeError for dtypes that mlgpu has not, BufferError where the owner refuses.
     """
-    capsule, copied = _capsule_of(ext_tensor, copy)
+    # A copy is made here, where it is accounted for, not by the owner.
+    capsule = _capsule_of(ext_tensor, None if copy else copy)
     descriptor = _descriptor(capsule)
     place, code = descriptor.device_type, descriptor.code
     if place not in (_CPU, _CUDA_HOST):
@@ -159,7 +160,7 @@ def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
         raise DTypeError(f"from_dlpack: type code {code} with {descriptor.bits} bits has no "
                          f"counterpart here: {error}") from error
     tensor = _borrow("from_dlpack", array.view(dtypes.bfloat16.numpy) if half else array)
-    if copy and not copied:
+    if copy:
         tensor = clone(tensor)
     if device is None or resolve(device) == CPU:
         return tensor
@@ -168,14 +169,14 @@ def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
     return tensor.to(device)
 
 
-def _capsule_of(ext_tensor: Any, copy: bool | None) -> tuple[Any, bool]:
-    """The owner's capsule, and whether the owner understood that a copy was asked for."""
+def _capsule_of(ext_tensor: Any, copy: bool | None) -> Any:
+    """The owner's capsule."""
     if type(ext_tensor).__name__ == "PyCapsule":
-        return ext_tensor, False
+        return ext_tensor
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"from_dlpack: {type(ext_tensor).__name__} does not support DLPack; use "
                         "mlgpu.tensor to copy data")
     try:
-        return ext_tensor.__dlpack__(max_version=(1, 0), copy=copy), True
+        return ext_tensor.__dlpack__(max_version=(1, 0), copy=copy)
     except TypeError:
-        return ext_tensor.__dlpack__(), False  # from before DLPack 1.0: knows no options
+        return ext_tensor.__dlpack__()  # from before DLPack 1.0: knows no options
