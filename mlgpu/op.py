@@ -18,10 +18,6 @@ from mlgpu.device import Device, current_device, runtime
 from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
 from mlgpu.tensor import Storage, Tensor, root_of
 
-# Makes a gradient fit its input: sums over broadcast dimensions, casts.  Set by ops/gradient.py,
-# because it is maths.
-conform: Callable[[Tensor, tuple[int, ...], Any], Tensor]
-
 
 class Op(graph.Node):
     """One application of an operation: parameters in `__init__`, maths below.
@@ -222,7 +218,7 @@ def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> T
         if lead < 0 or any(n not in (1, m) for n, m in zip(shape, have[lead:], strict=True)):
             raise ShapeError(f"{name}: backward gave a gradient of shape {have} for an input of "
                              f"shape {shape}")
-    return conform(grad, shape, dtype)
+    return graph.arithmetic.conform(grad, shape, dtype)
 
 
 def _has_gradient(tensor: Tensor) -> bool:

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mlgpu.autograd.mode import mode
 from mlgpu.errors import GraphError, ShapeError
@@ -25,17 +25,23 @@ Hook = Callable[["Tensor"], "Tensor | None"]
 _sequence = itertools.count()
 
 
-class Arithmetic(Protocol):
-    """What the walk asks of the tensors: supplied by `mlgpu.ops.gradient`."""
+class Arithmetic:
+    """What the backward pass asks of the tensors; `mlgpu.ops.gradient` supplies it."""
 
     def accumulate(self, total: Tensor, new: Tensor) -> Tensor:
         """The sum of two gradients of one value; may write into `total` if nothing else sees it."""
+        raise NotImplementedError
 
     def deposit(self, leaf: Tensor, new: Tensor, create_graph: bool) -> None:
         """Add a gradient to `leaf.grad`."""
+        raise NotImplementedError
+
+    def conform(self, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
+        """A gradient summed over the dimensions its input was broadcast along, in its dtype."""
+        raise NotImplementedError
 
 
-arithmetic: Arithmetic
+arithmetic = Arithmetic()
 
 
 class Node:

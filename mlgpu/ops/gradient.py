@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu import dtypes, op
+from mlgpu import dtypes
 from mlgpu.autograd import graph
 from mlgpu.cpu import runtime as cpu
 from mlgpu.device import runtime
@@ -55,18 +55,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     return run(SumTo(shape), input)  # type: ignore[no-any-return]
 
 
-def _conform(grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
-    wanted = dtypes.from_numpy(dtype)
-    if grad.dtype.is_complex and not wanted.is_complex:
-        from mlgpu.ops.complex import real
-
-        grad = real(grad)
-    if grad._array.shape != shape:
-        grad = sum_to_size(grad, shape)
-    return cast(grad, wanted)
-
-
-class _Arithmetic:
+class _Arithmetic(graph.Arithmetic):
     def accumulate(self, total: Tensor, new: Tensor) -> Tensor:
         if total._storage.exclusive and total.shape == new.shape and total.dtype is new.dtype:
             _add_into(total, new)
@@ -94,6 +83,16 @@ class _Arithmetic:
             new._storage.exclusive = False
             leaf._grad = new
 
+    def conform(self, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
+        wanted = dtypes.from_numpy(dtype)
+        if grad.dtype.is_complex and not wanted.is_complex:
+            from mlgpu.ops.complex import real
+
+            grad = real(grad)
+        if grad._array.shape != shape:
+            grad = sum_to_size(grad, shape)
+        return cast(grad, wanted)
+
 
 def _add(a: Tensor, b: Tensor) -> Tensor:
     from mlgpu.ops.pointwise import add  # which builds on this file
@@ -107,5 +106,4 @@ def _add_into(total: Tensor, new: Tensor) -> None:
     total._storage.version += 1
 
 
-op.conform = _conform
 graph.arithmetic = _Arithmetic()
