@@ -6,10 +6,12 @@ what a program does not use costs it nothing.
 
 from __future__ import annotations
 
+import functools
 from importlib import import_module
 from typing import Any
 
 from mlgpu import dtypes
+from mlgpu.guard import guard
 from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
@@ -181,7 +183,7 @@ class _Method:
         self.name, self.module, self.function = name, module, function
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        function = getattr(import_module(self.module), self.function)
+        function = guard(getattr(import_module(self.module), self.function))
         setattr(Tensor, self.name, function)
         return function if instance is None else function.__get__(instance, owner)
 
@@ -238,12 +240,13 @@ def bind() -> None:
 _module_of = {name: module for module, names in FUNCTIONS.items() for name in names.split()}
 
 
+@functools.cache
 def function(name: str) -> Any:
     """The package's public function of that name.  AttributeError if there is none."""
     module = _module_of.get(name)
     if module is None:
         raise AttributeError(f"module 'mlgpu' has no attribute {name!r}")
-    return getattr(import_module(module), name)
+    return guard(getattr(import_module(module), name), "mlgpu")
 
 
 def method(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlgpu.guard import guard_module as _guard_module
 from mlgpu.ops.fft import (
     fft,
     fft2,
@@ -32,3 +33,5 @@ __all__ = [
     "ifftn", "ifftshift", "ihfft", "ihfft2", "ihfftn", "irfft", "irfft2", "irfftn", "rfft", "rfft2",
     "rfftfreq", "rfftn",
 ]
+
+_guard_module(globals())

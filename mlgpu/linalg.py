@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlgpu.errors import LinAlgError
+from mlgpu.guard import guard_module as _guard_module
 from mlgpu.ops.linalg_decompose import cholesky, qr, svd, svdvals
 from mlgpu.ops.linalg_det import det, slogdet
 from mlgpu.ops.linalg_eigen import eig, eigh, eigvals, eigvalsh
@@ -22,3 +23,5 @@ __all__ = [
     "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
     "svdvals", "vander", "vecdot", "vector_norm",
 ]
+
+_guard_module(globals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlgpu.guard import guard_module as _guard_module
 from mlgpu.ops.pointwise import (
     digamma,
     erf,
@@ -26,3 +27,5 @@ from mlgpu.ops.softmax import log_softmax, softmax
 __all__ = ["digamma", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "lgamma",
            "log1p", "log_softmax", "logit", "logsumexp", "polygamma", "psi", "round", "sinc",
            "softmax", "xlogy"]
+
+_guard_module(globals())

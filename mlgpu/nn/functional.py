@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlgpu.guard import guard_module as _guard_module
 from mlgpu.ops.activation import *  # noqa: F403
 from mlgpu.ops.attention import *  # noqa: F403
 from mlgpu.ops.batch_norm import *  # noqa: F403
@@ -27,3 +28,5 @@ from mlgpu.ops.pad import *  # noqa: F403
 from mlgpu.ops.pool import *  # noqa: F403
 from mlgpu.ops.resample import *  # noqa: F403
 from mlgpu.ops.softmax import *  # noqa: F403
+
+_guard_module(globals())

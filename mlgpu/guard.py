@@ -1,0 +1,73 @@
+"""Wrong arguments of public functions: a TypeError that names them, at no cost to right ones.
+
+A function reads attributes of what it takes for tensors; where that fails because something else
+was given, the AttributeError is turned into a TypeError that says so.  Likewise NumPy's names of
+arguments (`axis`, `keepdims`), which PyTorch takes too, are translated only where they come up.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from mlgpu.expr.graph import Expr
+from mlgpu.tensor import Tensor
+
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
+
+
+def guard(function: Callable[..., Any], home: str | None = None) -> Callable[..., Any]:
+    """`function` with TypeErrors for arguments that are no tensors, as elementwise functions have.
+
+    `home` is the module under whose name pickle finds the result.
+    """
+    if not isinstance(function, FunctionType) or hasattr(function, "elementwise"):
+        return function
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            renamed = _translated(function, kwargs)
+            if renamed is not None:
+                return function(*args, **renamed)
+            if isinstance(error, AttributeError):
+                _refuse_others(function, args, kwargs)
+            raise
+
+    if home is not None:
+        guarded.__module__, guarded.__qualname__ = home, function.__name__
+    return guarded
+
+
+def guard_module(namespace: dict[str, Any]) -> None:
+    """Guard all functions that a module of public names has imported."""
+    for name, value in list(namespace.items()):
+        if not name.startswith("_") and isinstance(value, FunctionType):
+            namespace[name] = guard(value, namespace["__name__"])
+
+
+def _translated(function: FunctionType, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """The keyword arguments under PyTorch's names; None where there is nothing to translate."""
+    known = inspect.signature(function).parameters
+    renamed = {}
+    for name, value in kwargs.items():
+        if name == "out" and value is None and name not in known:
+            continue
+        other = _NUMPY_NAMES.get(name)
+        renamed[other if name not in known and other in known else name] = value
+    return None if renamed.keys() == kwargs.keys() else renamed
+
+
+def _refuse_others(function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise TypeError where an argument annotated as a tensor is none."""
+    signature = inspect.signature(function)
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        if signature.parameters[name].annotation == "Tensor" and not isinstance(
+                value, (Tensor, Expr)):
+            raise TypeError(f"{function.__name__}: {name} must be a Tensor, got "
+                            f"{type(value).__name__}") from None
