@@ -29,9 +29,9 @@ class AddMatMul(MatMul):
         self.rows_fold = False
         out = gemm(widen(a), widen(b))
         if self.alpha != 1:
-            np.multiply(out, self.alpha, out=out)
+            np.multiply(out, _factor(self.alpha, out.dtype), out=out)
         if self.beta != 0:
-            np.add(out, scale(widen(summand), self.beta), out=out)
+            np.add(out, scale(widen(summand), _factor(self.beta, out.dtype)), out=out)
         return cast(out, a.dtype)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -103,11 +103,21 @@ def _check_batches(op: str, batch1: Tensor, batch2: Tensor) -> None:
     check_product(op, batch1, batch2)
 
 
+def _factor(factor: complex, dtype: Any) -> Any:
+    """A negative factor of an unsigned dtype counts modulo its range."""
+    return np.asarray(factor).astype(dtype) if dtype.kind == "u" else factor
+
+
 def _check_scale(op: str, dtype: dtypes.dtype, beta: complex, alpha: complex) -> None:
     for name, factor in (("beta", beta), ("alpha", alpha)):
         if dtypes.scalar_dtype(factor).category > max(dtype.category, 1):
             raise DTypeError(f"{op}: {name} must not be of a higher kind than {dtype.name}, "
                              f"got {factor!r}")
+        if dtype.kind == "int":
+            limits = dtypes.iinfo(dtype)
+            least = limits.min or -limits.max  # an unsigned dtype takes it modulo its range
+            if not least <= factor <= limits.max:  # type: ignore[operator]
+                raise DTypeError(f"{op}: {name} must fit {dtype.name}, got {factor!r}")
 
 
 def _add_product(op: str, summand: Tensor, a: Tensor, b: Tensor, beta: complex,

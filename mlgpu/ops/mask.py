@@ -55,7 +55,7 @@ def _fill_value(name: str, input: Tensor, value: Any) -> Tensor:
         from mlgpu.ops.cast import cast
 
         return cast(value, input.dtype)
-    if dtypes.scalar_dtype(value).category > input.dtype.category:
+    if isinstance(value, complex) and not input.dtype.is_complex:
         raise DTypeError(f"{name}: value {value!r} does not fit {input.dtype!r}")
     return full((), value, dtype=input.dtype, device=input.device)
 

@@ -40,7 +40,7 @@ def array_of(tensor):
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if tensor.dtype is torch.bfloat16:
         return tensor.float().numpy()
-    return tensor.numpy()
+    return tensor.numpy(force=True)  # zeros that PyTorch never made are made
 
 
 def dtype_name(tensor):

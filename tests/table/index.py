@@ -44,6 +44,15 @@ def assigned(index):
     return fn
 
 
+def cropped(fn):
+    """The call in PyTorch, whose backward refuses a source that is larger than the index."""
+    return lambda torch, x, i, s: fn(x, i, s[tuple(map(slice, i.shape))])
+
+
+def scattered(name, fn, reference, inputs, **options):
+    return row(name, fn, reference, inputs, torch=cropped(fn), **options)
+
+
 def np_scatter(x, dim, index, src, combine=None):
     out = x.copy()
     for place in np.ndindex(index.shape):
@@ -74,7 +83,8 @@ def np_index_add(x, index, src):
 
 BASIC = {
     "int": 1, "negative": (-1, -2), "slice": slice(1, 3), "step": (slice(None), slice(0, 5, 2)),
-    "none": (None, 2), "ellipsis": (..., 3), "mixed": (slice(1, None), None, 0, slice(None, None, 3)),
+    "none": (None, 2), "ellipsis": (..., 3),
+    "mixed": (slice(1, None), None, 0, slice(None, None, 3)),
     "empty": slice(2, 2), "all": (0, 1, 2),
 }
 ADVANCED = {
@@ -126,18 +136,19 @@ CASES = [
           if d == 0 else np.take_along_axis(
               x[:3, :, :5] if d == 1 else x[:3, :4], i, d), (A, ints(4, (3, 4, 5))))
       for dim in range(3)],
-    row("scatter", lambda x, i, s: x.scatter(0, i, s),
-        lambda x, i, s: np_scatter(x, 0, i, s),
-        (M, In((3, 5), dtype="int64", make=lambda rng, shape: np.stack(
-            [rng.permutation(4)[:3] for _ in range(5)], 1)), M)),
+    scattered("scatter", lambda x, i, s: x.scatter(0, i, s),
+              lambda x, i, s: np_scatter(x, 0, i, s),
+              (M, In((3, 5), dtype="int64", make=lambda rng, shape: np.stack(
+                  [rng.permutation(4)[:3] for _ in range(5)], 1)), M)),
     row("scatter-value", lambda x, i: x.scatter(1, i, 1),
         lambda x, i: np_scatter(x, 1, i, np.ones(i.shape)), (M, ints(5, (4, 2)))),
-    row("scatter_add", lambda x, i, s: x.scatter_add(0, i, s),
-        lambda x, i, s: np_scatter(x, 0, i, s, np.add), (M, ints(4, (4, 3)), M), dtypes=FLOATS),
-    *[row(f"scatter_reduce-{reduce}-{'self' if own else 'fresh'}",
-          lambda x, i, s, r=reduce, o=own: x.scatter_reduce(1, i, s, r, include_self=o),
-          lambda x, i, s, r=reduce, o=own: np_scatter_reduce(x, 1, i, s, r, o),
-          (M, ints(5, (4, 4)), M), dtypes=FLOATS)
+    scattered("scatter_add", lambda x, i, s: x.scatter_add(0, i, s),
+              lambda x, i, s: np_scatter(x, 0, i, s, np.add), (M, ints(4, (4, 3)), M),
+              dtypes=FLOATS),
+    *[scattered(f"scatter_reduce-{reduce}-{'self' if own else 'fresh'}",
+                lambda x, i, s, r=reduce, o=own: x.scatter_reduce(1, i, s, r, include_self=o),
+                lambda x, i, s, r=reduce, o=own: np_scatter_reduce(x, 1, i, s, r, o),
+                (M, ints(5, (4, 4)), M), dtypes=FLOATS)
       for reduce in ("sum", "prod", "mean", "amax", "amin") for own in (True, False)],
     row("masked_fill", lambda x, m: x.masked_fill(m, 1), lambda x, m: np.where(m, 1, x),
         (A, mask((5, 6)))),

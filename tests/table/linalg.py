@@ -33,8 +33,8 @@ def singular(rng, shape):
 
 
 def distinct(rng, shape):
-    """Values whose magnitudes are apart and not near 0: norms of every order are smooth."""
-    values = np.linspace(0.5, 2, math.prod(shape)) * rng.choice([-1.0, 1.0], math.prod(shape))
+    """Values whose magnitudes, and whose sums, are apart: norms of every order are smooth."""
+    values = np.geomspace(0.5, 2, math.prod(shape)) * rng.choice([-1.0, 1.0], math.prod(shape))
     return rng.permutation(values).reshape(shape)
 
 
@@ -258,7 +258,8 @@ CASES = [
     *rectangles("linalg.matrix_rank", lambda m, a: m.linalg.matrix_rank(a), gradient=False,
                 second=False, reference=lambda a: np.asarray(np.linalg.matrix_rank(a))),
     row("linalg.matrix_rank-singular", lambda m, a: m.linalg.matrix_rank(a),
-        In((2, 3, 3), make=singular), gradient=False, second=False),
+        In((2, 3, 3), make=singular), gradient=False, second=False,
+        reference=lambda a: np.linalg.matrix_rank(a, rtol=1e-5)),
     *(row(f"linalg.matrix_power {n}", lambda m, a, n=n: m.linalg.matrix_power(a, n),
           matrix(2, 3, 3)) for n in (1, 2, 5, -1, -2)),
     row("linalg.matrix_power 0", lambda m, a: m.linalg.matrix_power(a, 0), matrix(2, 3, 3),
@@ -275,7 +276,9 @@ CASES = [
         reference=lambda a, b: np.cross(a, b, axis=1), dtypes=(*FLOATS, *COMPLEX, *INTS)),
     row("kron", lambda m, a, b: m.kron(a, b), In((2, 3)), In((2, 1, 2)),
         dtypes=(*FLOATS, *COMPLEX, *INTS)),
-    row("vander", lambda m, a: m.vander(a, 3), In((4,)), dtypes=REAL),
+    # PyTorch's vander overwrites what its own backward needs.
+    Case("vander", lambda a: mlgpu.vander(a, 3), (In((4,)),), lambda a: np.vander(a, 3),
+         lambda torch, a: torch.linalg.vander(a, N=3).flip(-1), dtypes=REAL),
     row("linalg.vander", lambda m, a: m.linalg.vander(a), In((2, 3)),
         reference=lambda a: a[..., None] ** np.arange(3), dtypes=REAL),
     *vector_norm_rows(),
@@ -291,7 +294,11 @@ CASES = [
         reference=lambda x: np.linalg.norm(x, 2, -1, True), dtypes=(*FLOATS, *COMPLEX)),
     row("norm-nuc", lambda m, x: m.norm(x, "nuc"), matrix(2, 3),
         reference=lambda x: np.linalg.norm(x, "nuc")),
-    *(row(f"linalg.cond {p}", lambda m, x, p=p: m.linalg.cond(x, p), In((3, 3), make=lambda rng, s:
-          distinct(rng, s) + 3 * np.eye(3)), dtypes=REAL) for p in (None, 1, "fro")),
+    # PyTorch's cond overwrites what its own backward needs, but for the 2-norm.
+    *(Case(f"linalg.cond {p}", lambda x, p=p: mlgpu.linalg.cond(x, p),
+           (In((3, 3), make=lambda rng, s: distinct(rng, s) + 3 * np.eye(3)),),
+           lambda x, p=p: np.linalg.cond(x, p),
+           lambda torch, x, p=p: torch.linalg.norm(x, p or 2) * torch.linalg.norm(
+               torch.linalg.inv(x), p or 2), dtypes=REAL) for p in (None, 1, "fro")),
     *cdist_rows(),
 ]

@@ -37,7 +37,11 @@ def shapes(*sizes):
 
 
 def scaled(beta, alpha, product):
-    return lambda x, a, b: beta * x + alpha * product(a, b)
+    def reference(x, a, b):
+        y = product(a, b)
+        # A negative factor of an unsigned dtype counts modulo its range.
+        return np.asarray(beta).astype(y.dtype) * x + np.asarray(alpha).astype(y.dtype) * y
+    return reference
 
 
 MATMUL_SHAPES = [
@@ -50,7 +54,8 @@ MATMUL_SHAPES = [
 
 EINSUMS = [
     ("ij,jk", (2, 3), (3, 4)), ("ij,jk->ki", (2, 3), (3, 4)),
-    ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)), ("ij->ji", (2, 3)), ("ii->i", (3, 3)), ("iij->j", (3, 3, 2)), ("ijji->j", (2, 3, 3, 2)),
+    ("bij,bjk->bik", (5, 2, 3), (5, 3, 4)), ("ij->ji", (2, 3)), ("ii->i", (3, 3)),
+    ("iij->j", (3, 3, 2)), ("ijji->j", (2, 3, 3, 2)),
     ("i,j->ij", (2,), (3,)), ("i,i->i", (3,), (3,)), ("i,i", (3,), (3,)),
     ("...ij,...jk->...ik", (5, 2, 3), (3, 4)), ("...i,...j->ij...", (3, 2), (3, 5)),
     ("bhqd,bhkd->bhqk", (2, 3, 4, 5), (2, 3, 6, 5)), (",i", (), (4,)), ("bA", (2, 3)),
@@ -107,8 +112,9 @@ CASES = [
     function("tensordot", lambda a, b: np.tensordot(a, b, ([1, 0], [0, 2])),
              shapes((2, 3, 4), (3, 5, 2)), "-dims", call=(([1, 0], [0, 2]),)),
     function("tensordot", lambda a, b: np.tensordot(a, b, 0), MATRICES, "-outer", call=(0,)),
+    # A sum here too: PyTorch's integer result is int64.
     function("tensordot", lambda a, b: a.sum(1)[:, None] * b, shapes((3, 4), (1, 5)), "-broadcast",
-             call=(([1], [0]),)),
+             call=(([1], [0]),), dtypes=(*FLOATS, *COMPLEX)),
     *(einsum(*arguments) for arguments in EINSUMS),
     *(einsum(*arguments, dtypes=(*FLOATS, *COMPLEX)) for arguments in SUMMING_EINSUMS),
     row("einsum-size-1", lambda a, b: mlgpu.einsum("ij,jk->ik", a, b),
