@@ -137,7 +137,8 @@ def test_defaults_are_pytorchs(name, args, options):
         assert abs(a.mean() - b.mean()) < 8 * spread / math.sqrt(a.size)
         assert abs(a.std() / spread - 1) < 8 / math.sqrt(a.size)
         if b.max() < 2 * spread:  # uniform: the bounds are what matters
-            assert a.max() == pytest.approx(b.max(), rel=8 / a.size + 1e-3)
+            # The largest of n falls short by 2k/n of the bound, or more, with probability exp(-k).
+            assert a.max() == pytest.approx(b.max(), rel=30 / a.size + 1e-3)
 
 
 @pytest.mark.parametrize("make", [
