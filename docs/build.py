@@ -34,12 +34,18 @@ def bind_all() -> None:
     for name in list(vars(Tensor)):
         bound = getattr(Tensor, name)
         if callable(bound) and not isinstance(bound, type):
-            setattr(Tensor, name, _plain(name))
+            raw = inspect.getattr_static(Tensor, name)
+            setattr(Tensor, name, inspect.unwrap(raw) if hasattr(raw, "__wrapped__") else raw)
+        function = getattr(bound, "fget", inspect.unwrap(bound) if callable(bound) else None)
+        if inspect.isfunction(function):
+            function.__annotations__ = _evaluated(function)
 
 
-def _plain(name: str) -> Any:
-    raw = inspect.getattr_static(Tensor, name)
-    return inspect.unwrap(raw) if hasattr(raw, "__wrapped__") else raw
+def _evaluated(function: Any) -> dict[str, Any]:
+    """Annotations as types, while they mean what they say: in the class, `int` is a method."""
+    names = {"Self": Tensor, **function.__globals__}
+    return {name: eval(text, names) if isinstance(text, str) else text
+            for name, text in function.__annotations__.items()}
 
 
 def public(module: ModuleType) -> list[str]:
