@@ -31,9 +31,9 @@ def window_count(name: str, size: int, kernel: int, stride: int, padding: int, d
                  ceil_mode: bool) -> int:
     """How many windows: with ceil_mode also a last one that is cut off, if it starts inside."""
     span = dilation * (kernel - 1) + 1
-    if 2 * padding > span:
-        raise ShapeError(f"{name}: padding must be at most half of the kernel, got padding "
-                         f"{padding} for a kernel that spans {span}")
+    if 2 * padding > kernel:  # dilated or not, as in PyTorch
+        raise ShapeError(f"{name}: padding must be at most half of kernel_size, got padding "
+                         f"{padding} for kernel_size {kernel}")
     room = size + 2 * padding - span
     count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (count - 1) * stride >= size + padding:
