@@ -32,7 +32,7 @@ def window_count(name: str, size: int, kernel: int, stride: int, padding: int, d
     """How many windows: with ceil_mode also a last one that is cut off, if it starts inside."""
     span = dilation * (kernel - 1) + 1
     if 2 * padding > kernel:  # dilated or not, as in PyTorch
-        raise ShapeError(f"{name}: padding must be at most half of kernel_size, got padding "
+        raise ShapeError(f"{name}: padding must be at most half of the kernel, got padding "
                          f"{padding} for kernel_size {kernel}")
     room = size + 2 * padding - span
     count = (room + (stride - 1 if ceil_mode else 0)) // stride + 1
