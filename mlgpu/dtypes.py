@@ -181,6 +181,9 @@ _PROMOTED = {(a, b): _promote(a, b) for a in ALL for b in ALL}
 
 def promote_types(type1: dtype, type2: dtype) -> dtype:
     """The smallest dtype that both promote to, as torch.promote_types."""
+    for d in (type1, type2):
+        if not isinstance(d, dtype):
+            raise DTypeError(f"promote_types: expected dtypes such as mlgpu.float32, got {d!r}")
     return _PROMOTED[type1, type2]
 
 
@@ -235,6 +238,9 @@ def combine_weak(strong: dtype, weak: dtype | None) -> dtype:
 
 def can_cast(from_: dtype, to: dtype) -> bool:
     """Whether an in-place result of dtype `from_` may be written into `to`, of no lower kind."""
+    for d in (from_, to):
+        if not isinstance(d, dtype):
+            raise DTypeError(f"can_cast: expected dtypes such as mlgpu.float32, got {d!r}")
     if to is bool_:
         return from_ is bool_
     return from_.category <= to.category

@@ -20,6 +20,10 @@ class DTypeError(MlgpuError, TypeError):
     """A dtype that the operation does not take or cannot produce."""
 
 
+class PositionError(MlgpuError, IndexError):
+    """An element of an index tensor that is out of range (PyTorch: an IndexError or RuntimeError)."""
+
+
 class DeviceError(MlgpuError):
     """A device that does not exist, or operands that live on different devices."""
 

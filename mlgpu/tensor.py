@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from mlgpu.methods import TensorMethods  # declarations of what api.py binds
-    from mlgpu.op import Op
+    from mlgpu.op import ViewOp
 else:
     TensorMethods = object
 
@@ -149,7 +149,7 @@ class Tensor(TensorMethods):
     _leaf: Tensor | None = None  # the leaf a saved alias stands for
     _grad: Tensor | None = None
     _base: Tensor | None = None
-    _chain: tuple[Op, ...] = ()
+    _chain: tuple[ViewOp, ...] = ()
     _history = 0
     _hooks: dict[int, graph.Hook] | None = None
     _accumulated_hooks: dict[int, Callable[[Tensor], Any]] | None = None
@@ -502,7 +502,12 @@ class Tensor(TensorMethods):
         return bool(self._host().reshape(())[()])
 
     def __float__(self) -> float:
-        return float(self.item())
+        value = self.item()
+        if isinstance(value, complex):
+            if value.imag:
+                raise DTypeError(f"float: {value} has an imaginary part; take .real")
+            value = value.real
+        return float(value)
 
     def __int__(self) -> int:
         return int(self.item())

@@ -94,6 +94,8 @@ def _types(name: str, node: Expr, operands: Sequence[Operand], floating: DType |
         common = Operand(floating or dtypes.get_default_dtype(), common.weight)
     elif rule == "integer" and kind not in ("bool", "int"):
         raise DTypeError(f"{name}: expected bool or integers, got {common.dtype!r}")
+    elif node.op == "abs" and kind == "bool":
+        raise DTypeError(f"{name}: not defined for bool; cast first")
     elif rule == "number" and (kind == "bool" or node.op == "sub" and any(
             o.dtype is dtypes.bool_ and o.weight != NUMBER for o in operands)):
         raise DTypeError(f"{name}: not defined for bool; use logical_not, logical_xor or cast first")

@@ -235,7 +235,7 @@ _row("clamp_max", "promote", np.minimum, "ml_min({0}, {1})",
 _row("hardtanh", "promote", special.hardtanh, "ml_min(ml_max({0}, {1}), {2})",
      adjoint=lambda dy, y, x, low, high: (
          where(call("logical_and", call("gt", x, low), call("lt", x, high)), dy, 0), None, None))
-_row("relu", "promote", special.relu, "ml_relu({0})",
+_row("relu", "number", special.relu, "ml_relu({0})",
      adjoint=lambda dy, y, x: (where(call("gt", y, 0), dy, 0),))
 _row("where", "select", special.where, "{0} ? {1} : {2}",
      adjoint=lambda dy, y, c, a, b: (None, where(c, dy, 0), where(c, 0, dy)))

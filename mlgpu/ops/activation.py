@@ -71,7 +71,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
     Raises ValueError if min_val > max_val.
     """
     if min_val > max_val:
-        raise ValueError(f"hardtanh: min_val must not exceed max_val, got {min_val} and {max_val}")
+        raise ShapeError(f"hardtanh: min_val must not exceed max_val, got {min_val} and {max_val}")
     return _optionally_inplace(_hardtanh, input, (min_val, max_val), inplace)  # type: ignore[no-any-return]
 
 
@@ -159,7 +159,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     approximate="tanh" takes the paper's approximation of it.  Raises ValueError for another name.
     """
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+        raise ShapeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     return (_gelu if approximate == "none" else _gelu_tanh)(input)  # type: ignore[no-any-return]
 
 
@@ -259,7 +259,7 @@ def _softshrink(input: Any, lambd: Any) -> Any:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by lambd, 0 within [-lambd, lambd].  ValueError for a negative lambd."""
     if lambd < 0:
-        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
+        raise ShapeError(f"softshrink: lambd must not be negative, got {lambd}")
     return _softshrink(input, lambd)  # type: ignore[no-any-return]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.errors import DTypeError
+from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.expr.graph import call
 from mlgpu.ops.elementwise import elementwise
 from mlgpu.tensor import Tensor
@@ -147,7 +147,7 @@ def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-
         raise DTypeError(f"isclose: both must have one dtype, got {input.dtype!r} and "
                          f"{other.dtype!r}")
     if rtol < 0 or atol < 0:
-        raise ValueError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}")
+        raise ShapeError(f"isclose: tolerances must not be negative, got rtol={rtol}, atol={atol}")
     if input.dtype is dtypes.bool_ or (rtol == 0 and atol == 0):
         close: Tensor = eq(input, other)
     else:

@@ -56,7 +56,7 @@ def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
     except OverflowError as error:
         raise DTypeError(f"tensor: {error}") from None
     except ValueError as error:
-        raise ShapeError(f"tensor: nested lists must have equal lengths: {error}") from None
+        raise ShapeError("tensor: nested lists must have equal lengths and depths") from error
     if array.dtype.kind == "f" and array.dtype != np.float64:
         return array  # NumPy scalars of another width inside the list
     if wanted is not None and array.dtype.kind in "fc":
@@ -111,11 +111,15 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
 
 
 def _check_range(data: Any, source: Any, kind: DType) -> None:
-    """Python integers that do not fit the dtype asked for are an error, not a wrap-around."""
-    if kind.kind != "int" or source.dtype.kind not in "iu" or not source.size:
+    """Python numbers that do not fit the dtype asked for are an error, not a wrap-around."""
+    if not source.size or isinstance(data, (np.ndarray, Tensor)):
         return
-    if isinstance(data, (np.ndarray, Tensor)):
+    if source.dtype.kind == "c" and not kind.is_complex:
+        raise DTypeError(f"tensor: complex numbers do not fit {kind!r}")
+    if kind.kind != "int" or source.dtype.kind not in "iuf":
         return
+    if source.dtype.kind == "f" and not np.isfinite(source).all():
+        raise DTypeError(f"tensor: inf and NaN do not fit {kind!r}")
     info = dtypes.iinfo(kind)
     low, high = int(source.min()), int(source.max())
     if low < info.min or high > info.max:
@@ -188,6 +192,8 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
 
 def fill(array: Any, value: Any, kind: DType) -> None:
     """Fill an array with a Python number, converted as PyTorch converts it."""
+    if not isinstance(value, (bool, int, float, complex, np.number, np.bool_)):
+        raise TypeError(f"fill: expected a number, got {type(value).__name__}")
     if isinstance(value, complex) and not kind.is_complex:
         raise DTypeError(f"fill: a complex number does not fit {kind!r}")
     if kind.kind == "bool":
@@ -303,6 +309,9 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if end is None:
         start, end = 0, start
     start, end, step = _number(start), _number(end), _number(step)
+    for value in (start, end, step):
+        if not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"arange: expected numbers, got {type(value).__name__}")
     if step == 0:
         raise ShapeError("arange: step must not be 0")
     if not (math.isfinite(start) and math.isfinite(end)):

@@ -12,7 +12,7 @@ from mlgpu.cpu.runtime import copy
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.linalg_norm import vector_norm
-from mlgpu.ops.view import broadcast_tensors
+from mlgpu.ops.view import common_shape
 from mlgpu.tensor import Tensor
 
 __all__ = ["cosine_similarity", "local_response_norm", "normalize", "pairwise_distance"]
@@ -33,7 +33,8 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     dtype = dtypes.result_type(x1, x2)
     if not dtype.is_floating_point:
         dtype = dtypes.get_default_dtype()
-    x1, x2 = broadcast_tensors(x1.to(dtype), x2.to(dtype))
+    shape = common_shape("cosine_similarity", x1, x2)
+    x1, x2 = x1.to(dtype).expand(shape), x2.to(dtype).expand(shape)
     return (_directions(x1, dim, eps) * _directions(x2, dim, eps)).sum(dim)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cpu.evaluate import evaluate
-from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.expr.derivative import gradient
 from mlgpu.expr.graph import Expr, arg, as_expr, topological, trace
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Operand, Program, lower
@@ -152,10 +152,14 @@ class Elementwise(Op):
 
     def forward_into(self, out: Any, *arrays: Any) -> None:
         arguments = self.arguments(arrays)
-        arrays_only = [a.shape for a in arguments if isinstance(a, np.ndarray)]
-        if np.broadcast_shapes(*arrays_only) != out.shape:
-            raise ShapeError(f"{self.name}_: the result has shape "
-                             f"{np.broadcast_shapes(*arrays_only)}, which does not fit the "
+        shapes = [a.shape for a in arguments if isinstance(a, np.ndarray)]
+        try:
+            fits = np.broadcast_shapes(*shapes) == out.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            listed = ", ".join(map(str, shapes))
+            raise ShapeError(f"{self.name}_: operands of shapes {listed} do not broadcast to the "
                              f"tensor's {out.shape}")
         key = _key(arguments)
         result = self.formula.program(key).output_dtypes[0]
@@ -387,7 +391,12 @@ def inplace(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = (shape, tuple(named))
         formula = cache.get(signature)
         if formula is None:
-            formula = Formula(name, (as_expr(function(*given, **named)),), len(tensors))
+            try:
+                traced = as_expr(function(*given, **named))
+            except GraphError:
+                kinds = ", ".join(type(value).__name__ for value in (*args, *kwargs.values()))
+                raise TypeError(f"{name}_: expected tensors or numbers, got {kinds}") from None
+            formula = Formula(name, (traced,), len(tensors))
             if len(cache) < 256:  # numbers are part of the key: a loop over values must not grow it
                 cache[signature] = formula
         return run_inplace(Elementwise(formula, (None,) * len(tensors)), self, *tensors[1:])

@@ -12,7 +12,7 @@ from mlgpu.autograd import no_grad
 from mlgpu.cpu.gemm import contiguous, widen
 from mlgpu.cpu.runtime import copy, empty, zeros
 from mlgpu.cpu.segment import add_rows
-from mlgpu.errors import DerivativeError, DTypeError, ShapeError
+from mlgpu.errors import DerivativeError, DTypeError, PositionError, ShapeError
 from mlgpu.op import Op, run, run_inplace
 from mlgpu.tensor import Tensor
 
@@ -180,9 +180,9 @@ class OneHot(Op):
                                  "pass it")
             classes = int(flat.max()) + 1
         if flat.size and flat.min() < 0:
-            raise IndexError(f"one_hot: class {flat.min()} is negative; classes count from 0")
+            raise PositionError(f"one_hot: class {flat.min()} is negative; classes count from 0")
         if flat.size and flat.max() >= classes:
-            raise IndexError(f"one_hot: class {flat.max()} is out of range for {classes} classes")
+            raise PositionError(f"one_hot: class {flat.max()} is out of range for {classes} classes")
         out = zeros((*index.shape, classes), np.int64)
         out.reshape(math.prod(index.shape), classes)[np.arange(len(flat)), flat] = 1
         return out

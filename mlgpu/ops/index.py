@@ -13,7 +13,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
-from mlgpu.errors import DeviceError, DTypeError, ShapeError
+from mlgpu.errors import DeviceError, DTypeError, PositionError, ShapeError
 from mlgpu.op import Op, run, run_inplace
 from mlgpu.ops.cast import cast
 from mlgpu.ops.part import Part
@@ -84,7 +84,7 @@ class Put(Op):
 
     def forward_into(self, out: Any, x: Any, values: Any) -> None:
         if np.may_share_memory(out, values):
-            values = values.copy()
+            values = cpu.copy(values)
         if not self.accumulate:
             out[self.index] = values
         elif out.dtype == np.bool_:
@@ -168,7 +168,12 @@ def _put(target: Tensor, arrays: Index, values: Tensor, accumulate: bool) -> Ten
 
 
 def _result_shape(shape: tuple[int, ...], arrays: Index) -> tuple[int, ...]:
-    region = np.broadcast_shapes(*[a.shape for a in arrays if a is not _ALL])
+    shapes = [a.shape for a in arrays if a is not _ALL]
+    try:
+        region = np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = ", ".join(map(str, shapes))
+        raise IndexError(f"index: index tensors of shapes {listed} do not broadcast") from None
     indexed = [d for d, a in enumerate(arrays) if a is not _ALL]
     kept = [d for d in range(len(shape)) if d not in indexed]
     first = indexed[0] if indexed == list(range(indexed[0], indexed[-1] + 1)) else 0
@@ -247,7 +252,8 @@ def _entry(entry: Any) -> Any:
         if array.size == 0 and array.dtype.kind == "f":
             array = array.astype(np.int64)
     else:
-        raise TypeError("index: expected ints, slices, None, ..., integer or bool tensors, got "
+        refused = IndexError if isinstance(entry, float) else TypeError  # as PyTorch
+        raise refused("index: expected ints, slices, None, ..., integer or bool tensors, got "
                         f"{type(entry).__name__}")
     if array.dtype.kind not in "iub":
         raise IndexError("index: tensors used as indices must be integer or bool, got "
@@ -306,7 +312,7 @@ def index_array(name: str, index: Tensor, n: int, negative: bool = False) -> Any
     low = -n if negative else 0
     if array.size and (array.min() < low or array.max() >= n):
         bad = array[(array < low) | (array >= n)].flat[0]
-        raise IndexError(f"{name}: index {bad} is out of range for length {n}")
+        raise PositionError(f"{name}: index {bad} is out of range for length {n}")
     return array
 
 

@@ -22,12 +22,14 @@ __all__ = ["atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_pr
 
 
 class Cat(Op):
-    """Tensors one after the other along a dimension."""
+    """Tensors one after the other along a dimension; empty vectors, which join anything, add none.
+    """
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
 
     def forward(self, *arrays: Any) -> Any:
+        arrays = tuple(a for a in arrays if a.shape != (0,)) or arrays[:1]
         shape = list(arrays[0].shape)
         shape[self.dim] = sum(a.shape[self.dim] for a in arrays)
         out = cpu.empty(shape, arrays[0].dtype)
@@ -37,8 +39,9 @@ class Cat(Op):
         grads: list[Tensor | None] = []
         first = 0
         for (shape, _), needed in zip(self._inputs_meta, self.needs, strict=True):
-            n = shape[self.dim]
-            grads.append(narrow(dy, self.dim, first, n) if needed else None)
+            n = 0 if shape == (0,) else shape[self.dim]
+            part = narrow(dy, self.dim, first, n) if needed else None
+            grads.append(dy.new_zeros(0) if needed and shape == (0,) else part)
             first += n
         return tuple(grads)
 
@@ -48,6 +51,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
     All other lengths must agree; empty 1-d tensors are skipped, as in PyTorch.
     """
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"cat: expected a list or tuple of tensors, got {type(tensors).__name__}")
     parts = list(tensors)
     if not parts:
         raise ShapeError("cat: expected at least one tensor")
@@ -64,7 +69,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         have = tuple(part.shape)
         if len(have) != len(want) or have[:at] + have[at + 1:] != want[:at] + want[at + 1:]:
             raise ShapeError(f"cat: shapes {want} and {have} differ outside dimension {at}")
-    return run(Cat(at), *[cast(p, kind) for p in full])  # type: ignore[no-any-return]
+    return run(Cat(at), *[cast(p, kind) for p in parts])  # type: ignore[no-any-return]
 
 
 concat = concatenate = cat

@@ -10,7 +10,7 @@ from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run, run_inplace
-from mlgpu.ops.view import broadcast_shapes, expand, reshape
+from mlgpu.ops.view import common_shape, expand, reshape
 from mlgpu.tensor import Tensor
 
 __all__ = ["masked_fill", "masked_scatter", "masked_select"]
@@ -40,7 +40,7 @@ class MaskedFill(Op):
         from mlgpu.ops.pointwise import where
 
         mask = self.input(1)
-        zero = dy.new_zeros(())  # type: ignore[attr-defined]
+        zero = dy.new_zeros(())
         return (where(mask, zero, dy) if self.needs[0] else None, None,
                 where(mask, dy, zero) if self.needs[2] else None)
 
@@ -63,14 +63,14 @@ def _fill_value(name: str, input: Tensor, value: Any) -> Tensor:
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`input` with `value` (a number or 0-dim tensor) where `mask` is true; both broadcast."""
     _check_mask("masked_fill", mask)
-    broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    common_shape("masked_fill", input, mask)
     return run(MaskedFill(), input, mask, _fill_value("masked_fill", input, value))  # type: ignore[no-any-return]
 
 
 def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`masked_fill` in place."""
     _check_mask("masked_fill_", mask)
-    if broadcast_shapes(tuple(self.shape), tuple(mask.shape)) != self.shape:
+    if common_shape("masked_fill_", self, mask) != self.shape:
         raise ShapeError(f"masked_fill_: a mask of shape {tuple(mask.shape)} does not broadcast to "
                          f"{tuple(self.shape)}")
     return run_inplace(MaskedFill(), self, mask, _fill_value("masked_fill_", self, value))
@@ -79,7 +79,7 @@ def masked_fill_(self: Tensor, mask: Tensor, value: Any) -> Tensor:
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where `mask` is true, in one dimension; both broadcast."""
     _check_mask("masked_select", mask)
-    shape = broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    shape = common_shape("masked_select", input, mask)
     from mlgpu.ops.index import getitem
 
     return getitem(expand(input, shape), expand(mask, shape))
@@ -108,7 +108,7 @@ class MaskedScatter(Op):
         mask = expand(self.input(1), dy.shape)
         dx = dsource = None
         if self.needs[0]:
-            dx = where(mask, dy.new_zeros(()), dy)  # type: ignore[attr-defined]
+            dx = where(mask, dy.new_zeros(()), dy)
         if self.needs[2]:
             taken = masked_select(dy, mask)
             shape = self._inputs_meta[2][0]
@@ -121,7 +121,7 @@ def _check_scatter(name: str, input: Tensor, mask: Tensor, source: Tensor) -> No
     _check_mask(name, mask)
     if source.dtype is not input.dtype:
         raise DTypeError(f"{name}: self is {input.dtype!r} but source is {source.dtype!r}")
-    if broadcast_shapes(tuple(input.shape), tuple(mask.shape)) != input.shape:
+    if common_shape("_check_scatter", input, mask) != input.shape:
         raise ShapeError(f"{name}: a mask of shape {tuple(mask.shape)} does not broadcast to "
                          f"{tuple(input.shape)}")
     wanted = int(np.count_nonzero(np.broadcast_to(mask.detach()._host(), tuple(input.shape))))
@@ -132,7 +132,7 @@ def _check_scatter(name: str, input: Tensor, mask: Tensor, source: Tensor) -> No
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """`input` with the elements of `source`, in order, where `mask` is true."""
-    shape = broadcast_shapes(tuple(input.shape), tuple(mask.shape))
+    shape = common_shape("masked_scatter", input, mask)
     input = expand(input, shape)
     _check_scatter("masked_scatter", input, mask, source)
     return run(MaskedScatter(), input, mask, source)  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ import math
 from typing import Any, overload
 
 from mlgpu import dtypes
-from mlgpu.errors import DTypeError, GraphError
+from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.expr.graph import Expr, call
 from mlgpu.ops.elementwise import elementwise, inplace, symbolic
 from mlgpu.tensor import Tensor
@@ -114,7 +114,7 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         return _div_trunc(input, other)  # type: ignore[no-any-return]
     if rounding_mode == "floor":
         return floor_divide(input, other)
-    raise ValueError("div: rounding_mode must be None, 'trunc' or 'floor', got "
+    raise ShapeError("div: rounding_mode must be None, 'trunc' or 'floor', got "
                      f"{rounding_mode!r}")
 
 
@@ -472,7 +472,7 @@ def digamma(input: Tensor) -> Tensor:
 def polygamma(n: int, input: Tensor) -> Tensor:
     """The n-th derivative of digamma, n >= 0."""
     if n < 0:
-        raise ValueError(f"polygamma: n must not be negative, got {n}")
+        raise ShapeError(f"polygamma: n must not be negative, got {n}")
     if n == 0:
         return digamma(input)
     return _polygamma(n)(input)  # type: ignore[no-any-return]
@@ -682,7 +682,7 @@ def clamp(input: Tensor, min: Operand | None = None, max: Operand | None = None)
         return clamp_min(input, min)
     if max is not None:
         return clamp_max(input, max)
-    raise ValueError("clamp: at least one of min and max must be given")
+    raise ShapeError("clamp: at least one of min and max must be given")
 
 
 @elementwise

@@ -285,7 +285,7 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None
     if input.ndim == 0:
         raise ShapeError("diff: expected at least one dimension, got a 0-d tensor")
     if n < 0:
-        raise ValueError(f"diff: n must not be negative, got {n}")
+        raise ShapeError(f"diff: n must not be negative, got {n}")
     at = dim_index("diff", dim, input.ndim)
     for part in (prepend, append):
         if part is not None and part.ndim != input.ndim:

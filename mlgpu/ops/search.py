@@ -10,7 +10,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, full, zeros
-from mlgpu.errors import DTypeError, MlgpuError, ShapeError
+from mlgpu.errors import DerivativeError, DTypeError, MlgpuError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
 from mlgpu.ops.pick import Array, TakeAlong
@@ -87,9 +87,9 @@ def searchsorted(sorted_sequence: Tensor, input: Tensor | Number, *, out_int32: 
     Raises ShapeError, DTypeError for bool and complex, ValueError for a contradictory side.
     """
     if side not in (None, "left", "right"):
-        raise ValueError(f"searchsorted: side must be 'left' or 'right', got {side!r}")
+        raise ShapeError(f"searchsorted: side must be 'left' or 'right', got {side!r}")
     if side == "left" and right:
-        raise ValueError("searchsorted: side='left' contradicts right=True; give one of them")
+        raise ShapeError("searchsorted: side='left' contradicts right=True; give one of them")
     if sorted_sequence.ndim == 0:
         raise ShapeError("searchsorted: the sequence must have a dimension, got a 0-d tensor")
     values = _tensor(input, sorted_sequence)
@@ -213,7 +213,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if input.ndim != 1:
         raise ShapeError(f"bincount: expected a 1-d tensor, got shape {tuple(input.shape)}")
     if minlength < 0:
-        raise ValueError(f"bincount: minlength must not be negative, got {minlength}")
+        raise ShapeError(f"bincount: minlength must not be negative, got {minlength}")
     if weights is not None and weights.shape != input.shape:
         raise ShapeError(f"bincount: weights must have the shape {tuple(input.shape)}, got "
                          f"{tuple(weights.shape)}")
@@ -230,8 +230,6 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
 
 class Histc(Op):
     """Counts of the elements in equal bins between two bounds."""
-
-    differentiable = False
 
     def __init__(self, bins: int, low: float, high: float) -> None:
         self.bins, self.low, self.high = bins, low, high
@@ -252,18 +250,21 @@ class Histc(Op):
         np.copyto(out, np.bincount(place, minlength=self.bins), casting="unsafe")
         return out
 
+    def backward(self, dy: Tensor) -> Tensor:
+        raise DerivativeError("histc: has no derivative; detach() its input")
+
 
 def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Tensor:
     """How many elements lie in each of `bins` equal bins from `min` to `max`, both included.
 
     With min = max the range is that of the data.  Elements outside, and NaN with a range given,
-    are not counted.  The dtype is the input's.  Raises DTypeError unless floating, ValueError for
+    are not counted.  The dtype is the input's.  Raises DTypeError unless floating, ShapeError for
     bins < 1 or min > max, MlgpuError for a range that is not finite.
     """
     if not input.dtype.is_floating_point:
         raise DTypeError(f"histc: expected a floating tensor, got {input.dtype.name}")
     if bins < 1:
-        raise ValueError(f"histc: bins must be positive, got {bins}")
+        raise ShapeError(f"histc: bins must be positive, got {bins}")
     if min > max:
-        raise ValueError(f"histc: max must not be less than min, got {min} and {max}")
+        raise ShapeError(f"histc: max must not be less than min, got {min} and {max}")
     return run(Histc(bins, min, max), input)  # type: ignore[no-any-return]

@@ -31,7 +31,7 @@ def dim_index(name: str, dim: int, ndim: int) -> int:
 
 def size_arguments(name: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
     """Sizes given one by one or as one sequence, as ints."""
-    if len(sizes) == 1 and not hasattr(sizes[0], "__index__"):
+    if len(sizes) == 1 and hasattr(sizes[0], "__iter__") and not hasattr(sizes[0], "__index__"):
         sizes = tuple(sizes[0])
     try:
         return tuple(operator.index(n) for n in sizes)
@@ -327,6 +327,15 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
 def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
     """`expand` to `size`."""
     return expand(input, tuple(size))
+
+
+def common_shape(name: str, *tensors: Tensor) -> tuple[int, ...]:
+    """The shape that all tensors broadcast to.  Raises ShapeError where there is none."""
+    try:
+        return np.broadcast_shapes(*[tuple(t.shape) for t in tensors])
+    except ValueError:
+        listed = ", ".join(str(tuple(t.shape)) for t in tensors)
+        raise ShapeError(f"{name}: shapes {listed} do not broadcast") from None
 
 
 def broadcast_shapes(*shapes: Any) -> Size:
