@@ -107,6 +107,7 @@ class Account:
         self.live: dict[int, Charge | None] = {}
 
     def refuse(self, nbytes: int, what: str, maximum: int, used: int) -> OutOfMemoryError:
+        """The error that says what was asked for, what is in use and what holds most of it."""
         largest = "\n  ".join(map(str, self.snapshot()[:5])) or "nothing"
         return OutOfMemoryError(
             f"memory: {format_bytes(nbytes)} ({nbytes} bytes) asked for on {self.device}, but "
@@ -114,6 +115,7 @@ class Account:
             f"tensors or raise the {what}. Largest live blocks:\n  {largest}")
 
     def snapshot(self) -> list[Block]:
+        """The live blocks, largest first."""
         now = time.monotonic()
         blocks = []
         for key in list(self.live):

@@ -32,6 +32,7 @@ class Size(tuple[int, ...]):
     """A tensor's shape: a tuple of ints that also answers `numel()`, as torch.Size."""
 
     def numel(self) -> int:
+        """The number of elements of a tensor of this shape."""
         n = 1
         for length in self:
             n *= length

@@ -169,7 +169,9 @@ def linalg_vander(x: Tensor, *, N: int | None = None) -> Tensor:
 
 
 def vander(x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
-    """The powers N - 1 to 0 (or, if `increasing`, 0 to N - 1) of a vector's elements, as a matrix.
+    """The matrix of powers N - 1 to 0 (0 to N - 1 if `increasing`) of a vector's elements, (n, N).
+
+    N is n unless given.  Raises ShapeError unless x is a vector.
     """
     if x.ndim != 1:
         raise ShapeError(f"vander: expected a vector, got shape {tuple(x.shape)}")

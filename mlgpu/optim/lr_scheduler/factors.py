@@ -19,9 +19,11 @@ class _Factors(LRScheduler):
     """`factor()` is what step `last_epoch` multiplies the rates by, `total()` all steps so far."""
 
     def factor(self) -> float:
+        """What this step multiplies the rates by."""
         raise NotImplementedError(f"{type(self).__name__}: factor is not defined")
 
     def total(self) -> float:
+        """What all steps so far have multiplied the first rates by."""
         raise NotImplementedError(f"{type(self).__name__}: total is not defined")
 
     def get_lr(self) -> list[float]:
