@@ -82,8 +82,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.window_function": """bartlett_window blackman_window hamming_window hann_window
         kaiser_window""",
     "mlgpu.printing": "get_printoptions set_printoptions",
-    "mlgpu.random": """Generator default_generator get_rng_state initial_seed manual_seed seed
-        set_rng_state""",
+    "mlgpu.random": "Generator get_rng_state initial_seed manual_seed seed set_rng_state",
 }
 
 # Methods of Tensor, likewise; the tensor is the first argument.

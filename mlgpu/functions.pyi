@@ -366,7 +366,6 @@ from mlgpu.ops.window_function import kaiser_window as kaiser_window
 from mlgpu.printing import get_printoptions as get_printoptions
 from mlgpu.printing import set_printoptions as set_printoptions
 from mlgpu.random import Generator as Generator
-from mlgpu.random import default_generator as default_generator
 from mlgpu.random import get_rng_state as get_rng_state
 from mlgpu.random import initial_seed as initial_seed
 from mlgpu.random import manual_seed as manual_seed
