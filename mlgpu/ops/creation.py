@@ -120,11 +120,15 @@ def _check_range(data: Any, source: Any, kind: DType) -> None:
         return
     if source.dtype.kind == "f" and not np.isfinite(source).all():
         raise DTypeError(f"tensor: inf and NaN do not fit {kind!r}")
+    for value in (int(source.min()), int(source.max())):
+        if not fits(value, kind) or (source.dtype.kind == "f" and value < dtypes.iinfo(kind).min):
+            raise DTypeError(f"tensor: value {value} does not fit {kind!r}")
+
+
+def fits(value: int, kind: DType) -> bool:
+    """Whether an integer dtype takes the value; negative ones wrap in uint8, as in PyTorch."""
     info = dtypes.iinfo(kind)
-    low, high = int(source.min()), int(source.max())
-    if low < info.min or high > info.max:
-        worst = low if low < info.min else high
-        raise DTypeError(f"tensor: value {worst} does not fit {kind!r}")
+    return (info.min or -info.max) <= value <= info.max
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -200,9 +204,9 @@ def fill(array: Any, value: Any, kind: DType) -> None:
         value = bool(value)
     elif kind.kind == "int":
         value = int(value)
-        info = dtypes.iinfo(kind)
-        if not info.min <= value <= info.max:
+        if not fits(value, kind):
             raise DTypeError(f"fill: value {value} does not fit {kind!r}")
+        value = value if kind.is_signed else value % 256
     with np.errstate(all="ignore"):
         array.fill(value)
 
