@@ -232,6 +232,9 @@ class ViewOp(Op):
     def forward_cuda(self, *arrays: Any) -> Any:
         return self.forward(*arrays)
 
+    def check_replay(self, name: str) -> None:
+        """Raise GraphError if the view cannot be made again from another base."""
+
 
 def wrap(array: Any, device: Device | None = None, requires_grad: bool = False) -> Tensor:
     """A leaf Tensor that owns `array`, which must be fresh (nobody else writes to it)."""
@@ -333,8 +336,8 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     if op.recording:
         view = Tensor._make(target._array, storage)
         op.record_outputs((view,))
-    if mode.grad:
-        rebase(target, op if op.recording else None)
+    if op.recording:
+        rebase(target, op)
     return target
 
 
@@ -360,6 +363,8 @@ def _check_writable(op: Op, target: Tensor) -> None:
         raise ShapeError(f"{op.name}_: several elements of the tensor share one place in memory "
                          "(it was expanded); clone() it first")
     if mode.grad:
+        for made in target._chain:
+            made.check_replay(f"{op.name}_")
         owners = (target,) if target._base is None else (target, target._base)
         if any(owner._requires and owner._node is None for owner in owners):
             what = "a leaf" if target._requires and target._node is None else "a view of a leaf"
@@ -367,18 +372,15 @@ def _check_writable(op: Op, target: Tensor) -> None:
                              "use no_grad() or the out-of-place form")
 
 
-def rebase(target: Tensor, op: Op | None) -> None:
-    """Make `target`, which `op` has just overwritten, and all views of its memory, follow on."""
+def rebase(target: Tensor, node: graph.Node, index: int = 0) -> None:
+    """Make `target`, now overwritten by an output of `node`, and all views of its memory follow."""
     base = target._base
     if base is None:
-        if op is not None:
-            target._node, target._index, target._requires = op, 0, True
-            target._history += 1
-        return
-    if op is None:
+        target._node, target._index, target._requires = node, index, True
+        target._history += 1
         return
     scatter = ViewScatter(target._chain)
-    scatter.edges = (base._edge() if base._requires else None, (op, 0))
+    scatter.edges = (base._edge() if base._requires else None, (node, index))
     scatter.needs = (base._requires, True)
     scatter._inputs_meta = ((base._array.shape, base._array.dtype),
                             (target._array.shape, target._array.dtype))
@@ -386,7 +388,7 @@ def rebase(target: Tensor, op: Op | None) -> None:
     scatter.stamp()
     base._node, base._index, base._requires = scatter, 0, True
     base._history += 1
-    target._node, target._index, target._requires = op, 0, True
+    target._node, target._index, target._requires = node, index, True
     target._history = base._history
 
 
@@ -394,8 +396,8 @@ def regenerate(view: Tensor) -> None:
     """Derive the history of a view anew after its base was changed in place."""
     base = view._base
     assert base is not None
-    view._history = base._history
     if not base._requires:
+        view._history = base._history
         return
     with_grad = mode.grad
     mode.grad = True
@@ -404,11 +406,13 @@ def regenerate(view: Tensor) -> None:
     finally:
         mode.grad = with_grad
     view._node, view._index, view._requires = fresh._node, fresh._index, fresh._requires
+    view._history = base._history
 
 
-def replay(chain: Sequence[Op], tensor: Tensor) -> Tensor:
+def replay(chain: Sequence[ViewOp], tensor: Tensor) -> Tensor:
     """The view that a chain of view operations makes of another tensor of the base's shape."""
     for op in chain:
+        op.check_replay("view")
         tensor = run(op.again(), tensor)
     return tensor
 
@@ -416,7 +420,7 @@ def replay(chain: Sequence[Op], tensor: Tensor) -> Tensor:
 class ViewScatter(Op):
     """base with the region of one of its views replaced: the history of an in-place change."""
 
-    def __init__(self, chain: Sequence[Op]) -> None:
+    def __init__(self, chain: Sequence[ViewOp]) -> None:
         self.chain = tuple(chain)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -427,7 +431,7 @@ class ViewScatter(Op):
 class ZeroRegion(Op):
     """A copy with the region of a view set to zero."""
 
-    def __init__(self, chain: Sequence[Op]) -> None:
+    def __init__(self, chain: Sequence[ViewOp]) -> None:
         self.chain = tuple(chain)
 
     def forward(self, x: Any) -> Any:

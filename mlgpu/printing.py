@@ -155,8 +155,7 @@ def tensor_str(tensor: Tensor) -> str:
             suffixes.append(f"dtype={tensor.dtype!r}")
         body = _body(tensor, indent)
     if tensor.grad_fn is not None:
-        name = tensor.grad_fn.name.title().replace("_", "").replace(" ", "")
-        suffixes.append(f"grad_fn=<{name}Backward>")
+        suffixes.append(f"grad_fn=<{tensor.grad_fn.label}>")
     elif tensor.requires_grad:
         suffixes.append("requires_grad=True")
     text = prefix + body

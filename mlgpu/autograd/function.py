@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from mlgpu.autograd import graph
-from mlgpu.autograd.mode import mode
+from mlgpu.autograd.mode import mode, no_grad
 from mlgpu.autograd.saved import Saved
 from mlgpu.device import runtime
 from mlgpu.errors import DerivativeError, GraphError, ShapeError
-from mlgpu.op import conform_to, wrap
+from mlgpu.op import ViewOp, conform_to, rebase, wrap
 from mlgpu.tensor import Tensor
 
 
@@ -27,10 +30,14 @@ class FunctionContext(graph.Node):
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors (inputs, outputs or others) for backward; read them as `saved_tensors`."""
+        for tensor in tensors:
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise TypeError(f"{self.name}: save_for_backward keeps Tensors and None only, got "
+                                f"{type(tensor).__name__}; set an attribute of ctx instead")
         self._to_save = tensors
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        """Say that forward changed these inputs in place."""
+        """Say that forward changed these inputs, which it returns, in place."""
         self._dirty = tuple(id(t) for t in tensors)
 
     def mark_non_differentiable(self, *tensors: Tensor) -> None:
@@ -51,24 +58,22 @@ class FunctionContext(graph.Node):
             return self._to_save
         return tuple(None if s is None else s.tensor(self) for s in self._saved)
 
-    def record(self, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-        tensors = [t for t in inputs if isinstance(t, Tensor)]
+    def record(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         self.edges = tuple(t._edge() if isinstance(t, Tensor) and t.requires_grad else None
                            for t in inputs)
         self.metas = tuple((tuple(t.shape), t._array.dtype) if isinstance(t, Tensor) else None
                            for t in inputs)
-        self.output_metas = tuple((tuple(t.shape), t._array.dtype, t.device) for t in outputs)
+        self.output_metas = tuple(
+            (tuple(t.shape), t._array.dtype, t.device) if isinstance(t, Tensor) else None
+            for t in outputs)
         self.nondifferentiable_outputs = tuple(
-            i for i, t in enumerate(outputs)
-            if id(t) in self._constant or not (t.is_floating_point() or t.is_complex()))
+            i for i, t in enumerate(outputs) if id(t) in self._constant
+            or not (isinstance(t, Tensor) and (t.is_floating_point() or t.is_complex())))
         self.outputs = len(outputs)
         self.stamp()
         positions = {id(t): i for i, t in enumerate(outputs)}
-        known = {id(t) for t in tensors}
-        self._saved = [
-            None if t is None
-            else Saved(t, self, None if id(t) in known else positions.get(id(t)))
-            for t in self._to_save]
+        self._saved = [None if t is None else Saved(t, self, positions.get(id(t)))
+                       for t in self._to_save]
         self._to_save = ()
 
     def free(self) -> None:
@@ -88,6 +93,9 @@ class FunctionContext(graph.Node):
                              f"{len(self.edges)} inputs of forward")
         conformed: list[Tensor | None] = []
         for grad, edge, meta in zip(results, self.edges, self.metas, strict=True):
+            if grad is not None and meta is None:
+                raise GraphError(f"{self.name}: backward returned a gradient for an argument of "
+                                 "forward that is not a Tensor; return None there")
             if grad is None or edge is None or meta is None:
                 conformed.append(None)
                 continue
@@ -98,8 +106,11 @@ class FunctionContext(graph.Node):
             conformed.append(conform_to(self.name, grad, *meta))
         return conformed
 
-    def _zeros(self, index: int) -> Tensor:
-        shape, dtype, device = self.output_metas[index]
+    def _zeros(self, index: int) -> Tensor | None:
+        meta = self.output_metas[index]
+        if meta is None:
+            return None
+        shape, dtype, device = meta
         zeros = runtime(device).empty(shape, dtype, device)
         zeros[...] = 0
         return wrap(zeros, device)
@@ -124,37 +135,40 @@ class Function:
         raise DerivativeError(f"{ctx.name}: has no backward; define a static backward method")
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Run forward and record the operation."""
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Run forward and record the operation.  Keyword arguments have no gradient."""
+        setup = getattr(cls, "setup_context", None)
+        if setup is not None:
+            bound = inspect.signature(cls.forward).bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
         ctx = FunctionContext()
         ctx.function = cls
         ctx.name = cls.__name__
         ctx.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
         record = mode.grad and any(ctx.needs_input_grad)
-        grad_before = mode.grad
-        mode.grad = False
-        try:
-            setup = getattr(cls, "setup_context", None)
-            if setup is None:
-                results = cls.forward(ctx, *args)
-            else:
-                results = cls.forward(*args)
+        with no_grad():
+            results = cls.forward(*args, **kwargs) if setup else cls.forward(ctx, *args, **kwargs)
+            if setup:
                 setup(ctx, args, results)
-        finally:
-            mode.grad = grad_before
         single = not isinstance(results, tuple)
-        outputs = (results,) if single else results
-        outputs = tuple(_fresh(ctx, args, out) for out in outputs)
-        tensors = tuple(out for out in outputs if isinstance(out, Tensor))
-        if record and tensors:
-            if len(tensors) != len(outputs):
-                raise TypeError(f"{ctx.name}: forward must return Tensors, got "
-                                f"{[type(out).__name__ for out in outputs]}")
-            _own(ctx, args, tensors)
-        return outputs[0] if single else outputs
+        outputs = [_fresh(ctx, args, out) for out in ((results,) if single else results)]
+        if not set(ctx._dirty) <= {id(out) for out in outputs}:
+            raise GraphError(f"{ctx.name}: an input that was marked dirty must be returned")
+        if record:
+            _own(ctx, args, outputs)
+        return outputs[0] if single else tuple(outputs)
 
 
-def _fresh(ctx: FunctionContext, args: tuple[Any, ...], out: Any) -> Any:
+class _MadeByFunction(ViewOp):
+    """Stands for what a Function did to make a view of an input."""
+
+    def check_replay(self, name: str) -> None:
+        raise GraphError(f"{name}: a view that the Function {self.name} returned cannot follow a "
+                         "change in place, of it or of what it shows; clone() it first")
+
+
+def _fresh(ctx: FunctionContext, args: Sequence[Any], out: Any) -> Any:
     """An input returned unchanged becomes a view of itself, so that it can be told apart."""
     if isinstance(out, Tensor) and any(out is a for a in args) and id(out) not in ctx._dirty:
         alias = out.detach()
@@ -163,29 +177,64 @@ def _fresh(ctx: FunctionContext, args: tuple[Any, ...], out: Any) -> Any:
     return out
 
 
-def _own(ctx: FunctionContext, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+def _own(ctx: FunctionContext, args: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Record the application and make its outputs part of the graph."""
+    shown = {id(a._storage): a for a in args if isinstance(a, Tensor)}
     for out in outputs:
-        if id(out) in ctx._dirty and out.is_leaf and out.requires_grad:
-            raise GraphError(f"{ctx.name}: a leaf that requires grad cannot be changed in place")
+        if id(out) in ctx._dirty:
+            base = out if out._base is None else out._base
+            if base.requires_grad and base.is_leaf:
+                raise GraphError(f"{ctx.name}: a leaf that requires grad (or a view of one) cannot "
+                                 "be changed in place")
     ctx.record(args, outputs)
     for index, out in enumerate(outputs):
         if index in ctx.nondifferentiable_outputs:
             continue
-        if out._base is not None and id(out) in ctx._dirty:
-            raise GraphError(f"{ctx.name}: a view cannot be changed in place by a Function; "
-                             "clone() it first")
-        out._node, out._index, out._requires = ctx, index, True
         if id(out) in ctx._dirty:
-            out._history += 1
+            rebase(out, ctx, index)
+            continue
+        out._node, out._index, out._requires = ctx, index, True
+        source = shown.get(id(out._storage))
+        if source is not None:
+            made = _MadeByFunction()
+            made.name = ctx.name
+            out._base = source if source._base is None else source._base
+            out._chain, out._history = (made,), out._base._history
+
+
+class _OnlyOnce(graph.Node):
+    """What made the results of a backward that has no derivative itself."""
+
+    def apply(self, grads: list[Tensor | None], create_graph: bool) -> Sequence[Tensor | None]:
+        raise DerivativeError(f"{self.name}: is only once differentiable")
 
 
 def once_differentiable(function: Any) -> Any:
-    """Decorator for `backward`: its result has no graph, and asking for one raises by name."""
+    """Decorator for `backward`, whose operations are not recorded.
 
+    Differentiating its results again raises DerivativeError by name.
+    """
+    @functools.wraps(function)
     def wrapped(ctx: FunctionContext, *grads: Any) -> Any:
-        if mode.grad:
-            raise DerivativeError(f"{ctx.name}: is only once differentiable; call backward "
-                                  "without create_graph")
-        return function(ctx, *grads)
+        with no_grad():
+            results = function(ctx, *grads)
+        if not mode.grad:
+            return results
+        node = _OnlyOnce()
+        node.name = ctx.name
+        node.edges = (*ctx.edges, *(g._edge() for g in grads if g is not None and g.requires_grad))
+        made = results if isinstance(results, tuple) else (results,)
+        node.outputs = len(made)
+        node.stamp()
+        owned = tuple(_owned_by(node, index, result) for index, result in enumerate(made))
+        return owned if isinstance(results, tuple) else owned[0]
 
     return wrapped
+
+
+def _owned_by(node: graph.Node, index: int, result: Any) -> Any:
+    if not isinstance(result, Tensor):
+        return result
+    alias = result.detach()
+    alias._node, alias._index, alias._requires = node, index, True
+    return alias

@@ -72,8 +72,14 @@ class Node:
         """The edges, as PyTorch shows them; a leaf stands for itself."""
         return tuple((None, 0) if edge is None else edge for edge in self.edges)
 
+    @property
+    def label(self) -> str:
+        """Its name as PyTorch shows it: LogSoftmaxBackward."""
+        words = self.name.replace(" ", "_").split("_")
+        return "".join(word[:1].upper() + word[1:] for word in words) + "Backward"
+
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}Backward at {id(self):#x}>"
+        return f"<{self.label} at {id(self):#x}>"
 
 
 class _Walk:
