@@ -102,7 +102,8 @@ def sign(x: Any, out: Any) -> None:
 
 def where(condition: Any, x: Any, y: Any, out: Any) -> None:
     """x where the condition holds, else y."""
-    if out is x or out is condition:
+    # By memory, not by identity: in place, the result and an argument are two views of one block.
+    if np.may_share_memory(out, x) or np.may_share_memory(out, condition):
         out[...] = np.where(condition, x, y)
         return
     if out is not y:
