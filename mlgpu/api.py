@@ -159,6 +159,7 @@ PROPERTIES: dict[str, str] = {"mlgpu.ops.complex": "imag real", "mlgpu.ops.view"
 
 # Methods whose function has another name: method -> (module, function).
 RENAMED: dict[str, tuple[str, str]] = {
+    "__contains__": ("mlgpu.ops.operators", "contains"),
     "__getitem__": ("mlgpu.ops.index", "getitem"),
     "__iter__": ("mlgpu.ops.part", "iterate"),
     "__setitem__": ("mlgpu.ops.index", "setitem"),
@@ -199,12 +200,20 @@ class _InPlace(_Method):
 
 
 class _Property(_Method):
-    """As `_Method`, for an attribute."""
+    """As `_Method`, for an attribute, which can be assigned where its family says how."""
+
+    def _found(self) -> property:
+        module = import_module(self.module)
+        found = property(getattr(module, self.function), getattr(module, f"set_{self.name}", None))
+        setattr(Tensor, self.name, found)
+        return found
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        found = property(getattr(import_module(self.module), self.function))
-        setattr(Tensor, self.name, found)
+        found = self._found()
         return found if instance is None else found.__get__(instance, owner)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        self._found().__set__(instance, value)
 
 
 def _cast_method(name: str, dtype: dtypes.dtype) -> Any:

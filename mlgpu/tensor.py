@@ -139,7 +139,8 @@ class Exported:
 class Tensor(TensorMethods):
     """A multi-dimensional array on a device that can take part in automatic differentiation.
 
-    Made by `mlgpu.tensor`, `mlgpu.zeros` and the like.  `mlgpu.Tensor(data)` makes a float tensor.
+    Made by `mlgpu.tensor`, `mlgpu.zeros` and the like.  `mlgpu.Tensor(data)` makes a float tensor,
+    `mlgpu.Tensor(2, 3)` an uninitialised one of that size.
     """
 
     _array: Any
@@ -158,11 +159,14 @@ class Tensor(TensorMethods):
 
     __array_priority__ = 1000  # NumPy's operators leave mixed expressions to us
 
-    def __new__(cls, data: Any = (), *args: Any, **options: Any) -> Self:
-        from mlgpu.ops.creation import tensor
+    def __new__(cls, *data: Any, **options: Any) -> Self:
+        from mlgpu.ops.creation import empty, tensor
 
-        made = tensor(data, *args, dtype=options.pop("dtype", dtypes.get_default_dtype()),
-                      **options)
+        options.setdefault("dtype", dtypes.get_default_dtype())
+        if all(isinstance(n, int) for n in data):
+            made = empty(*data or (0,), **options)
+        else:
+            made = tensor(*data, **options)
         return cls._make(made._array, made._storage)
 
     @classmethod
@@ -503,15 +507,18 @@ class Tensor(TensorMethods):
         return bool(self._host().reshape(())[()])
 
     def __float__(self) -> float:
+        return float(self._real_item())
+
+    def __int__(self) -> int:
+        return int(self._real_item())
+
+    def _real_item(self) -> Any:
         value = self.item()
         if isinstance(value, complex):
             if value.imag:
-                raise DTypeError(f"float: {value} has an imaginary part; take .real")
-            value = value.real
-        return float(value)
-
-    def __int__(self) -> int:
-        return int(self.item())
+                raise DTypeError(f"item: {value} has an imaginary part; take .real")
+            return value.real
+        return value
 
     def __complex__(self) -> complex:
         return complex(self.item())
@@ -535,14 +542,28 @@ class Tensor(TensorMethods):
         return tensor_str(self)
 
     def __format__(self, spec: str) -> str:
-        if self.ndim == 0 and spec:
+        if self.ndim == 0:
             return format(self.item(), spec)
         return object.__format__(self, spec)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+    def __copy__(self) -> Tensor:
+        self._check_leaf("copy")
+        twin: Tensor = type(self)._make(self._array, self._storage)
+        twin._requires = self._requires
+        twin.__dict__.update(self._attributes())
+        return twin
+
+    def _check_leaf(self, what: str) -> None:
         if self.grad_fn is not None:
-            raise GraphError("deepcopy: only leaves can be copied deeply; detach() the tensor")
+            raise GraphError(f"{what}: only leaves can be copied or pickled; detach() the tensor")
         self._check()
+
+    def _attributes(self) -> dict[str, Any]:
+        """What the user has set on it."""
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        self._check_leaf("deepcopy")
         from copy import deepcopy
 
         copied = self.detach().clone()
@@ -550,13 +571,11 @@ class Tensor(TensorMethods):
         memo[id(self)] = twin
         twin._requires = self._requires
         twin._grad = deepcopy(self._grad, memo)
-        twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()
-                              if not name.startswith("_")})
+        twin.__dict__.update(deepcopy(self._attributes(), memo))
         return twin
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if self.grad_fn is not None:
-            raise GraphError("pickle: only leaves can be pickled; detach() the tensor")
+        self._check_leaf("pickle")
         return _unpickle, (type(self), self.detach()._host(), str(self.device), self._requires)
 
 

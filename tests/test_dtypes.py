@@ -331,7 +331,8 @@ def test_casts_pass_gradients_and_keep_what_fits():
 
 
 @pytest.mark.parametrize(("value", "kind"), [
-    (300, mlgpu.uint8), (-256, mlgpu.uint8), (-1.0, mlgpu.uint8), (128, mlgpu.int8), ([1, 2**31], mlgpu.int32),
+    (300, mlgpu.uint8), (-256, mlgpu.uint8), (-1.0, mlgpu.uint8), (128, mlgpu.int8),
+    ([1, 2**31], mlgpu.int32),
     (math.nan, mlgpu.int64), ([1.0, math.inf], mlgpu.int32), (300.0, mlgpu.uint8),
     (1 + 1j, mlgpu.float32),
 ])

@@ -1,4 +1,8 @@
-"""Python's operators on tensors.  An operand of a foreign type gets its chance (NotImplemented)."""
+"""Python's operators on tensors.
+
+A NumPy array is taken for the CPU tensor on its memory; an operand of another foreign type gets its
+chance (NotImplemented).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from mlgpu.expr.graph import Expr
 from mlgpu.ops import compare, pointwise
 from mlgpu.ops import matmul as products
 from mlgpu.ops.elementwise import inplace
+from mlgpu.ops.interop import from_numpy
 from mlgpu.ops.pointwise import Operand
 from mlgpu.tensor import Tensor
 
@@ -21,6 +26,8 @@ Operator = Callable[[Any, Any], Any]
 
 def _forward(function: Callable[..., Any]) -> Operator:
     def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            other = from_numpy(other)
         return function(self, other) if isinstance(other, _OPERANDS) else NotImplemented
 
     return operator
@@ -28,6 +35,8 @@ def _forward(function: Callable[..., Any]) -> Operator:
 
 def _reflected(function: Callable[..., Any]) -> Operator:
     def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            other = from_numpy(other)
         return function(other, self) if isinstance(other, _OPERANDS) else NotImplemented
 
     return operator
@@ -65,6 +74,13 @@ lt, le, gt, ge = (_forward(compare.lt), _forward(compare.le), _forward(compare.g
                   _forward(compare.ge))
 matmul, rmatmul = _forward(products.matmul), _reflected(products.matmul)
 neg, pos, abs, invert = (pointwise.neg, pointwise.positive, pointwise.abs, pointwise.bitwise_not)
+
+
+def contains(self: Tensor, element: Any) -> bool:
+    """Whether an element equals a number or tensor.  TypeError for anything else."""
+    if not isinstance(element, _OPERANDS):
+        raise TypeError(f"in: expected a Tensor or a number, got {type(element).__name__}")
+    return bool((compare.eq(self, element)).any())
 
 
 def where(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
