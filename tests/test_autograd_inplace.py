@@ -450,7 +450,7 @@ def test_expanded_memory_cannot_be_changed():
 
 def test_results_must_fit_the_target():
     x = mlgpu.zeros(3)
-    with pytest.raises(mlgpu.ShapeError, match="does not fit"):
+    with pytest.raises(mlgpu.ShapeError, match=r"add_: .*do(es)? not"):
         x.add_(mlgpu.zeros(2, 3))
     with pytest.raises(mlgpu.DTypeError, match="cannot be written"):
         mlgpu.zeros(3, dtype=mlgpu.int64).add_(0.5)

@@ -8,66 +8,84 @@ the same random numbers.  Works with `autograd.grad`, nested checkpoints and sec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from mlgpu.autograd.graph import Node
 from mlgpu.autograd.mode import enable_grad, mode
-from mlgpu.autograd.saved import saved_tensors_hooks
+from mlgpu.autograd.saved import Saved, saved_tensors_hooks
 from mlgpu.errors import GraphError
 from mlgpu.tensor import Tensor
 
 __all__ = ["checkpoint", "checkpoint_sequential"]
 
 
-class _Frame:
+class _Argument(NamedTuple):
+    """A tensor given to the function, kept as saved values are: an outer checkpoint drops it."""
+
+    saved: Saved
+    requires_grad: bool
+
+
+class _Frame(Node):
     """One checkpointed call: how to run it again, and the values from having done so."""
+
+    name = "checkpoint"
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...],
                  kwargs: dict[str, Any], preserve_rng_state: bool) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
+        self.function = function
+        self.args = tuple(self._kept(a) for a in args)
+        self.kwargs = {name: self._kept(a) for name, a in kwargs.items()}
         self.rng = _rng_state() if preserve_rng_state else None
-        self.count = 0
-        self.values: dict[int, Tensor] = {}
+        self.values: list[tuple[Tensor, int]] = []
         self.metas: list[tuple[Any, Any]] = []
+        self.running = True  # for the first time: it may itself ask for gradients, and so be rerun
+
+    def _kept(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return _Argument(Saved(value.detach(), self), value.requires_grad)
+        return value
+
+    def _restart(self, value: Any) -> Any:
+        """An argument cut off from its graph, as if the function were the whole program."""
+        if isinstance(value, _Argument):
+            return value.saved.tensor(self).requires_grad_(value.requires_grad)
+        return value
 
     def pack(self, tensor: Tensor) -> int:
-        index = self.count
-        self.count += 1
         self.metas.append((tensor.shape, tensor.dtype))
-        return index
+        return len(self.metas) - 1
 
     def unpack(self, index: int) -> Tensor:
-        if index not in self.values:
+        if not self.values:
             self.recompute()
-        value = self.values[index]
+        if len(self.values) != len(self.metas) and not self.running:
+            raise GraphError(f"checkpoint: recomputing saved {len(self.values)} values where the "
+                             f"first run saved {len(self.metas)}; the function must do the same "
+                             "each time")
+        value, version = self.values[index]
         if (value.shape, value.dtype) != self.metas[index]:
             raise GraphError(
                 f"checkpoint: recomputing saved a {value.dtype!r} tensor of shape "
                 f"{tuple(value.shape)} where the first run saved {self.metas[index][1]!r} of shape "
                 f"{tuple(self.metas[index][0])}; the function must do the same each time")
+        if value._version != version:
+            raise GraphError(f"checkpoint: a value of shape {tuple(value.shape)} that backward "
+                             "needs was changed in place by the function; clone() it before")
         return value
 
     def recompute(self) -> None:
-        values: list[Tensor] = []
+        values: list[tuple[Tensor, int]] = []
 
         def keep(tensor: Tensor) -> Tensor:
-            values.append(tensor)
+            values.append((tensor, tensor._version))
             return tensor
 
-        args = tuple(_restart(a) for a in self.args)
-        kwargs = {name: _restart(a) for name, a in self.kwargs.items()}
+        args = tuple(self._restart(a) for a in self.args)
+        kwargs = {name: self._restart(a) for name, a in self.kwargs.items()}
         with _restored_rng(self.rng), enable_grad(), saved_tensors_hooks(keep, lambda t: t):
             self.function(*args, **kwargs)
-        if len(values) != self.count:
-            raise GraphError(f"checkpoint: recomputing saved {len(values)} values where the first "
-                             f"run saved {self.count}; the function must do the same each time")
-        self.values = dict(enumerate(values))
-
-
-def _restart(value: Any) -> Any:
-    """An argument cut off from its graph, as if the function were the whole program."""
-    if isinstance(value, Tensor):
-        return value.detach().requires_grad_(value.requires_grad)
-    return value
+        self.values = values
 
 
 def _rng_state() -> Any:
@@ -102,13 +120,16 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
 
     The function must do the same when run again; `preserve_rng_state` gives it the same random
     numbers.  `use_reentrant` is accepted for PyTorch's sake: there is one, non-reentrant, form.
-    Raises GraphError in backward if the second run differs from the first.
+    Raises GraphError in backward if the second run differs from the first or an argument was
+    changed in place meanwhile.
     """
     if not mode.grad:
         return function(*args, **kwargs)
     frame = _Frame(function, args, kwargs, preserve_rng_state)
     with saved_tensors_hooks(frame.pack, frame.unpack):
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+    frame.running, frame.values = False, []
+    return result
 
 
 def checkpoint_sequential(functions: Sequence[Callable[..., Any]] | Any, segments: int,
