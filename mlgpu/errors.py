@@ -21,7 +21,7 @@ class DTypeError(MlgpuError, TypeError):
 
 
 class PositionError(MlgpuError, IndexError):
-    """An element of an index tensor that is out of range (PyTorch: an IndexError or RuntimeError)."""
+    """An element of an index tensor that is out of range: PyTorch's IndexError or RuntimeError."""
 
 
 class DeviceError(MlgpuError):

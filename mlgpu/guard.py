@@ -54,11 +54,11 @@ def guard_module(namespace: dict[str, Any]) -> None:
 def _translated(function: FunctionType, kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """The keyword arguments under PyTorch's names; None where there is nothing to translate."""
     known = inspect.signature(function).parameters
-    renamed = {}
+    renamed: dict[str, Any] = {}
     for name, value in kwargs.items():
         if name == "out" and value is None and name not in known:
             continue
-        other = _NUMPY_NAMES.get(name)
+        other = _NUMPY_NAMES.get(name, name)
         renamed[other if name not in known and other in known else name] = value
     return None if renamed.keys() == kwargs.keys() else renamed
 

@@ -55,11 +55,11 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
         values[value] = np.asarray(arguments[argument]).astype(dtype.numpy)
     functions = _functions(program)
     shape = outs[0].shape
-    if len(functions) == 1 and len(outs) == 1 and program.outputs[0] == program.steps[0].result:
-        # What is no ufunc has temporaries, which belong in blocks, and wants a dimension.
-        if isinstance(functions[0], np.ufunc) or (shape and outs[0].size <= BLOCK):
-            functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
-            return
+    # What is no ufunc has temporaries, which belong in blocks, and wants a dimension.
+    if (len(functions) == 1 and len(outs) == 1 and program.outputs[0] == program.steps[0].result
+            and (isinstance(functions[0], np.ufunc) or (shape and outs[0].size <= BLOCK))):
+        functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
+        return
     if not outs[0].size:
         return
     used = {i for s in program.steps for i in s.operands} | set(program.outputs)
@@ -106,7 +106,7 @@ def _joins(a: Array, outer: int, inner: int) -> bool:
         return True
     if a.shape[outer] == 1 or a.shape[inner] == 1:
         return False
-    return a.strides[outer] == a.strides[inner] * a.shape[inner]
+    return bool(a.strides[outer] == a.strides[inner] * a.shape[inner])
 
 
 def _run_blocks(program: Program, functions: list[Any], values: list[Any],

@@ -35,10 +35,9 @@ def trunc_divide(x: Any, y: Any, out: Any) -> None:
 
 def power(x: Any, y: Any, out: Any) -> None:
     """x to the power of y; a negative power of an integer is an error, as in PyTorch."""
-    if out.dtype.kind in "iu":
-        if np.any(np.less(y, 0)):
-            raise MlgpuError("pow: integers to negative integer powers are not allowed; cast to a "
-                             "floating dtype first")
+    if out.dtype.kind in "iu" and np.any(np.less(y, 0)):
+        raise MlgpuError("pow: integers to negative integer powers are not allowed; cast to a "
+                         "floating dtype first")
     np.power(x, y, out=out)
 
 
@@ -244,7 +243,7 @@ _ERF32: tuple[tuple[float, ...], tuple[float, ...]] = (
 
 
 def erf(x: Any, out: Any) -> None:
-    """The error function: within 2 ulp in float64, 7 in float32 (one rational form, no branches)."""
+    """The error function: within 2 ulp in float64, 7 in float32 (one rational form)."""
     if out.dtype == np.float64:
         out[...] = _erf64(x)
         return
@@ -260,7 +259,7 @@ def erfc(x: Any, out: Any) -> None:
 
 
 def erfinv(x: Any, out: Any) -> None:
-    """The inverse of erf: Winitzki's start, then Halley's method on erf or erfc to full accuracy."""
+    """The inverse of erf: Winitzki's start, then Halley's method on erf or erfc."""
     y = np.asarray(x, np.float64)
     inner = np.clip(y, -1 + 1e-16, 1 - 1e-16)
     log = np.log1p(-inner * inner)

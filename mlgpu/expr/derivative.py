@@ -119,7 +119,9 @@ def _scaled(dy: Expr, partial: Any) -> Expr | None:
     if partial is None:
         return None
     if isinstance(partial, (int, float)):
-        return dy if partial == 1 else call("neg", dy) if partial == -1 else call("mul", dy, partial)
+        if partial in (1, -1):
+            return dy if partial == 1 else call("neg", dy)
+        return call("mul", dy, partial)
     return call("mul", dy, call("conj", partial))
 
 

@@ -55,7 +55,7 @@ class Expr:
         raise GraphError("elementwise: an expression has no value while it is traced, so it cannot "
                          "become a Python number")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     __hash__ = object.__hash__
 

@@ -203,7 +203,7 @@ def fill(array: Any, value: Any, kind: DType) -> None:
     if kind.kind == "bool":
         value = bool(value)
     elif kind.kind == "int":
-        value = int(value)
+        value = int(value)  # type: ignore[arg-type]  # not complex: refused above
         if not fits(value, kind):
             raise DTypeError(f"fill: value {value} does not fit {kind!r}")
         value = value if kind.is_signed else value % 256

@@ -182,7 +182,7 @@ class OneHot(Op):
         if flat.size and flat.min() < 0:
             raise PositionError(f"one_hot: class {flat.min()} is negative; classes count from 0")
         if flat.size and flat.max() >= classes:
-            raise PositionError(f"one_hot: class {flat.max()} is out of range for {classes} classes")
+            raise PositionError(f"one_hot: class {flat.max()} is not below the {classes} classes")
         out = zeros((*index.shape, classes), np.int64)
         out.reshape(math.prod(index.shape), classes)[np.arange(len(flat)), flat] = 1
         return out

@@ -80,7 +80,7 @@ def contains(self: Tensor, element: Any) -> bool:
     """Whether an element equals a number or tensor.  TypeError for anything else."""
     if not isinstance(element, _OPERANDS):
         raise TypeError(f"in: expected a Tensor or a number, got {type(element).__name__}")
-    return bool((compare.eq(self, element)).any())
+    return bool(eq(self, element).any())
 
 
 def where(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
