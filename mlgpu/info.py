@@ -8,7 +8,11 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+
 from mlgpu.device import cuda_problem
+from mlgpu.errors import MissingExtraError
+from mlgpu.extras import require
 from mlgpu.memory import format_bytes
 
 
@@ -18,20 +22,20 @@ class Blas:
 
     name: str
     version: str
-    threads: int
+    threads: int | None  # None where it does not say
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU, as its driver reports it."""
+    """One NVIDIA GPU, as its driver reports it; None for what it does not answer."""
 
     index: int
-    name: str
-    driver: str
-    memory_used: int  # bytes
-    memory_total: int  # bytes
-    utilization: int  # per cent of the last sample period
-    temperature: int  # degrees Celsius
+    name: str | None
+    driver: str | None
+    memory_used: int | None  # bytes
+    memory_total: int | None  # bytes
+    utilization: int | None  # per cent of the last sample period
+    temperature: int | None  # degrees Celsius
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ def collect() -> Info:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in ("mlgpu", "numpy", "ml_dtypes", "cupy-cuda12x", "cupy-cuda13x",
-                    "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc"):
+    for package in ("mlgpu", "numpy", "ml_dtypes", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x",
+                    "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc", "nvidia-ml-py"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -92,32 +96,57 @@ def _versions() -> dict[str, str]:
 def _blas() -> list[Blas]:
     from threadpoolctl import threadpool_info
 
-    return [Blas(str(lib["internal_api"]), str(lib["version"]), int(lib["num_threads"]))
-            for lib in threadpool_info() if lib["user_api"] == "blas"]
+    loaded = [Blas(str(lib["internal_api"]), str(lib["version"]), int(lib["num_threads"]))
+              for lib in threadpool_info() if lib["user_api"] == "blas"]
+    if loaded:
+        return loaded
+    # One that threadpoolctl does not know, as macOS's Accelerate: what NumPy was built with.
+    built: Any = np.show_config(mode="dicts")
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    return [Blas(str(blas.get("name", "unknown")), str(blas.get("version", "unknown")), None)]
 
 
 def _gpus() -> tuple[list[Gpu], str]:
-    if find_spec("pynvml") is None:
-        return [], "pynvml is not installed (pip install 'mlgpu[cuda12]')"
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+        nvml: Any = require("pynvml", "cuda12", "device facts")
+    except MissingExtraError as error:
+        return [], str(error)
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
         return [], f"no NVIDIA driver answers: {error}"
     try:
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        gpus = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            gpus.append(Gpu(
-                index, pynvml.nvmlDeviceGetName(handle), driver, memory.used, memory.total,
-                pynvml.nvmlDeviceGetUtilizationRates(handle).gpu,
-                pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)))
-        return gpus, "" if gpus else "the driver reports no GPU"
+        count = nvml.nvmlDeviceGetCount()
+        return [_gpu(nvml, index) for index in range(count)], (
+            "" if count else "the driver reports no GPU")
+    except nvml.NVMLError as error:
+        return [], f"the driver does not count its GPUs: {error}"
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
+
+
+def _gpu(nvml: Any, index: int) -> Gpu:
+    """Each fact is asked for alone: a MIG slice has no utilisation, an old card no temperature."""
+
+    def answer(query: Any, *arguments: Any) -> Any:
+        try:
+            return query(*arguments)
+        except nvml.NVMLError:
+            return None
+
+    def text(value: Any) -> str | None:  # older pynvml gives bytes
+        return value.decode() if isinstance(value, bytes) else value
+
+    driver = text(answer(nvml.nvmlSystemGetDriverVersion))
+    handle = answer(nvml.nvmlDeviceGetHandleByIndex, index)
+    if handle is None:
+        return Gpu(index, None, driver, None, None, None, None)
+    memory = answer(nvml.nvmlDeviceGetMemoryInfo, handle)
+    rates = answer(nvml.nvmlDeviceGetUtilizationRates, handle)
+    return Gpu(index, text(answer(nvml.nvmlDeviceGetName, handle)), driver,
+               None if memory is None else memory.used, None if memory is None else memory.total,
+               None if rates is None else rates.gpu,
+               answer(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU))
 
 
 def _features() -> list[Feature]:
@@ -136,15 +165,24 @@ def text(info: Info) -> str:
     lines = ["versions"]
     lines += [f"  {name:24} {version}" for name, version in info.versions.items()]
     lines += ["machine", f"  {info.platform}"]
-    lines += [f"  BLAS {b.name} {b.version}, {b.threads} threads" for b in info.blas]
-    lines.append("devices")
-    lines.append("  cpu")
-    lines += [f"  GPU {g.index}: {g.name}, driver {g.driver}, {format_bytes(g.memory_used)} of "
-              f"{format_bytes(g.memory_total)} used, {g.utilization} % busy, {g.temperature} °C"
-              for g in info.gpus]
+    lines += [f"  BLAS {b.name} {b.version}, {_shown(b.threads, 'threads')}" for b in info.blas]
+    lines += ["devices", "  cpu", *(f"  {_gpu_line(gpu)}" for gpu in info.gpus)]
     if info.gpu_note:
         lines.append(f"  no GPU: {info.gpu_note}")
     lines.append("features")
     lines += [f"  {f.name:32} {'active' if f.active else 'not active: ' + f.reason}"
               for f in info.features]
     return "\n".join(lines)
+
+
+def _gpu_line(gpu: Gpu) -> str:
+    used, total = (None if n is None else format_bytes(n)
+                   for n in (gpu.memory_used, gpu.memory_total))
+    memory = "memory unknown" if used is None else f"{used} of {total} used"
+    busy, heat = _shown(gpu.utilization, "% busy"), _shown(gpu.temperature, "°C")
+    return (f"GPU {gpu.index}: {gpu.name or 'unknown name'}, driver {gpu.driver or 'unknown'}, "
+            f"{memory}, {busy}, {heat}")
+
+
+def _shown(value: int | None, unit: str) -> str:
+    return f"{'unknown' if value is None else value} {unit}"
