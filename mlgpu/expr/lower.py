@@ -90,6 +90,8 @@ def _types(name: str, node: Expr, operands: Sequence[Operand], floating: DType |
         return (dtypes.bool_, chosen.dtype, chosen.dtype), Operand(chosen.dtype, weight)
     common = promote(operands)
     kind = common.dtype.kind
+    if floating is not None and kind in ("float", "complex"):
+        common = Operand(dtypes.promote_types(common.dtype, floating), common.weight)
     if rule == "float" and kind in ("bool", "int"):
         common = Operand(floating or dtypes.get_default_dtype(), common.weight)
     elif rule == "integer" and kind not in ("bool", "int"):
@@ -210,7 +212,8 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
     """The program for arguments of the given dtypes.
 
     `output_dtypes` asks for other result dtypes than promotion gives (in-place operations);
-    `floating` is what integers become where a primitive needs it, the default dtype if None.
+    `floating` is what integers become where a primitive needs it (the default dtype if None), and
+    what narrower floating operands are taken in.
     Raises DTypeError where a primitive does not take a dtype.
     """
     build = _Builder(name, operands)

@@ -84,6 +84,8 @@ class ViewAsComplex(ViewOp):
     """The last dimension's two numbers as one complex number."""
 
     def forward(self, x: Any) -> Any:
+        if not x.size:
+            x = empty(x.shape, x.dtype)  # whose strides are in order, which x's need not be
         return x.view(np.result_type(x.dtype, np.complex64))[..., 0]
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -127,6 +129,16 @@ def imag(input: Tensor) -> Tensor:
     if not input.is_complex():
         raise DTypeError(f"imag: expected a complex tensor, got {input.dtype.name}")
     return run(Imag(), input)  # type: ignore[no-any-return]
+
+
+def set_real(self: Tensor, value: Any) -> None:
+    """`x.real = value`: overwrite the real parts, in place."""
+    real(self)[...] = value
+
+
+def set_imag(self: Tensor, value: Any) -> None:
+    """`x.imag = value`: overwrite the imaginary parts, in place."""
+    imag(self)[...] = value
 
 
 def conj(input: Tensor) -> Tensor:
@@ -182,7 +194,8 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise ShapeError("view_as_complex: the last dimension must have length 2, got shape "
                          f"{tuple(input.shape)}")
     strides = input.stride()
-    if strides[-1] != 1 or any(s % 2 for s in strides[:-1]) or input.storage_offset() % 2:
+    if input.numel() and (strides[-1] != 1 or any(s % 2 for s in strides[:-1])
+                          or input.storage_offset() % 2):
         raise ShapeError("view_as_complex: pairs must lie together, at even strides and offset, "
                          f"got strides {strides} and offset {input.storage_offset()}; use "
                          "contiguous() first")

@@ -32,7 +32,7 @@ _NUMBERS = (bool, int, float, complex, np.number, np.bool_)
 class Formula:
     """An expression graph with a name: lowered per dtype signature, differentiated per need.
 
-    Where integers become floating, they take the precision of argument `like`, or the default.
+    Nothing is computed with less precision than argument `like` has, if there is one.
     """
 
     def __init__(self, name: str, outputs: tuple[Expr, ...], arity: int,

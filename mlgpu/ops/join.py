@@ -40,8 +40,10 @@ class Cat(Op):
         first = 0
         for (shape, _), needed in zip(self._inputs_meta, self.needs, strict=True):
             n = 0 if shape == (0,) else shape[self.dim]
-            part = narrow(dy, self.dim, first, n) if needed else None
-            grads.append(dy.new_zeros(0) if needed and shape == (0,) else part)
+            if not needed:
+                grads.append(None)
+            else:
+                grads.append(narrow(dy, self.dim, first, n) if n else dy.new_zeros(shape))
             first += n
         return tuple(grads)
 

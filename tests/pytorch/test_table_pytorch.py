@@ -32,6 +32,8 @@ def theirs(case: Case, dtype: str, requires: bool):
             tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         else:
             tensor = torch.from_numpy(array.copy())
+        if not array.size:
+            tensor = tensor.new_empty(tensor.shape)  # NumPy's strides are 0, PyTorch's are in order
         made.append(tensor.requires_grad_(requires and i in case.differentiated(dtype)))
     return made
 
@@ -102,7 +104,8 @@ def test_gradient(case: Case, dtype: str):
         allow_unused=True)
     other = torch.autograd.grad(
         expected, [x for x in inputs if x.requires_grad],
-        [torch.from_numpy(w).to(y.dtype) for w, y in zip(weights, expected, strict=True)],
+        [torch.empty_like(y).copy_(torch.from_numpy(w))
+         for w, y in zip(weights, expected, strict=True)],
         allow_unused=True)
     for i, g, h in zip(case.differentiated(dtype), ours, other, strict=True):
         assert (g is None) == (h is None), f"gradient of input {i}: {g} here, {h} there"
