@@ -98,9 +98,10 @@ def _types(name: str, node: Expr, operands: Sequence[Operand], floating: DType |
         raise DTypeError(f"{name}: expected bool or integers, got {common.dtype!r}")
     elif node.op == "abs" and kind == "bool":
         raise DTypeError(f"{name}: not defined for bool; cast first")
-    elif rule == "number" and (kind == "bool" or node.op == "sub" and any(
-            o.dtype is dtypes.bool_ and o.weight != NUMBER for o in operands)):
-        raise DTypeError(f"{name}: not defined for bool; use logical_not, logical_xor or cast first")
+    elif rule == "number" and (kind == "bool" or (node.op == "sub" and any(
+            o.dtype is dtypes.bool_ and o.weight != NUMBER for o in operands))):
+        raise DTypeError(
+            f"{name}: not defined for bool; use logical_not, logical_xor or cast first")
     elif rule == "floating" and kind != "float":
         raise DTypeError(f"{name}: expected a floating dtype, got {common.dtype!r}")
     if kind == "complex" and node.op in REAL_ONLY:
@@ -145,7 +146,8 @@ class _Builder:
                 self.steps.append((op, attr, operands, value, taken))
         return value
 
-    def fold(self, value: Any, op: str, attr: Any, operands: tuple[Any, ...], result: DType) -> None:
+    def fold(self, value: Any, op: str, attr: Any, operands: tuple[Any, ...], result: DType
+             ) -> None:
         out = np.empty((), result.numpy)
         arrays = [self.folded[o] for o in operands]
         with np.errstate(all="ignore"):
