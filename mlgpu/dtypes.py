@@ -6,7 +6,6 @@ float16 and bfloat16 are storage formats: arithmetic and reductions run in float
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +131,6 @@ def compute_dtype(d: dtype) -> dtype:
 
 # --- the default floating dtype ----------------------------------------------------------------
 
-_default_lock = threading.Lock()
 _default = float32
 
 
@@ -146,8 +144,7 @@ def set_default_dtype(d: dtype) -> None:
     global _default
     if not isinstance(d, dtype) or not d.is_floating_point:
         raise DTypeError(f"set_default_dtype: only floating dtypes can be the default, got {d!r}")
-    with _default_lock:
-        _default = d
+    _default = d
 
 
 # --- promotion ---------------------------------------------------------------------------------

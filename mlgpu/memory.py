@@ -7,6 +7,7 @@ when the last holder drops it: there is no other path by which the figures chang
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -143,6 +144,23 @@ def account(device: Device) -> Account:
         with _accounts_lock:
             found = _accounts.setdefault(key, Account(key))
     return found
+
+
+def _hold_all() -> None:
+    _accounts_lock.acquire()
+    for books in _accounts.values():
+        books.lock.acquire()
+
+
+def _let_go() -> None:
+    for books in _accounts.values():
+        books.lock.release()
+    _accounts_lock.release()
+
+
+# A child forked while another thread writes into the books must not inherit them locked.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold_all, after_in_parent=_let_go, after_in_child=_let_go)
 
 
 class Charge:
