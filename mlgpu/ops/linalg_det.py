@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlgpu.autograd import grad
 from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import adjoint, gemm
+from mlgpu.dtypes import finfo
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import complex, conj, imag
 from mlgpu.ops.linalg_check import check_floating, check_square
@@ -29,18 +31,13 @@ class Det(Op):
     def forward(self, a: Any) -> Any:
         return lapack.det(a)
 
-    def backward(self, dy: Tensor) -> Tensor:
+    def backward(self, dy: Tensor) -> Tensor | None:
         a = self.input(0)
         if (self.output_array() != 0).all():
             scale = (dy * conj(self.output())).unsqueeze(-1).unsqueeze(-1)
             return scale * conj_transpose(run(Inv(), a))
-        # A singular matrix has an adjugate, but no inverse: take it from the singular values.
-        u, s, vh = svd(a, full_matrices=False)
-        phase = conj(det(u) * det(vh)) * dy
-        others = s.unsqueeze(-2).expand(*s.shape, s.shape[-1])
-        eye = s.new_zeros(s.shape[-1], s.shape[-1]).fill_diagonal_(1)
-        products = (others * (1 - eye) + eye).prod(-1)
-        return matmul(u * (phase.unsqueeze(-1) * products).unsqueeze(-2), vh)
+        # A singular matrix has an adjugate, but no inverse.
+        return grad(_singular_det(a), a, dy, create_graph=True)[0]
 
     def backward_cpu(self, dy: Any) -> Any:
         a, value = self.input_array(0), self.output_array()
@@ -56,6 +53,35 @@ class Det(Op):
         others = np.where(np.eye(s.shape[-1], dtype=bool), 1, s[..., None, :]).prod(-1)
         da[~regular] = gemm(u * (phase[..., None] * others)[..., None, :], vh)
         return da
+
+
+def _singular_det(a: Tensor) -> Tensor:
+    """The determinants near singular matrices, to be differentiated any number of times.
+
+    In constant bases that make `a` diagonal now, with p its regular part, det [[p, q], [r, t]] is
+    det(p) det(t - r inv(p) q), of which the second is a polynomial of a few values near 0.
+    """
+    u, s, vh = svd(a.detach())
+    n = s.shape[-1]
+    negligible = s <= n * finfo(s.dtype).eps * s[..., :1]
+    k = n - max(1, int(negligible.sum(-1).max().item()))
+    b = matmul(conj_transpose(u), matmul(a, conj_transpose(vh)))
+    p, q, r, t = b[..., :k, :k], b[..., :k, k:], b[..., k:, :k], b[..., k:, k:]
+    constant = det(u) * det(vh)
+    if not k:
+        return constant * _polynomial_det(t)
+    return constant * det(p) * _polynomial_det(t - matmul(r, matmul(run(Inv(), p), q)))
+
+
+def _polynomial_det(a: Tensor) -> Tensor:
+    """By the recurrence of Faddeev and LeVerrier, which divides by no value."""
+    n = a.shape[-1]
+    eye = a.new_zeros(n, n).fill_diagonal_(1)
+    product, coefficient = a, -a.diagonal(0, -2, -1).sum(-1)
+    for k in range(2, n + 1):
+        product = matmul(a, product + coefficient.unsqueeze(-1).unsqueeze(-1) * eye)
+        coefficient = -product.diagonal(0, -2, -1).sum(-1) / k
+    return -coefficient if n % 2 else coefficient
 
 
 class SlogDet(Op):

@@ -32,6 +32,15 @@ def singular(rng, shape):
     return (u * s[..., None, :]) @ vh
 
 
+def of_ranks(rng, shape):
+    """Matrices of every rank, and a regular one whose last two singular values agree."""
+    u, s, vh = np.linalg.svd(rng.standard_normal(shape))
+    for rank, values in enumerate(s[:-1]):
+        values[rank:] = 0
+    s[-1, 2:] = 0.5
+    return (u * s[..., None, :]) @ vh
+
+
 def distinct(rng, shape):
     """Values whose magnitudes, and whose sums, are apart: norms of every order are smooth."""
     values = np.geomspace(0.5, 2, math.prod(shape)) * rng.choice([-1.0, 1.0], math.prod(shape))
@@ -200,6 +209,7 @@ CASES = [
     row("linalg.det-singular", lambda m, a: m.linalg.det(a), In((2, 3, 3), make=singular)),
     row("linalg.det-zero", lambda m, a: m.linalg.det(a),
         In((2, 2), make=lambda rng, shape: np.zeros(shape))),
+    row("linalg.det-ranks", lambda m, a: m.linalg.det(a), In((6, 4, 4), make=of_ranks)),
     *squares("linalg.slogdet", lambda m, a: m.linalg.slogdet(a),
              lambda a: tuple(np.linalg.slogdet(a))),
     row("slogdet", lambda m, a: m.slogdet(a), matrix(3, 3),
