@@ -108,11 +108,17 @@ class Op(graph.Node):
 
     # --- recording --------------------------------------------------------------------------
 
-    def record_inputs(self, inputs: Sequence[Tensor]) -> None:
-        """Take edges to what made the inputs, and save the inputs that backward needs."""
+    def record_inputs(self, inputs: Sequence[Tensor], overwrites: bool = False) -> None:
+        """Take edges to what made the inputs, and save the inputs that backward needs.
+
+        If the operation is about to overwrite the first input, that is saved as a copy.
+        """
+        kept = self.keeps(self.needs)
+        if overwrites and 0 in kept:
+            inputs = (_original(inputs[0]), *inputs[1:])
         self.edges = tuple(t._edge() if t.requires_grad else None for t in inputs)
         self._inputs_meta = tuple((t._array.shape, t._array.dtype) for t in inputs)
-        self._saved = {index: Saved(inputs[index], self) for index in self.keeps(self.needs)}
+        self._saved = {index: Saved(inputs[index], self) for index in kept}
 
     def record_outputs(self, outputs: Sequence[Tensor]) -> None:
         """Save outputs and stashed arrays, take a place in the order, and own the outputs."""
@@ -204,8 +210,9 @@ class Op(graph.Node):
         return conform_to(self.name, grad, shape, dtype)
 
 
-_NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "recording", "needs",
-               "tuple_output", "_inputs_meta", "_outputs_meta", "_saved", "_freed", "_stashed")
+_NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "before_hooks", "after_hooks",
+               "recording", "needs", "tuple_output", "_inputs_meta", "_outputs_meta", "_saved",
+               "_freed", "_stashed")
 
 
 def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
@@ -321,8 +328,7 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     engine = runtime(device)
     arrays = [t._array for t in inputs]
     if op.recording:
-        saved = 0 in op.keeps(op.needs)
-        op.record_inputs((_original(target) if saved else target, *others))
+        op.record_inputs(inputs, overwrites=True)
     into = getattr(op, "forward_into", None)
     if into is not None:
         engine.call(into, [target._array, *arrays], device)
@@ -376,7 +382,7 @@ def rebase(target: Tensor, node: graph.Node, index: int = 0) -> None:
     """Make `target`, now overwritten by an output of `node`, and all views of its memory follow."""
     base = target._base
     if base is None:
-        target._node, target._index, target._requires = node, index, True
+        _place(target, node, index)
         target._history += 1
         return
     scatter = ViewScatter(target._chain)
@@ -386,10 +392,19 @@ def rebase(target: Tensor, node: graph.Node, index: int = 0) -> None:
                             (target._array.shape, target._array.dtype))
     scatter._saved = {}
     scatter.stamp()
-    base._node, base._index, base._requires = scatter, 0, True
+    _place(base, scatter, 0)
     base._history += 1
-    target._node, target._index, target._requires = node, index, True
+    _place(target, node, index)
     target._history = base._history
+
+
+def _place(tensor: Tensor, node: graph.Node, index: int) -> None:
+    """Make `tensor` the output `index` of `node`; the gradient it retains is the new value's."""
+    retained = tensor._node.retained if tensor._node is not None else None
+    ref = None if retained is None else retained.pop(tensor._index, None)
+    tensor._node, tensor._index, tensor._requires = node, index, True
+    if ref is not None and ref() is tensor:
+        tensor.retain_grad()
 
 
 def regenerate(view: Tensor) -> None:
@@ -405,8 +420,9 @@ def regenerate(view: Tensor) -> None:
         fresh = replay(view._chain, base)
     finally:
         mode.grad = with_grad
-    view._node, view._index, view._requires = fresh._node, fresh._index, fresh._requires
     view._history = base._history
+    if fresh._node is not None:
+        _place(view, fresh._node, fresh._index)
 
 
 def replay(chain: Sequence[ViewOp], tensor: Tensor) -> Tensor:

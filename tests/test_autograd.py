@@ -390,6 +390,62 @@ def test_retained_gradients():
         mlgpu.ones(1).retain_grad()
 
 
+def test_a_retained_gradient_is_that_of_the_value_after_changes_in_place():
+    x = leaf(1, 2)
+    y, z, w = x * 1, x * 1, x * 1
+    view = w[0]
+    for t in (y, z, view):
+        t.retain_grad()
+    y.mul_(3)
+    z[0].mul_(3)
+    w.mul_(3)
+    assert y.retains_grad
+    ((y + z + view) * 10).sum().backward()
+    assert y.grad.tolist() == z.grad.tolist() == [10, 10]
+    assert view.grad.item() == 20
+    assert x.grad.tolist() == [30 + 30 + 60, 30 + 10]
+
+
+def test_a_hook_set_before_a_change_in_place_sees_the_value_before_it():
+    seen = []
+    y = leaf(1, 2) * 1
+    y.register_hook(lambda g: seen.append(g.tolist()))
+    y.mul_(3)
+    (y * 10).sum().backward()
+    assert seen == [[30, 30]]
+
+
+def test_hooks_of_nodes():
+    log = []
+    x = leaf(1, 2)
+    y = x.exp() * 2
+    node = y.grad_fn
+    node.register_prehook(lambda outs: log.append(("before", [g.tolist() for g in outs])))
+    handle = node.register_hook(
+        lambda ins, outs: log.append(("after", [g.tolist() for g in (*ins, *outs)])))
+    y.register_hook(lambda g: log.append("tensor") or g * 2)
+    y.sum().backward(retain_graph=True)
+    assert log == ["tensor", ("before", [[2, 2]]), ("after", [[4, 4], [2, 2]])]
+    handle.remove()
+    y.sum().backward()
+    assert len(log) == 5
+
+
+def test_hooks_of_nodes_replace_gradients():
+    x = leaf(1, 2)
+    y = x * 2
+    y.grad_fn.register_prehook(lambda outs: (outs[0] * 10,))
+    y.grad_fn.register_hook(lambda ins, outs: (ins[0] + 1,))
+    assert autograd.grad(y.sum(), y, retain_graph=True)[0].tolist() == [1, 1]
+    y.sum().backward()
+    assert x.grad.tolist() == [21, 21]
+    for wrong in (5, (x, x)):
+        z = x * 2
+        z.grad_fn.register_hook(lambda ins, outs, wrong=wrong: wrong)
+        with pytest.raises(TypeError, match="a tuple of 1 gradients"):
+            z.sum().backward()
+
+
 def test_nodes_show_the_graph():
     x = leaf(1)
     y = (x * 2).exp()
@@ -652,6 +708,7 @@ def test_saved_values_pass_through_hooks():
         return t.numpy().copy()
 
     x = leaf(1, 2)
+    assert autograd.graph.saved_tensors_hooks is autograd.saved_tensors_hooks
     with autograd.saved_tensors_hooks(pack, lambda a: mlgpu.tensor(a)):
         y = x.exp() * x
     assert packed

@@ -19,7 +19,7 @@ from mlgpu.autograd.mode import mode
 from mlgpu.errors import GraphError, ShapeError
 
 if TYPE_CHECKING:
-    from mlgpu.tensor import Tensor
+    from mlgpu.tensor import RemovableHandle, Tensor
 
 Hook = Callable[["Tensor"], "Tensor | None"]
 _sequence = itertools.count()
@@ -55,6 +55,9 @@ class Node:
     # Per output: hooks on the gradient, and tensors that asked to keep it (weakly: no cycle).
     hooks: dict[int, dict[int, Hook]] | None = None
     retained: dict[int, weakref.ref[Tensor]] | None = None
+    # On the node as a whole: before its backward and after it.
+    before_hooks: dict[int, Callable[..., Any]] | None = None
+    after_hooks: dict[int, Callable[..., Any]] | None = None
 
     def stamp(self) -> None:
         """Take the next place in the order of recording."""
@@ -66,6 +69,22 @@ class Node:
 
     def free(self) -> None:
         """Drop what was saved for backward."""
+
+    def register_prehook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(grad_outputs)` before this node's backward; it may return another tuple."""
+        from mlgpu.tensor import RemovableHandle
+
+        if self.before_hooks is None:
+            self.before_hooks = {}
+        return RemovableHandle(self.before_hooks, hook)
+
+    def register_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call `hook(grad_inputs, grad_outputs)` after it; it may return other grad_inputs."""
+        from mlgpu.tensor import RemovableHandle
+
+        if self.after_hooks is None:
+            self.after_hooks = {}
+        return RemovableHandle(self.after_hooks, hook)
 
     @property
     def next_functions(self) -> tuple[tuple[Any, int], ...]:
@@ -178,7 +197,11 @@ class _Walk:
             self._observe(node, grads)
             if self.useful is not None and id(node) not in self.useful:
                 continue
+            if node.before_hooks:
+                grads = _call_hooks(node.before_hooks, grads, ())
             results = node.apply(grads, self.create_graph)
+            if node.after_hooks:
+                results = _call_hooks(node.after_hooks, results, (tuple(grads),))
             del grads
             if not self.retain_graph:
                 node.free()
@@ -220,6 +243,24 @@ def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:
     return grad
 
 
+def _call_hooks(hooks: dict[int, Callable[..., Any]], grads: Sequence[Tensor | None],
+                more: tuple[Any, ...]) -> list[Tensor | None]:
+    """`grads` after each hook of a node in turn; a hook that returns None leaves them."""
+    given = tuple(grads)
+    for hook in list(hooks.values()):
+        for grad in (*given, *(g for others in more for g in others)):
+            if grad is not None:
+                grad._storage.exclusive = False
+        replaced = hook(given, *more)
+        if replaced is None:
+            continue
+        if not isinstance(replaced, tuple) or len(replaced) != len(given):
+            raise TypeError(f"register_hook: a node's hook must return None or a tuple of "
+                            f"{len(given)} gradients, got {replaced!r:.80}")
+        given = replaced
+    return list(given)
+
+
 def _check_replaced(grad: Tensor, replaced: Any) -> None:
     if not hasattr(replaced, "_storage"):
         raise TypeError("register_hook: a hook must return a Tensor or None, got "
@@ -255,3 +296,11 @@ def walk(roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
     finally:
         mode.grad = before
     return [pass_.captured.get(key) for key in pass_.wanted]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "saved_tensors_hooks":  # PyTorch's path; it is built on nodes
+        from mlgpu.autograd.saved import saved_tensors_hooks
+
+        return saved_tensors_hooks
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
