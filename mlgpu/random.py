@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.device import Device
+from mlgpu.device import Device, resolve
 from mlgpu.errors import DTypeError, FormatError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Generator:
     """
 
     def __init__(self, device: Device | str = "cpu") -> None:
-        self.device = Device(device)
+        self.device = resolve(device)
         self._seed = DEFAULT_SEED
         self._offset = 0
 
