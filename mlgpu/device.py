@@ -142,7 +142,11 @@ def set_default_device(device: Device | str | None) -> None:
     _local.default = CPU if device is None else resolve(device)
 
 
-def resolve(device: Device | str | int | None) -> Device:
+# What a `device` argument takes: a Device, its name, or the index of a CUDA device.
+DeviceLike = Device | str | int
+
+
+def resolve(device: DeviceLike | None) -> Device:
     """The concrete device meant: current if None, with its index if CUDA.
 
     Raises DeviceError where the device does not exist.

@@ -106,7 +106,11 @@ def from_numpy(array_dtype: Any) -> dtype:
     return found
 
 
-def as_dtype(value: Any) -> dtype:
+# What a `dtype` argument takes: a dtype, one of Python's or NumPy's types, a NumPy dtype.
+DTypeLike = dtype | type | np.dtype[Any]
+
+
+def as_dtype(value: DTypeLike) -> dtype:
     """`value` as a dtype: a dtype, a Python type (float means the default dtype) or a NumPy dtype.
 
     Raises DTypeError for anything else.

@@ -9,6 +9,8 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run, run_inplace, wrap
 from mlgpu.ops.cast import Copy, clone
@@ -207,16 +209,16 @@ def triu_(self: Tensor, diagonal: int = 0) -> Tensor:
     return _triangle("triu_", self, diagonal, True)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dtypes.int64,
-                 device: Any = None) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike | None = dtypes.int64,
+                 device: DeviceLike | None = None) -> Tensor:
     """(2, n) rows and columns of the lower triangle of a row x col matrix."""
     from mlgpu.ops.creation import tensor
 
     return tensor(np.stack(np.tril_indices(row, offset, col)), dtype=dtype, device=device)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = dtypes.int64,
-                 device: Any = None) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: DTypeLike | None = dtypes.int64,
+                 device: DeviceLike | None = None) -> Tensor:
     """(2, n) rows and columns of the upper triangle of a row x col matrix."""
     from mlgpu.ops.creation import tensor
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as host
-from mlgpu.device import CPU, Device, resolve, runtime
+from mlgpu.device import CPU, Device, DeviceLike, resolve, runtime
+from mlgpu.dtypes import DTypeLike
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DeviceError, ShapeError
 from mlgpu.op import Op, run, run_inplace, start, wrap
@@ -147,8 +148,9 @@ def _to_arguments(args: tuple[Any, ...], device: Any, dtype: Any, other: Any
             None if dtype is None else dtypes.as_dtype(dtype))
 
 
-def to(input: Tensor, *args: Any, device: Any = None, dtype: Any = None, other: Any = None,
-       non_blocking: bool = False, copy: bool = False, memory_format: Any = None) -> Tensor:
+def to(input: Tensor, *args: Any, device: DeviceLike | None = None, dtype: DTypeLike | None = None,
+       other: Any = None, non_blocking: bool = False, copy: bool = False, memory_format: Any = None
+       ) -> Tensor:
     """`input` on another device or in another dtype: `to(device)`, `to(dtype)`, `to(other)`.
 
     Returns the tensor itself where nothing changes, unless `copy`.  Differentiable.
@@ -179,7 +181,7 @@ def cpu(input: Tensor) -> Tensor:
     return to(input, CPU)
 
 
-def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+def cuda(input: Tensor, device: DeviceLike | None = None, non_blocking: bool = False) -> Tensor:
     """The tensor on a CUDA device (the current one by default).  DeviceError if there is none."""
     return to(input, "cuda" if device is None else device, non_blocking=non_blocking)
 

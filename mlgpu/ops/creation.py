@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
-from mlgpu.device import CPU, Device, resolve, runtime
+from mlgpu.device import CPU, Device, DeviceLike, resolve, runtime
+from mlgpu.dtypes import DTypeLike
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import wrap
@@ -88,8 +89,8 @@ def _untensored(data: Any) -> Any:
     return [_untensored(item) for item in data] if isinstance(data, (list, tuple)) else data
 
 
-def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-           pin_memory: bool = False) -> Tensor:
+def tensor(data: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+           requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested lists, NumPy arrays, tensors.
 
     Python floats become the default dtype, ints int64.  Raises ShapeError for ragged lists,
@@ -131,7 +132,8 @@ def fits(value: int, kind: DType) -> bool:
     return (info.min or -info.max) <= value <= info.max
 
 
-def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+def as_tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike | None = None
+              ) -> Tensor:
     """`data` as a tensor, on the same memory where it is a tensor or a NumPy array that fits."""
     if isinstance(data, Tensor):
         from mlgpu.ops.cast import to
@@ -146,7 +148,8 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     return tensor(data, dtype=dtype, device=device)
 
 
-def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None) -> Tensor:
+def scalar_tensor(s: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None
+                  ) -> Tensor:
     """A 0-dim tensor of the default dtype."""
     return full((), s, dtype=_dtype(dtype), device=device)
 
@@ -159,8 +162,9 @@ def constant(value: Any, dtype: DType, device: Device) -> Tensor:
 # --- from sizes -----------------------------------------------------------------------------------
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False,
-          pin_memory: bool = False, memory_format: Any = None) -> Tensor:
+def empty(*size: Any, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+          requires_grad: bool = False, pin_memory: bool = False, memory_format: Any = None
+          ) -> Tensor:
     """An uninitialised tensor."""
     array, place = _allocate(size_arguments("empty", size), _dtype(dtype), device)
     if pin_memory:
@@ -168,8 +172,8 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
     return _finish(array, place, requires_grad)
 
 
-def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = None,
-                  device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: DTypeLike | None = None,
+                  device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """An uninitialised tensor with the given strides (in elements)."""
     if len(size) != len(stride):
         raise ShapeError(f"empty_strided: {len(size)} sizes but {len(stride)} strides")
@@ -182,8 +186,8 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: Any = No
     return made.requires_grad_() if requires_grad else made
 
 
-def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
-         requires_grad: bool = False) -> Tensor:
+def full(size: Any, fill_value: Any, *, dtype: DTypeLike | None = None,
+         device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of one value, in the value's own dtype by default."""
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
@@ -211,20 +215,22 @@ def fill(array: Any, value: Any, kind: DType) -> None:
         array.fill(value)
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Any, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+          requires_grad: bool = False) -> Tensor:
     """A tensor of zeros."""
     return full(size_arguments("zeros", size), 0, dtype=_dtype(dtype), device=device,
                 requires_grad=requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(*size: Any, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+         requires_grad: bool = False) -> Tensor:
     """A tensor of ones."""
     return full(size_arguments("ones", size), 1, dtype=_dtype(dtype), device=device,
                 requires_grad=requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
-        requires_grad: bool = False) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
+        device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix (n x n by default), zeros elsewhere."""
     array, place = _allocate((n, n if m is None else m), _dtype(dtype), device)
     array.fill(0)
@@ -236,62 +242,63 @@ def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None,
 # --- like another tensor --------------------------------------------------------------------------
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None,
-              requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+def full_like(input: Tensor, fill_value: Any, *, dtype: DTypeLike | None = None,
+              device: DeviceLike | None = None, requires_grad: bool = False,
+              memory_format: Any = None) -> Tensor:
     """`full` with the shape, dtype and device of `input`, unless given."""
     return full(tuple(input.shape), fill_value, dtype=input.dtype if dtype is None else dtype,
                 device=input.device if device is None else device, requires_grad=requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+def empty_like(input: Tensor, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """`empty` with the shape, dtype and device of `input`, unless given."""
     return empty(tuple(input.shape), dtype=input.dtype if dtype is None else dtype,
                  device=input.device if device is None else device, requires_grad=requires_grad)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+def zeros_like(input: Tensor, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
                requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """Zeros with the shape, dtype and device of `input`, unless given."""
     return full_like(input, 0, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None,
+def ones_like(input: Tensor, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
               requires_grad: bool = False, memory_format: Any = None) -> Tensor:
     """Ones with the shape, dtype and device of `input`, unless given."""
     return full_like(input, 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: DTypeLike | None = None,
+             device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`full` of another size with this tensor's dtype and device, unless given."""
     return full(size, fill_value, dtype=self.dtype if dtype is None else dtype,
                 device=self.device if device is None else device, requires_grad=requires_grad)
 
 
-def new_zeros(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
-              requires_grad: bool = False) -> Tensor:
+def new_zeros(self: Tensor, *size: Any, dtype: DTypeLike | None = None,
+              device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros of another size with this tensor's dtype and device, unless given."""
     return new_full(self, size_arguments("new_zeros", size), 0, dtype=dtype, device=device,
                     requires_grad=requires_grad)
 
 
-def new_ones(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def new_ones(self: Tensor, *size: Any, dtype: DTypeLike | None = None,
+             device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """Ones of another size with this tensor's dtype and device, unless given."""
     return new_full(self, size_arguments("new_ones", size), 1, dtype=dtype, device=device,
                     requires_grad=requires_grad)
 
 
-def new_empty(self: Tensor, *size: Any, dtype: Any = None, device: Any = None,
-              requires_grad: bool = False) -> Tensor:
+def new_empty(self: Tensor, *size: Any, dtype: DTypeLike | None = None,
+              device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`empty` of another size with this tensor's dtype and device, unless given."""
     return empty(size_arguments("new_empty", size), dtype=self.dtype if dtype is None else dtype,
                  device=self.device if device is None else device, requires_grad=requires_grad)
 
 
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None,
-               requires_grad: bool = False) -> Tensor:
+def new_tensor(self: Tensor, data: Any, *, dtype: DTypeLike | None = None,
+               device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`tensor(data)` with this tensor's dtype and device, unless given."""
     return tensor(data, dtype=self.dtype if dtype is None else dtype,
                   device=self.device if device is None else device, requires_grad=requires_grad)
@@ -304,8 +311,8 @@ def _number(x: Any) -> Any:
     return x.item() if isinstance(x, Tensor) else x
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None,
-           requires_grad: bool = False) -> Tensor:
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: DTypeLike | None = None,
+           device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """start, start + step, ... below `end` (`arange(end)` starts at 0).
 
     int64 for ints, else the default dtype.  Raises ShapeError for a step of 0 or the wrong sign.
@@ -344,8 +351,8 @@ def range(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
     return arange(start, start + count * step, step, **options)
 
 
-def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False) -> Tensor:
+def linspace(start: Any, end: Any, steps: int, *, dtype: DTypeLike | None = None,
+             device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
     kind, host = _spaced("linspace", start, end, steps, dtype)
     array, place = _allocate((steps,), kind, device)
@@ -353,8 +360,9 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any
     return _finish(array, place, requires_grad)
 
 
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None,
-             device: Any = None, requires_grad: bool = False) -> Tensor:
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *,
+             dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+             requires_grad: bool = False) -> Tensor:
     """`base` to the power of `steps` evenly spaced values from `start` to `end`."""
     kind, host = _spaced("logspace", start, end, steps, dtype)
     array, place = _allocate((steps,), kind, device)

@@ -14,7 +14,8 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.runtime import empty
-from mlgpu.device import CPU, resolve, runtime
+from mlgpu.device import CPU, DeviceLike, resolve, runtime
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import run, wrap
 from mlgpu.ops.random_discrete import multinomial, poisson
@@ -60,30 +61,32 @@ def _dtype(name: str, dtype: Any) -> dtypes.dtype:
     return floating(name, dtypes.get_default_dtype() if dtype is None else dtypes.as_dtype(dtype))
 
 
-def rand(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-         requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def rand(*size: Any, generator: Generator | None = None, dtype: DTypeLike | None = None,
+         device: DeviceLike | None = None, requires_grad: bool = False, pin_memory: bool = False
+         ) -> Tensor:
     """Uniform in [0, 1), of the given size; both parts of complex numbers."""
     return _made(size_arguments("rand", size), _dtype("rand", dtype), device, requires_grad,
                  pin_memory, uniform_fill(generator, 0.0, 1.0))
 
 
-def randn(*size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-          requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def randn(*size: Any, generator: Generator | None = None, dtype: DTypeLike | None = None,
+          device: DeviceLike | None = None, requires_grad: bool = False, pin_memory: bool = False
+          ) -> Tensor:
     """Normal with mean 0 and variance 1, of the given size; complex ones in both parts together."""
     return _made(size_arguments("randn", size), _dtype("randn", dtype), device, requires_grad,
                  pin_memory, normal_fill("randn", generator, 0.0, 1.0))
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
-              device: Any = None, requires_grad: bool = False,
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: DTypeLike | None = None,
+              device: DeviceLike | None = None, requires_grad: bool = False,
               memory_format: Any = None) -> Tensor:
     """`rand` with the shape, dtype and device of `input`, unless given."""
     return rand(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype,
                 device=input.device if device is None else device, requires_grad=requires_grad)
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None,
-               device: Any = None, requires_grad: bool = False,
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: DTypeLike | None = None,
+               device: DeviceLike | None = None, requires_grad: bool = False,
                memory_format: Any = None) -> Tensor:
     """`randn` with the shape, dtype and device of `input`, unless given."""
     return randn(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype,
@@ -91,8 +94,9 @@ def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any 
 
 
 def randint(low: Any = None, high: Any = None, size: Any = None, *,
-            generator: Generator | None = None, dtype: Any = None, device: Any = None,
-            requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+            generator: Generator | None = None, dtype: DTypeLike | None = None,
+            device: DeviceLike | None = None, requires_grad: bool = False, pin_memory: bool = False
+            ) -> Tensor:
     """`randint(high, size)`, `randint(low, high, size)`: integers from [low, high), int64.
 
     Each is within 2**-32 of its share.  ShapeError for an empty range, DTypeError for bounds that
@@ -113,8 +117,9 @@ def randint(low: Any = None, high: Any = None, size: Any = None, *,
 
 
 def randint_like(input: Tensor, low: Any = None, high: Any = None, *,
-                 generator: Generator | None = None, dtype: Any = None, device: Any = None,
-                 requires_grad: bool = False, memory_format: Any = None) -> Tensor:
+                 generator: Generator | None = None, dtype: DTypeLike | None = None,
+                 device: DeviceLike | None = None, requires_grad: bool = False,
+                 memory_format: Any = None) -> Tensor:
     """`randint` with the shape, dtype and device of `input`: `(input, high)` or low and high."""
     if high is None:
         low, high = 0, low
@@ -123,8 +128,9 @@ def randint_like(input: Tensor, low: Any = None, high: Any = None, *,
                    device=input.device if device is None else device, requires_grad=requires_grad)
 
 
-def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
-             requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
+def randperm(n: int, *, generator: Generator | None = None, dtype: DTypeLike | None = None,
+             device: DeviceLike | None = None, requires_grad: bool = False, pin_memory: bool = False
+             ) -> Tensor:
     """0 ... n-1 in random order, int64.  DTypeError where the dtype cannot hold them all."""
     kind = dtypes.int64 if dtype is None else dtypes.as_dtype(dtype)
     if kind.kind not in ("int", "float"):
@@ -140,8 +146,8 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return _made((count,), kind, device, requires_grad, pin_memory, fill)
 
 
-def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *,
-           generator: Generator | None = None, dtype: Any = None, device: Any = None,
+def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
+           dtype: DTypeLike | None = None, device: DeviceLike | None = None,
            requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """Normal numbers: of a mean and a standard deviation that are tensors, or of a given size.
 

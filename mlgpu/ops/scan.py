@@ -14,6 +14,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.rows import Scratch, as_rows, blocks, wide
 from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.scan import accumulate, lead, recurrence, unlead
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run, run_inplace
 from mlgpu.ops.cast import cast, clone
@@ -215,20 +216,20 @@ def _check_inplace(name: str, input: Tensor, dtype: Any) -> None:
                          "the function")
 
 
-def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumsum(input: Tensor, dim: int, *, dtype: DTypeLike | None = None) -> Tensor:
     """Running sums along `dim`; bool and integers give int64 unless `dtype` says otherwise."""
     at = dim_index("cumsum", dim, input.ndim)
     return run(Cumsum(at), _summand("cumsum", input, dtype))  # type: ignore[no-any-return]
 
 
-def cumsum_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumsum_(self: Tensor, dim: int, *, dtype: DTypeLike | None = None) -> Tensor:
     """`cumsum` in place; integers wrap in their own dtype."""
     at = dim_index("cumsum_", dim, self.ndim)
     _check_inplace("cumsum_", self, dtype)
     return run_inplace(Cumsum(at), self)
 
 
-def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumprod(input: Tensor, dim: int, *, dtype: DTypeLike | None = None) -> Tensor:
     """Running products along `dim`; bool and integers give int64 unless `dtype` says otherwise.
 
     The gradient is exact where elements are zero, in every order.
@@ -237,7 +238,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     return run(Cumprod(at), _summand("cumprod", input, dtype))  # type: ignore[no-any-return]
 
 
-def cumprod_(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+def cumprod_(self: Tensor, dim: int, *, dtype: DTypeLike | None = None) -> Tensor:
     """`cumprod` in place; integers wrap in their own dtype."""
     at = dim_index("cumprod_", dim, self.ndim)
     _check_inplace("cumprod_", self, dtype)

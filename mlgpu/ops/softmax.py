@@ -10,6 +10,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.rows import Scratch, as_rows, dots, each_block, sums, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
@@ -99,8 +100,8 @@ def _log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
     np.subtract(dy, dx, out=dx)
 
 
-def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, _stacklevel: int = 3
-            ) -> Tensor:
+def softmax(input: Tensor, dim: int | None = None, dtype: DTypeLike | None = None, *,
+            _stacklevel: int = 3) -> Tensor:
     """exp(input) / sum exp(input) along `dim`; computed in `dtype` if given.
 
     A row of -inf gives NaN, as in PyTorch.  Leaving `dim` out is PyTorch's old form: it warns and
@@ -109,14 +110,14 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, _stackl
     return _apply("softmax", Softmax, input, dim, dtype, _stacklevel)
 
 
-def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, _stacklevel: int = 3
-                ) -> Tensor:
+def log_softmax(input: Tensor, dim: int | None = None, dtype: DTypeLike | None = None, *,
+                _stacklevel: int = 3) -> Tensor:
     """log(softmax(input, dim)) without overflow; see `softmax`."""
     return _apply("log_softmax", LogSoftmax, input, dim, dtype, _stacklevel)
 
 
-def softmin(input: Tensor, dim: int | None = None, dtype: Any = None, *, _stacklevel: int = 3
-            ) -> Tensor:
+def softmin(input: Tensor, dim: int | None = None, dtype: DTypeLike | None = None, *,
+            _stacklevel: int = 3) -> Tensor:
     """softmax(-input, dim)."""
     return _apply("softmin", Softmax, -input, dim, dtype, _stacklevel)
 
