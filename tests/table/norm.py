@@ -1,4 +1,4 @@
-"""Rows for mlgpu/ops/norm.py, batch_norm.py, softmax.py, and the normalisations of distance.py."""
+"""Rows for mlgpu/ops/norm.py, batch_norm.py and softmax.py."""
 
 from __future__ import annotations
 
@@ -210,32 +210,6 @@ def softmax_rows(name):
         (In((3, 5)),), dtypes=(*FLOATS, *INTS[:4]))
 
 
-# --- local response and p-norm --------------------------------------------------------------------
-
-
-def response_reference(x, size, alpha=1e-4, beta=0.75, k=1.0):
-    out = np.empty_like(x)
-    for c in range(x.shape[1]):
-        near = x[:, max(0, c - size // 2):c + (size - 1) // 2 + 1]
-        out[:, c] = x[:, c] / (k + alpha * (near**2).sum(1) / size) ** beta
-    return out
-
-
-def response(tag, shape, size, **options):
-    return row(tag, "local_response_norm", lambda x: response_reference(x, size, **options),
-               In(shape), call=lambda functional, x: functional.local_response_norm(
-                   x, size, **options))
-
-
-def normalized(tag, shape, p=2.0, dim=1, eps=1e-12, **options):
-    def reference(x):
-        size = (np.abs(x) ** p).sum(dim, keepdims=True) ** (1 / p)
-        return x / np.maximum(size, eps)
-
-    return row(tag, "normalize", reference, In(shape, **options),
-               call=lambda functional, x: functional.normalize(x, p, dim, eps))
-
-
 CASES = [
     *last_rows("layer_norm"),
     over_last("layer_norm", "bias", (3, 7), 1, bias=True),
@@ -279,13 +253,4 @@ CASES = [
     *softmax_rows("softmax"),
     *softmax_rows("log_softmax"),
     *softmax_rows("softmin"),
-
-    response("odd", (2, 7, 5), 3, alpha=0.5),
-    response("even", (2, 7, 3, 2), 4, alpha=0.5, beta=0.5, k=2.0),
-    response("wide", (2, 4, 3, 2, 2), 9),
-    normalized("plain", (3, 5)),
-    normalized("cubes", (3, 4, 2), 3.0, -2),
-    normalized("ones", (3, 5), 1.0, 0, low=0.5),
-    normalized("eps", (3, 5), 2.0, 1, 3.0),
-    normalized("zeros", (3, 5), eps=0.5, make=lambda rng, shape: np.zeros(shape)),
 ]
