@@ -59,6 +59,7 @@ class ScaledDotProductAttention(Op):
             out[...] = 0
             return out
         mask, keep = self._extras(extras)
+        mask = _spread(mask, q, k)
         scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
         for heads, (qs, ks, vs, ms, kept, outs, lses) in _heads(
                 scratch.heads, lead, q, k, v, mask, keep, out, lse):
@@ -104,6 +105,7 @@ class ScaledDotProductAttention(Op):
         arrays = [self.input_array(i) for i in range(len(self.needs))]
         q, k, v = arrays[:3]
         mask, keep = self._extras(tuple(arrays[3:]))
+        mask = _spread(mask, q, k)
         lse = self.lse
         lead, compute = lse.shape[:-2], wide(q.dtype)
         dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
@@ -201,6 +203,13 @@ class _Scores:
 
     def second(self, heads: int, rows: slice, end: int) -> Any:
         return _shaped(self._second, heads, rows.stop - rows.start, end)
+
+
+def _spread(mask: Any, q: Any, k: Any) -> Any:
+    """The mask with a row for every query and a column for every key, so that it can be cut."""
+    if mask is None:
+        return None
+    return np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], k.shape[-2]))
 
 
 def _shaped(flat: Any, *shape: int) -> Any:

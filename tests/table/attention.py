@@ -50,6 +50,11 @@ def some(rng, shape):
     return mask
 
 
+def last_hidden(rng, shape):
+    """All keys but the last third."""
+    return np.broadcast_to(np.arange(shape[-1]) * 3 <= 2 * shape[-1], shape)
+
+
 def lower(rng, shape):
     return np.tri(*shape[-2:], dtype=bool)
 
@@ -63,6 +68,8 @@ def dot_products():
         yield dot_product(f"{name}causal", *shapes, causal=True)
         yield dot_product(f"{name}bool", *shapes, In((queries, keys), dtype="bool", make=lower))
         yield dot_product(f"{name}float", *shapes, In((queries, keys)))
+        yield dot_product(f"{name}padding", *shapes, In((2, *lead[1:], 1, keys), dtype="bool",
+                                                        make=last_hidden))
     shapes = (2, 3, 5, 4), (2, 3, 7, 4), (2, 3, 7, 4)
     yield dot_product("scale", *shapes, scale=0.37)
     yield dot_product("scale-negative", *shapes, scale=-1.1)
