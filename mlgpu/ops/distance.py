@@ -9,7 +9,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, widen
 from mlgpu.cpu.runtime import copy
-from mlgpu.errors import ShapeError
+from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.linalg_norm import vector_norm
 from mlgpu.ops.view import common_shape
@@ -28,11 +28,13 @@ def normalize(input: Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """The cosine of the angle between vectors along `dim`, after broadcasting.
 
-    Norms below eps count as eps; their gradient is still the norm's, as in PyTorch.
+    Norms below eps count as eps; their gradient is still the norm's, as in PyTorch.  Raises
+    DTypeError unless one of both is floating.
     """
     dtype = dtypes.result_type(x1, x2)
     if not dtype.is_floating_point:
-        dtype = dtypes.get_default_dtype()
+        raise DTypeError(f"cosine_similarity: expected floating tensors, got {x1.dtype.name} and "
+                         f"{x2.dtype.name}; convert with .to()")
     shape = common_shape("cosine_similarity", x1, x2)
     x1, x2 = x1.to(dtype).expand(shape), x2.to(dtype).expand(shape)
     return (_directions(x1, dim, eps) * _directions(x2, dim, eps)).sum(dim)
@@ -80,5 +82,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
     if input.ndim < 3:
         raise ShapeError("local_response_norm: input must have at least 3 dimensions "
                          f"(N, C, ...), got {tuple(input.shape)}")
+    if size < 1:
+        raise ShapeError(f"local_response_norm: size must be at least 1, got {size}")
     total: Tensor = run(WindowSum(size // 2, (size - 1) // 2), input * input)
     return input / (total * (alpha / size) + k) ** beta

@@ -103,7 +103,7 @@ def _dims(op: str, input: Tensor, dim: Dims) -> tuple[int, ...]:
     dims = tuple(dim_index(op, d, input.ndim) for d in given)
     if len(set(dims)) != len(dims):
         raise ShapeError(f"{op}: dimensions must be different, got {dim}")
-    return dims or tuple(range(input.ndim))
+    return dims if dims and input.ndim else tuple(range(input.ndim))
 
 
 def _converted(op: str, input: Tensor, dtype: dtypes.dtype | None) -> Tensor:

@@ -44,6 +44,7 @@ def similarities():
             ("long", ((2, 1031), (2, 1031)), {})):
         yield row("cosine_similarity", tag, cosine(**options), *(In(s, make=apart) for s in shapes),
                   **options)
+    yield row("cosine_similarity", "scalar", lambda a, b: np.sign(a * b), In(()), In(()), dim=0)
     # Below eps the gradient is the norm's, not the one of the length that is divided by.
     yield row("cosine_similarity", "short", cosine(eps=3.0), In((4, 5), -0.1, 0.1),
               In((4, 5), -0.1, 0.1), eps=3.0, gradient=False)
