@@ -231,6 +231,7 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
     if (input.shape == target.shape and input.ndim) or target.dtype.is_floating_point:
         return _probabilities(input, target, weight, ignore_index, reduction, label_smoothing)
     dim = _check_classes("cross_entropy", input, target, weight)
+    target = target if input.ndim > 1 else target.reshape(())
     op = CrossEntropy(dim, ignore_index, reduction, label_smoothing)
     return run(op, input, target, *(() if weight is None else (weight,)))[0]  # type: ignore[no-any-return]
 
@@ -245,6 +246,7 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None,
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("nll_loss", reduction)
     dim = _check_classes("nll_loss", input, target, weight)
+    target = target if input.ndim > 1 else target.reshape(())
     op = NllLoss(dim, ignore_index, reduction)
     return run(op, input, target, *(() if weight is None else (weight,)))[0]  # type: ignore[no-any-return]
 

@@ -6,6 +6,7 @@ import math
 import warnings
 from typing import Any
 
+from mlgpu import dtypes
 from mlgpu.autograd import no_grad
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
@@ -37,10 +38,10 @@ def _warn_sizes(input: Tensor, target: Tensor) -> None:
                       UserWarning, stacklevel=3)
 
 
-def _check_same_shape(op: str, input: Tensor, target: Tensor) -> None:
-    if target.shape != input.shape:
-        raise ShapeError(f"{op}: target must have the input's shape {tuple(input.shape)}, got "
-                         f"{tuple(target.shape)}")
+def _check_same_shape(op: str, name: str, tensor: Tensor, input: Tensor) -> None:
+    if tensor.shape != input.shape:
+        raise ShapeError(f"{op}: {name} must have the input's shape {tuple(input.shape)}, got "
+                         f"{tuple(tensor.shape)}")
 
 
 def _check_input(op: str, input: Tensor) -> None:
@@ -50,14 +51,24 @@ def _check_input(op: str, input: Tensor) -> None:
                          ".to()")
 
 
+def _number(tensor: Tensor, like: Tensor) -> Tensor:
+    """`tensor` itself, or a bool one in the dtype of `like`, so that they can be subtracted."""
+    return tensor.to(like.dtype) if tensor.dtype is dtypes.bool_ else tensor
+
+
+def _check_broadcast(op: str, name: str, tensor: Tensor, input: Tensor) -> None:
+    """Raise unless `tensor` broadcasts to the input's shape, without enlarging it."""
+    if broadcast_shapes(input.shape, tensor.shape) != input.shape:
+        raise ShapeError(f"{op}: {name} must broadcast to the input's shape "
+                         f"{tuple(input.shape)}, got {tuple(tensor.shape)}")
+
+
 def _weighted(op: str, losses: Tensor, input: Tensor, weight: Tensor | None, reduction: str
               ) -> Tensor:
     """The reduced losses; a weighted mean divides by the weights' sum."""
     if weight is None:
         return reduced(losses, reduction)
-    if weight.shape != input.shape:
-        raise ShapeError(f"{op}: weight must have the input's shape {tuple(input.shape)}, got "
-                         f"{tuple(weight.shape)}")
+    _check_same_shape(op, "weight", weight, input)
     losses = losses * weight
     return losses.sum() / weight.sum() if reduction == "mean" else reduced(losses, reduction)
 
@@ -98,7 +109,8 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None,
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("mse_loss", reduction)
     _check_floating("mse_loss", input, target)
-    return _weighted("mse_loss", _squared(input, target), input, weight, reduction)
+    losses = _squared(_number(input, target), _number(target, input))
+    return _weighted("mse_loss", losses, input, weight, reduction)
 
 
 def l1_loss(input: Tensor, target: Tensor, size_average: bool | None = None,
@@ -130,7 +142,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
     if beta == 0:
         return reduced(_absolute(input, target), reduction)
     _check_floating("smooth_l1_loss", input, target)
-    return reduced(_smooth_l1(input, target, beta), reduction)
+    return reduced(_smooth_l1(_number(input, target), _number(target, input), beta), reduction)
 
 
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
@@ -145,11 +157,9 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
     if not delta > 0:
         raise ShapeError(f"huber_loss: delta must be positive, got {delta}")
     _check_input("huber_loss", input)
-    losses = _huber(input, target, delta).to(input.dtype)
+    losses = _huber(input, _number(target, input), delta).to(input.dtype)
     if weight is not None:
-        if weight.shape != input.shape:
-            raise ShapeError("huber_loss: weight must have the input's shape "
-                             f"{tuple(input.shape)}, got {tuple(weight.shape)}")
+        _check_same_shape("huber_loss", "weight", weight, input)
         losses = losses * weight
     return reduced(losses, reduction)
 
@@ -181,6 +191,8 @@ class BinaryCrossEntropy(Op):
         if not ((x >= 0) & (x <= 1)).all():
             raise ShapeError(f"{self.name}: all elements of input must be between 0 and 1; apply "
                              "sigmoid, or use binary_cross_entropy_with_logits")
+        if not ((target >= 0) & (target <= 1)).all():
+            raise ShapeError(f"{self.name}: all elements of target must be between 0 and 1")
         return Elementwise(_cross_entropy.formula, (None, None)).forward(x, target)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -195,18 +207,21 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
     """-(target log(input) + (1 - target) log(1 - input)) of probabilities, times weight.
 
     Logarithms count as at least -100, and the gradient's divisor as at least 1e-12.  weight
-    broadcasts.  Raises ShapeError (a ValueError) for different shapes and for an input outside
-    [0, 1], DTypeError for different dtypes.
+    broadcasts to the input.  Raises ShapeError (a ValueError) for different shapes and for
+    elements outside [0, 1], DTypeError for different dtypes.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("binary_cross_entropy", reduction)
-    _check_same_shape("binary_cross_entropy", input, target)
+    _check_same_shape("binary_cross_entropy", "target", target, input)
     _check_input("binary_cross_entropy", input)
     if target.dtype is not input.dtype:
         raise DTypeError(f"binary_cross_entropy: target must be {input.dtype.name} as the input, "
                          f"got {target.dtype.name}; convert with .to()")
     losses: Tensor = run(BinaryCrossEntropy(), input, target)
-    return reduced(losses if weight is None else losses * weight, reduction)
+    if weight is not None:
+        _check_broadcast("binary_cross_entropy", "weight", weight, input)
+        losses = losses * weight
+    return reduced(losses, reduction)
 
 
 @elementwise
@@ -225,17 +240,26 @@ def binary_cross_entropy_with_logits(
         pos_weight: Tensor | None = None) -> Tensor:
     """`binary_cross_entropy` of sigmoid(input), without overflow.
 
-    pos_weight multiplies the term of target 1; it and weight broadcast.  Raises ShapeError for
-    different shapes, DTypeError for integers.
+    pos_weight multiplies the term of target 1; it and weight broadcast to the input.  The result
+    has the target's dtype.  Raises ShapeError for different shapes, DTypeError for integers.
     """
     name = "binary_cross_entropy_with_logits"
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(name, reduction)
-    _check_same_shape(name, input, target)
+    _check_same_shape(name, "target", target, input)
     _check_input(name, input)
-    losses = (_logits(input, target) if pos_weight is None
-              else _logits_balanced(input, target, pos_weight))
-    return reduced(losses if weight is None else losses * weight, reduction)
+    if not target.dtype.is_floating_point:
+        raise DTypeError(f"{name}: target must be floating, got {target.dtype.name}; convert with "
+                         ".to()")
+    if pos_weight is None:
+        losses = _logits(input, target)
+    else:
+        _check_broadcast(name, "pos_weight", pos_weight, input)
+        losses = _logits_balanced(input, target, pos_weight)
+    if weight is not None:
+        _check_broadcast(name, "weight", weight, input)
+        losses = losses * weight
+    return reduced(losses.to(target.dtype), reduction)
 
 
 @elementwise
@@ -364,17 +388,19 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: bool | None = 
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("soft_margin_loss", reduction)
     _check_input("soft_margin_loss", input)
-    if broadcast_shapes(input.shape, target.shape) != input.shape:
-        raise ShapeError("soft_margin_loss: target must broadcast to the input's shape "
-                         f"{tuple(input.shape)}, got {tuple(target.shape)}")
+    _check_broadcast("soft_margin_loss", "target", target, input)
     return reduced(_soft_margin(input, target).to(input.dtype), reduction)
 
 
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0,
                          size_average: bool | None = None, reduce: bool | None = None,
                          reduction: str = "mean") -> Tensor:
-    """input where the target is 1, max(0, margin - input) where it is -1; shapes broadcast."""
+    """input where the target is 1, max(0, margin - input) where it is -1; shapes broadcast.
+
+    Raises DTypeError unless the input is floating.
+    """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("hinge_embedding_loss", reduction)
+    _check_input("hinge_embedding_loss", input)
     losses = _hinge(input, target, margin)
     return reduced(losses, reduction)

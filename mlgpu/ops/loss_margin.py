@@ -160,6 +160,9 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
         if tuple(weight.shape) != (classes,):
             raise ShapeError(f"{name}: weight must be ({classes},), one value per class, got "
                              f"{tuple(weight.shape)}")
+        if weight.dtype is not input.dtype:
+            raise DTypeError(f"{name}: weight must be {input.dtype.name} as the input, got "
+                             f"{weight.dtype.name}")
         losses = losses * weight[index]
     return _reduced_rows(losses.sum(1) / classes, target.shape, reduction)
 
@@ -171,6 +174,7 @@ class MultilabelMargin(Op):
     between kinks.
     """
 
+    name = "multilabel_margin_loss"
     saved_outputs = (1,)
     nondifferentiable_outputs = (1,)
     materialize = False
@@ -249,12 +253,16 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
                                 reduction: str = "mean") -> Tensor:
     """The binary cross entropy of sigmoid(input), averaged over the classes (last dimension).
 
-    target: 0 or 1 per class; weight broadcasts, usually (C,).
+    target: 0 or 1 per class; weight broadcasts, usually (C,).  Raises DTypeError unless the input
+    is floating.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("multilabel_soft_margin_loss", reduction)
     if input.ndim == 0:
         raise IndexError("multilabel_soft_margin_loss: input must have a dimension of classes")
+    if not input.dtype.is_floating_point:
+        raise DTypeError("multilabel_soft_margin_loss: input must be floating, got "
+                         f"{input.dtype.name}; convert with .to()")
     losses = _label_loss(input, target)
     losses = losses if weight is None else losses * weight
-    return reduced(losses.sum(-1) / input.shape[-1], reduction)
+    return reduced(losses.sum(input.ndim - 1) / input.shape[-1], reduction)

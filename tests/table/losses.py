@@ -128,6 +128,11 @@ def differences():
               named={"weight": WEIGHT})
     yield both("mse_loss-mixed", lambda lib, x, t: lib.nn.functional.mse_loss(x, t),
                lambda x, t: ((x - t)**2).mean(), (X, In((4, 5), make=near, dtype="float64")))
+    for name, losses in (("mse_loss", lambda x, t: (x - t)**2), ("smooth_l1_loss", smooth_l1(1)),
+                         ("huber_loss", huber(1))):
+        yield from each(name, "bool", lambda x, t, f=losses: f(x, t.astype(float)), In((4, 5)),
+                        In((4, 5), dtype="bool"), reductions=("mean",),
+                        gradient=name != "huber_loss")  # PyTorch has none there
 
 
 def probabilities():
@@ -146,6 +151,8 @@ def probabilities():
     yield from each(name, "spatial", lambda x, t, p: bce_logits(x, t, 1, p), In((2, 3, 2, 4)),
                     In((2, 3, 2, 4), 0, 1), named={"pos_weight": In((3, 1, 1), 0.5, 3)},
                     reductions=("none", "mean"), gradient=(0, 1))
+    yield from each(name, "mixed", bce_logits, In((4, 5)), In((4, 5), 0, 1, dtype="float64"),
+                    dtypes=("float32",), reductions=("none", "mean"))
     yield from each(name, "large", bce_logits, LARGE, HARD, dtypes=WIDE, gradient=(0,),
                     second=False, reductions=("none",))
     logs = In((4, 5), -4.0, -0.1)

@@ -65,6 +65,9 @@ def plain():
                           reduction=reduction, gradient=(0,))
             yield row(name, f"ignore-{reduction}", nll(reduction, logs), In((6, 4)),
                       integers((6,), 4, -100, 2, -100), reduction=reduction)
+        # PyTorch's gradient raises here.
+        yield row(name, "vector-none", nll("sum", logs), In((5,)), integers((1,), 5),
+                  reduction="none", gradient=False)
         yield row(name, "uint8", nll("mean", logs), In((6, 4)),
                   In((6,), dtype="uint8", make=classes(4)))
         yield row(name, "empty-none", lambda x, t: np.zeros(0), In((0, 4)), integers((0,), 4),
