@@ -174,10 +174,10 @@ class OneHot(Op):
     def forward(self, index: Any) -> Any:
         classes = self.classes
         flat = contiguous(index).reshape(-1)
+        if classes < 1 and not flat.size:
+            raise ShapeError("one_hot: num_classes cannot be inferred from an empty tensor; pass "
+                             "it")
         if classes == -1:
-            if not flat.size:
-                raise ShapeError("one_hot: num_classes cannot be inferred from an empty tensor; "
-                                 "pass it")
             classes = int(flat.max()) + 1
         if flat.size and flat.min() < 0:
             raise PositionError(f"one_hot: class {flat.min()} is negative; classes count from 0")
