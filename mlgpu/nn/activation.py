@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn import init as initial
@@ -138,8 +138,8 @@ class Softshrink(Module):
 class PReLU(Module):
     """x where x > 0, else weight * x; weight: (num_parameters,), one for all or one per channel."""
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, device: Any = None,
-                 dtype: Any = None) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init

@@ -6,7 +6,8 @@ import warnings
 from typing import Any
 
 from mlgpu.autograd import no_grad
-from mlgpu.dtypes import int64
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike, int64
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn.normalization import _AffineNorm
@@ -74,8 +75,9 @@ class _BatchNorm(_RunningNorm):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
-                 affine: bool = True, track_running_stats: bool = True, device: Any = None,
-                 dtype: Any = None, *, bias: bool = True) -> None:
+                 affine: bool = True, track_running_stats: bool = True,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None, *,
+                 bias: bool = True) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
                          bias)
 
@@ -117,8 +119,9 @@ class _InstanceNorm(_RunningNorm):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1,
-                 affine: bool = False, track_running_stats: bool = False, device: Any = None,
-                 dtype: Any = None, *, bias: bool = True) -> None:
+                 affine: bool = False, track_running_stats: bool = False,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None, *,
+                 bias: bool = True) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
                          bias)
 

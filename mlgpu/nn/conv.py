@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn import init
@@ -96,7 +98,8 @@ class _ForwardConv(_Conv):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1,
                  padding: str | Sizes = 0, dilation: Sizes = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
+                 padding_mode: str = "zeros", device: DeviceLike | None = None,
+                 dtype: DTypeLike | None = None) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, 0,
                          groups, bias, padding_mode, device, dtype)
 
@@ -144,8 +147,8 @@ class _TransposedConv(_Conv):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1,
                  padding: Sizes = 0, output_padding: Sizes = 0, groups: int = 1, bias: bool = True,
-                 dilation: Sizes = 1, padding_mode: str = "zeros", device: Any = None,
-                 dtype: Any = None) -> None:
+                 dilation: Sizes = 1, padding_mode: str = "zeros", device: DeviceLike | None = None,
+                 dtype: DTypeLike | None = None) -> None:
         if padding_mode != "zeros" or isinstance(padding, str):
             raise ShapeError(f"{type(self).__name__}: padding must be numbers, of zeros, got "
                              f"padding={padding!r}, padding_mode={padding_mode!r}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu.autograd import no_grad
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn import init
@@ -59,8 +61,8 @@ class Embedding(_Table):
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
                  max_norm: float | None = None, norm_type: float = 2.0,
                  scale_grad_by_freq: bool = False, sparse: bool = False,
-                 _weight: Tensor | None = None, _freeze: bool = False, device: Any = None,
-                 dtype: Any = None) -> None:
+                 _weight: Tensor | None = None, _freeze: bool = False,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, _weight, _freeze, device,
                          dtype)
         self.max_norm = max_norm
@@ -108,7 +110,7 @@ class EmbeddingBag(_Table):
                  norm_type: float = 2.0, scale_grad_by_freq: bool = False, mode: str = "mean",
                  sparse: bool = False, _weight: Tensor | None = None,
                  include_last_offset: bool = False, padding_idx: int | None = None,
-                 device: Any = None, dtype: Any = None) -> None:
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, _weight, False, device, dtype)
         self.max_norm = max_norm
         self.norm_type = norm_type

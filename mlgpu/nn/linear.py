@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlgpu.device import DeviceLike
+from mlgpu.dtypes import DTypeLike
 from mlgpu.nn import functional as F
 from mlgpu.nn import init
 from mlgpu.nn.module import Module
@@ -31,8 +33,8 @@ class Linear(Module):
     weight: (out_features, in_features) and bias, uniform within ±1 / sqrt(in_features).
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None,
-                 dtype: Any = None) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
@@ -63,7 +65,7 @@ class Bilinear(Module):
     """
 
     def __init__(self, in1_features: int, in2_features: int, out_features: int, bias: bool = True,
-                 device: Any = None, dtype: Any = None) -> None:
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
         super().__init__()
         self.in1_features = in1_features
         self.in2_features = in2_features
