@@ -421,7 +421,7 @@ __device__ __forceinline__ T ml_digamma(T given) {
   if (x == T(0)) return copysign(ml_inf(x), -x);
   if (x < T(0)) {
     if (x == trunc(x)) return ml_nan(x);
-    const T rest = x - trunc(x);
+    const T rest = x - rint(x);  // exact, and never near a pole of the tangent's own
     result = -pi / tan(pi * rest);
     x = T(1) - x;
   }

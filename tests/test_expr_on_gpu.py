@@ -58,14 +58,17 @@ def launch(module, source, name, program, arguments, count, *extra):
     return [o.get().view(d.numpy) for o, d in zip(outs, program.output_dtypes, strict=True)]
 
 
-def close(found, expected, dtype, what):
+def difference(found, expected, dtype, what):
+    """What is wrong with a result, in a line; nothing where it is right."""
     wide = np.complex128 if dtype.is_complex else np.float64
-    if dtype.is_floating_point or dtype.is_complex:
-        bound = TOLERANCE[dtype.name]
-        np.testing.assert_allclose(found.astype(wide), expected.astype(wide), bound, bound,
-                                   err_msg=what)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        wrong = np.flatnonzero(found != expected)
     else:
-        np.testing.assert_array_equal(found, expected, what)
+        bound = TOLERANCE[dtype.name]
+        wrong = np.flatnonzero(~np.isclose(found.astype(wide), expected.astype(wide), bound, bound,
+                                           equal_nan=True))
+    return [f"{what}: {len(wrong)} of {found.size}, the first {found.flat[wrong[0]]} instead of "
+            f"{expected.flat[wrong[0]]}"] if len(wrong) else []
 
 
 def layout(size, strides):
@@ -83,6 +86,7 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
     path = tmp_path / "kernels.ptx"
     path.write_text(compile_ptx(text, f"compute_{cupy.cuda.Device().compute_capability}"))
     module = cupy.RawModule(path=str(path))
+    wrong = []
     for number, (program, (flat, strided)) in enumerate(zip(found, pairs, strict=True)):
         count = 1003  # neither a multiple of a vector nor of a block
         arguments = [values(d, count, k) for k, d in enumerate(program.dtypes[:program.arguments])]
@@ -91,7 +95,7 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
             evaluate(program, arguments, expected)
         got = launch(module, flat, names[2 * number], program, arguments, count)
         for y, z, d in zip(got, expected, program.output_dtypes, strict=True):
-            close(y, z, d, f"{program.name} {program.dtypes} contiguous")
+            wrong += difference(y, z, d, f"{program.name} of {arguments[0].dtype}, contiguous")
         # The same as 17 x 59 from operands that lie transposed, the first broadcast along rows.
         shape, used = (17, 59), cuda._arguments(program)
         cut = [a.reshape(59, 17).T for a in arguments]
@@ -105,4 +109,6 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
         got = launch(module, strided, names[2 * number + 1], program, arguments, count,
                      layout(shape, strides))
         for y, z, d in zip(got, expected, program.output_dtypes, strict=True):
-            close(y.reshape(shape), z, d, f"{program.name} {program.dtypes} strided")
+            wrong += difference(y.reshape(shape), z, d,
+                                f"{program.name} of {arguments[0].dtype}, strided")
+    assert not wrong, "\n".join(wrong)
