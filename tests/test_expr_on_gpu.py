@@ -67,8 +67,8 @@ def difference(found, expected, dtype, what):
         bound = TOLERANCE[dtype.name]
         wrong = np.flatnonzero(~np.isclose(found.astype(wide), expected.astype(wide), bound, bound,
                                            equal_nan=True))
-    return [f"{what}: {len(wrong)} of {found.size}, the first {found.flat[wrong[0]]} instead of "
-            f"{expected.flat[wrong[0]]}"] if len(wrong) else []
+    return [(f"{what}: {len(wrong)} of {found.size}, the first {found.flat[wrong[0]]} instead of "
+            f"{expected.flat[wrong[0]]}")] if len(wrong) else []
 
 
 def layout(size, strides):

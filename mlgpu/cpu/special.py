@@ -356,7 +356,7 @@ def digamma(x: Any, out: Any) -> None:
         for k in range(len(_BERNOULLI), 0, -1):
             series = (series + _BERNOULLI[k - 1] / (2 * k)) * square
         result = total + np.log(moved) - 0.5 / moved - series
-        fraction = value - np.floor(value)
+        fraction = value - np.rint(value)  # exact, and never near another pole of the tangent
         result = np.where(reflect, result - math.pi / np.tan(math.pi * fraction), result)
     result = np.where(reflect & (value == np.floor(value)), np.nan, result)
     result = np.where(value == 0, -np.copysign(np.inf, value), result)
