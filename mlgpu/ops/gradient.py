@@ -57,7 +57,8 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
 
 class _Arithmetic(graph.Arithmetic):
     def accumulate(self, total: Tensor, new: Tensor) -> Tensor:
-        if total._storage.exclusive and total.shape == new.shape and total.dtype is new.dtype:
+        if (total._storage.exclusive and not new.requires_grad and total.shape == new.shape
+                and total.dtype is new.dtype):
             _add_into(total, new)
             return total
         result = _add(total, new)
