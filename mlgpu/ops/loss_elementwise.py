@@ -402,5 +402,4 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0,
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("hinge_embedding_loss", reduction)
     _check_input("hinge_embedding_loss", input)
-    losses = _hinge(input, target, margin)
-    return reduced(losses, reduction)
+    return reduced(_hinge(input, target.detach(), margin), reduction)  # target only selects

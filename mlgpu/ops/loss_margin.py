@@ -74,7 +74,8 @@ def cosine_embedding_loss(input1: Tensor, input2: Tensor, target: Tensor, margin
                          f"{tuple(target.shape)}")
     product, square1, square2 = ((input1 * input2).sum(-1), square(input1).sum(-1),
                                  square(input2).sum(-1))
-    return reduced(_cosine_embedding(product, square1, square2, target, margin), reduction)
+    losses = _cosine_embedding(product, square1, square2, target.detach(), margin)
+    return reduced(losses, reduction)
 
 
 def triplet_margin_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0,
