@@ -46,14 +46,45 @@ def full(shape: Sequence[int], value: Any, dtype: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def empty_like(array: np.ndarray[Any, Any], dtype: Any = None) -> np.ndarray[Any, Any]:
-    """As `empty`, with the shape of `array`, its memory order where dense, and its dtype."""
+def empty_like(array: np.ndarray[Any, Any], dtype: Any = None,
+               others: Sequence[np.ndarray[Any, Any]] = ()) -> np.ndarray[Any, Any]:
+    """As `empty`, with the shape of `array`, its memory order and its dtype.
+
+    Dimensions along which it was broadcast are put in order by `others` (of the same shape).
+    """
     dtype = array.dtype if dtype is None else dtype
     if array.flags.c_contiguous or array.ndim < 2:
         return empty(array.shape, dtype)
-    order = sorted(range(array.ndim), key=lambda d: (-abs(array.strides[d]), d))
+    order = _memory_order((array, *others))
     flat = empty([array.shape[d] for d in order], dtype)
     return flat.transpose([order.index(d) for d in range(array.ndim)])
+
+
+def _memory_order(arrays: Sequence[np.ndarray[Any, Any]]) -> list[int]:
+    """The dimensions, outermost first, of a result of these operands: PyTorch's insertion sort.
+
+    Each pair is put in the order of the first array that tells them apart, else left as it is.
+    """
+    order = list(reversed(range(arrays[0].ndim)))
+    for start in range(1, len(order)):
+        at = start
+        for inner in reversed(range(start)):
+            swap = _should_swap(arrays, order[inner], order[at])
+            if swap is None:
+                continue
+            if not swap:
+                break
+            order[inner], order[at] = order[at], order[inner]
+            at = inner
+    return order[::-1]
+
+
+def _should_swap(arrays: Sequence[np.ndarray[Any, Any]], inner: int, outer: int) -> bool | None:
+    for array in arrays:
+        a, b = abs(array.strides[inner]), abs(array.strides[outer])
+        if a and b and (a != b or array.shape[inner] > array.shape[outer]):
+            return a >= b
+    return None
 
 
 def copy(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

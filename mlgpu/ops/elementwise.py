@@ -143,7 +143,7 @@ class Elementwise(Op):
         arrays = [a for i, a in enumerate(arguments) if i in uses and isinstance(a, np.ndarray)]
         first = arrays[0] if arrays else None
         if first is not None and all(a.shape == first.shape or a.ndim == 0 for a in arrays):
-            return cpu.empty_like(first, dtype.numpy)
+            return cpu.empty_like(first, dtype.numpy, [a for a in arrays[1:] if a.ndim])
         shape = np.broadcast_shapes(*[a.shape for a in arrays])
         for a in arrays:
             if a.shape == shape:  # the result keeps the memory order of an operand of its shape
