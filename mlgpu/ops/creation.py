@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,9 @@ def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise ShapeError("tensor: nested lists must have equal lengths and depths") from error
     if array.dtype.kind == "f" and array.dtype != np.float64:
         return array  # NumPy scalars of another width inside the list
+    of_numpy = _numpy_dtype(data) if isinstance(data, (list, tuple)) else None
+    if of_numpy is not None and array.dtype.kind not in "OUSmM":
+        return array.astype(of_numpy.numpy)
     if wanted is not None and array.dtype.kind in "fc":
         return array  # in double precision until it is converted
     if array.dtype.kind == "f" or (array.size == 0 and isinstance(data, (list, tuple))):
@@ -74,6 +78,29 @@ def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise DTypeError(f"tensor: expected numbers, got {type(data).__name__} with elements of "
                          f"NumPy dtype {array.dtype}")
     return array
+def _numpy_dtype(data: Sequence[Any]) -> DType | None:
+    """The dtype of nested lists with NumPy's numbers or arrays in them; None without any."""
+    kinds = _kinds(data)
+    if not any(isinstance(kind, np.dtype) for kind in kinds):
+        return None
+    found = [dtypes.from_numpy(kind) if isinstance(kind, np.dtype) else dtypes.scalar_dtype(kind())
+             for kind in kinds if isinstance(kind, np.dtype) or kind in (bool, int, float, complex)]
+    return functools.reduce(dtypes.promote_types, found)
+
+
+def _kinds(data: Sequence[Any]) -> set[Any]:
+    """The Python types and the NumPy dtypes of what nested lists hold."""
+    found: set[Any] = set()
+    for kind in set(map(type, data)):
+        if issubclass(kind, (list, tuple)):
+            found.update(*[_kinds(item) for item in data if type(item) is kind])
+        elif issubclass(kind, np.ndarray):
+            found.update(item.dtype for item in data if type(item) is kind)
+        else:
+            found.add(np.dtype(kind) if issubclass(kind, np.generic) else kind)
+    return found
+
+
 
 
 def _holds_tensors(data: Any) -> bool:
