@@ -56,7 +56,7 @@ class Device:
     default of this thread for new tensors.  Raises DeviceError for a name that is no device.
     """
 
-    __slots__ = ("_outer", "index", "type")
+    __slots__ = ("index", "type")
 
     type: str
     index: int | None
