@@ -44,7 +44,7 @@ class Imports:
         self.known: dict[str, tuple[str, str]] = {
             **{shown: ("builtins", name) for name, shown in HIDDEN.items()},
             "Any": ("typing", "Any"), "overload": ("typing", "overload"),
-            "Operand": ("mlgpu.ops.pointwise", "Operand"),
+            "Operand": ("mlgpu.ops.operand", "Operand"),
             "Self": ("typing_extensions", "Self"), "Tensor": ("mlgpu.tensor", "Tensor")}
 
     def annotation(self, text: Any, scope: dict[str, Any]) -> str:

@@ -52,15 +52,19 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.matmul": "bmm chain_matmul dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh
-        arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and
-        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp
-        clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp
-        exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot lerp
-        lgamma log log10 log1p log2 logaddexp logaddexp2 logit maximum minimum mul multiply
-        nan_to_num neg negative nextafter polygamma positive pow rad2deg reciprocal remainder round
-        rsqrt rsub sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh true_divide
-        trunc where xlogy""",
+    "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
+        lerp mul multiply neg negative positive reciprocal remainder rsub sub subtract
+        true_divide""",
+    "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
+        bitwise_right_shift bitwise_xor""",
+    "mlgpu.ops.choice": "clamp clamp_max clamp_min clip fmax fmin maximum minimum nan_to_num where",
+    "mlgpu.ops.exponential": """exp exp2 expm1 float_power log log10 log1p log2 logaddexp
+        logaddexp2 pow rsqrt sqrt square xlogy""",
+    "mlgpu.ops.rounding": "ceil copysign fix floor frac heaviside nextafter round sgn sign trunc",
+    "mlgpu.ops.special": "digamma erf erfc erfinv lgamma logit polygamma sigmoid",
+    "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
+        arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
+        tanh""",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.random": """bernoulli multinomial normal poisson rand rand_like randint randint_like
         randn randn_like randperm""",
@@ -113,15 +117,19 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.matmul": "bmm dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul angle arccos arccosh
-        arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and
-        bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp
-        clamp_max clamp_min clip copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp
-        exp2 expm1 fix float_power floor floor_divide fmax fmin fmod frac heaviside hypot lerp
-        lgamma log log10 log1p log2 logaddexp logaddexp2 logit maximum minimum mul multiply
-        nan_to_num nan_to_num_ neg negative nextafter positive pow rad2deg reciprocal remainder
-        round rsqrt sgn sigmoid sign sin sinc sinh sqrt square sub subtract tan tanh true_divide
-        trunc xlogy""",
+    "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
+        lerp mul multiply neg negative positive reciprocal remainder sub subtract true_divide""",
+    "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
+        bitwise_right_shift bitwise_xor""",
+    "mlgpu.ops.choice": """clamp clamp_max clamp_min clip fmax fmin maximum minimum nan_to_num
+        nan_to_num_""",
+    "mlgpu.ops.exponential": """exp exp2 expm1 float_power log log10 log1p log2 logaddexp
+        logaddexp2 pow rsqrt sqrt square xlogy""",
+    "mlgpu.ops.rounding": "ceil copysign fix floor frac heaviside nextafter round sgn sign trunc",
+    "mlgpu.ops.special": "digamma erf erfc erfinv lgamma logit sigmoid",
+    "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
+        arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
+        tanh""",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.random": "bernoulli multinomial",
     "mlgpu.ops.random_inplace": """bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal_
@@ -145,13 +153,16 @@ METHODS: dict[str, str] = {
 INPLACE: dict[str, str] = {
     "mlgpu.ops.compare": """eq ge greater greater_equal gt le less less_equal logical_and
         logical_not logical_or logical_xor lt ne not_equal""",
-    "mlgpu.ops.pointwise": """abs absolute acos acosh add addcdiv addcmul arccos arccosh arcsin
-        arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh bitwise_and bitwise_left_shift
-        bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip
-        copysign cos cosh deg2rad digamma div divide erf erfc erfinv exp exp2 expm1 fix floor
-        floor_divide fmod frac heaviside hypot lerp lgamma log log10 log1p log2 logit mul multiply
-        neg negative nextafter pow rad2deg reciprocal remainder round rsqrt sgn sigmoid sign sin
-        sinc sinh sqrt square sub subtract tan tanh true_divide trunc xlogy""",
+    "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
+        lerp mul multiply neg negative reciprocal remainder sub subtract true_divide""",
+    "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
+        bitwise_right_shift bitwise_xor""",
+    "mlgpu.ops.choice": "clamp clamp_max clamp_min clip",
+    "mlgpu.ops.exponential": "exp exp2 expm1 log log10 log1p log2 pow rsqrt sqrt square xlogy",
+    "mlgpu.ops.rounding": "ceil copysign fix floor frac heaviside nextafter round sgn sign trunc",
+    "mlgpu.ops.special": "digamma erf erfc erfinv lgamma logit sigmoid",
+    "mlgpu.ops.trigonometry": """acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh
+        asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan tanh""",
 }
 
 # Attributes of Tensor that are computed: PyTorch's T, mT, H, real, imag.

@@ -15,8 +15,8 @@ from mlgpu.dtypes import DTypeLike
 from mlgpu.ops.extrema import AminmaxResult, MaxResult, MedianResult, MinResult, ModeResult
 from mlgpu.ops.linalg_decompose import QRResult, SVDResult
 from mlgpu.ops.linalg_det import SlogDetResult
+from mlgpu.ops.operand import Number, Operand
 from mlgpu.ops.pick import Picked
-from mlgpu.ops.pointwise import Number, Operand
 from mlgpu.ops.reduce import Dims, DType
 from mlgpu.random import Generator
 from mlgpu.tensor import Tensor

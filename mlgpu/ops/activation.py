@@ -8,10 +8,13 @@ from typing import Any
 
 from mlgpu.errors import ShapeError
 from mlgpu.expr.graph import Expr, call
-from mlgpu.ops import pointwise
+from mlgpu.ops.arithmetic import abs
+from mlgpu.ops.choice import clamp_min, where
 from mlgpu.ops.elementwise import elementwise, symbolic
 from mlgpu.ops.elementwise import inplace as _inplace
-from mlgpu.ops.pointwise import abs, clamp_min, erf, exp, expm1, log1p, tanh, where
+from mlgpu.ops.exponential import exp, expm1, log1p
+from mlgpu.ops.special import erf, sigmoid
+from mlgpu.ops.trigonometry import tanh
 from mlgpu.tensor import Tensor
 
 __all__ = ["celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish",
@@ -21,8 +24,6 @@ __all__ = ["celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsig
 
 _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
-
-sigmoid = pointwise.sigmoid
 
 
 def _optionally_inplace(function: Any, input: Any, args: tuple[Any, ...], in_place: bool) -> Any:

@@ -16,8 +16,8 @@ from mlgpu.cpu.runtime import empty
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.exponential import rsqrt
 from mlgpu.ops.norm import check_channels, check_float, group_norm
-from mlgpu.ops.pointwise import rsqrt
 from mlgpu.tensor import Tensor
 
 __all__ = ["batch_norm", "instance_norm"]

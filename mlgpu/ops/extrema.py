@@ -19,9 +19,10 @@ from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cpu.totals import kept, total
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import run
+from mlgpu.ops.arithmetic import div, mul
 from mlgpu.ops.cast import cast
+from mlgpu.ops.choice import maximum, minimum
 from mlgpu.ops.compare import eq, isnan, logical_and, logical_or
-from mlgpu.ops.pointwise import div, maximum, minimum, mul
 from mlgpu.ops.reduce import Dims, Reduction, computed, reduced_dims, sum
 from mlgpu.ops.scatter import scatter
 from mlgpu.tensor import Tensor

@@ -96,7 +96,7 @@ class _Arithmetic(graph.Arithmetic):
 
 
 def _add(a: Tensor, b: Tensor) -> Tensor:
-    from mlgpu.ops.pointwise import add  # which builds on this file
+    from mlgpu.ops.arithmetic import add  # which builds on this file
 
     return add(a, b)
 

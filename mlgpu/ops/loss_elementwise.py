@@ -11,9 +11,11 @@ from mlgpu.autograd import no_grad
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.activation import logsigmoid
+from mlgpu.ops.arithmetic import abs
+from mlgpu.ops.choice import clamp_min, where
 from mlgpu.ops.elementwise import Elementwise, elementwise
+from mlgpu.ops.exponential import exp, log, log1p, square, xlogy
 from mlgpu.ops.loss_reduction import check_reduction, legacy_reduction, reduced
-from mlgpu.ops.pointwise import abs, clamp_min, exp, log, log1p, square, where, xlogy
 from mlgpu.ops.view import broadcast_shapes
 from mlgpu.tensor import Tensor
 

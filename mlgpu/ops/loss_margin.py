@@ -13,10 +13,11 @@ from mlgpu.cpu.runtime import zeros
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.activation import logsigmoid, relu
+from mlgpu.ops.choice import clamp_min, minimum, where
 from mlgpu.ops.distance import pairwise_distance
 from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.exponential import sqrt, square
 from mlgpu.ops.loss_reduction import check_reduction, legacy_reduction, reduced
-from mlgpu.ops.pointwise import clamp_min, minimum, sqrt, square, where
 from mlgpu.tensor import Tensor
 
 __all__ = ["cosine_embedding_loss", "margin_ranking_loss", "multi_margin_loss",

@@ -37,7 +37,7 @@ class MaskedFill(Op):
     saved_inputs = (1,)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        from mlgpu.ops.pointwise import where
+        from mlgpu.ops.choice import where
 
         mask = self.input(1)
         zero = dy.new_zeros(())
@@ -101,9 +101,9 @@ class MaskedScatter(Op):
         out[mask] = source.reshape(-1)[:count].copy()
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        from mlgpu.ops.choice import where
         from mlgpu.ops.creation import zeros
         from mlgpu.ops.join import cat
-        from mlgpu.ops.pointwise import where
 
         mask = expand(self.input(1), dy.shape)
         dx = dsource = None

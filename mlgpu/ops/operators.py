@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from mlgpu.expr.graph import Expr
-from mlgpu.ops import compare, pointwise
+from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
 from mlgpu.ops.elementwise import inplace
 from mlgpu.ops.interop import from_numpy
-from mlgpu.ops.pointwise import Operand
+from mlgpu.ops.operand import Operand
 from mlgpu.tensor import Tensor
 
 _OPERANDS = (Tensor, Expr, bool, int, float, complex, np.number, np.bool_)
@@ -42,38 +42,38 @@ def _reflected(function: Callable[..., Any]) -> Operator:
     return operator
 
 
-add, radd, iadd = (_forward(pointwise.add), _reflected(pointwise.add),
-                   _forward(inplace(pointwise.add)))
-sub, rsub, isub = (_forward(pointwise.sub), _reflected(pointwise.sub),
-                   _forward(inplace(pointwise.sub)))
-mul, rmul, imul = (_forward(pointwise.mul), _reflected(pointwise.mul),
-                   _forward(inplace(pointwise.mul)))
-truediv, rtruediv, itruediv = (_forward(pointwise.div), _reflected(pointwise.div),
-                               _forward(inplace(pointwise.div)))
+add, radd, iadd = (_forward(arithmetic.add), _reflected(arithmetic.add),
+                   _forward(inplace(arithmetic.add)))
+sub, rsub, isub = (_forward(arithmetic.sub), _reflected(arithmetic.sub),
+                   _forward(inplace(arithmetic.sub)))
+mul, rmul, imul = (_forward(arithmetic.mul), _reflected(arithmetic.mul),
+                   _forward(inplace(arithmetic.mul)))
+truediv, rtruediv, itruediv = (_forward(arithmetic.div), _reflected(arithmetic.div),
+                               _forward(inplace(arithmetic.div)))
 floordiv, rfloordiv, ifloordiv = (
-    _forward(pointwise.floor_divide), _reflected(pointwise.floor_divide),
-    _forward(inplace(pointwise.floor_divide)))
-mod, rmod, imod = (_forward(pointwise.remainder), _reflected(pointwise.remainder),
-                   _forward(inplace(pointwise.remainder)))
-pow, rpow, ipow = (_forward(pointwise.pow), _reflected(pointwise.pow),
-                   _forward(inplace(pointwise.pow)))
-and_, rand_, iand = (_forward(pointwise.bitwise_and), _reflected(pointwise.bitwise_and),
-                     _forward(inplace(pointwise.bitwise_and)))
-or_, ror_, ior = (_forward(pointwise.bitwise_or), _reflected(pointwise.bitwise_or),
-                  _forward(inplace(pointwise.bitwise_or)))
-xor, rxor, ixor = (_forward(pointwise.bitwise_xor), _reflected(pointwise.bitwise_xor),
-                   _forward(inplace(pointwise.bitwise_xor)))
+    _forward(arithmetic.floor_divide), _reflected(arithmetic.floor_divide),
+    _forward(inplace(arithmetic.floor_divide)))
+mod, rmod, imod = (_forward(arithmetic.remainder), _reflected(arithmetic.remainder),
+                   _forward(inplace(arithmetic.remainder)))
+pow, rpow, ipow = (_forward(exponential.pow), _reflected(exponential.pow),
+                   _forward(inplace(exponential.pow)))
+and_, rand_, iand = (_forward(bits.bitwise_and), _reflected(bits.bitwise_and),
+                     _forward(inplace(bits.bitwise_and)))
+or_, ror_, ior = (_forward(bits.bitwise_or), _reflected(bits.bitwise_or),
+                  _forward(inplace(bits.bitwise_or)))
+xor, rxor, ixor = (_forward(bits.bitwise_xor), _reflected(bits.bitwise_xor),
+                   _forward(inplace(bits.bitwise_xor)))
 lshift, rlshift, ilshift = (
-    _forward(pointwise.bitwise_left_shift), _reflected(pointwise.bitwise_left_shift),
-    _forward(inplace(pointwise.bitwise_left_shift)))
+    _forward(bits.bitwise_left_shift), _reflected(bits.bitwise_left_shift),
+    _forward(inplace(bits.bitwise_left_shift)))
 rshift, rrshift, irshift = (
-    _forward(pointwise.bitwise_right_shift), _reflected(pointwise.bitwise_right_shift),
-    _forward(inplace(pointwise.bitwise_right_shift)))
+    _forward(bits.bitwise_right_shift), _reflected(bits.bitwise_right_shift),
+    _forward(inplace(bits.bitwise_right_shift)))
 eq, ne = _forward(compare.eq), _forward(compare.ne)
 lt, le, gt, ge = (_forward(compare.lt), _forward(compare.le), _forward(compare.gt),
                   _forward(compare.ge))
 matmul, rmatmul = _forward(products.matmul), _reflected(products.matmul)
-neg, pos, abs, invert = (pointwise.neg, pointwise.positive, pointwise.abs, pointwise.bitwise_not)
+neg, pos, abs, invert = (arithmetic.neg, arithmetic.positive, arithmetic.abs, bits.bitwise_not)
 
 
 def contains(self: Tensor, element: Any) -> bool:
@@ -85,4 +85,4 @@ def contains(self: Tensor, element: Any) -> bool:
 
 def where(self: Tensor, condition: Tensor, other: Operand) -> Tensor:
     """The tensor where `condition` holds, else `other`."""
-    return pointwise.where(condition, self, other)
+    return choice.where(condition, self, other)

@@ -10,14 +10,16 @@ from mlgpu import dtypes
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
+from mlgpu.ops.arithmetic import lerp, mul, sub
 from mlgpu.ops.cast import cast
+from mlgpu.ops.choice import clamp_min
 from mlgpu.ops.compare import isnan, logical_not
 from mlgpu.ops.creation import scalar_tensor
 from mlgpu.ops.mask import masked_fill
-from mlgpu.ops.pointwise import ceil, clamp_min, floor, lerp, mul, sub
-from mlgpu.ops.pointwise import round as rounded
 from mlgpu.ops.reduce import any as any_of
 from mlgpu.ops.reduce import sum as sum_of
+from mlgpu.ops.rounding import ceil, floor
+from mlgpu.ops.rounding import round as rounded
 from mlgpu.ops.scatter import gather
 from mlgpu.ops.view import dim_index, expand, movedim, reshape, squeeze, unsqueeze
 from mlgpu.tensor import Tensor

@@ -21,12 +21,13 @@ from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import kept, total
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
+from mlgpu.ops.arithmetic import div, mul, sub
 from mlgpu.ops.cast import cast
 from mlgpu.ops.compare import isnan, logical_not
 from mlgpu.ops.complex import conj
+from mlgpu.ops.exponential import exp
 from mlgpu.ops.join import cat
 from mlgpu.ops.mask import masked_fill
-from mlgpu.ops.pointwise import div, exp, mul, sub
 from mlgpu.ops.view import dim_index, expand, movedim, reshape
 from mlgpu.tensor import Tensor
 

@@ -137,8 +137,9 @@ class Logcumsumexp(Op):
         return accumulate(np.logaddexp, x, self.dim)
 
     def backward(self, dy: Tensor) -> Tensor:
+        from mlgpu.ops.choice import where
         from mlgpu.ops.compare import eq, isfinite
-        from mlgpu.ops.pointwise import exp, where
+        from mlgpu.ops.exponential import exp
 
         x, y = self.input(0), self.output()
         after = run(Shift(self.dim, 1, np.inf), y)
@@ -306,8 +307,8 @@ def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None
 
 
 def _difference(after: Tensor, before: Tensor) -> Tensor:
+    from mlgpu.ops.arithmetic import sub
     from mlgpu.ops.compare import logical_xor
-    from mlgpu.ops.pointwise import sub
 
     if after.dtype is dtypes.bool_:
         return logical_xor(after, before)

@@ -118,7 +118,7 @@ class ScatterReduce(Op):
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         from mlgpu.op import wrap
-        from mlgpu.ops.pointwise import where
+        from mlgpu.ops.choice import where
 
         x, src, result = self.input(0), self.input(1), self.output(0)
         zero = dy.new_zeros(())
@@ -148,7 +148,7 @@ class ScatterReduce(Op):
     def _product_gradients(self, dy: Tensor, x: Tensor, part: Tensor, result: Tensor
                            ) -> tuple[Tensor, Tensor]:
         """d prod = product of the others: exact also where one factor is zero."""
-        from mlgpu.ops.pointwise import where
+        from mlgpu.ops.choice import where
 
         one = x.new_ones(())
         own = x if self.include_self else where(self._touched(dy), one, x)

@@ -16,9 +16,9 @@ from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import total
 from mlgpu.op import run
+from mlgpu.ops.arithmetic import div, mul, sub
 from mlgpu.ops.compare import eq
 from mlgpu.ops.mask import masked_fill
-from mlgpu.ops.pointwise import div, mul, sub
 from mlgpu.ops.reduce import Dims, Reduction, check_inexact, computed, mean, reduced_dims
 from mlgpu.tensor import Tensor
 

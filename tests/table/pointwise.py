@@ -1,4 +1,4 @@
-"""Rows for mlgpu/ops/pointwise.py and mlgpu/ops/compare.py."""
+"""Rows for arithmetic, exponential, trigonometry, special, rounding, choice, bits and compare."""
 
 from __future__ import annotations
 
