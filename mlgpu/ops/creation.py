@@ -59,13 +59,11 @@ def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise DTypeError(f"tensor: {error}") from None
     except ValueError as error:
         raise ShapeError("tensor: nested lists must have equal lengths and depths") from error
-    if array.dtype.kind == "f" and array.dtype != np.float64:
-        return array  # NumPy scalars of another width inside the list
+    if wanted is not None and array.dtype.kind in "fc":
+        return array  # in double precision until it is converted
     of_numpy = _numpy_dtype(data) if isinstance(data, (list, tuple)) else None
     if of_numpy is not None and array.dtype.kind not in "OUSmM":
         return array.astype(of_numpy.numpy)
-    if wanted is not None and array.dtype.kind in "fc":
-        return array  # in double precision until it is converted
     if array.dtype.kind == "f" or (array.size == 0 and isinstance(data, (list, tuple))):
         return array.astype(dtypes.get_default_dtype().numpy)
     if array.dtype.kind == "c":
@@ -78,6 +76,8 @@ def _infer(data: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
         raise DTypeError(f"tensor: expected numbers, got {type(data).__name__} with elements of "
                          f"NumPy dtype {array.dtype}")
     return array
+
+
 def _numpy_dtype(data: Sequence[Any]) -> DType | None:
     """The dtype of nested lists with NumPy's numbers or arrays in them; None without any."""
     kinds = _kinds(data)
@@ -99,8 +99,6 @@ def _kinds(data: Sequence[Any]) -> set[Any]:
         else:
             found.add(np.dtype(kind) if issubclass(kind, np.generic) else kind)
     return found
-
-
 
 
 def _holds_tensors(data: Any) -> bool:
