@@ -306,7 +306,7 @@ def _run_view(op: ViewOp, source: Tensor, array: Any) -> Tensor:
     if op.recording:
         op.record_inputs((source,))
         op.record_outputs((view,))
-    if not mode.inference:
+    if not source._storage.inference:
         base = source if source._base is None else source._base
         view._base, view._chain = base, (*source._chain, op)
         view._history = base._history

@@ -237,6 +237,17 @@ def test_create_graph_in_backward_gives_gradients_with_a_graph():
     assert x.grad.tolist() == [2 * 12 * 12]  # d(9x⁴)/dx = 36x³
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_constant_and_variable_gradients_add_up_with_their_graph(place):
+    """Two constant gradients, then one with a graph: what is added in place keeps no graph."""
+    x = leaf(0.5, 1)
+    h = x * 1
+    parts = [h.sin() if k == place else h * k for k in range(3)]
+    (g,) = autograd.grad(sum(part.sum() for part in parts), x, create_graph=True)
+    assert g.requires_grad
+    np.testing.assert_allclose(autograd.grad(g.sum(), x)[0].numpy(), -np.sin([0.5, 1]))
+
+
 def test_second_derivatives_flow_to_the_seeds():
     x = leaf(3)
     seed = leaf(1)

@@ -11,10 +11,9 @@ from mlgpu import dtypes
 from mlgpu.device import Device
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.ops.creation import tensor
+from mlgpu.ops.random import randint
 from mlgpu.ops.view import size_arguments
 from mlgpu.tensor import Tensor
-
-_shared = np.random.default_rng(0)
 
 
 def make_tensor(*shape: Any, dtype: dtypes.dtype, device: Device | str | None = None,
@@ -26,8 +25,9 @@ def make_tensor(*shape: Any, dtype: dtypes.dtype, device: Device | str | None = 
     Left out, the range is [-9, 9) for floating and complex dtypes (both parts), [-9, 10) for
     integers, [0, 10) for uint8, {0, 1} for bool.  `noncontiguous` gives every second element of a
     longer tensor; `exclude_zero` puts the smallest normal number (one, for integers) for zeros.
-    `generator` draws, or one that all calls share.  Raises ShapeError (a ValueError) for a range
-    that is empty or outside the dtype's, DTypeError for integers that shall require grad.
+    `generator` draws, or one seeded by the library's (see `manual_seed`).  Raises ShapeError (a
+    ValueError) for a range that is empty or outside the dtype's, DTypeError for integers that
+    shall require grad.
     """
     sizes = size_arguments("make_tensor", shape)
     whole = dtype.kind in ("int", "bool")
@@ -37,8 +37,9 @@ def make_tensor(*shape: Any, dtype: dtypes.dtype, device: Device | str | None = 
     strided = noncontiguous and math.prod(sizes) > 1
     full = (*sizes[:-1], 2 * sizes[-1]) if strided else sizes
     draw = _integers if whole else _floats
-    made: Tensor = tensor(draw(generator or _shared, full, dtype, low, high), dtype=dtype,
-                          device=device)
+    if generator is None:
+        generator = np.random.default_rng(randint(0, 2**63 - 1, (), device="cpu").item())
+    made: Tensor = tensor(draw(generator, full, dtype, low, high), dtype=dtype, device=device)
     if strided:
         made = made[..., 1::2]
     if exclude_zero:
