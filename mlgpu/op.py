@@ -16,7 +16,8 @@ from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import Saved
 from mlgpu.device import Device, current_device, runtime
 from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
-from mlgpu.tensor import Storage, Tensor, root_of
+from mlgpu.storage import Storage, root_of
+from mlgpu.tensor import Tensor
 
 
 class Op(graph.Node):

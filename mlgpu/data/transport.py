@@ -23,7 +23,8 @@ from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.device import CPU
 from mlgpu.errors import DeviceError, GraphError
-from mlgpu.tensor import Storage, Tensor
+from mlgpu.storage import Storage
+from mlgpu.tensor import Tensor
 
 _ALIGNMENT = 64
 _NAMED = os.name == "nt"  # Windows shares memory by name, POSIX by file descriptor

@@ -30,7 +30,8 @@ from mlgpu.io.safetensors import Array, byte_size, is_size
 from mlgpu.io.structure import Decoder, Encoder
 from mlgpu.io.ties import View, dense_strides, place
 from mlgpu.nn.parameter import Parameter
-from mlgpu.tensor import Storage, Tensor
+from mlgpu.storage import Storage
+from mlgpu.tensor import Tensor
 
 VERSION = 1
 KEY = "mlgpu"

@@ -17,7 +17,8 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import wrap
 from mlgpu.ops.cast import convert
 from mlgpu.ops.view import size_arguments
-from mlgpu.tensor import Storage, Tensor
+from mlgpu.storage import Storage
+from mlgpu.tensor import Tensor
 
 __all__ = ["arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full",
            "full_like", "linspace", "logspace", "new_empty", "new_full", "new_ones", "new_tensor",

@@ -16,7 +16,8 @@ from mlgpu import dtypes
 from mlgpu.device import CPU, Device, resolve
 from mlgpu.errors import DeviceError, DTypeError, ShapeError
 from mlgpu.ops.cast import clone
-from mlgpu.tensor import Storage, Tensor
+from mlgpu.storage import Storage
+from mlgpu.tensor import Tensor
 
 __all__ = ["__array__", "__dlpack__", "__dlpack_device__", "from_dlpack", "from_numpy"]
 

@@ -1,0 +1,111 @@
+"""Storage: one block of memory, and what all tensors on it have in common.
+
+It owns the memory, its place in the books, the version that in-place changes raise, and whether it
+was released; all views share it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+
+from mlgpu import memory
+from mlgpu.autograd.mode import mode
+from mlgpu.device import Device
+from mlgpu.errors import ReleasedError
+
+
+def root_of(array: Any) -> Any:
+    """The array that owns the memory an array is a view of."""
+    kind = type(array)
+    while True:
+        base = array.base
+        if type(base) is not kind:
+            base = getattr(base, "base", None)  # as_strided puts a holder in between
+            if type(base) is not kind:
+                return array
+        array = base
+
+
+class Storage:
+    """One block of memory and what all tensors on it have in common."""
+
+    __slots__ = ("__weakref__", "_members", "_prune_at", "charge", "claimed", "device", "exclusive",
+                 "inference", "released", "version")
+
+    def __init__(self, device: Device, charge: memory.Charge, claimed: bool) -> None:
+        self.device = device
+        self.charge: memory.Charge | None = charge
+        self.claimed = claimed  # allocated through the runtime, so certainly nobody else's
+        self.version = 0
+        self.released = False
+        self.exclusive = False  # a gradient that only the backward pass sees: may be written into
+        self.inference = mode.inference
+        self._members: list[weakref.ref[Any]] = []
+        self._prune_at = 8
+
+    @classmethod
+    def owning(cls, array: Any, device: Device) -> Storage:
+        """The storage of a fresh array; its memory is charged now unless its allocation was."""
+        root = root_of(array)
+        charge = memory.claim(root)
+        if charge is not None:
+            return cls(device, charge, True)
+        books = memory.account(device)
+        return cls(device, memory.Charge(books, root.nbytes, array.shape, array.dtype.name), False)
+
+    @classmethod
+    def foreign(cls, array: Any, device: Device) -> Storage:
+        """The storage of memory that belongs to someone else: NumPy, DLPack, a mapped file."""
+        books = memory.account(device)
+        charge = memory.Charge(books, array.nbytes, array.shape, array.dtype.name, mapped=True)
+        return cls(device, charge, False)
+
+    def join(self, member: Any) -> None:
+        """Remember (weakly) a holder of an array on this memory, for `release`."""
+        members = self._members
+        members.append(weakref.ref(member))
+        if len(members) > self._prune_at:
+            self._members = [ref for ref in members if ref() is not None]
+            self._prune_at = 2 * len(self._members) + 8
+
+    def release(self) -> None:
+        """Give the memory back now; every holder raises ReleasedError from here on."""
+        self.released = True
+        for ref in self._members:
+            member = ref()
+            # One that was given other memory since (`data = ...`) keeps that.
+            if member is not None and member._storage is self:
+                member._array = _Released(member._array)
+        self._members = []
+        self.charge = None
+
+
+class _Released:
+    """Stands where a released tensor's array was: shape and dtype are still known, data is not."""
+
+    __slots__ = ("dtype", "ndim", "shape", "size")
+
+    def __init__(self, array: Any) -> None:
+        self.shape, self.dtype, self.ndim, self.size = (array.shape, array.dtype, array.ndim,
+                                                        array.size)
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise ReleasedError(f"tensor: use of a tensor of shape {self.shape} after release()")
+
+
+class Exported:
+    """Memory lent to NumPy: keeps it alive and on the books until the last array of it dies."""
+
+    __slots__ = ("__array_interface__", "_array", "_charge")
+
+    def __init__(self, array: np.ndarray[Any, Any], charge: memory.Charge | None) -> None:
+        self._array = array
+        self._charge = charge
+        interface = dict(array.__array_interface__)
+        if array.dtype.kind == "V" or interface["typestr"][1] == "V":
+            interface["typestr"] = f"<u{array.dtype.itemsize}"  # bfloat16: a view gives it back
+            interface.pop("descr", None)
+        self.__array_interface__ = interface
