@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from mlgpu.device import CPU, Device, DeviceLike, resolve, runtime
 from mlgpu.dtypes import DTypeLike
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DeviceError, ShapeError
-from mlgpu.op import Op, run, run_inplace, start, wrap
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run, start, wrap
 from mlgpu.tensor import Tensor
 
 __all__ = ["cast", "clone", "contiguous", "copy_", "cpu", "cuda", "pin_memory", "to", "type_as"]
@@ -98,11 +100,19 @@ class Transfer(Op):
         return to(dy, self.origin, non_blocking=self.non_blocking)
 
 
+def _warn_of_loss(source: DType, target: DType) -> None:
+    """Say that imaginary parts are discarded; whether a number is 0 takes both into account."""
+    if source.is_complex and not target.is_complex and target is not dtypes.bool_:
+        warnings.warn("casting complex values to real discards the imaginary part; use .real",
+                      stacklevel=3)
+
+
 def cast(input: Tensor, dtype: DType) -> Tensor:
-    """`input` in `dtype`; itself if it is that already."""
+    """`input` in `dtype`; itself if it is that already.  Warns where imaginary parts get lost."""
     if input.dtype is dtype:
         input._check()
         return input
+    _warn_of_loss(input.dtype, dtype)
     return run(Cast(dtype), input)  # type: ignore[no-any-return]
 
 
@@ -130,6 +140,7 @@ def copy_(self: Tensor, src: Tensor, non_blocking: bool = False) -> Tensor:
     if not fits:
         raise ShapeError(f"copy_: a source of shape {tuple(src.shape)} does not broadcast to "
                          f"{tuple(self.shape)}")
+    _warn_of_loss(src.dtype, self.dtype)
     return run_inplace(CopyInto(), self, src)
 
 
