@@ -134,7 +134,7 @@ class Op(graph.Node):
             self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self)
         self._stashed = None
         for index, tensor in enumerate(outputs):
-            if index not in self.nondifferentiable_outputs and _has_gradient(tensor):
+            if index not in self.nondifferentiable_outputs and has_gradient(tensor):
                 tensor._node, tensor._index, tensor._requires = self, index, True
 
     def free(self) -> None:
@@ -229,7 +229,7 @@ def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> T
     return graph.arithmetic.conform(grad, shape, dtype)
 
 
-def _has_gradient(tensor: Tensor) -> bool:
+def has_gradient(tensor: Tensor) -> bool:
     """Integers and truth values have none, whatever they were computed from."""
     return tensor._array.dtype.kind not in "biu"
 
@@ -314,40 +314,6 @@ def _run_view(op: ViewOp, source: Tensor, array: Any) -> Tensor:
     return view
 
 
-def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
-    """Apply `op` with `target` as its first input, write the result into it, and return it.
-
-    Raises GraphError for a leaf (or a view of one) that requires grad, ShapeError where the result
-    has not the target's shape, and for read-only or self-overlapping memory.
-    """
-    inputs = (target, *others)
-    device = check_inputs(op, inputs)
-    start(op, inputs)
-    op.recording = op.recording and _has_gradient(target)
-    storage = target._storage
-    _check_writable(op, target)
-    engine = runtime(device)
-    arrays = [t._array for t in inputs]
-    if op.recording:
-        op.record_inputs(inputs, overwrites=True)
-    into = getattr(op, "forward_into", None)
-    if into is not None:
-        engine.call(into, [target._array, *arrays], device)
-    else:
-        result = engine.call(getattr(op, engine.forward), arrays, device)
-        if result.shape != target._array.shape:
-            raise ShapeError(f"{op.name}_: the result has shape {result.shape}, which does "
-                             f"not fit the tensor's {target._array.shape}")
-        target._array[...] = result
-    storage.version += 1
-    if op.recording:
-        view = Tensor._make(target._array, storage)
-        op.record_outputs((view,))
-    if op.recording:
-        rebase(target, op)
-    return target
-
-
 def _original(target: Tensor) -> Tensor:
     """A copy of what is about to be overwritten, in its place in the graph: backward needs it."""
     array, device = target._array, target._storage.device
@@ -356,113 +322,3 @@ def _original(target: Tensor) -> Tensor:
     kept = wrap(copied, device)
     kept._node, kept._index, kept._requires = target._node, target._index, target._requires
     return kept
-
-
-def _check_writable(op: Op, target: Tensor) -> None:
-    array = target._array
-    if target._storage.inference and not mode.inference:
-        raise GraphError(f"{op.name}_: a tensor made in inference_mode cannot be changed outside "
-                         "it; clone() it first")
-    if not array.flags.writeable:
-        raise GraphError(f"{op.name}_: the tensor's memory is read-only; clone() it first")
-    if target.numel() > 1 and any(s == 0 and n > 1
-                                  for s, n in zip(array.strides, array.shape, strict=True)):
-        raise ShapeError(f"{op.name}_: several elements of the tensor share one place in memory "
-                         "(it was expanded); clone() it first")
-    if mode.grad:
-        for made in target._chain:
-            made.check_replay(f"{op.name}_")
-        owners = (target,) if target._base is None else (target, target._base)
-        if any(owner._requires and owner._node is None for owner in owners):
-            what = "a leaf" if target._requires and target._node is None else "a view of a leaf"
-            raise GraphError(f"{op.name}_: {what} that requires grad cannot be changed in place; "
-                             "use no_grad() or the out-of-place form")
-
-
-def rebase(target: Tensor, node: graph.Node, index: int = 0) -> None:
-    """Make `target`, now overwritten by an output of `node`, and all views of its memory follow."""
-    base = target._base
-    if base is None:
-        _place(target, node, index)
-        target._history += 1
-        return
-    scatter = ViewScatter(target._chain)
-    scatter.edges = (base._edge() if base._requires else None, (node, index))
-    scatter.needs = (base._requires, True)
-    scatter._inputs_meta = ((base._array.shape, base._array.dtype),
-                            (target._array.shape, target._array.dtype))
-    scatter._saved = {}
-    scatter.stamp()
-    _place(base, scatter, 0)
-    base._history += 1
-    _place(target, node, index)
-    target._history = base._history
-
-
-def _place(tensor: Tensor, node: graph.Node, index: int) -> None:
-    """Make `tensor` the output `index` of `node`; the gradient it retains is the new value's."""
-    retained = tensor._node.retained if tensor._node is not None else None
-    ref = None if retained is None else retained.pop(tensor._index, None)
-    tensor._node, tensor._index, tensor._requires = node, index, True
-    if ref is not None and ref() is tensor:
-        tensor.retain_grad()
-
-
-def regenerate(view: Tensor) -> None:
-    """Derive the history of a view anew after its base was changed in place."""
-    base = view._base
-    assert base is not None
-    if not base._requires:
-        view._history = base._history
-        return
-    with_grad = mode.grad
-    mode.grad = True
-    try:
-        fresh = replay(view._chain, base)
-    finally:
-        mode.grad = with_grad
-    view._history = base._history
-    if fresh._node is not None:
-        _place(view, fresh._node, fresh._index)
-
-
-def replay(chain: Sequence[ViewOp], tensor: Tensor) -> Tensor:
-    """The view that a chain of view operations makes of another tensor of the base's shape."""
-    for op in chain:
-        op.check_replay("view")
-        tensor = run(op.again(), tensor)
-    return tensor
-
-
-class ViewScatter(Op):
-    """base with the region of one of its views replaced: the history of an in-place change."""
-
-    def __init__(self, chain: Sequence[ViewOp]) -> None:
-        self.chain = tuple(chain)
-
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor]:
-        outside = run(ZeroRegion(self.chain), dy) if self.needs[0] else None
-        return outside, replay(self.chain, dy)
-
-
-class ZeroRegion(Op):
-    """A copy with the region of a view set to zero."""
-
-    def __init__(self, chain: Sequence[ViewOp]) -> None:
-        self.chain = tuple(chain)
-
-    def forward(self, x: Any) -> Any:
-        from mlgpu.cpu import runtime as cpu
-
-        out = cpu.copy(x)
-        region = out
-        for op in self.chain:
-            region = op.forward(region)
-        region[...] = 0
-        return out
-
-    def backward(self, dy: Tensor) -> Tensor:
-        return run(ZeroRegion(self.chain), dy)  # type: ignore[no-any-return]
-
-
-Tensor._regenerate = staticmethod(regenerate)

@@ -12,7 +12,8 @@ from mlgpu.autograd.mode import mode, no_grad
 from mlgpu.autograd.saved import Saved
 from mlgpu.device import runtime
 from mlgpu.errors import DerivativeError, GraphError, ShapeError
-from mlgpu.op import ViewOp, conform_to, rebase, wrap
+from mlgpu.inplace import rebase
+from mlgpu.op import ViewOp, conform_to, wrap
 from mlgpu.tensor import Tensor
 
 

@@ -12,7 +12,8 @@ from mlgpu.cpu import runtime as cpu
 from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, run_inplace, wrap
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run, wrap
 from mlgpu.ops.cast import Copy, clone
 from mlgpu.ops.part import Diagonal, Place
 from mlgpu.ops.view import dim_index, expand, permute, reshape, size_arguments

@@ -17,7 +17,8 @@ from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.rows import each_block, wide
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run
 from mlgpu.ops.random_inplace import reserve
 from mlgpu.random import Stream
 from mlgpu.tensor import Tensor

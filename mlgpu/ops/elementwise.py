@@ -21,7 +21,8 @@ from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.expr.derivative import gradient
 from mlgpu.expr.graph import Expr, arg, as_expr, topological, trace
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Operand, Program, lower
-from mlgpu.op import Op, check_inputs, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, check_inputs, run
 from mlgpu.tensor import Tensor
 
 __all__ = ["elementwise", "fuse", "inplace"]

@@ -13,7 +13,8 @@ from mlgpu.cpu.gemm import contiguous, widen
 from mlgpu.cpu.runtime import copy, empty, zeros
 from mlgpu.cpu.segment import add_rows
 from mlgpu.errors import DerivativeError, DTypeError, PositionError, ShapeError
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run
 from mlgpu.tensor import Tensor
 
 __all__ = ["embedding", "embedding_renorm_", "one_hot"]

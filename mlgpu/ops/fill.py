@@ -6,7 +6,8 @@ from typing import Any
 
 from mlgpu import dtypes
 from mlgpu.errors import ShapeError
-from mlgpu.op import Op, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op
 from mlgpu.ops.cast import copy_
 from mlgpu.ops.creation import fill, zeros_like
 from mlgpu.tensor import Tensor

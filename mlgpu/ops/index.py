@@ -14,7 +14,8 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.errors import DeviceError, DTypeError, PositionError, ShapeError
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
 from mlgpu.ops.part import Part
 from mlgpu.ops.view import dim_index, reshape, unsqueeze

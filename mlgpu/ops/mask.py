@@ -9,7 +9,8 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run
 from mlgpu.ops.view import common_shape, expand, reshape
 from mlgpu.tensor import Tensor
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.runtime import empty
-from mlgpu.op import Op, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op
 from mlgpu.tensor import Tensor
 
 __all__ = ["adam_", "sgd_"]

@@ -17,7 +17,8 @@ from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op
 from mlgpu.random import Generator, Stream, default_generator
 from mlgpu.tensor import Tensor
 

@@ -16,7 +16,8 @@ from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.scan import accumulate, lead, recurrence, unlead
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, run_inplace
+from mlgpu.inplace import run_inplace
+from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast, clone
 from mlgpu.ops.join import cat
 from mlgpu.ops.part import narrow

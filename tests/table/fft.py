@@ -238,9 +238,8 @@ def short_time():
 
 
 def overlapped(spectrum, n_fft, hop, window, normalized=False, length=None, onesided=True):
-    """The weighted mean of the frames' signals."""
-    frames = (irfft(spectrum, n_fft, -2) if onesided else ifft(spectrum, n_fft, -2).real)
-    frames = frames * (n_fft ** 0.5 if normalized else 1)
+    """The weighted mean of the frames' signals, which are in the first half of the spectrum."""
+    frames = irfft(spectrum, n_fft, -2) * (n_fft ** 0.5 if normalized else 1)
     count = frames.shape[-1]
     total = n_fft + hop * (count - 1)
     signal, cover = np.zeros((*frames.shape[:-2], total)), np.zeros(total)
