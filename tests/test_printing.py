@@ -56,3 +56,14 @@ def test_options_change_the_layout():
     finally:
         set_printoptions(profile="default")
     assert repr(mlgpu.tensor(np.float32(np.pi))) == "tensor(3.1416)"
+
+
+def test_options_in_force_are_told():
+    before = mlgpu.get_printoptions()
+    mlgpu.set_printoptions(precision=2, edgeitems=1)
+    try:
+        found = mlgpu.get_printoptions()
+        assert (found.precision, found.edgeitems, found.linewidth) == (2, 1, before.linewidth)
+    finally:
+        mlgpu.set_printoptions(precision=before.precision, edgeitems=before.edgeitems)
+    assert mlgpu.get_printoptions() == before
