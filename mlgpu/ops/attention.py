@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
-from mlgpu.cpu.gemm import blas_ready, widen
+from mlgpu.cpu.gemm import blas_ready, small_products, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.errors import DTypeError, ShapeError
@@ -79,7 +79,7 @@ class ScaledDotProductAttention(Op):
                 if kept is not None:
                     np.multiply(scores, kept[..., rows, :end], out=scores)
                     factor = factor * self._kept_scale()
-                product = scores @ vs[..., :end, :]
+                product = small_products(scores, vs[..., :end, :])
                 np.multiply(product, factor, out=product)
                 np.copyto(outs[..., rows, :], product, casting="unsafe")
         return out
@@ -90,7 +90,7 @@ class ScaledDotProductAttention(Op):
     def _scores(self, scores: Any, q: Any, k: Any, mask: Any, rows: slice, end: int) -> Any:
         """scale * q @ kᵀ with masked places at -inf, into `scores`; returns the scaled q."""
         scaled = np.multiply(widen(q), scores.dtype.type(self.scale))
-        np.matmul(scaled, k[..., :end, :].swapaxes(-1, -2), out=scores)
+        small_products(scaled, k[..., :end, :].swapaxes(-1, -2), scores)
         if self.causal and end > rows.start:
             corner = scores[..., rows.start:]
             future = ~np.tri(corner.shape[-2], corner.shape[-1], dtype=np.bool_)
@@ -136,21 +136,22 @@ class ScaledDotProductAttention(Op):
             np.exp(p, out=p)
             grad = blas_ready(widen(dy[..., rows, :]))
             delta = np.vecdot(grad, widen(out[..., rows, :]))[..., None]
-            np.matmul(grad, v[..., :end, :].swapaxes(-1, -2), out=dp)
+            small_products(grad, v[..., :end, :].swapaxes(-1, -2), dp)
             if keep is not None:
                 chosen = keep[..., rows, :end] * p.dtype.type(self._kept_scale())
                 np.multiply(dp, chosen, out=dp)
-                dv_sum[..., :end, :] += np.multiply(chosen, p, out=chosen).swapaxes(-1, -2) @ grad
+                weights = np.multiply(chosen, p, out=chosen)
             else:
-                dv_sum[..., :end, :] += p.swapaxes(-1, -2) @ grad
+                weights = p
+            dv_sum[..., :end, :] += small_products(weights.swapaxes(-1, -2), grad)
             np.subtract(dp, delta, out=dp)
             np.multiply(dp, p, out=dp)
             if dmask is not None:
                 dmask[..., rows, :end] = dp
-            product = dp @ k[..., :end, :]
+            product = small_products(dp, k[..., :end, :])
             np.multiply(product, product.dtype.type(self.scale), out=product)
             np.copyto(dq[..., rows, :], product, casting="unsafe")
-            dk_sum[..., :end, :] += dp.swapaxes(-1, -2) @ scaled
+            dk_sum[..., :end, :] += small_products(dp.swapaxes(-1, -2), scaled)
         np.copyto(dk, dk_sum, casting="unsafe")
         np.copyto(dv, dv_sum, casting="unsafe")
 
