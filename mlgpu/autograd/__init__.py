@@ -5,6 +5,7 @@ As torch.autograd; `mlgpu.autograd.functional` has jacobian, hessian, vjp, jvp, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +76,13 @@ def backward(tensors: Tensor | Sequence[Tensor],
     """Add the gradients of `tensors` to `.grad` of their leaves (of `inputs` only, if given).
 
     The graph is freed unless `retain_graph`; with `create_graph` the gradients have a graph of
-    their own.  Raises GraphError where there is no graph or its saved values are gone or changed.
+    their own, and a UserWarning says that leaf and `.grad` then hold each other: `grad` makes no
+    such cycle.  Raises GraphError where there is no graph or its saved values are gone or changed.
     """
+    if create_graph:
+        warnings.warn("backward: with create_graph=True a leaf and its .grad, whose graph leads to "
+                      "the leaf, keep each other alive; use mlgpu.autograd.grad, or set .grad to "
+                      "None when done", stacklevel=3)
     tensors = _tuple(tensors)
     grads = (None,) * len(tensors) if grad_tensors is None else _tuple(grad_tensors)
     roots, start = _roots("backward", tensors, grads)
