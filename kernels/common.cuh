@@ -435,11 +435,10 @@ __device__ __forceinline__ T ml_digamma(T given) {
   return result + log(x) - T(0.5) / x - series;
 }
 
-// (-1)^(n+1) n! zeta(n + 1, x), the Hurwitz zeta function by Euler-Maclaurin; x > 0.
+// The Hurwitz zeta function, the sum over k >= 0 of (k + q)^-s, by Euler-Maclaurin; q > 0.
 template <typename T>
-__device__ __forceinline__ T ml_polygamma(int n, T x) {
-  const T s = T(n + 1);
-  T sum = T(0), a = x;
+__device__ __forceinline__ T ml_hurwitz(T s, T q) {
+  T sum = T(0), a = q;
   for (int k = 0; k < 12; ++k, a += T(1)) sum += pow(a, -s);
   const T bernoulli[8] = {T(1) / 6, T(-1) / 30, T(1) / 42, T(-1) / 30,
                           T(5) / 66, T(-691) / 2730, T(7) / 6, T(-3617) / 510};
@@ -453,7 +452,35 @@ __device__ __forceinline__ T ml_polygamma(int n, T x) {
     factorial *= (step + T(3)) * (step + T(4));
     power /= a * a;
   }
-  return (n % 2 ? T(1) : T(-1)) * tgamma(s) * sum;
+  return sum;
+}
+
+// The n-th derivative of cot(pi x) over pi^n: a polynomial in c = cot(pi x), as c' = -pi (1 + c^2).
+template <int n, typename T>
+__device__ __forceinline__ T ml_cotangent_derivative(T x) {
+  T coefficients[n + 2] = {T(0), T(1)};
+  for (int degree = 1; degree <= n; ++degree) {
+    for (int i = 0; i < degree; ++i) coefficients[i] = T(i + 1) * coefficients[i + 1];
+    coefficients[degree] = T(0);
+    for (int i = degree + 1; i >= 0; --i)
+      coefficients[i] = -((i <= degree ? coefficients[i] : T(0)) +
+                          (i >= 2 ? coefficients[i - 2] : T(0)));
+  }
+  const T c = T(1) / tan(T(3.141592653589793) * (x - rint(x)));
+  T value = T(0);
+  for (int i = n + 1; i >= 0; --i) value = value * c + coefficients[i];
+  return value;
+}
+
+// The n-th derivative of digamma, n >= 1: (-1)^(n+1) n! zeta(n + 1, x), reflected below 0.
+template <int n, typename T>
+__device__ __forceinline__ T ml_polygamma(T x) {
+  const T pi = T(3.141592653589793), sign = n % 2 ? T(1) : T(-1);
+  const bool mirror = x <= T(0);
+  if (mirror && x == floor(x) && x - x == T(0)) return n % 2 ? ml_inf(x) : ml_nan(x);
+  const T value = sign * tgamma(T(n + 1)) * ml_hurwitz(T(n + 1), mirror ? T(1) - x : x);
+  if (!mirror) return value;
+  return -sign * value - pow(pi, T(n + 1)) * ml_cotangent_derivative<n>(x);
 }
 
 // --- complex parts, for real numbers too ---------------------------------------------------------

@@ -371,7 +371,7 @@ def polygamma(n: int, x: Any, out: Any) -> None:
     if np.any(value <= 0):
         mirrored = (-1) ** n * result - math.pi * _cotangent_derivative(n, value)
         result = np.where(value > 0, result, mirrored)
-    pole = (value <= 0) & (value == np.floor(value))
+    pole = (value <= 0) & (value == np.floor(value)) & np.isfinite(value)
     out[...] = np.where(pole, np.inf if n % 2 else np.nan, result)
 
 
@@ -398,5 +398,5 @@ def _cotangent_derivative(n: int, x: Any) -> Any:
         slope = coefficients[1:] * np.arange(1, len(coefficients))
         coefficients = -np.polynomial.polynomial.polymul(slope, (1.0, 0.0, 1.0))
     with np.errstate(all="ignore"):
-        cotangent = 1.0 / np.tan(math.pi * (x - np.floor(x)))
+        cotangent = 1.0 / np.tan(math.pi * (x - np.rint(x)))
         return math.pi ** n * np.polynomial.polynomial.polyval(cotangent, coefficients)

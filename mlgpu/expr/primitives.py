@@ -175,7 +175,7 @@ _row("erfinv", "float", special.erfinv, "erfinv({0})",
 _row("lgamma", "float", special.lgamma, "lgamma({0})", d=lambda y, x: (call("digamma", x),))
 _row("digamma", "float", special.digamma, "ml_digamma({0})",
      d=lambda y, x: (call("polygamma", x, attr=1),))
-_row("polygamma", "float", special.polygamma, "ml_polygamma({attr}, {0})",
+_row("polygamma", "float", special.polygamma, "ml_polygamma<{attr}>({0})",
      d=lambda y, x: (call("polygamma", x, attr=y.attr + 1),))
 
 # --- rounding and sign: no gradient but for abs ---------------------------------------------------
