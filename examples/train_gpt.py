@@ -31,36 +31,49 @@ class Block(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def attention(self, x: mlgpu.Tensor) -> mlgpu.Tensor:
+    def attention(self, x: mlgpu.Tensor, bias: mlgpu.Tensor) -> mlgpu.Tensor:
         batch, length, dim = x.shape
         parts = self.qkv(x).reshape(batch, length, 3, self.heads, dim // self.heads)
         q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
         dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        y = F.scaled_dot_product_attention(q, k, v, bias, dropout_p=dropout)
         return self.out(y.transpose(1, 2).reshape(batch, length, dim))
 
-    def forward(self, x: mlgpu.Tensor) -> mlgpu.Tensor:
-        x = x + F.dropout(self.attention(self.norm1(x)), self.dropout, self.training)
+    def forward(self, x: mlgpu.Tensor, bias: mlgpu.Tensor) -> mlgpu.Tensor:
+        x = x + F.dropout(self.attention(self.norm1(x), bias), self.dropout, self.training)
         return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
+
+
+def alibi(heads: int, context: int) -> mlgpu.Tensor:
+    """What attention adds to its scores (heads, context, context): no look ahead, and the further
+    back the less, by another slope in each head (ALiBi, Press et al. 2022)."""
+    places = mlgpu.arange(context)
+    behind = (places[:, None] - places).float()
+    slopes = 0.5 ** mlgpu.arange(1, heads + 1).float()
+    return (-slopes[:, None, None] * behind).masked_fill(behind < 0, -math.inf)
 
 
 class GPT(nn.Module):
     def __init__(self, dim: int, heads: int, layers: int, context: int, dropout: float) -> None:
         super().__init__()
         self.context = context
-        self.token, self.position = nn.Embedding(256, dim), nn.Embedding(context, dim)
-        self.blocks = nn.Sequential(*[Block(dim, heads, dropout) for _ in range(layers)])
+        self.token = nn.Embedding(256, dim)
+        self.blocks = nn.ModuleList([Block(dim, heads, dropout) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, 256, bias=False)
         self.head.weight = self.token.weight  # tied, as in GPT-2
+        self.register_buffer("bias", alibi(heads, context), persistent=False)
         for name, weight in self.named_parameters():
             if weight.ndim == 2:
                 residual = name.endswith(("out.weight", "mlp.2.weight"))
                 nn.init.normal_(weight, std=0.02 / math.sqrt(2 * layers) if residual else 0.02)
 
     def forward(self, ids: mlgpu.Tensor) -> mlgpu.Tensor:
-        places = mlgpu.arange(ids.shape[1], device=ids.device)
-        return self.head(self.norm(self.blocks(self.token(ids) + self.position(places))))
+        length = ids.shape[1]
+        x, bias = self.token(ids), self.bias[:, :length, :length]
+        for block in self.blocks:
+            x = block(x, bias)
+        return self.head(self.norm(x))
 
 
 def read_bytes(path: str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +83,8 @@ def read_bytes(path: str | None) -> tuple[np.ndarray, np.ndarray]:
         cut = len(data) * 9 // 10
         return data[:cut], data[cut:]
     root = Path(sysconfig.get_paths()["stdlib"])
-    skip = {"site-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__"}
+    skip = {"site-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__",
+            "encodings", "pydoc_data"}  # the last two are tables, not programs
     files = [f for f in sorted(root.rglob("*.py")) if not skip & set(f.relative_to(root).parts)]
     text = [np.frombuffer(f.read_bytes(), np.uint8) for f in files]
     held_out = [t for i, t in enumerate(text) if i % 10 == 9]
@@ -110,7 +124,8 @@ def validate(model: GPT, data: np.ndarray, args: argparse.Namespace) -> float:
 
 
 @mlgpu.no_grad()
-def sample(model: GPT, args: argparse.Namespace, prompt: str = "def ", length: int = 400) -> str:
+def sample(model: GPT, args: argparse.Namespace, prompt: str = "class Reader:\n    def read(self",
+           length: int = 600) -> str:
     generator = mlgpu.Generator().manual_seed(args.seed)
     ids = mlgpu.tensor([list(prompt.encode())], device=args.device)
     model.eval()
@@ -123,9 +138,9 @@ def sample(model: GPT, args: argparse.Namespace, prompt: str = "def ", length: i
 
 
 def rate(step: int, args: argparse.Namespace) -> float:
-    """Linear warm-up, then half a cosine down to a tenth of the peak."""
+    """Linear warm-up, then half a cosine down to a fiftieth of the peak."""
     warm = min((step + 1) / max(args.warmup, 1), 1.0)
-    return warm * (0.55 + 0.45 * math.cos(math.pi * min(step / args.steps, 1.0)))
+    return warm * (0.51 + 0.49 * math.cos(math.pi * min(step / args.steps, 1.0)))
 
 
 class Run:
@@ -203,14 +218,16 @@ def train(run: Run, training: np.ndarray, held_out: np.ndarray) -> bool:
     before = signal.signal(signal.SIGINT, lambda *_: (
         stop.append(True), signal.signal(signal.SIGINT, signal.default_int_handler)))
     tqdm = require("tqdm", "examples", "the progress bar").tqdm
-    with tqdm(total=args.steps, initial=run.step, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=args.steps, initial=run.step, unit="step", dynamic_ncols=True,
+              mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
         while run.step < args.steps and not stop:
             began = time.perf_counter()
             loss = run.train_step(training)
             speed = args.batch * args.context / (time.perf_counter() - began)
             memory = mlgpu.memory.stats(args.device).peak / 2**20
             bar.update()
-            bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s, {memory:.0f} MiB")
+            bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s, {memory:.0f} MiB",
+                                refresh=False)
             if run.step % args.val_every == 0 or run.step == args.steps:
                 run.validation.append((run.step, validate(run.model, held_out, args)))
                 bar.write(f"step {run.step}: validation loss {run.validation[-1][1]:.4f}")
@@ -226,11 +243,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 or auto")
     parser.add_argument("--out", default="runs/gpt", help="where checkpoint and picture go")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
-    for name, value in {"steps": 600, "batch": 16, "context": 128, "dim": 192, "heads": 4,
-                        "layers": 4, "warmup": 50, "val_every": 100, "val_batches": 16,
-                        "save_every": 100, "seed": 1}.items():
+    for name, value in {"steps": 2000, "batch": 8, "context": 128, "dim": 128, "heads": 4,
+                        "layers": 4, "warmup": 100, "val_every": 250, "val_batches": 32,
+                        "save_every": 250, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
     args = parser.parse_args()
     args.device = mlgpu.device(args.device)

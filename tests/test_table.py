@@ -21,7 +21,7 @@ import mlgpu
 
 ROWS = rows()
 STEP = 1e-5
-CHECKED_ELEMENTS = 40  # per input; beyond these, one random direction stands for all
+CHECKED_ELEMENTS = 8  # per input; a random direction stands for all others
 
 
 def each(rows_):
@@ -192,12 +192,11 @@ def test_second_derivative(case: Case, device):
         [mlgpu.tensor(p, device=device) for p, g in zip(probes, grads, strict=True)
          if g.requires_grad], allow_unused=True, materialize_grads=True)
     found = [host(g) for g in second]
-    for _ in range(3):
-        direction = _random_direction(points, rng)
-        expected = directional(projected, points, direction)
-        np.testing.assert_allclose(
-            sum(inner(g, d) for g, d in zip(found, direction, strict=True)), expected,
-            rtol=2e-5 * case.tolerance, atol=2e-5 * case.tolerance)
+    direction = _random_direction(points, rng)
+    expected = directional(projected, points, direction)
+    np.testing.assert_allclose(
+        sum(inner(g, d) for g, d in zip(found, direction, strict=True)), expected,
+        rtol=2e-5 * case.tolerance, atol=2e-5 * case.tolerance)
 
 
 # --- memory ---------------------------------------------------------------------------------------
