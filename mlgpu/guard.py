@@ -2,7 +2,8 @@
 
 A function reads attributes of what it takes for tensors; where that fails because something else
 was given, the AttributeError is turned into a TypeError that says so.  Likewise NumPy's names of
-arguments (`axis`, `keepdims`), which PyTorch takes too, are translated only where they come up.
+arguments (`axis`, `keepdims`) and `size=` for `*size`, which PyTorch takes too, are translated only
+where they come up.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def guard(function: Callable[..., Any], home: str | None = None) -> Callable[...
         try:
             return function(*args, **kwargs)
         except (AttributeError, TypeError) as error:
-            renamed = _translated(function, kwargs)
-            if renamed is not None:
-                return function(*args, **renamed)
+            translated = _translated(function, args, kwargs)
+            if translated is not None:
+                return function(*translated[0], **translated[1])
             if isinstance(error, AttributeError):
                 _refuse_others(function, args, kwargs)
             raise
@@ -51,8 +52,9 @@ def guard_module(namespace: dict[str, Any]) -> None:
             namespace[name] = guard(value, namespace["__name__"])
 
 
-def _translated(function: FunctionType, kwargs: dict[str, Any]) -> dict[str, Any] | None:
-    """The keyword arguments under PyTorch's names; None where there is nothing to translate."""
+def _translated(function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]
+                ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments under the names the function has; None where there is nothing to translate."""
     known = inspect.signature(function).parameters
     renamed: dict[str, Any] = {}
     for name, value in kwargs.items():
@@ -60,7 +62,10 @@ def _translated(function: FunctionType, kwargs: dict[str, Any]) -> dict[str, Any
             continue
         other = _NUMPY_NAMES.get(name, name)
         renamed[other if name not in known and other in known else name] = value
-    return None if renamed.keys() == kwargs.keys() else renamed
+    for name, parameter in known.items():
+        if parameter.kind is parameter.VAR_POSITIONAL and name in renamed:
+            return (*args, renamed.pop(name)), renamed  # size=(2, 3) for *size
+    return None if renamed.keys() == kwargs.keys() else (args, renamed)
 
 
 def _refuse_others(function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -1260,6 +1260,15 @@ def test_numpys_names_of_arguments():
         x.sum(axes=0)
 
 
+def test_sizes_by_name():
+    x = mlgpu.zeros(size=(2, 3))
+    assert x.shape == mlgpu.rand(size=[2, 3]).shape == x.new_ones(size=(2, 3)).shape == (2, 3)
+    assert x.expand(size=(4, 2, 3)).permute(dims=(2, 1, 0)).shape == (3, 2, 4)
+    assert x.repeat(repeats=(1, 2)).shape == x.reshape(shape=(6,)).repeat(2).reshape(2, 6).shape
+    with pytest.raises(TypeError, match="size"):
+        x.unsqueeze(0, size=(1,))
+
+
 def test_a_failed_operation_changes_nothing():
     x, y = mlgpu.ones(3, requires_grad=True), mlgpu.zeros(3)
     for call in (lambda: y.add_(mlgpu.ones(4)), lambda: y.__setitem__(slice(None), mlgpu.ones(2)),

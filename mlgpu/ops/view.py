@@ -298,12 +298,12 @@ class Expand(ViewOp):
         return dy  # the engine sums it to the input's shape
 
 
-def expand(input: Tensor, *sizes: Any) -> Tensor:
-    """Broadcast to `sizes` (-1 keeps a length) without copying.
+def expand(input: Tensor, *size: Any) -> Tensor:
+    """Broadcast to `size` (-1 keeps a length) without copying.
 
     Raises ShapeError where a length other than 1 would have to change.
     """
-    shape = size_arguments("expand", sizes)
+    shape = size_arguments("expand", size)
     lead = len(shape) - input.ndim
     if lead < 0:
         raise ShapeError(f"expand: {len(shape)} sizes for a tensor with {input.ndim} dimensions")
