@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -20,6 +21,12 @@ def pytest_addoption(parser):
 
 def pytest_report_header(config):
     return f"mlgpu {mlgpu.__version__} on {config.getoption('--device')}"
+
+
+def pytest_collection_finish(session):
+    """Tests of memory call the collector: spare it the tens of thousands of tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
