@@ -90,6 +90,8 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
     for number, (program, (flat, strided)) in enumerate(zip(found, pairs, strict=True)):
         count = 1003  # neither a multiple of a vector nor of a block
         arguments = [values(d, count, k) for k, d in enumerate(program.dtypes[:program.arguments])]
+        if program.name == "pow" and arguments[1].dtype.kind == "i":
+            arguments[1] = np.abs(arguments[1])  # negative powers of integers are refused
         expected = [np.empty(count, d.numpy) for d in program.output_dtypes]
         with np.errstate(all="ignore"):
             evaluate(program, arguments, expected)
