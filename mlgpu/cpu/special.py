@@ -84,6 +84,17 @@ def relu(x: Any, out: Any) -> None:
     np.maximum(x, out.dtype.type(0), out=out)
 
 
+def rounding(function: Any) -> Any:
+    """A NumPy function that rounds, on floating values; integers and bool are whole already."""
+    def rounded(x: Any, out: Any) -> None:
+        if out.dtype.kind in "biu":
+            np.copyto(out, x)
+        else:
+            function(x, out=out)
+
+    return rounded
+
+
 def sign(x: Any, out: Any) -> None:
     """-1, 0 or 1; x / |x| for complex numbers; bool as it is.  0 for NaN, as PyTorch."""
     if out.dtype.kind == "b":

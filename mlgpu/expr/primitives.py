@@ -192,8 +192,9 @@ def _sgn_gradient(dy: Expr, y: Expr, z: Expr) -> Expr:
 
 
 for _name, _numpy in (("ceil", np.ceil), ("floor", np.floor), ("round", np.rint),
-                      ("trunc", np.trunc), ("sign", special.sign)):
-    _row(_name, "promote", _numpy, f"ml_{_name}({{0}})", adjoint=_zero)
+                      ("trunc", np.trunc)):
+    _row(_name, "promote", special.rounding(_numpy), f"ml_{_name}({{0}})", adjoint=_zero)
+_row("sign", "promote", special.sign, "ml_sign({0})", adjoint=_zero)
 _row("sgn", "promote", special.sign, "ml_sign({0})",
      adjoint=lambda dy, y, z: (_sgn_gradient(dy, y, z),))
 # A real result may stand inside a complex expression: only the real part of dy reaches it.

@@ -236,6 +236,8 @@ CASES = [
     row("round-tens", lambda x: mlgpu.round(x, decimals=-1), lambda x: np.round(x, -1),
         (In((9,), make=lambda rng, shape: rng.integers(-200, 200, shape) + 0.3),),
         ("float64", "float32"), torch=lambda torch, x: torch.round(x, decimals=-1)),
+    *[row(f"{name}-integers", lambda x, name=name: getattr(x, name)(), lambda x: x, dtypes=INTS,
+          gradient=False) for name in ("ceil", "floor", "round", "trunc")],
     row("polygamma", lambda x: mlgpu.polygamma(2, x), lambda x: special.polygamma(2, x),
         (In((3, 5), 0.5, 4),), torch=lambda torch, x: torch.polygamma(2, x), tolerance=10),
     row("heaviside", lambda x, v: x.heaviside(v),  # of NaN, PyTorch makes 0
