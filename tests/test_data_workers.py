@@ -383,7 +383,7 @@ def test_an_abandoned_iteration_ends_its_workers_at_once(how):
 # --- the whole process ----------------------------------------------------------------------------
 
 SCRIPT = '''
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 import mlgpu
 from mlgpu import data
 
@@ -395,6 +395,8 @@ class Slow(data.Dataset):
         return index
 
 def main():
+    # A shell starts its background jobs, the test run perhaps, with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for batch in data.DataLoader(Slow(), num_workers=2, persistent_workers={persistent}):
         if batch.item() == 1:
             print(*[p.pid for p in multiprocessing.active_children()], flush=True)
