@@ -109,9 +109,13 @@ class WorkerPool:
             raise self._died(worker) from None
 
     def ask(self, worker: int, request: Any) -> None:
-        """Have a worker fetch a batch; at most `slots` may be outstanding."""
+        """Have a worker fetch a batch; at most `slots` may be outstanding.
+
+        That a worker has died is said where its batch is missed: those before it are whole.
+        """
         self._outstanding[worker] += 1
-        self._send(worker, ("fetch", request))
+        with contextlib.suppress(OSError):
+            self._channels[worker].send(("fetch", request))
 
     def take(self, worker: int) -> Any:
         """The next batch of this worker.
