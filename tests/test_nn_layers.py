@@ -332,16 +332,21 @@ def test_call(row):
         assert found.tolist() == expected.tolist()
 
 
+# PyTorch's own gradient has the 1/6 of single precision.
+LESS_EXACT_THERE = {"Hardsigmoid": 1e-7}
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_equals_pytorch(row):
+    bound = LESS_EXACT_THERE.get(row.name, 1e-10)
     mine, theirs = twin.twins(row.name, *row.args, **row.options)
     assert repr(mine) == repr(theirs)
-    twin.compare(mine, theirs, *row.arrays(), constants=row.constants)
+    twin.compare(mine, theirs, *row.arrays(), tolerance=bound, constants=row.constants)
     mine.eval()
     theirs.eval()
     for module in (mine, theirs):
         module.zero_grad()
-    twin.compare(mine, theirs, *row.arrays(), constants=row.constants)
+    twin.compare(mine, theirs, *row.arrays(), tolerance=bound, constants=row.constants)
 
 
 def test_every_layer_has_a_row():
