@@ -42,33 +42,23 @@ def _reflected(function: Callable[..., Any]) -> Operator:
     return operator
 
 
-add, radd, iadd = (_forward(arithmetic.add), _reflected(arithmetic.add),
-                   _forward(inplace(arithmetic.add)))
-sub, rsub, isub = (_forward(arithmetic.sub), _reflected(arithmetic.sub),
-                   _forward(inplace(arithmetic.sub)))
-mul, rmul, imul = (_forward(arithmetic.mul), _reflected(arithmetic.mul),
-                   _forward(inplace(arithmetic.mul)))
-truediv, rtruediv, itruediv = (_forward(arithmetic.div), _reflected(arithmetic.div),
-                               _forward(inplace(arithmetic.div)))
-floordiv, rfloordiv, ifloordiv = (
-    _forward(arithmetic.floor_divide), _reflected(arithmetic.floor_divide),
-    _forward(inplace(arithmetic.floor_divide)))
-mod, rmod, imod = (_forward(arithmetic.remainder), _reflected(arithmetic.remainder),
-                   _forward(inplace(arithmetic.remainder)))
-pow, rpow, ipow = (_forward(exponential.pow), _reflected(exponential.pow),
-                   _forward(inplace(exponential.pow)))
-and_, rand_, iand = (_forward(bits.bitwise_and), _reflected(bits.bitwise_and),
-                     _forward(inplace(bits.bitwise_and)))
-or_, ror_, ior = (_forward(bits.bitwise_or), _reflected(bits.bitwise_or),
-                  _forward(inplace(bits.bitwise_or)))
-xor, rxor, ixor = (_forward(bits.bitwise_xor), _reflected(bits.bitwise_xor),
-                   _forward(inplace(bits.bitwise_xor)))
-lshift, rlshift, ilshift = (
-    _forward(bits.bitwise_left_shift), _reflected(bits.bitwise_left_shift),
-    _forward(inplace(bits.bitwise_left_shift)))
-rshift, rrshift, irshift = (
-    _forward(bits.bitwise_right_shift), _reflected(bits.bitwise_right_shift),
-    _forward(inplace(bits.bitwise_right_shift)))
+def _three(function: Callable[..., Any]) -> tuple[Operator, Operator, Operator]:
+    """x + y, y + x for a foreign y, and x += y."""
+    return _forward(function), _reflected(function), _forward(inplace(function))
+
+
+add, radd, iadd = _three(arithmetic.add)
+sub, rsub, isub = _three(arithmetic.sub)
+mul, rmul, imul = _three(arithmetic.mul)
+truediv, rtruediv, itruediv = _three(arithmetic.div)
+floordiv, rfloordiv, ifloordiv = _three(arithmetic.floor_divide)
+mod, rmod, imod = _three(arithmetic.remainder)
+pow, rpow, ipow = _three(exponential.pow)
+and_, rand_, iand = _three(bits.bitwise_and)
+or_, ror_, ior = _three(bits.bitwise_or)
+xor, rxor, ixor = _three(bits.bitwise_xor)
+lshift, rlshift, ilshift = _three(bits.bitwise_left_shift)
+rshift, rrshift, irshift = _three(bits.bitwise_right_shift)
 eq, ne = _forward(compare.eq), _forward(compare.ne)
 lt, le, gt, ge = (_forward(compare.lt), _forward(compare.le), _forward(compare.gt),
                   _forward(compare.ge))

@@ -106,6 +106,17 @@ class Case:
         return found[0] if found else None
 
 
+def distinct(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Values no two of which a finite difference brings together."""
+    count = int(np.prod(shape))
+    return np.asarray((rng.permutation(count).reshape(shape) - count / 2) * 0.11 + 0.03)
+
+
+def ties(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Few different values, so that many are equal."""
+    return rng.integers(-2, 3, shape).astype(float)
+
+
 def both(name: str, call: Callable[..., Any], reference: Callable[..., Any] | None,
          inputs: tuple[In, ...], **options: Any) -> Case:
     """A row whose call, `call(library, *tensors)`, is the same in both libraries."""

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from table.case import FLOATS, INTS, REALS, Case, In, both
+from table.case import FLOATS, INTS, REALS, Case, In, both, distinct, ties
 from table.reduce import SEVERAL, SIZES, odd, over, tag
 
 import mlgpu
 
 FIXED = {"gradient": False, "second": False}
 BOOL = ("bool",)
-
-
-def distinct(rng, shape):
-    """Values no two of which a finite difference brings together."""
-    count = int(np.prod(shape))
-    return (rng.permutation(count).reshape(shape) - count / 2) * 0.11 + 0.03
-
-
-def ties(rng, shape):
-    return rng.integers(-2, 3, shape).astype(float)
 
 
 def with_nan(rng, shape):

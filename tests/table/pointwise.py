@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import special
-from table.case import ALL, COMPLEX, FLOATS, INTS, REALS, Case, In
+from table.case import ALL, COMPLEX, FLOATS, INTS, REALS, Case, In, distinct
 
 import mlgpu
 
@@ -23,12 +23,6 @@ def away(*points, gap=0.1):
         return x
 
     return make
-
-
-def spread(rng, shape):
-    """Distinct values, no two closer than a finite difference reaches."""
-    count = int(np.prod(shape))
-    return (rng.permutation(count).reshape(shape) - count / 2) * 0.11 + 0.03
 
 
 def unary(name, reference, low=-2.0, high=2.0, dtypes=FLOATS, make=None, options="", **more):
@@ -81,7 +75,7 @@ def truncated(x, y):
 POSITIVE = In((3, 5), 0.2, 3.0)
 NONZERO = In((3, 5), make=lambda rng, shape: rng.choice([-3, -2, -1, 1, 2, 3], shape)
              + rng.uniform(-0.2, 0.2, shape))
-DISTINCT = In((3, 5), make=spread)
+DISTINCT = In((3, 5), make=distinct)
 MIXED = In((3, 5), make=lambda rng, shape: rng.choice(
     [0.3, -1.2, np.inf, -np.inf, np.nan, 0.0, -0.0], shape))
 

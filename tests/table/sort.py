@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from table.case import FLOATS, INTS, REALS, Case, In
+from table.case import FLOATS, INTS, REALS, Case, In, distinct, ties
 
 import mlgpu
 
@@ -14,16 +14,6 @@ def row(name, fn, reference, inputs, torch=None, **options):
     """A row whose call is the same in both libraries, unless `torch` says otherwise."""
     return Case(name=name, fn=fn, inputs=inputs, reference=reference,
                 torch=torch or (lambda torch, *xs: fn(*xs)), **options)
-
-
-def distinct(rng, shape):
-    """Values no two of which a finite difference brings together."""
-    count = int(np.prod(shape))
-    return (rng.permutation(count).reshape(shape) - count / 2) * 0.11 + 0.03
-
-
-def ties(rng, shape):
-    return rng.integers(-2, 3, shape).astype(float)
 
 
 def with_nan(rng, shape):
