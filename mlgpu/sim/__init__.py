@@ -1,0 +1,1 @@
+"""The simulated GPU: run and check CUDA kernels without one."""

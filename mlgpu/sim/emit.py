@@ -1,0 +1,204 @@
+"""Writing the Python of a straight line of instructions.
+
+The instructions of a segment become one Python function over arrays: each register is a local name
+bound to an array of shape (1 or blocks, 1 or threads), so that what all threads or all blocks have
+in common is computed once and broadcasting does the rest.  Values are never changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.numeric.types import DTYPES
+from mlgpu.sim.ptx.syntax import Imm, Instruction, Not, Operand, Reg, Sink
+
+SPECIAL = frozenset("""tid ntid ctaid nctaid laneid warpid nwarpid smid nsmid gridid clock clock_hi
+    clock64 globaltimer globaltimer_lo globaltimer_hi lanemask_eq lanemask_le lanemask_lt lanemask_ge
+    lanemask_gt dynamic_smem_size total_smem_size clusterid nclusterid cluster_ctaid cluster_nctaid
+    cluster_ctarank cluster_nctarank is_explicit_cluster current_graph_exec aggr_smem_size
+    reserved_smem_offset_begin reserved_smem_offset_end reserved_smem_offset_cap""".split())
+
+
+class Emitter:
+    """What an instruction's function writes with.
+
+    `use` gives the name of an operand's array, `set` binds a destination, `fn` and `const` make
+    functions and arrays reachable from the generated code, `fail` refuses.
+    """
+
+    def __init__(self, registers: dict[str, str], namespace: dict[str, Any]) -> None:
+        self.registers = registers
+        self.namespace = namespace
+        self.lines: list[str] = []
+        self.values: dict[str, tuple[str, np.dtype[Any]]] = {}  # register -> its name and dtype now
+        self.read: list[str] = []  # registers that the segment takes from outside, in order
+        self.written: list[str] = []  # registers that it sets, in order
+        self.ins: Instruction = Instruction("", (), ())
+        self._views: dict[tuple[str, np.dtype[Any]], str] = {}
+        self._count = 0
+        self._functions: dict[Any, str] = {}
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def use(self, operand: Operand, type: str) -> str:
+        """The name of the operand's array, of DTYPES[type]."""
+        want = DTYPES[type]
+        if isinstance(operand, Imm):
+            return self._immediate(operand, type)
+        if isinstance(operand, Not):
+            return f"~{self.use(operand.reg, 'pred')}"
+        if not isinstance(operand, Reg):
+            self.fail(f"operand {operand} where a register or constant was expected")
+        special = operand.name[1:].split(".")[0]
+        if special in SPECIAL and operand.name not in self.registers:
+            return self._convert(self.special(operand.name[1:]), want)
+        name, have = self._current(operand)
+        return self._convert((name, have), want)
+
+    def _current(self, reg: Reg) -> tuple[str, np.dtype[Any]]:
+        if reg.name not in self.values:
+            declared = self.registers.get(reg.name)
+            if declared is None:
+                self.fail(f"unknown register {reg.name}")
+            dtype = self.storage(reg.name)
+            name = self.fresh()
+            self.lines.append(f"{name} = {self.load_register(reg.name)}")
+            self.values[reg.name] = name, dtype
+            self.read.append(reg.name)
+        return self.values[reg.name]
+
+    def _convert(self, value: tuple[str, np.dtype[Any]], want: np.dtype[Any]) -> str:
+        name, have = value
+        if have == want:
+            return name
+        if (name, want) not in self._views:
+            view = self.fresh()
+            if have.itemsize == want.itemsize:
+                self.lines.append(f"{view} = {name}.view({self.fn(want)})")
+            elif have.itemsize > want.itemsize and have.kind != "b" and want.kind != "b":
+                # the low bits of a wider register, as in `st.u8 [a], %rs1`
+                wide = self._convert(value, np.dtype(f"u{have.itemsize}"))
+                narrow = self.fn(np.dtype(f"u{want.itemsize}"))
+                self.lines.append(f"{view} = {wide}.astype({narrow}).view({self.fn(want)})")
+            else:
+                self.fail(f"a value of {have.itemsize} bytes where {want.itemsize} were expected")
+            self._views[name, want] = view
+        return self._views[name, want]
+
+    def _immediate(self, operand: Imm, type: str) -> str:
+        dtype = DTYPES[type]
+        if dtype.kind == "b":
+            array = np.array([[bool(operand.value)]])
+        elif operand.kind == "int" and dtype.kind == "f":
+            self.fail(f"the integer {operand.value} where a floating-point constant was expected")
+        elif operand.kind == "int":
+            wrapped = operand.value & ((1 << 8 * dtype.itemsize) - 1)
+            array = np.array([[wrapped]], f"u{dtype.itemsize}").view(dtype)
+        else:
+            bits = np.array([[operand.value]], "u4" if operand.kind == "f32" else "u8")
+            if bits.itemsize == dtype.itemsize:
+                array = bits.view(dtype)
+            elif dtype.kind == "f":
+                array = bits.view(f"f{bits.itemsize}").astype(dtype)
+            else:
+                self.fail(f"a floating-point constant where {type} was expected")
+        return self.const(array)
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def set(self, operand: Operand, type: str, expression: str) -> None:
+        """Bind a destination to an expression of DTYPES[type].
+
+        A guarded instruction keeps the old value where its predicate is off; a register wider than
+        the type receives the value sign- or zero-extended.
+        """
+        if isinstance(operand, Sink):
+            return
+        if not isinstance(operand, Reg) or operand.name not in self.registers:
+            self.fail(f"{operand} cannot be a destination")
+        dtype = DTYPES[type]
+        width = DTYPES[self.registers[operand.name]].itemsize
+        if dtype.kind == "b" and DTYPES[self.registers[operand.name]].kind != "b":
+            self.fail(f"a predicate for the register {operand.name}")
+        if width < dtype.itemsize:
+            self.fail(f"{operand.name} is narrower than {type}")
+        if width > dtype.itemsize:
+            wide = np.dtype(f"{dtype.kind if dtype.kind in 'iu' else 'u'}{width}")
+            if dtype.kind == "f":
+                expression = f"({expression}).view({self.fn(np.dtype(f'u{dtype.itemsize}'))})"
+            expression = f"({expression}).astype({self.fn(wide)})"
+            dtype = wide
+        guard = self.guard()
+        if guard:
+            old = self._convert(self._current(operand), dtype)
+            expression = f"where({guard}, {expression}, {old})"
+        name = self.fresh()
+        self.lines.append(f"{name} = {expression}")
+        self.values[operand.name] = name, dtype
+        if operand.name not in self.written:
+            self.written.append(operand.name)
+
+    def guard(self) -> str:
+        """The expression of the instruction's predicate, or "" where it has none."""
+        if self.ins.guard is None:
+            return ""
+        predicate = self.use(self.ins.guard, "pred")
+        return f"~{predicate}" if self.ins.guard_negated else predicate
+
+    def line(self, text: str) -> None:
+        """A statement of its own."""
+        self.lines.append(text)
+
+    def bind(self, expression: str) -> str:
+        """A fresh name bound to an expression."""
+        name = self.fresh()
+        self.lines.append(f"{name} = {expression}")
+        return name
+
+    # -- names ----------------------------------------------------------------------------------
+
+    def fresh(self) -> str:
+        """A name not used before."""
+        self._count += 1
+        return f"v{self._count}"
+
+    def fn(self, thing: Callable[..., Any] | np.dtype[Any]) -> str:
+        """The name under which the generated code reaches a function or a dtype."""
+        if thing not in self._functions:
+            base = getattr(thing, "__name__", None) or np.dtype(thing).name  # type: ignore[arg-type]
+            name, n = base, 1
+            while name in self.namespace and self.namespace[name] is not thing:
+                n += 1
+                name = f"{base}_{n}"
+            self.namespace[name] = thing
+            self._functions[thing] = name
+        return self._functions[thing]
+
+    def const(self, array: np.ndarray[Any, Any]) -> str:
+        """The name of a constant array."""
+        name = f"c_{array.dtype.char}_{array.tobytes().hex()}".replace("?", "p")
+        self.namespace[name] = array
+        return name
+
+    def fail(self, why: str) -> NoReturn:
+        """Refuse the instruction: UnsupportedError naming it and its source line."""
+        at = self.ins.location
+        raise UnsupportedError(f"{self.ins.text or self.ins.opcode} ({at.file}:{at.line}): {why}")
+
+    # -- what the code generator provides ---------------------------------------------------------
+
+    def storage(self, register: str) -> np.dtype[Any]:
+        """The dtype in which a register is kept between segments."""
+        return DTYPES[self.registers[register]]
+
+    def load_register(self, register: str) -> str:
+        """The expression that reads a register from outside the segment."""
+        raise NotImplementedError
+
+    def special(self, name: str) -> tuple[str, np.dtype[Any]]:
+        """The name and dtype of a special register's array."""
+        raise NotImplementedError

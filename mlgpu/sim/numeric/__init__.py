@@ -1,0 +1,1 @@
+"""The arithmetic of NVIDIA GPUs on NumPy arrays: pure functions, no machine."""

@@ -1,0 +1,1 @@
+"""PTX text made into data."""
