@@ -28,8 +28,12 @@ from mlgpu.sim.ptx.syntax import (
     Vec,
 )
 
-for _found in pkgutil.iter_modules(isa.__path__, f"{isa.__name__}."):
-    importlib.import_module(_found.name)
+# The families of instructions that need no machine around them.
+_FAMILIES = """bits carry compare convert floating integer logic move multiply permute
+    video""".split()
+for _found in pkgutil.iter_modules(isa.__path__):
+    if _found.name in _FAMILIES:
+        importlib.import_module(f"{isa.__name__}.{_found.name}")
 
 
 class Straight(Emitter):
@@ -69,7 +73,7 @@ def run_line(text: str | Sequence[Instruction], registers: Mapping[str, str],
         exec("\n".join(emitter.lines), scope)
     for name, value in before.items():
         assert value.tobytes() == given[name].tobytes(), f"{name} was changed in place"
-    shape = np.broadcast_shapes(*(value.shape for value in given.values()))
+    shape = np.broadcast_shapes((1, 1), *(value.shape for value in given.values()))
     results = {}
     for register in emitter.written:
         name, dtype = emitter.values[register]

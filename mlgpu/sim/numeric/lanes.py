@@ -1,0 +1,144 @@
+"""Arithmetic on the parts of a word: packed half-words, and the video instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Binary = Callable[..., Array]
+
+
+def halves(operation: Binary, signed: bool, a: Array, b: Array) -> Array:
+    """A ufunc on the two half-words of each uint32."""
+    dtype = np.int16 if signed else np.uint16
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    x, y = (np.ascontiguousarray(np.broadcast_to(value, shape)).view(dtype) for value in (a, b))
+    return operation(x, y).view(np.uint32)
+
+
+def add_halves(a: Array, b: Array) -> Array:
+    """The sums of the half-words."""
+    return halves(np.add, False, a, b)
+
+
+def sub_halves(a: Array, b: Array) -> Array:
+    """The differences of the half-words."""
+    return halves(np.subtract, False, a, b)
+
+
+def min_halves(a: Array, b: Array, signed: bool) -> Array:
+    """The smaller half-words."""
+    return halves(np.minimum, signed, a, b)
+
+
+def max_halves(a: Array, b: Array, signed: bool) -> Array:
+    """The larger half-words."""
+    return halves(np.maximum, signed, a, b)
+
+
+# -- video instructions ----------------------------------------------------------------------------
+
+def part(a: Array, start: int, width: int, signed: bool) -> Array:
+    """Bits [start, start + width) of uint32 numbers, as int64."""
+    up: Array = a << np.uint32(32 - width - start)
+    down = up.view(np.int32) >> (32 - width) if signed else up >> (32 - width)
+    return down.astype(np.int64)
+
+
+def video(operation: str, a: Array, b: Array) -> Array:
+    """The intermediate result of a video instruction on int64 parts."""
+    result: Array
+    if operation == "add":
+        result = a + b
+    elif operation == "sub":
+        result = a - b
+    elif operation == "absdiff":
+        result = np.abs(a - b)
+    elif operation == "min":
+        result = np.minimum(a, b)
+    elif operation == "max":
+        result = np.maximum(a, b)
+    elif operation == "avrg":  # halves are rounded away from zero
+        total = a + b
+        result = (total + (total >= 0)) >> 1
+    elif operation == "shl":
+        result = a << b
+    elif operation == "shr":
+        result = a >> b
+    else:
+        result = _COMPARE[operation](a, b).astype(np.int64)
+    return result
+
+
+_COMPARE: dict[str, Binary] = {
+    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
+    "ge": np.greater_equal}
+
+
+def clamp(a: Array, width: int, signed: bool) -> Array:
+    """int64 clamped to the range of a number of that many bits."""
+    low, high = (-1 << (width - 1), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
+    return np.clip(a, low, high)
+
+
+def merge(parts: Sequence[tuple[int, Array]], width: int, c: Array) -> Array:
+    """c with the parts that start at the given bits replaced by the low bits of int64 results."""
+    keep = 0xFFFFFFFF
+    result: Array = np.zeros((1, 1), np.uint32)
+    for start, value in parts:
+        field = ((1 << width) - 1) << start
+        keep &= ~field
+        result = result | ((value.astype(np.uint32) << start) & field)
+    return result | (c & keep) if keep else result
+
+
+def accumulate(values: Sequence[Array], c: Array) -> Array:
+    """c plus the results, modulo 2**32."""
+    total = c
+    for value in values:
+        total = total + value.astype(np.uint32)
+    return total
+
+
+def second(operation: str, signed: bool, a: Array, c: Array) -> Array:
+    """The secondary operation of a scalar video instruction: on 32 bits, with the type's sign."""
+    result: Array
+    low = a.astype(np.uint32)
+    if operation == "add":
+        result = low + c
+    else:
+        dtype = np.int32 if signed else np.uint32
+        choose: Binary = np.minimum if operation == "min" else np.maximum
+        result = choose(low.view(dtype), c.view(dtype)).view(np.uint32)
+    return result
+
+
+def multiply_add(a: Array, b: Array, c: Array, scale: int, saturate: bool, plus_one: bool,
+                 signed: bool) -> Array:
+    """`vmad`: (a * b + c [+ 1]) >> scale of parts in int64, kept in 32 bits.
+
+    The exact result has up to 65 bits; the upper and the lower 32 bits of the product are added
+    up apart so that none is lost.
+    """
+    if signed:
+        product: Array = a * b  # of an int32 and a uint32 at most: fits 64 bits
+        low = (product & 0xFFFFFFFF) + (c & 0xFFFFFFFF) + plus_one
+        high = (product >> 32) + (c >> 32) + (low >> 32)
+    else:
+        wide = a.view(np.uint64) * b.view(np.uint64)
+        low = (wide & 0xFFFFFFFF).view(np.int64) + c + plus_one
+        high = (wide >> 32).view(np.int64) + (low >> 32)
+    low = low & 0xFFFFFFFF
+    if scale:
+        low = (low >> scale) | ((high << (32 - scale)) & 0xFFFFFFFF)
+        high = high >> scale
+    if saturate:
+        limit = (1 << 31) - 1 if signed else 0xFFFFFFFF
+        sign = low >> 31 if signed else np.int64(0)
+        fits = high == -sign if signed else high == 0
+        low = np.where(fits, low, np.where(high < 0, 0x80000000, limit))
+    return low.astype(np.uint32)
