@@ -14,35 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.sim.numeric import fp8
 from mlgpu.sim.numeric.fragments import Fragment
 
 Array = np.ndarray[Any, Any]
 Registers = Sequence[Array]  # each (W, 32)
-
-# -- what the bits of an element are worth ---------------------------------------------------------
-
-# Bits of exponent and mantissa, the exponent's bias, and what the largest exponent is for.
-_MINIFLOATS = {"e5m2": (5, 2, 15, "ieee"), "e4m3": (4, 3, 7, "nan"), "e3m2": (3, 2, 3, ""),
-               "e2m3": (2, 3, 1, ""), "e2m1": (2, 1, 1, "")}
-
-
-def _minifloat(type: str) -> Array:
-    """The float32 value of each code of a narrow floating-point type."""
-    exponent_bits, mantissa_bits, bias, special = _MINIFLOATS[type]
-    codes = np.arange(1 << (1 + exponent_bits + mantissa_bits))
-    mantissa = codes & ((1 << mantissa_bits) - 1)
-    exponent = codes >> mantissa_bits & ((1 << exponent_bits) - 1)
-    hidden = np.where(exponent > 0, 1 << mantissa_bits, 0)
-    values = np.ldexp((mantissa + hidden).astype("f4"),
-                      np.maximum(exponent, 1) - bias - mantissa_bits)
-    top = exponent == (1 << exponent_bits) - 1
-    if special == "ieee":
-        values[top] = np.where(mantissa[top] == 0, np.inf, np.nan)
-    elif special == "nan":
-        values[top & (mantissa == (1 << mantissa_bits) - 1)] = np.nan
-    negative = codes >> (exponent_bits + mantissa_bits) == 1
-    signed: Array = np.where(negative, -values, values).astype("f4")
-    return signed
 
 
 @cache
@@ -64,23 +40,12 @@ def _table(type: str, bits: int) -> Array:
         values = np.arange(16, dtype="f4")
         values[8:] -= 16 * (type == "s4")
     else:
-        values = _minifloat(type)
+        values = fp8.values(type)
     if bits == 4:
         pairs: Array = np.stack([values[codes & 15], values[codes >> 4]], axis=1).view("u8")
         return pairs[:, 0]
     place = codes >> 2 if type == "e2m1" else codes
     values = values[place & (len(values) - 1)]
-    return values
-
-
-@cache
-def _scales(type: str) -> Array:
-    """The float64 values of the codes of a block's scale."""
-    codes = np.arange(256)
-    if type == "ue8m0":
-        values: Array = np.where(codes == 255, np.nan, np.ldexp(1.0, codes - 127))
-    else:
-        values = _minifloat("e4m3").astype("f8")[codes & 127]
     return values
 
 
@@ -194,6 +159,7 @@ class Product:
         members = lanes + step * (thread[:, :1].astype("i8") & (4 // step - 1))
         words = np.take_along_axis(data, members, axis=1)
         shifts = 8 * (byte[:, :1].astype("u4") & 3) + 8 * np.arange(self.chunks, dtype="u4")
-        codes = words[:, None] >> shifts[:, :, None] & np.uint32(255)
-        factors: Array = _scales(self.scale).take(codes)
+        codes = words[:, None] >> shifts[:, :, None]
+        signed, mask = ("ue8m0", 255) if self.scale == "ue8m0" else ("e4m3", 127)
+        factors: Array = fp8.values(signed).astype("f8").take(codes & np.uint32(mask))
         return factors
