@@ -1,9 +1,10 @@
-"""The command line: `mlgpu info`."""
+"""The command line: `mlgpu info`, `mlgpu sim run`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 
 
@@ -25,11 +26,17 @@ def parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, BLAS, devices and active features")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+    commands.add_parser("sim", help="run and check CUDA kernels without a GPU", add_help=False)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["sim"]:  # has a grammar of its own, and takes longer to import
+        from mlgpu.sim import cli as sim
+
+        return sim.main(given[1:])
+    args = parser().parse_args(given)
     status: int = args.run(args)
     return status
