@@ -8,7 +8,11 @@ import pytest
 
 from mlgpu.sim.arch import ARCHS, find
 from mlgpu.sim.errors import LaunchError, SimError
+from mlgpu.sim.facts import facts
+from mlgpu.sim.metric_names import METRICS
+from mlgpu.sim.metrics import Metrics
 from mlgpu.sim.occupancy import occupancy
+from mlgpu.sim.ptxas import Resources
 
 KIB = 1024
 
@@ -108,3 +112,32 @@ def test_targets_with_letters_are_the_same_hardware():
     assert find("sm_100f") is ARCHS[10, 0]
     with pytest.raises(SimError, match="sm_75, sm_80, sm_86, sm_89, sm_90, sm_100, sm_120"):
         find("sm_70")
+
+
+def test_the_facts_of_a_launch():
+    resources = Resources("k", registers=40, spill_stores=8, spill_loads=16, stack=24, shared=4096,
+                          constant={}, barriers=1)
+    found = facts(find("sm_80"), 540, 200, 4 * KIB, 16 * KIB, resources)
+    assert set(found) <= set(METRICS)
+    metrics = Metrics(found)
+    assert metrics.as_dict(aliases=True) == {
+        "grid_size": 540, "block_size": 200, "threads": 108_000,
+        "warps": 540 * 7,  # 200 threads are 6.25 warps
+        "static_shared": 4096, "dynamic_shared": 16_384, "shared_per_block": 20_480,
+        "registers": 40, "stack": 24, "spill_stores": 8, "spill_loads": 16,
+        "barriers_per_block": 1,
+        # 64 / 7 = 9 by warps; 1,280 registers a warp, 48 warps, 6 blocks; 164 / 21 = 7.
+        "occupancy_limit_warps": 9, "occupancy_limit_blocks": 32,
+        "occupancy_limit_registers": 6, "occupancy_limit_shared": 7,
+        "theoretical_occupancy": 100 * 42 / 64, "waves": 540 / (6 * 108)}
+
+
+def test_facts_without_ptxas_and_of_what_a_gpu_refuses():
+    plain = facts(find("sm_80"), 1, 1024)
+    assert "launch__registers_per_thread" not in plain
+    assert "launch__occupancy_limit_registers" not in plain
+    assert plain["sm__maximum_warps_per_active_cycle_pct"] == 100
+    greedy = Resources("k", 255, 0, 0, 0, 0, {}, 0)
+    refused = facts(find("sm_80"), 1, 1024, resources=greedy)
+    assert refused["sm__maximum_warps_per_active_cycle_pct"] == 0
+    assert refused["launch__registers_per_thread"] == 255
