@@ -1,1 +1,15 @@
-"""The simulated GPU: run and check CUDA kernels without one."""
+"""The simulated GPU: run and check CUDA kernels without one.
+
+It runs the PTX that NVRTC makes of a CUDA source, all threads of many blocks at once over NumPy;
+checks every memory access and barrier, as compute-sanitizer does on a GPU; and counts what Nsight
+Compute counts.  It is a testing tool for code meant for NVIDIA GPUs, written from the public PTX
+specification; nothing of NVIDIA's is patched, disassembled or redistributed.
+"""
+
+from mlgpu.sim.errors import (CompileError, Finding, LaunchError, PtxError, SimError,
+                              UnsupportedError)
+from mlgpu.sim.machine import Buffer, Kernel, Machine, Module
+from mlgpu.sim.report import Report
+
+__all__ = ["Buffer", "CompileError", "Finding", "Kernel", "LaunchError", "Machine", "Module",
+           "PtxError", "Report", "SimError", "UnsupportedError"]

@@ -1,0 +1,341 @@
+"""Loads and stores of a group of threads: bounds, alignment, marks, races, counts, then the bytes.
+
+Every function takes the batch, the group, the group's addresses and the site (the instruction with
+what it accesses), and handles all threads at once.  The common case, one region and nothing wrong,
+is a fixed number of passes over the addresses; anything else goes to the slow functions below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim import memory
+from mlgpu.sim.group import Grid
+from mlgpu.sim.memory import INIT, PIECES, READ, WRITTEN, Region
+from mlgpu.sim.ptx.syntax import Location
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+    from mlgpu.sim.group import Group, Part
+
+Array = np.ndarray[Any, Any]
+
+ATOMIC, STRONG_READ = 8, 16  # more marks: by atomics and other strong accesses of this launch
+LAUNCH_MARKS = READ | WRITTEN | ATOMIC | STRONG_READ
+
+
+@dataclass(eq=False)
+class Site:
+    """An instruction that accesses memory."""
+
+    number: int
+    text: str
+    location: Location
+    access: str  # "read", "write", "atomic"
+    space: str  # "global", "shared", "local", "const", "" (generic)
+    dtype: np.dtype[Any]  # of one element
+    count: int = 1  # elements of a vector
+    strong: bool = False  # volatile, relaxed, acquire, release or atomic
+    acquire: bool = False
+    release: bool = False
+    scope: str = "gpu"
+    spread: Array | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        self.size = self.dtype.itemsize * self.count
+        self.piece = min(self.size, 16)  # accessed in pieces of at most 16 bytes
+        self.pieces = self.size // self.piece
+        self.shift = self.piece.bit_length() - 1
+        ones = int.from_bytes(b"\x01" * min(self.piece, 8), "little")
+        self.init, self.read_mark = ones * INIT, ones * READ
+        self.ones = ones
+
+
+def _every(marks: Array) -> int:
+    return int(np.bitwise_and.reduce(marks, axis=None))
+
+
+def _some(marks: Array) -> int:
+    return int(np.bitwise_or.reduce(marks, axis=None))
+
+
+# -- global and constant memory ---------------------------------------------------------------------
+
+def load_global(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
+    """The elements at the addresses, one array for each of the vector's components."""
+    low, high = int(address.min()), int(address.max()) + s.size
+    region = x.space.find(low, high)
+    if region is None:
+        return _load_apart(x, g, address, s)
+    offset = (address - np.uint64(region.start)).view(np.int64)
+    if s.size > 1 and x.memcheck and _some(offset) & (s.size - 1):
+        return _load_apart(x, g, address, s)
+    if s.space != "const":
+        x.counters.global_access(x, g, offset, s, region)
+    index = offset >> s.shift
+    if s.pieces == 2:
+        index = np.stack((index, index + 1), axis=-1)
+    check_read(x, g, region, index, s)
+    return _components(region.views[s.piece].take(index), s, address.shape)
+
+
+def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> None:
+    """initcheck, the first look for a race, and the mark of the bytes read."""
+    marks = region.mark_views[s.piece].take(index, axis=0)
+    every, some = _every(marks), _some(marks)
+    if x.initcheck and ~every & s.init:
+        x.uninitialized(g, region, marks, index, s)
+    if s.space == "const":
+        return
+    mark = s.ones * (STRONG_READ if s.strong else READ)
+    if x.racecheck:
+        x.races.global_read(g, region, index, s, bool(some & s.ones * (
+            WRITTEN if s.strong else WRITTEN | ATOMIC)))
+    if ~every & mark:
+        region.mark_views[s.piece][index] = marks | x.mark_type[s.piece](mark)
+        x.touch(region)
+
+
+def store_global(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
+    """Store the components at the addresses."""
+    low, high = int(address.min()), int(address.max()) + s.size
+    region = x.space.find(low, high)
+    if region is None or (region.read_only and x.memcheck):
+        _store_apart(x, g, address, s, values)
+        return
+    offset = (address - np.uint64(region.start)).view(np.int64)
+    if s.size > 1 and x.memcheck and _some(offset) & (s.size - 1):
+        _store_apart(x, g, address, s, values)
+        return
+    x.counters.global_access(x, g, offset, s, region)
+    index = offset >> s.shift
+    data = _joined(values, s, g.shape)
+    if s.pieces == 2:
+        index = np.stack((index, index + 1), axis=-1)
+    x.changed = True
+    check_write(x, g, region, index, s, data)
+    region.views[s.piece][index] = data
+
+
+def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data: Array) -> None:
+    """The first look for a race, and the mark of the bytes written."""
+    view = region.mark_views[s.piece]
+    marks = view.take(index, axis=0)
+    every, some = _every(marks), _some(marks)
+    mark = s.ones * (INIT | (ATOMIC if s.strong else WRITTEN))
+    if x.racecheck:
+        x.races.global_write(g, region, index, s, data, bool(some & s.ones * (
+            WRITTEN | READ if s.strong else WRITTEN | READ | ATOMIC | STRONG_READ)))
+    if ~every & mark:
+        view[index] = marks | x.mark_type[s.piece](mark)
+        x.touch(region)
+
+
+def _components(data: Array, s: Site, shape: tuple[int, ...]) -> list[Array]:
+    """The elements of loaded pieces, each with the group's shape."""
+    if s.count == 1:
+        return [data.view(s.dtype)]
+    parts = data.view(s.dtype).reshape(*shape, s.count)
+    return [parts[..., i] for i in range(s.count)]
+
+
+def _joined(values: list[Array], s: Site, shape: tuple[int, ...]) -> Array:
+    """Components as pieces, with the group's shape where they differ among threads."""
+    if s.count == 1:
+        return values[0].view(PIECES[s.piece])
+    b = max(v.shape[0] for v in values)
+    n = max(v.shape[1] for v in values)
+    parts = np.empty((b, n, s.count), s.dtype)
+    for i, v in enumerate(values):
+        parts[..., i] = v
+    pieces = parts.view(PIECES[s.piece])
+    return pieces if s.pieces == 2 else pieces[..., 0]
+
+
+def _load_apart(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
+    """A load whose threads are at fault, or access several regions."""
+    results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
+    for part in x.by_region(g, address, s):
+        for result, value in zip(results, load_global(x, part.group, part.pick(address), s)):
+            result[...] = part.put(value, result, g.shape)
+    return results
+
+
+def _store_apart(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
+    for part in x.by_region(g, address, s):
+        store_global(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+
+
+# -- shared memory --------------------------------------------------------------------------------
+
+def load_shared(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
+    """As load_global, at offsets in the block's shared memory."""
+    part = x.shared_bounds(g, address, s)
+    if part is not None:
+        results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
+        if part:
+            for result, value in zip(results, load_shared(x, part.group, part.pick(address), s)):
+                result[...] = part.put(value, result, g.shape)
+        return results
+    offset = address.view(np.int64)
+    x.counters.shared_access(x, g, offset, s)
+    if x.races is not None:
+        x.races.shared_read(g, offset, s)
+    return shared_take(x, g, offset, s)
+
+
+def shared_take(x: Batch, g: Group, offset: Array, s: Site) -> list[Array]:
+    """The bytes themselves, without any check."""
+    data = x.shared_views[s.piece]
+    index = offset >> s.shift
+    if s.pieces == 2:
+        index = np.stack((index, index + 1), axis=-1)
+    if index.shape[0] == 1 and g.rows is None and isinstance(g, Grid):
+        piece = data.take(index[0], axis=1)
+        return _components(piece, s, piece.shape[:2])
+    row = g.blk * data.shape[1]
+    if s.pieces == 2:
+        row = row[..., None]
+    piece = data.reshape(-1).take(row + index)
+    return _components(piece, s, piece.shape[:2])
+
+
+def store_shared(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
+    """Store the components at offsets in the block's shared memory."""
+    part = x.shared_bounds(g, address, s)
+    if part is not None:
+        if part:
+            store_shared(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+        return
+    offset = address.view(np.int64)
+    x.counters.shared_access(x, g, offset, s)
+    data = _joined(values, s, g.shape)
+    if x.races is not None:
+        x.races.shared_write(g, offset, s, data)
+    shared_put(x, g, offset, s, data)
+
+
+def shared_put(x: Batch, g: Group, offset: Array, s: Site, data: Array) -> None:
+    """Write the pieces, without any check."""
+    x.changed = True
+    view = x.shared_views[s.piece]
+    index = offset >> s.shift
+    row = g.blk * view.shape[1]
+    if s.pieces == 2:
+        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
+    view.reshape(-1)[row + index] = data
+
+
+# -- local memory ---------------------------------------------------------------------------------
+
+def load_local(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
+    """As load_global, at offsets in the thread's own local memory."""
+    offset, part = x.local_bounds(g, address, s)
+    if part is not None:
+        results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
+        if part:
+            for result, value in zip(results, load_local(x, part.group, part.pick(address), s)):
+                result[...] = part.put(value, result, g.shape)
+        return results
+    x.counters.local_access(x, g, offset, s)
+    view = x.local_views[s.piece]
+    index = offset >> s.shift
+    row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
+    if s.pieces == 2:
+        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
+    piece = view.reshape(-1).take(row + index)
+    return _components(piece, s, piece.shape[:2])
+
+
+def store_local(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
+    """Store the components at offsets in the thread's own local memory."""
+    offset, part = x.local_bounds(g, address, s)
+    if part is not None:
+        if part:
+            store_local(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+        return
+    x.counters.local_access(x, g, offset, s)
+    view = x.local_views[s.piece]
+    index = offset >> s.shift
+    row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
+    if s.pieces == 2:
+        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
+    view.reshape(-1)[row + index] = _joined(values, s, g.shape)
+
+
+# -- generic addresses ------------------------------------------------------------------------------
+
+def load_generic(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
+    """A load through an address whose space is known only now."""
+    low, high = int(address.min()), int(address.max())
+    if high < memory.SHARED_WINDOW:
+        return load_global(x, g, address, s)
+    results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
+    for part, load, base in _spaces(g, address, load_global, load_shared, load_local):
+        there = part.pick(address) - np.uint64(base)
+        values = load(x, part.group, there, s)
+        if part.index is None:
+            return values
+        results = [part.put(v, r, g.shape) for v, r in zip(values, results)]
+    return results
+
+
+def store_generic(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
+    """A store through an address whose space is known only now."""
+    for part, store, base in _spaces(g, address, store_global, store_shared, store_local):
+        store(x, part.group, part.pick(address) - np.uint64(base), s,
+              [part.pick(v) for v in values])
+
+
+def _spaces(g: Group, address: Array, in_global: Any, in_shared: Any, in_local: Any) -> list[Any]:
+    """The parts of a group whose addresses lie in each space, with that space's function."""
+    found = []
+    shared, local, end = (np.uint64(memory.SHARED_WINDOW), np.uint64(memory.LOCAL_WINDOW),
+                          np.uint64(memory.LOCAL_WINDOW + memory.WINDOW))
+    for function, base, inside in (
+            (in_global, 0, (address < shared) | (address >= end)),
+            (in_shared, memory.SHARED_WINDOW, (address >= shared) & (address < local)),
+            (in_local, memory.LOCAL_WINDOW, (address >= local) & (address < end))):
+        part = g.split(inside)[0]
+        if part is not None:
+            found.append((part, function, base))
+    return found
+
+
+def generic_space(g: Group, address: Array) -> str:
+    """The one space all addresses lie in, or ""."""
+    low, high = int(address.min()), int(address.max())
+    if high < memory.SHARED_WINDOW:
+        return "global"
+    if memory.SHARED_WINDOW <= low and high < memory.LOCAL_WINDOW:
+        return "shared"
+    if memory.LOCAL_WINDOW <= low and high < memory.LOCAL_WINDOW + memory.WINDOW:
+        return "local"
+    return ""
+
+
+# -- under a predicate --------------------------------------------------------------------------------
+
+def guarded(function: Any, x: Batch, g: Group, p: Array, *arrays: Any) -> None:
+    """Call a function without a result for the threads where the predicate is on."""
+    part = g.split(p)[0]
+    if part is not None:
+        function(x, part.group, *_picked(part, arrays))
+
+
+def guarded_values(function: Any, x: Batch, g: Group, p: Array, old: list[Array],
+                   *arrays: Any) -> list[Array]:
+    """As `guarded`, for a function that gives a list of values: the old ones stay elsewhere."""
+    part = g.split(p)[0]
+    if part is None:
+        return old
+    values = function(x, part.group, *_picked(part, arrays))
+    return [part.put(v, o, g.shape) for v, o in zip(values, old)]
+
+
+def _picked(part: Part, arrays: tuple[Any, ...]) -> list[Any]:
+    return [part.pick(a) if isinstance(a, np.ndarray)
+            else [part.pick(v) for v in a] if isinstance(a, list) else a for a in arrays]

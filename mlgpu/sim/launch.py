@@ -1,0 +1,264 @@
+"""One launch of a kernel: its arguments and dimensions checked, its blocks run batch by batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim.access import LAUNCH_MARKS
+from mlgpu.sim.batch import Batch, Stop
+from mlgpu.sim.code import Code
+from mlgpu.sim.counters import Counters
+from mlgpu.sim.errors import Finding, LaunchError
+from mlgpu.sim.group import WARP
+from mlgpu.sim.memory import Region
+from mlgpu.sim.order import Flags
+from mlgpu.sim.races import Races
+
+if TYPE_CHECKING:
+    from mlgpu.sim.machine import Machine
+
+Array = np.ndarray[Any, Any]
+Dim = int | Sequence[int]
+# Threads that run at once: arrays of this many elements fit the caches, and Python's share is small.
+BATCH_THREADS = 32768
+
+
+class Launch:
+    """The state that all batches of a launch share."""
+
+    def __init__(self, machine: Machine, code: Code, grid: Dim, block: Dim, params: bytes,
+                 shared_mem: int, cooperative: bool) -> None:
+        self.machine = machine
+        self.code = code
+        self.grid = _dim(code.name, "grid", grid, machine.arch.max_grid)
+        self.block = _dim(code.name, "block", block, machine.arch.max_block)
+        self.threads = self.block[0] * self.block[1] * self.block[2]
+        self.blocks = self.grid[0] * self.grid[1] * self.grid[2]
+        self.params = params
+        self.cooperative = cooperative
+        self.dynamic_shared = shared_mem
+        self._check_limits()
+        static_end = code.dynamic_at if shared_mem else max(
+            (start + size for start, size, _ in code.shared_at), default=0)
+        self.shared_size = static_end + shared_mem
+        self.shared_gaps = [g for g in code.shared_gaps if g[0] < self.shared_size]
+        self.counters = Counters(code, machine.arch.l2_bytes, machine.counters)
+        self.findings: list[Finding] = []
+        self.output: list[str] = []
+        self.touched: list[Region] = []
+        self.clock = 0
+        self.events: list[Any] = [None]  # the site of each event; 0 is before all
+        self.flags = Flags()
+        self.notes: dict[int, list[Any]] = {}
+        self._threads_special: dict[str, Array] | None = None
+        self._param_region: Region | None = None
+        self._seen: set[tuple[str, str, str, int]] = set()
+
+    def _check_limits(self) -> None:
+        name, arch = self.code.name, self.machine.arch
+        if self.threads > arch.max_threads_per_block:
+            raise LaunchError(f"{name}: a block of {self.block} has {self.threads} threads; at most "
+                              f"{arch.max_threads_per_block} fit")
+        if self.dynamic_shared < 0:
+            raise LaunchError(f"{name}: shared_mem={self.dynamic_shared} is negative")
+        total = self.code.dynamic_after + self.dynamic_shared if self.dynamic_shared \
+            else self.code.static_shared
+        if total > arch.shared_optin:
+            raise LaunchError(f"{name}: {total:,} bytes of shared memory for a block "
+                              f"({self.code.static_shared:,} static, {self.dynamic_shared:,} "
+                              f"dynamic); {arch.name} has at most {arch.shared_optin:,}")
+        if self.code.static_shared > arch.shared_per_block:
+            raise LaunchError(f"{name}: {self.code.static_shared:,} bytes of static shared memory; "
+                              f"at most {arch.shared_per_block:,}: use dynamic shared memory")
+        for directive, test in (("reqntid", lambda a, b: a == b), ("maxntid", lambda a, b: a <= b)):
+            want = self.code.directives.get(directive)
+            if want is not None:
+                product = int(np.prod(want))
+                if not test(self.threads, product):
+                    raise LaunchError(f"{name}: a block of {self.threads} threads; the kernel was "
+                                      f"compiled for {'' if directive == 'reqntid' else 'at most '}"
+                                      f"{product} (__launch_bounds__ or .{directive})")
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run all blocks; findings are raised, or collected as the machine has it."""
+        per_batch = self.blocks if self.cooperative else max(BATCH_THREADS // self.threads, 1)
+        batches = iter([(first, min(per_batch, self.blocks - first))
+                        for first in range(0, self.blocks, per_batch)])
+        waiting: deque[Batch] = deque()
+        try:
+            with np.errstate(all="ignore"):
+                while True:
+                    start = next(batches, None)
+                    if start is not None:
+                        batch = Batch(self, *start)
+                        if batch.run():
+                            for b in waiting:
+                                b.revive()
+                        else:
+                            waiting.append(batch)
+                            if len(waiting) * per_batch >= self._resident():
+                                self._help(waiting)
+                    elif waiting:
+                        self._help(waiting)
+                    else:
+                        break
+        except Stop:
+            pass
+        finally:
+            for region in self.touched:
+                self._unmark(region)
+
+    def _resident(self) -> int:
+        """How many blocks are on the GPU at once at most: later ones cannot help a spinning one."""
+        arch = self.machine.arch
+        per_sm = min(arch.blocks_per_sm, arch.threads_per_sm // max(self.threads, WARP))
+        if self.shared_size:
+            per_sm = min(per_sm, max(arch.shared_per_sm // self.shared_size, 1))
+        return max(per_sm, 1) * arch.sms
+
+    def _help(self, waiting: deque[Batch]) -> None:
+        """Run the batches that poll in turn, until all are done or none can help another."""
+        idle = 0
+        while waiting:
+            batch = waiting.popleft()
+            batch.revive()
+            done = batch.run()
+            if done:
+                idle = 0
+            else:
+                waiting.append(batch)
+                idle = 0 if batch.progressed else idle + 1
+                if idle > len(waiting):
+                    batch.stuck()
+
+    def _unmark(self, region: Region) -> None:
+        region.touched = False
+        region.stamps = region.race = None
+        if len(region.marks):
+            region.marks &= np.uint8(~LAUNCH_MARKS & 0xFF)
+
+    def report(self, finding: Finding) -> None:
+        """Raise a finding, or keep the first of its kind at its line."""
+        if self.machine.findings == "raise":
+            raise finding
+        key = finding.tool, finding.kind, finding.file, finding.line
+        if key not in self._seen:
+            self._seen.add(key)
+            self.findings.append(finding)
+
+    # -- indices and special registers ----------------------------------------------------------------
+
+    def block_index(self, linear: int) -> tuple[int, int, int]:
+        """blockIdx of a block number."""
+        x, y, _ = self.grid
+        return linear % x, linear // x % y, linear // (x * y)
+
+    def thread_index(self, linear: int) -> tuple[int, int, int]:
+        """threadIdx of a thread number."""
+        x, y, _ = self.block
+        return linear % x, linear // x % y, linear // (x * y)
+
+    def specials(self, first: int, count: int) -> dict[str, Array]:
+        """The special registers of a batch: (1, N) by thread, (B, 1) by block, (1, 1) else."""
+        if self._threads_special is None:
+            self._threads_special = self._by_thread()
+        blocks = np.arange(first, first + count, dtype=np.uint64)[:, None]
+        gx, gy = np.uint64(self.grid[0]), np.uint64(self.grid[1])
+        values = dict(self._threads_special)
+        for name in ("ctaid", "clusterid"):
+            values[f"{name}.x"] = (blocks % gx).astype(np.uint32)
+            values[f"{name}.y"] = (blocks // gx % gy).astype(np.uint32)
+            values[f"{name}.z"] = (blocks // (gx * gy)).astype(np.uint32)
+        values["smid"] = (blocks % np.uint64(self.machine.arch.sms)).astype(np.uint32)
+        return values
+
+    def _by_thread(self) -> dict[str, Array]:
+        def one(value: int, dtype: Any = np.uint32) -> Array:
+            return np.array([[value]], np.uint64).astype(dtype)
+
+        t = np.arange(self.threads, dtype=np.uint32)[None]
+        bx, by, bz = self.block
+        lane = t % np.uint32(WARP)
+        bit = np.uint32(1) << lane
+        values = {"tid.x": t % np.uint32(bx), "tid.y": t // np.uint32(bx) % np.uint32(by),
+                  "tid.z": t // np.uint32(bx * by), "laneid": lane, "warpid": t // np.uint32(WARP),
+                  "lanemask_eq": bit, "lanemask_lt": bit - np.uint32(1),
+                  "lanemask_le": bit | (bit - np.uint32(1)), "lanemask_ge": ~(bit - np.uint32(1)),
+                  "lanemask_gt": ~(bit | (bit - np.uint32(1))),
+                  "nwarpid": one(-(-self.threads // WARP)), "nsmid": one(self.machine.arch.sms),
+                  "gridid": one(1, np.uint64), "dynamic_smem_size": one(self.dynamic_shared),
+                  "total_smem_size": one(self.shared_size), "aggr_smem_size": one(self.shared_size),
+                  "is_explicit_cluster": np.zeros((1, 1), bool), "cluster_ctarank": one(0),
+                  "cluster_nctarank": one(1), "current_graph_exec": one(0, np.uint64)}
+        for axis, extent, grid in zip("xyz", (bx, by, bz), self.grid):
+            values[f"ntid.{axis}"] = one(extent)
+            values[f"nctaid.{axis}"] = values[f"nclusterid.{axis}"] = one(grid)
+            values[f"cluster_ctaid.{axis}"], values[f"cluster_nctaid.{axis}"] = one(0), one(1)
+        workspace = self.machine.grid_workspace() if self.cooperative else 0
+        for number in range(32):
+            values[f"envreg{number}"] = one(0)
+        values["envreg1"], values["envreg2"] = one(workspace >> 32), one(workspace & 0xFFFFFFFF)
+        return values
+
+    def param(self, offset: int, dtype: np.dtype[Any]) -> Array:
+        """A parameter of the kernel."""
+        return np.frombuffer(self.params, dtype, 1, offset).reshape(1, 1)
+
+    def param_address(self, offset: int) -> Array:
+        """The address of a parameter, for kernels that index them."""
+        if self._param_region is None:
+            region = self.machine.space.allocate(max(len(self.params), 1), "parameters",
+                                                 f"the launch of {self.code.name}", read_only=True)
+            region.data[:len(self.params)] = np.frombuffer(self.params, np.uint8)
+            region.marks[:] = 1
+            self._param_region = region
+        return np.array([[self._param_region.start + offset]], np.uint64)
+
+    def text(self, address: int) -> str:
+        """A C string in device memory."""
+        region = self.machine.space.find(address, address + 1)
+        if region is None:
+            return f"<{address:#x}>"
+        raw = region.data[address - region.start:region.size].tobytes()
+        return raw.split(b"\0", 1)[0].decode(errors="replace")
+
+    def describe_shared(self, offset: int) -> str:
+        """Where an offset outside the block's shared arrays lies."""
+        arrays = [*self.code.shared_at]
+        if self.dynamic_shared:
+            arrays.append((self.code.dynamic_at, self.dynamic_shared, "dynamic shared memory"))
+        before = max((a for a in arrays if a[0] <= offset), default=None)
+        if before is None:
+            return "the block has none" if not arrays else "outside"
+        start, size, name = before
+        return f"{offset - start - size} bytes after the end of '{name}' ({size:,} bytes)"
+
+    def make_races(self, batch: Batch) -> Any:
+        """What racecheck keeps for a batch (None: it is off)."""
+        if "racecheck" in self.machine.checks or "initcheck" in self.machine.checks:
+            return Races(batch, self.flags)
+        return None
+
+
+def _dim(kernel: str, what: str, value: Dim, limits: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Three dimensions from one to three numbers."""
+    given = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
+    try:
+        sizes = [int(v) for v in given]
+        exact = all(int(v) == v for v in given)
+    except (TypeError, ValueError):
+        exact, sizes = False, []
+    if not exact or not 1 <= len(sizes) <= 3:
+        raise LaunchError(f"{kernel}: {what}={value!r}; one to three whole numbers are needed")
+    full = tuple(itertools.islice(itertools.chain(sizes, itertools.repeat(1)), 3))
+    for size, limit, axis in zip(full, limits, "xyz"):
+        if not 1 <= size <= limit:
+            raise LaunchError(f"{kernel}: {what}={value!r}; {axis} must be 1 to {limit:,}")
+    return full  # type: ignore[return-value]

@@ -1,0 +1,111 @@
+"""Device memory: regions of bytes at addresses far apart, with what is known of every byte.
+
+Beside each byte lies a byte of marks: whether it was ever written, and whether the running launch
+read or wrote it.  One gather of the marks serves initcheck, the first sight of a race, and the
+count of distinct bytes that a launch moves.
+"""
+
+from __future__ import annotations
+
+import bisect
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+INIT, READ, WRITTEN = 1, 2, 4
+# Far apart, so that an overrun lands between two regions; below the windows of shared and local
+# memory, and with low bits that satisfy any alignment.
+FIRST, STEP = 0x7_0000_0000, 0x10_0000_0000
+SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW = 0x7F00_0000_0000_0000, 0x7F10_0000_0000_0000, \
+    0x7F20_0000_0000_0000
+WINDOW = 0x10_0000_0000_0000
+
+# An access of each size in one piece: a 16-byte element has no integer type, a complex one serves.
+PIECES = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8"),
+          16: np.dtype("c16")}
+
+
+@dataclass(eq=False)
+class Region:
+    """One allocation."""
+
+    start: int
+    size: int
+    name: str
+    made_at: str
+    data: Array  # uint8, padded so that it can be viewed in any piece
+    read_only: bool = False
+    freed_at: str = ""
+    marks: Array = field(init=False)
+    views: dict[int, Array] = field(default_factory=dict)
+    mark_views: dict[int, Array] = field(default_factory=dict)
+    stamps: Array | None = None  # per sector: when the L2 model last saw it
+    race: Any = None  # what racecheck knows of it in this launch
+    touched: bool = False  # by this launch
+
+    def __post_init__(self) -> None:
+        self.end = self.start + self.size
+        self.marks = np.zeros(len(self.data), np.uint8)
+        for size in (1, 2, 4, 8):
+            self.views[size] = self.data.view(PIECES[size])
+            self.mark_views[size] = self.marks.view(PIECES[size])
+        self.views[16] = self.data.view(PIECES[16])
+
+
+def padded(size: int) -> Array:
+    """Zeroed bytes for a region, aligned and padded to 64 bytes."""
+    whole = np.zeros(-(-size // 64) * 64 + 64, np.uint8)
+    shift = -whole.ctypes.data % 64
+    return whole[shift:shift + -(-size // 64) * 64]
+
+
+class AddressSpace:
+    """The regions of a device, found by address."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.regions: list[Region] = []
+        self.freed: list[Region] = []
+        self._next = FIRST
+
+    def allocate(self, size: int, name: str, made_at: str, read_only: bool = False) -> Region:
+        """A new region of zeroed bytes that nobody has written yet."""
+        region = Region(self._next, size, name, made_at, padded(size), read_only)
+        self._next += STEP * (1 + size // STEP)
+        at = bisect.bisect(self.starts, region.start)
+        self.starts.insert(at, region.start)
+        self.regions.insert(at, region)
+        return region
+
+    def free(self, region: Region, freed_at: str) -> None:
+        """Give a region back; its address is never used again."""
+        at = bisect.bisect_left(self.starts, region.start)
+        del self.starts[at], self.regions[at]
+        region.freed_at = freed_at
+        region.data = region.marks = np.zeros(0, np.uint8)
+        region.views.clear()
+        region.mark_views.clear()
+        region.stamps = region.race = None
+        self.freed.append(region)
+
+    def find(self, low: int, high: int) -> Region | None:
+        """The region that holds all bytes from low to before high."""
+        at = bisect.bisect(self.starts, low) - 1
+        if at >= 0 and high <= self.regions[at].end:
+            return self.regions[at]
+        return None
+
+    def nearest(self, address: int) -> Region | None:
+        """The live region an address outside all regions most likely meant to be in."""
+        at = bisect.bisect(self.starts, address) - 1
+        candidates = [r for r in self.regions[max(at, 0):at + 2]
+                      if -STEP // 2 < address - r.start < r.size + STEP // 2]
+        return min(candidates, default=None,
+                   key=lambda r: r.start - address if address < r.start else address - r.end)
+
+    def was_freed(self, address: int) -> Region | None:
+        """The freed region that held an address."""
+        return next((r for r in self.freed if r.start <= address < r.end), None)

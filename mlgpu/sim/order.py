@@ -1,0 +1,354 @@
+"""Happens-before: up to which event each thread knows what each other thread has done.
+
+Every memory access is an event, numbered in the order in which the simulation makes them.  Thread s
+knows thread u up to event e if synchronisation orders all of u's events to e before what s does
+now.  Three kinds of knowledge, from the common to the rare:
+
+- A barrier of the whole block and `__syncwarp` of a whole warp: one number per block and per warp.
+- Barriers of some warps, partial masks, mbarriers: a table of what each thread knows of each warp,
+  made when the first such synchronisation comes.
+- Flags: a thread that passes a fence and then writes a word publishes what it knows with that word;
+  a thread that reads the word and then passes a fence or barrier has acquired it (the release and
+  acquire patterns of the PTX memory model).  Publications are kept as they are, and searched only
+  when two accesses would else be a race.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim.group import WARP, Grid, Group
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+
+Array = np.ndarray[Any, Any]
+Word = tuple[int, int]  # (block or -1 for global memory, address)
+
+
+@dataclass(eq=False, slots=True)
+class Publication:
+    """What one thread knew when it published, with the publications it follows on the same word."""
+
+    block: int  # in the grid
+    thread: int
+    event: int  # its own doings up to here
+    row: Array  # (W,): of each warp of its block
+    order: Order
+    before: Publication | None  # a read-modify-write continues the sequence it reads from
+    inner: bool  # released to the block only
+
+
+@dataclass(eq=False, slots=True)
+class Acquisition:
+    """Publications that some threads of a block have acquired, and since when."""
+
+    threads: Array  # sorted
+    event: int
+    node: Publication
+
+
+@dataclass(slots=True)
+class Flags:
+    """The publications of a launch, by word; shared by its batches."""
+
+    words: dict[Word, Publication] = field(default_factory=dict)
+
+
+class Order:
+    """What the threads of a batch know."""
+
+    def __init__(self, x: Batch, flags: Flags) -> None:
+        self.x = x
+        self.flags = flags
+        self.events = x.launch.events
+        b, n = x.shape.blocks, x.shape.threads
+        self.start = len(self.events)
+        self.block_time = np.full((1, 1), self.start, np.int64)
+        self.warp_time = np.full((1, x.shape.warps), self.start, np.int64)
+        self.floor = self.start  # all threads of the batch know all of their block up to here
+        self.lane_time: Array | None = None  # (B, N, 32): of each lane of the own warp
+        self.table: Array | None = None  # (B, N, W): of each warp of the block
+        self.fence_gpu: Array | None = None  # (B, N): the event of the last fence
+        self.fence_cta: Array | None = None
+        self.pending: dict[tuple[int, int], list[Publication]] = {}  # read, no fence yet
+        self.acquired: list[list[Acquisition]] = [[] for _ in range(b)]
+        self.any_acquired = False
+        self.at_barrier: dict[int, Array] = {}  # name -> (B, W): what those who came bring
+        self.extent = b, n
+
+    @property
+    def now(self) -> int:
+        """The number of the latest event."""
+        return len(self.events) - 1
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def known(self, block: Array, thread: Array, other: Array) -> Array:
+        """Up to which event `thread` knows `other` of the same block."""
+        time = self.block_time if len(self.block_time) == 1 else self.block_time[block, 0]
+        warp, others = thread // WARP, other // WARP
+        of_warp = (self.warp_time[0, warp] if len(self.warp_time) == 1
+                   else self.warp_time[block, warp])
+        result: Array = np.maximum(time, np.where(warp == others, of_warp, 0))
+        if self.lane_time is not None:
+            lane = self.lane_time[block, thread, other % WARP]
+            result = np.maximum(result, np.where(warp == others, lane, 0))
+        if self.table is not None:
+            result = np.maximum(result, self.table[block, thread, others])
+        return result
+
+    def ordered(self, block: Array, thread: Array, other_block: Array, other: Array,
+                event: Array) -> Array:
+        """For pairs of threads (flat arrays; `block` in the batch, `other_block` in the grid):
+        whether the other's event comes before what the thread does now."""
+        mine = other_block == block + self.x.first
+        result = np.zeros(len(thread), bool)
+        if mine.any():
+            result[mine] = self.known(block[mine], thread[mine], other[mine]) >= event[mine]
+        if result.all() or not self.any_acquired:
+            return result
+        for b in np.unique(block[~result]):
+            if self.acquired[b]:
+                there = np.flatnonzero(~result & (block == b))
+                result[there] = self._by_flags(int(b), thread[there], other_block[there],
+                                               other[there], event[there])
+        return result
+
+    def _by_flags(self, b: int, thread: Array, other_block: Array, other: Array,
+                  event: Array) -> Array:
+        result = np.zeros(len(thread), bool)
+        entries = self.acquired[b]
+        threads = np.unique(thread)
+        sees = np.zeros((len(threads), len(entries)), bool)
+        for i, entry in enumerate(entries):
+            sees[:, i] = np.isin(threads, entry.threads)
+            rest = np.flatnonzero(~sees[:, i])
+            if len(rest):
+                blocks = np.full((len(rest), 1), b)
+                known = self.known(blocks, threads[rest][:, None], entry.threads[None])
+                sees[rest, i] = (known >= entry.event).any(axis=1)
+        patterns, which = np.unique(sees, axis=0, return_inverse=True)
+        which = which.reshape(-1)[np.searchsorted(threads, thread)]
+        for k, pattern in enumerate(patterns):
+            start = [entries[i].node for i in np.flatnonzero(pattern)][::-1]
+            for target in np.unique(other_block[which == k]):
+                at = np.flatnonzero((which == k) & (other_block == target))
+                result[at] = _reaches(start, b + self.x.first, int(target), other[at], event[at])
+        return result
+
+    # -- barriers ---------------------------------------------------------------------------------
+
+    def block(self, g: Grid) -> None:
+        """All threads of the group's blocks have met."""
+        self._settle(g)
+        now = self.now
+        if g.rows is None:
+            self.block_time = np.full((1, 1), now, np.int64)
+            self.floor = now
+        else:
+            self._block_rows(g.rows, now)
+
+    def _block_rows(self, rows: Array, now: int) -> None:
+        times = np.broadcast_to(self.block_time, (self.extent[0], 1)).copy()
+        times[rows] = now
+        self.block_time = times
+        self.floor = int(times.min())
+
+    def warp(self, g: Group, mask: Array) -> None:
+        """Lanes of warps have met (`__syncwarp`)."""
+        self._settle(g)
+        now = self.now
+        whole = g.lanes.full and mask.size == 1 and int(mask[0, 0]) == 0xFFFFFFFF
+        if not whole and mask.size == 1 and g.lanes.active is not None:
+            # the tail of a block whose size is no multiple of 32 is a whole warp, too
+            exists = self.x._existing(g)
+            there = (g.lanes.active * (np.uint32(1) << np.arange(WARP, dtype=np.uint32))).sum(
+                axis=1, dtype=np.uint32)[None, :, None]
+            whole = bool(((there == exists) & ((mask[0, 0] & exists) == exists)).all())
+        if whole and isinstance(g, Grid):
+            rows, warps = g.rows, g.lanes.warp
+            if rows is None:
+                times = self.warp_time.copy()
+                times[:, warps] = now
+            else:
+                times = np.broadcast_to(self.warp_time, (self.extent[0],
+                                                         self.warp_time.shape[1])).copy()
+                times[rows[:, None], warps] = now
+            self.warp_time = times
+            if self.table is not None:
+                self._join_warps(g)
+            return
+        self._partial(g, mask, now)
+
+    def _partial(self, g: Group, mask: Array, now: int) -> None:
+        """Lanes of a mask know each other, and all that one of them knew of the warp."""
+        b, n = self.extent
+        if self.lane_time is None:
+            self.lane_time = np.zeros((b, n, WARP), np.int64)
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        masks = np.broadcast_to(mask, g.shape).ravel()
+        bits = (masks[:, None] >> np.arange(WARP, dtype=np.uint32) & 1).astype(bool)
+        rows = self.lane_time[blk, tid]
+        # join the rows of all lanes with the same warp and mask
+        key = (blk * self.x.shape.warps + tid // WARP) * (1 << 32) + masks
+        _, inverse = np.unique(key, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        joined = np.zeros((int(inverse.max()) + 1, WARP), np.int64)
+        np.maximum.at(joined, inverse, rows)
+        self.lane_time[blk, tid] = np.where(bits, now, np.maximum(joined[inverse], rows))
+        if self.table is not None:
+            tables = self.table[blk, tid]
+            top = np.zeros((len(joined), tables.shape[1]), np.int64)
+            np.maximum.at(top, inverse, tables)
+            self.table[blk, tid] = top[inverse]
+
+    def _join_warps(self, g: Group) -> None:
+        assert self.table is not None
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        key = blk * self.x.shape.warps + tid // WARP
+        _, inverse = np.unique(key, return_inverse=True)
+        inverse = inverse.reshape(-1)
+        top = np.zeros((int(inverse.max()) + 1, self.table.shape[2]), np.int64)
+        np.maximum.at(top, inverse, self.table[blk, tid])
+        self.table[blk, tid] = top[inverse]
+
+    def rows_of(self, blk: Array, tid: Array) -> Array:
+        """What threads know of each warp of their block, (K, W)."""
+        w = self.x.shape.warps
+        time = self.block_time if len(self.block_time) == 1 else self.block_time[blk]
+        rows = np.broadcast_to(time, (len(tid), w)).copy()
+        own = tid // WARP
+        of_warp = (self.warp_time[0, own] if len(self.warp_time) == 1
+                   else self.warp_time[blk, own])
+        at = np.arange(len(tid))
+        rows[at, own] = np.maximum(rows[at, own], of_warp)
+        if self.table is not None:
+            rows = np.maximum(rows, self.table[blk, tid])
+        return rows
+
+    def arrive(self, name: int, g: Group) -> None:
+        """Threads come to a barrier with what they know."""
+        self.bring(self.at_barrier.setdefault(name, np.zeros((self.extent[0], self.x.shape.warps),
+                                                             np.int64)), g)
+
+    def bring(self, brought: Array, g: Group) -> None:
+        """Join what whole warps know into (B, W)."""
+        self._settle(g)
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        rows = self.rows_of(blk, tid)
+        rows[np.arange(len(tid)), tid // WARP] = self.now
+        np.maximum.at(brought, blk, rows)
+
+    def release(self, name: int, g: Group | None, done: Array, expect: Array) -> None:
+        """The barrier's threads go on with what all brought."""
+        now = self.now
+        whole = np.flatnonzero(done & (expect == 0))
+        if len(whole):
+            self._block_rows(whole, now)
+        brought = self.at_barrier.get(name)
+        if brought is None:
+            return
+        if g is not None and (done & (expect > 0)).any():
+            self.take(brought, g)
+        brought[done] = 0
+
+    def take(self, brought: Array, g: Group) -> None:
+        """The group's threads learn (B, W)."""
+        if self.table is None:
+            self.table = np.zeros((*self.extent, self.x.shape.warps), np.int64)
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        self.table[blk, tid] = np.maximum(self.table[blk, tid], brought[blk])
+
+    # -- fences and flags -------------------------------------------------------------------------
+
+    def fence(self, g: Group, inner: bool) -> None:
+        """A fence: what comes before it may be published, what was read counts now."""
+        self._settle(g)
+        if self.fence_cta is None:
+            self.fence_cta = np.zeros(self.extent, np.int64)
+            self.fence_gpu = np.zeros(self.extent, np.int64)
+        assert self.fence_gpu is not None
+        self.fence_cta[g.blk, g.tid] = self.now + 1
+        if not inner:
+            self.fence_gpu[g.blk, g.tid] = self.now + 1
+
+    def _settle(self, g: Group) -> None:
+        """The publications that the group's threads have read are acquired."""
+        if not self.pending:
+            return
+        now = self.now
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        for b, t in zip(blk.tolist(), tid.tolist()):
+            for node in self.pending.pop((b, t), ()):
+                self.acquire(b, np.array([t]), node, now)
+
+    def acquire(self, b: int, threads: Array, node: Publication, now: int) -> None:
+        """Threads of a block have acquired a publication."""
+        self.acquired[b].append(Acquisition(threads, now, node))
+        self.any_acquired = True
+
+    def word(self, g: Group, space: str, address: Array, access: str, acquire: bool,
+             release: bool, scope: str) -> None:
+        """Strong accesses of words: reads collect what was published, writes publish."""
+        words = self.flags.words
+        fences = self.fence_cta
+        if not words and not release and (access == "read" or fences is None):
+            return
+        now = self.now
+        blk, tid, at = (np.broadcast_to(a, g.shape).ravel().tolist()
+                        for a in (g.blk, g.tid, address))
+        for b, t, a in zip(blk, tid, at):
+            key = (b + self.x.first if space == "shared" else -1, a)
+            node = words.get(key)
+            if node is not None and access != "write" and self._reaches_me(node, b):
+                if acquire:
+                    self.acquire(b, np.array([t]), node, now)
+                else:
+                    self.pending.setdefault((b, t), []).append(node)
+            if access == "read":
+                continue
+            inner = scope == "cta"
+            event = now if release else 0
+            if not release and fences is not None and self.fence_gpu is not None:
+                event = int(self.fence_gpu[b, t])
+                if not event:
+                    event, inner = int(fences[b, t]), True
+            if event:
+                row = np.minimum(self.rows_of(np.array([b]), np.array([t]))[0], event)
+                words[key] = Publication(b + self.x.first, t, event, row, self,
+                                         node if access == "atomic" else None, inner)
+            elif access == "write" and node is not None:
+                del words[key]
+
+    def _reaches_me(self, node: Publication, b: int) -> bool:
+        return not node.inner or node.block == b + self.x.first or node.before is not None
+
+
+def _reaches(start: list[Publication], from_block: int, target: int, thread: Array,
+             event: Array) -> Array:
+    """Which (thread, event) of a block some publication reachable from `start` covers."""
+    left = np.ones(len(thread), bool)
+    seen: set[int] = set()
+    work = list(start[::-1])
+    while work:
+        node: Publication | None = work.pop()
+        while node is not None and id(node) not in seen:
+            seen.add(id(node))
+            if not node.inner or node.block == from_block:
+                if node.block == target:
+                    covered = (node.row[thread // WARP] >= event) | (
+                        (thread == node.thread) & (event <= node.event))
+                    left &= ~covered
+                    if not left.any():
+                        return ~left
+                b = node.block - node.order.x.first
+                for entry in node.order.acquired[b]:
+                    own = node.thread in entry.threads and entry.event <= node.event
+                    if own or bool((node.row[entry.threads // WARP] >= entry.event).any()):
+                        work.append(entry.node)
+            node = node.before
+    return ~left

@@ -1,0 +1,441 @@
+"""racecheck: the last accesses of every cell of memory, and whether the next one is ordered after.
+
+Two accesses of a cell by different threads, one of them a write and not both strong (atomic,
+volatile and the like), are a race unless the first happens before the second (`order.py`).  Per
+cell the last write, the last strong write, and the last two reads (of different warps) are kept as
+one number each, event and thread packed, so that a barrier clears nothing: it raises the event up
+to which everything is ordered, and most accesses are settled by one maximum.
+
+Shared memory has these shadows always (they also say what was ever written).  Global memory gets
+them when a launch touches the same bytes twice in a way that could matter; until then the accesses
+are only noted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim.access import Site
+from mlgpu.sim.errors import Party
+from mlgpu.sim.group import WARP, Grid, Group
+from mlgpu.sim.memory import Region
+from mlgpu.sim.order import Flags, Order
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+
+Array = np.ndarray[Any, Any]
+EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1
+
+
+class Shadow:
+    """The last accesses of cells; thread numbers are `who`."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.write = np.zeros(shape, np.int64)
+        self.strong = np.zeros(shape, np.int64)
+        self.read = np.zeros(shape, np.int64)
+        self.read2 = np.zeros(shape, np.int64)
+        self.strong_read: Array | None = None
+
+    def layers(self) -> list[Array]:
+        """All of it."""
+        return [self.write, self.strong, self.read, self.read2,
+                *([] if self.strong_read is None else [self.strong_read])]
+
+
+class Races:
+    """racecheck and the shared half of initcheck for a batch."""
+
+    def __init__(self, x: Batch, flags: Flags) -> None:
+        self.x = x
+        self.order = Order(x, flags)
+        self.events = x.launch.events
+        self.check = x.racecheck
+        self.cell = x.code.cell
+        self.cells = x.shared.shape[1] // self.cell
+        self.shared = Shadow((1, self.cells))
+        self.lanes = np.arange(x.shape.threads)[None]
+        # cells that an asynchronous copy fills: readable only after its wait
+        self.asynchronous: Any = None
+
+    def event(self, s: Site) -> int:
+        """A new event, of a site."""
+        self.events.append(s)
+        return len(self.events) - 1
+
+    # -- shared memory ----------------------------------------------------------------------------
+
+    def _cells(self, g: Group, offset: Array, s: Site) -> tuple[Array, Array, bool]:
+        """The cells of an access as (…, cells of one access), the threads, and whether all blocks
+        do the same (then the shadow has one row)."""
+        count = max(s.size // self.cell, 1)
+        cell = offset // self.cell if count == 1 else (
+            (offset // self.cell)[..., None] + np.arange(count))
+        tid = g.tid if count == 1 else g.tid[..., None]
+        same = isinstance(g, Grid) and g.rows is None and offset.shape[0] == 1
+        if same and len(self.shared.write) == 1:
+            return cell, tid, True
+        if len(self.shared.write) == 1:
+            shadow, b = self.shared, self.x.shape.blocks
+            for name in ("write", "strong", "read", "read2"):
+                setattr(shadow, name, np.repeat(getattr(shadow, name), b, axis=0))
+            if shadow.strong_read is not None:
+                shadow.strong_read = np.repeat(shadow.strong_read, b, axis=0)
+        blk = g.blk if count == 1 else g.blk[..., None]
+        return blk * self.cells + cell, tid, False
+
+    def shared_read(self, g: Group, offset: Array, s: Site) -> None:
+        """A load from shared memory."""
+        cell, tid, same = self._cells(g, offset, s)
+        shadow = self.shared
+        if self.x.initcheck:
+            self._uninitialized(g, cell, offset, s)
+        if not self.check:
+            return
+        self._compare(g, shadow.write, cell, tid, s, "write")
+        if s.strong:
+            e = self.event(s)
+            self._strong_reads(shadow).reshape(-1)[cell] = e << EVENT | np.broadcast_to(
+                tid, cell.shape)
+            self._flag(g, "shared", offset, s)
+            return
+        self._compare(g, shadow.strong, cell, tid, s, "atomic")
+        self._note_read(shadow, cell, tid, self.event(s))
+
+    def shared_write(self, g: Group, offset: Array, s: Site, data: Array) -> None:
+        """A store to shared memory."""
+        cell, tid, same = self._cells(g, offset, s)
+        shadow = self.shared
+        if self.check:
+            if not s.strong:
+                self._compare(g, shadow.strong, cell, tid, s, "atomic", (offset, data))
+                if shadow.strong_read is not None:
+                    self._compare(g, shadow.strong_read, cell, tid, s, "read")
+            self._compare(g, shadow.write, cell, tid, s, "write", (offset, data))
+            self._compare(g, shadow.read, cell, tid, s, "read")
+            self._compare(g, shadow.read2, cell, tid, s, "read")
+        e = self.event(s)
+        mine = np.broadcast_to(e << EVENT | tid, np.broadcast_shapes(cell.shape, tid.shape))
+        layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
+        layer[cell] = mine
+        if self.check and not s.strong:
+            self._same_cell(g, layer, cell, mine, tid, data, s)
+        if s.strong:
+            self._flag(g, "shared", offset, s)
+
+    def shared_atomic(self, g: Group, offset: Array, s: Site, reads: bool) -> None:
+        """An atomic on shared memory."""
+        cell, tid, same = self._cells(g, offset, s)
+        shadow = self.shared
+        if self.x.initcheck and reads:
+            self._uninitialized(g, cell, offset, s)
+        if self.check:
+            self._compare(g, shadow.write, cell, tid, s, "write")
+            self._compare(g, shadow.read, cell, tid, s, "read")
+            self._compare(g, shadow.read2, cell, tid, s, "read")
+        e = self.event(s)
+        shadow.strong.reshape(-1)[cell] = np.broadcast_to(
+            e << EVENT | tid, np.broadcast_shapes(cell.shape, tid.shape))
+        self._flag(g, "shared", offset, s)
+
+    def _strong_reads(self, shadow: Shadow) -> Array:
+        if shadow.strong_read is None:
+            shadow.strong_read = np.zeros_like(shadow.write)
+        return shadow.strong_read
+
+    def _flag(self, g: Group, space: str, offset: Array, s: Site) -> None:
+        self.order.word(g, space, offset, s.access, s.acquire, s.release, s.scope)
+
+    def _uninitialized(self, g: Group, cell: Array, offset: Array, s: Site) -> None:
+        written = (self.shared.write.reshape(-1).take(cell)
+                   | self.shared.strong.reshape(-1).take(cell))
+        if written.all():
+            return
+        bad = written == 0
+        if bad.ndim == 3:
+            bad = bad.any(axis=2)
+        at = int(np.flatnonzero(np.broadcast_to(bad, g.shape).ravel())[0])
+        value = int(np.broadcast_to(offset, g.shape).ravel()[at])
+        self.x.find("initcheck", "uninitialized read", s.location,
+                    f"{s.text}: {s.size} bytes at offset {value:#x} of shared memory were never "
+                    "written", g, at, access=s.access, space="shared", size=s.size, address=value)
+
+    # -- global memory ----------------------------------------------------------------------------
+
+    def global_read(self, g: Group, region: Region, index: Array, s: Site, suspect: bool) -> None:
+        """A load from global memory; suspect: the launch wrote some of it."""
+        if region.race is None:
+            if not suspect:
+                self._note(g, region, index, s)
+                if s.strong:
+                    self._flag(g, "global", self._addresses(region, index, s), s)
+                return
+            self._open(region)
+        shadow = region.race.shadow
+        cell, who = self._global_cells(g, region, index, s)
+        if s.strong:
+            self._compare(g, shadow.write, cell, who, s, "write", region=region)
+            e = self.event(s)
+            self._strong_reads(shadow)[cell] = e << EVENT | np.broadcast_to(who, cell.shape)
+            self._flag(g, "global", self._addresses(region, index, s), s)
+            return
+        self._compare(g, shadow.write, cell, who, s, "write", region=region)
+        self._compare(g, shadow.strong, cell, who, s, "atomic", region=region)
+        self._note_read(shadow, cell, who, self.event(s))
+
+    def global_write(self, g: Group, region: Region, index: Array, s: Site, data: Array,
+                     suspect: bool) -> None:
+        """A store to or atomic on global memory; suspect: the launch touched some of it."""
+        if region.race is None and not suspect:
+            self._note(g, region, index, s)
+            if s.strong:
+                self._flag(g, "global", self._addresses(region, index, s), s)
+                return
+            if not self._distinct(g, index):
+                self._open(region, apart=1)
+                self._write(g, region, index, s, data)
+            return
+        if region.race is None:
+            self._open(region)
+        self._write(g, region, index, s, data)
+        if s.strong:
+            self._flag(g, "global", self._addresses(region, index, s), s)
+
+    def _write(self, g: Group, region: Region, index: Array, s: Site, data: Array) -> None:
+        shadow = region.race.shadow
+        cell, who = self._global_cells(g, region, index, s)
+        atomic = s.access == "atomic"
+        values = None if atomic else (index, data)
+        if not s.strong:
+            self._compare(g, shadow.strong, cell, who, s, "atomic", region=region)
+            if shadow.strong_read is not None:
+                self._compare(g, shadow.strong_read, cell, who, s, "read", region=region)
+        self._compare(g, shadow.write, cell, who, s, "write", values, region=region)
+        self._compare(g, shadow.read, cell, who, s, "read", region=region)
+        self._compare(g, shadow.read2, cell, who, s, "read", region=region)
+        e = self.event(s)
+        mine = np.broadcast_to(e << EVENT | who, np.broadcast_shapes(cell.shape, who.shape))
+        layer = shadow.strong if s.strong else shadow.write
+        cell = np.broadcast_to(cell, mine.shape)
+        layer[cell] = mine
+        if not s.strong:
+            self._same_cell(g, layer, cell, mine, who, data, s, region)
+
+    def _distinct(self, g: Group, index: Array) -> bool:
+        """Whether every thread has an address of its own."""
+        if index.ndim == 3:
+            index = index[..., 0]
+        if index.size != g.size:
+            return g.size == 1
+        flat = index.ravel()
+        steps = flat[1:] > flat[:-1]
+        return bool(steps.all()) or len(np.unique(flat)) == len(flat)
+
+    def _addresses(self, region: Region, index: Array, s: Site) -> Array:
+        if index.ndim == 3:
+            index = index[..., 0]
+        result: Array = (index << s.shift) + region.start
+        return result
+
+    def _note(self, g: Group, region: Region, index: Array, s: Site) -> None:
+        """Remember an access in case the region turns suspect."""
+        self.event(s)
+        notes = self.x.launch.notes.setdefault(region.start, [])
+        notes.append((len(self.events) - 1, self, g, index, s))
+
+    def _open(self, region: Region, apart: int = 0) -> None:
+        """Make the region's shadows from what was noted (but for the last `apart` accesses)."""
+        region.race = _Opened(region)
+        self.x.touch(region)
+        notes = self.x.launch.notes.pop(region.start, [])
+        shadow = region.race.shadow
+        for e, races, g, index, s in notes[:len(notes) - apart]:
+            cell, who = races._global_cells(g, region, index, s)
+            if s.access == "read" and not s.strong:
+                races._note_read(shadow, cell, who, e)
+                continue
+            layer = (self._strong_reads(shadow) if s.access == "read"
+                     else shadow.strong if s.strong else shadow.write)
+            shape = np.broadcast_shapes(cell.shape, who.shape)
+            layer[np.broadcast_to(cell, shape)] = np.broadcast_to(e << EVENT | who, shape)
+
+    def _global_cells(self, g: Group, region: Region, index: Array,
+                      s: Site) -> tuple[Array, Array]:
+        """Cells are the bytes' fours; smaller accesses make them bytes."""
+        unit: int = region.race.unit
+        if s.size < unit:
+            region.race.refine(s.size)
+            unit = s.size
+        if index.ndim == 3:
+            index = index[..., 0]
+        offset = index << s.shift
+        who = (g.blk + self.x.first) * self.x.shape.threads + g.tid
+        count = max(s.size // unit, 1)
+        cell = offset // unit
+        if cell.shape != g.shape:
+            cell = np.broadcast_to(cell, g.shape)
+        if count == 1:
+            return cell, who
+        return cell[..., None] + np.arange(count), who[..., None]
+
+    # -- comparing ----------------------------------------------------------------------------------
+
+    def _compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
+                 values: tuple[Array, Array] | None = None,
+                 region: Region | None = None) -> None:
+        """Report the first access of a layer that the present one is not ordered after."""
+        before = layer.reshape(-1).take(cell)
+        floor = self.order.floor if region is None else 0
+        if int(before.max()) >> EVENT <= floor:
+            return
+        event = before >> EVENT
+        other = before & WHO
+        suspect = (event > floor) & ((other != who) | (before & SEVERAL != 0))
+        if not suspect.any():
+            return
+        shape = suspect.shape
+        at = np.flatnonzero(suspect)
+        full = (*g.shape, shape[2]) if len(shape) == 3 else g.shape
+        if shape != full:  # the same for all blocks: one block stands for all
+            blk = np.zeros(len(at), np.int64) + int(g.blk.ravel()[0])
+            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
+                                  shape).ravel()[at]
+        else:
+            blk = np.broadcast_to(g.blk if len(shape) == 2 else g.blk[..., None],
+                                  shape).ravel()[at]
+            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
+                                  shape).ravel()[at]
+        event, other = event.ravel()[at], other.ravel()[at]
+        n = self.x.shape.threads
+        if region is None:
+            other_block, other_thread = blk + self.x.first, other
+        else:
+            other_block, other_thread = other // n, other % n
+        ordered = self.order.ordered(blk, tid, other_block, other_thread, event)
+        if ordered.all():
+            return
+        bad = np.flatnonzero(~ordered)
+        if values is not None and access == "write":
+            bad = self._differing(g, at, bad, shape, s, values, region)
+            if not len(bad):
+                return
+        k = int(bad[0])
+        site: Site = self.events[int(event[k])]
+        kinds = {("read", True): "write after read", ("write", False): "read after write",
+                 ("atomic", False): "read after write"}
+        writes = s.access != "read"
+        kind = kinds.get((access, writes), "write after write")
+        block = self.x.launch.block_index(int(blk[k]) + self.x.first)
+        thread = self.x.launch.thread_index(int(tid[k]))
+        party = Party(site.access, site.location.file, site.location.line,
+                      self.x.launch.block_index(int(other_block[k])),
+                      self.x.launch.thread_index(int(other_thread[k])))
+        unit = self.cell if region is None else region.race.unit
+        offset = int(np.broadcast_to(cell, shape).ravel()[at[k]]) * unit
+        if region is None:
+            offset %= self.cells * self.cell
+        address = offset if region is None else region.start + offset
+        self.x.find_at("racecheck", kind, s.location,
+                       f"{s.text}: nothing orders this {s.access} after the {site.access} of the "
+                       "same memory by another thread", block, thread, access=s.access,
+                       space="shared" if region is None else "global", size=s.size,
+                       address=address, other=party, region=region)
+
+    def _differing(self, g: Group, at: Array, bad: Array, shape: tuple[int, ...], s: Site,
+                   values: tuple[Array, Array], region: Region | None) -> Array:
+        """The accesses, of those in doubt, that do not write what is there already."""
+        place, data = values
+        if region is None:
+            view = self.x.shared_views[s.piece]
+            index = g.blk * view.shape[1] + (place >> s.shift)
+            if s.pieces == 2:
+                index = np.stack((index, index + 1), axis=-1)
+            there = view.reshape(-1).take(index)
+        else:
+            there = region.views[s.piece].take(place)
+        bits = np.dtype("u8") if s.piece == 16 else there.dtype
+        differ = there.view(bits) != np.ascontiguousarray(np.broadcast_to(
+            data, there.shape)).view(bits) if there.shape[:2] != () else there != data
+        if s.piece == 16:
+            differ = differ.reshape(*there.shape, 2).any(axis=-1)
+        if differ.ndim == 3:
+            differ = differ.any(axis=2)
+        differ = np.broadcast_to(differ, g.shape)
+        threads = at // shape[2] if len(shape) == 3 else at
+        if (shape[0], shape[1]) != g.shape:
+            return bad[differ.any(axis=0)[threads[bad] % shape[1]]]
+        return bad[differ.ravel()[threads[bad]]]
+
+    def _same_cell(self, g: Group, layer: Array, cell: Array, mine: Array, who: Array,
+                   data: Array, s: Site, region: Region | None = None) -> None:
+        """Threads that write different values to one cell in one instruction."""
+        back = layer.take(cell)
+        if (back == mine).all():
+            return
+        lost = back != mine
+        if lost.ndim == 3:
+            lost = lost.any(axis=2)
+        # group the threads by cell, and compare each value with the one that stays
+        first = cell[..., 0] if cell.ndim == 3 else cell
+        keys = np.broadcast_to(first, np.broadcast_shapes(first.shape, g.shape)).ravel()
+        bits = np.ascontiguousarray(np.broadcast_to(
+            data, (*g.shape, *data.shape[2:]))).view(np.uint8).reshape(g.size, -1)
+        if len(keys) != g.size:
+            return
+        order = np.argsort(keys, kind="stable")
+        same = keys[order][1:] == keys[order][:-1]
+        differ = same & (bits[order][1:] != bits[order][:-1]).any(axis=1)
+        if first.shape != g.shape or not differ.any():
+            if not differ.any():
+                return
+        k = int(np.flatnonzero(differ)[0])
+        a, b = int(order[k]), int(order[k + 1])
+        block, thread = self.x.coordinates(g, b)
+        other_block, other_thread = self.x.coordinates(g, a)
+        party = Party(s.access, s.location.file, s.location.line, other_block, other_thread)
+        self.x.find_at("racecheck", "write after write", s.location,
+                       f"{s.text}: two threads write different values to the same memory at once",
+                       block, thread, access=s.access,
+                       space="shared" if region is None else "global", size=s.size,
+                       address=None, other=party, region=region)
+
+    def _note_read(self, shadow: Shadow, cell: Array, who: Array, event: int) -> None:
+        """Keep the read, and the last one of another warp."""
+        shape = np.broadcast_shapes(cell.shape, who.shape)
+        cell = np.broadcast_to(cell, shape)
+        mine = np.broadcast_to(event << EVENT | who, shape)
+        read, read2 = shadow.read.reshape(-1), shadow.read2.reshape(-1)
+        before = read.take(cell)
+        other_warp = (before >> EVENT > 0) & ((before & WHO) // WARP != who // WARP)
+        if other_warp.any():
+            read2[cell[other_warp]] = before[other_warp]
+        read[cell] = mine
+        back = read.take(cell)
+        if (back == mine).all():
+            return
+        others = back != mine
+        apart = others & ((back & WHO) // WARP != np.broadcast_to(who, shape) // WARP)
+        if apart.any():
+            read2[cell[apart]] = mine[apart] | SEVERAL
+        read[cell[others]] = back[others] | SEVERAL
+
+
+class _Opened:
+    """The shadows of a region of global memory."""
+
+    def __init__(self, region: Region) -> None:
+        self.unit = 4
+        self.shadow = Shadow((len(region.data) // 4,))
+
+    def refine(self, unit: int) -> None:
+        """Smaller cells, for smaller accesses."""
+        times = self.unit // unit
+        self.unit = unit
+        for name, layer in vars(self.shadow).items():
+            if layer is not None:
+                setattr(self.shadow, name, np.repeat(layer, times))
+
+
