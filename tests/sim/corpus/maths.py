@@ -139,7 +139,8 @@ DOUBLE = [("exp", np.exp, 1e-15), ("log", lambda x: np.log(np.abs(x)), 1e-15),
 def double_functions(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(3)
     x = np.concatenate([rng.uniform(-15, 15, 40), rng.uniform(0, 3, 20),
-                        10 ** rng.uniform(-9, 1, 9), [0.0, 1.0, 2.5, 1e-310, 1e5, -3e6, 1e22, np.nan]])
+                        10 ** rng.uniform(-9, 1, 9),
+                        [0.0, 1.0, 2.5, 1e-310, 1e5, -3e6, 1e22, np.nan]])
     out = m.empty((x.size, 14), np.float64)
     mod.kernel("double_functions").launch(3, 32, (out, m.array(x), np.int32(x.size)))
     with np.errstate(all="ignore"):
