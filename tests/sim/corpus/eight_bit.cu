@@ -1,156 +1,139 @@
-// Products with quantised weights: int8, int4, blocks with scales, and the kernels that make them.
-
-#include <cuda_bf16.h>
+// Small integers and eight-bit floats: dp4a, quantising and back, fp8, packed nibbles.
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 
-__device__ float warp_sum(float x) {
-    for (int step = 16; step; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-    return x;
-}
-
-// Symmetric quantisation of rows to int8: one block a row.
-extern "C" __global__ void quantise_rows(const float* x, signed char* q, float* scale, int cols) {
-    __shared__ float tops[4];
-    int row = blockIdx.x, t = threadIdx.x;
-    float top = 0.0f;
-    for (int i = t; i < cols; i += 128) top = fmaxf(top, fabsf(x[row * cols + i]));
-    for (int step = 16; step; step /= 2) top = fmaxf(top, __shfl_xor_sync(~0u, top, step));
-    if (t % 32 == 0) tops[t / 32] = top;
-    __syncthreads();
-    top = fmaxf(fmaxf(tops[0], tops[1]), fmaxf(tops[2], tops[3]));
-    float factor = top > 0.0f ? 127.0f / top : 0.0f;
-    for (int i = t; i < cols; i += 128)
-        q[row * cols + i] = static_cast<signed char>(__float2int_rn(x[row * cols + i] * factor));
-    if (t == 0) scale[row] = top / 127.0f;
-}
-
-// y = W x in int8 by dp4a: a warp a row, 16 bytes a load.
-extern "C" __global__ void gemv_dp4a(const int4* w, const float* w_scale, const int4* x,
-                                     float x_scale, float* y, int rows, int cols16) {
-    int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    int sum = 0;
-    for (int i = lane; i < cols16; i += 32) {
-        int4 a = __ldg(&w[row * cols16 + i]), b = __ldg(&x[i]);
-        sum = __dp4a(a.x, b.x, sum);
-        sum = __dp4a(a.y, b.y, sum);
-        sum = __dp4a(a.z, b.z, sum);
-        sum = __dp4a(a.w, b.w, sum);
+// int8 dot products, four at a time: a warp per row of a matrix times a vector.
+extern "C" __global__ void gemv_int8(int* out, const int* weight, const int* x, int rows, int words) {
+    int row = blockIdx.x * blockDim.y + threadIdx.y, lane = threadIdx.x;
+    if (row < rows) {
+        int sum = 0;
+        for (int k = lane; k < words; k += 32) sum = __dp4a(weight[row * words + k], x[k], sum);
+        for (int step = 16; step > 0; step >>= 1) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+        if (lane == 0) out[row] = sum;
     }
-    for (int step = 16; step; step /= 2) sum += __shfl_xor_sync(~0u, sum, step);
-    if (lane == 0) y[row] = sum * w_scale[row] * x_scale;
 }
 
-// Activations without a sign and weights with one; the sums of the weights take out the zero point.
-extern "C" __global__ void gemv_zero_point(const int* w, const unsigned* x, int zero, int* y,
-                                           int rows, int cols4) {
-    int row = blockIdx.x * blockDim.x + threadIdx.x;
-    if (row >= rows) return;
-    int sum = 0, weights = 0;
-    for (int i = 0; i < cols4; i++) {
-        int a = w[row * cols4 + i];
-        unsigned b = x[i];
-        asm("dp4a.s32.u32 %0, %1, %2, %0;" : "+r"(sum) : "r"(a), "r"(b));
-        weights = __dp4a(a, 0x01010101, weights);
-    }
-    y[row] = sum - zero * weights;
-}
-
-// Pairs of products of 16-bit by 8-bit numbers.
-extern "C" __global__ void dp2a(const int* a, const int* b, int* y, int n) {
+// The other dot products: unsigned bytes, and 16-bit by 8-bit pairs.
+extern "C" __global__ void dot_products(unsigned* u, int* low, int* high, const unsigned* a,
+                                        const unsigned* b, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) y[i] = __dp2a_lo(a[2 * i], b[i], __dp2a_hi(a[2 * i + 1], b[i], 5));
-}
-
-// int4 weights, eight to a word, with a half scale and a zero point for each group of 32 columns:
-// (nibble - zero) * scale, turned into halves by the trick of the mantissa 1024 + nibble.
-extern "C" __global__ void gemv_int4(const unsigned* w, const __half* scales,
-                                     const unsigned char* zeros, const __half2* x, float* y,
-                                     int rows, int cols) {
-    int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    if (row >= rows) return;
-    int words = cols / 8, groups = cols / 32;
-    float sum = 0.0f;
-    for (int i = lane; i < words; i += 32) {
-        unsigned packed = w[row * words + i];
-        int group = row * groups + i / 4;
-        __half2 zero = __half2half2(__int2half_rn(1024 + zeros[group]));
-        __half2 scale = __half2half2(scales[group]);
-        #pragma unroll
-        for (int j = 0; j < 4; j++) {  // nibbles j and j + 4 are one half2
-            unsigned bits;
-            asm("lop3.b32 %0, %1, 0x000f000f, 0x64006400, 0xea;" : "=r"(bits) : "r"(packed >> 4 * j));
-            __half2 value = __hmul2(__hsub2(*reinterpret_cast<__half2*>(&bits), zero), scale);
-            float2 a = __half22float2(value);
-            __half2 pair = x[i * 4 + j];
-            sum += a.x * __low2float(pair) + a.y * __high2float(pair);
-        }
-    }
-    sum = warp_sum(sum);
-    if (lane == 0) y[row] = sum;
-}
-
-// int8 weights [n, k] and bfloat16 activations [m, k]: a weight is widened once and serves four rows.
-extern "C" __global__ void w8a16(const char4* w, const float* scale, const __nv_bfloat162* x,
-                                 __nv_bfloat16* y, int m, int n, int k4) {
-    int col = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    int row0 = blockIdx.y * 4;
-    if (col >= n) return;
-    float sum[4] = {};
-    for (int i = lane; i < k4; i += 32) {
-        char4 q = w[col * k4 + i];
-        #pragma unroll
-        for (int r = 0; r < 4; r++) {
-            if (row0 + r >= m) break;
-            float2 a = __bfloat1622float2(x[((row0 + r) * k4 + i) * 2]);
-            float2 b = __bfloat1622float2(x[((row0 + r) * k4 + i) * 2 + 1]);
-            sum[r] += q.x * a.x + q.y * a.y + q.z * b.x + q.w * b.y;
-        }
-    }
-    for (int r = 0; r < 4; r++) {
-        float total = warp_sum(sum[r]);
-        if (lane == 0 && row0 + r < m)
-            y[(row0 + r) * n + col] = __float2bfloat16(total * scale[col]);
+    if (i < n) {
+        u[i] = __dp4a(a[i], b[i], 7u);
+        low[i] = __dp2a_lo((int)a[i], (int)b[i], -5);
+        high[i] = __dp2a_hi((int)a[i], (int)b[i], -5);
     }
 }
 
-// Blocks of 32 values that share a half scale, as one packed structure of 34 bytes.
-struct Block {
-    __half scale;
-    signed char q[32];
-};
-
-extern "C" __global__ void gemv_blocks(const Block* w, const Block* x, float* y, int rows, int blocks) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
-    float sum = 0.0f;
-    if (row < rows)
-        for (int i = threadIdx.x; i < blocks; i += 32) {
-            const Block& a = w[row * blocks + i];
-            const Block& b = x[i];
-            int dot = 0;
-            // Blocks begin at even addresses only, so words are read as two halves.
-            const unsigned short* p = reinterpret_cast<const unsigned short*>(a.q);
-            const unsigned short* q = reinterpret_cast<const unsigned short*>(b.q);
-            for (int j = 0; j < 16; j += 2)
-                dot = __dp4a(int(p[j] | p[j + 1] << 16), int(q[j] | q[j + 1] << 16), dot);
-            sum += dot * __half2float(a.scale) * __half2float(b.scale);
-        }
-    sum = warp_sum(sum);
-    if (row < rows && threadIdx.x == 0) y[row] = sum;
+// Symmetric quantisation by rows: the largest magnitude, then rounding to nearest even with
+// saturation, four bytes packed per store.
+extern "C" __global__ void quantise_rows(char4* out, float* scales, const float4* x, int quads) {
+    __shared__ float top;
+    float most = 0.f;
+    x += blockIdx.x * quads;
+    for (int i = threadIdx.x; i < quads; i += 32) {
+        float4 v = x[i];
+        most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+    }
+    // Magnitudes are ordered like their bits.
+    for (int step = 16; step > 0; step >>= 1)
+        most = __int_as_float(max(__float_as_int(most),
+                                  __shfl_xor_sync(0xffffffffu, __float_as_int(most), step)));
+    if (threadIdx.x == 0) {
+        top = most;
+        scales[blockIdx.x] = most / 127.f;
+    }
+    __syncwarp();
+    float inverse = top > 0.f ? 127.f / top : 0.f;
+    for (int i = threadIdx.x; i < quads; i += 32) {
+        float4 v = x[i];
+        char4 q;
+        q.x = max(-127, min(127, __float2int_rn(v.x * inverse)));
+        q.y = max(-127, min(127, __float2int_rn(v.y * inverse)));
+        q.z = max(-127, min(127, __float2int_rn(v.z * inverse)));
+        q.w = max(-127, min(127, __float2int_rn(v.w * inverse)));
+        out[blockIdx.x * quads + i] = q;
+    }
 }
 
-// int8 tiles through shared memory with dp4a along k: C int32.
-extern "C" __global__ void gemm_dp4a(const int* a, const int* bt, int* c, int m, int n, int k4) {
-    __shared__ int as[16][17], bs[16][17];
-    int tx = threadIdx.x, ty = threadIdx.y, row = blockIdx.y * 16 + ty, col0 = blockIdx.x * 16;
-    int sum = 0;
-    for (int k0 = 0; k0 < k4; k0 += 16) {
-        bool in = k0 + tx < k4;
-        as[ty][tx] = in && row < m ? a[row * k4 + k0 + tx] : 0;
-        bs[ty][tx] = in && col0 + ty < n ? bt[(col0 + ty) * k4 + k0 + tx] : 0;
-        __syncthreads();
-        for (int i = 0; i < 16; i++) sum = __dp4a(as[ty][i], bs[tx][i], sum);
-        __syncthreads();
+__device__ __forceinline__ int third_byte(int v) {  // sign-extended: 8 | index replicates a sign
+    int r;
+    asm("prmt.b32 %0, %1, 0, 0xaaa2;" : "=r"(r) : "r"(v));
+    return r;
+}
+
+// And back, with a zero point; bytes sign-extended in several ways.
+extern "C" __global__ void dequantise(float4* out, const int* packed, float scale, int zero, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        int v = packed[i];
+        out[i] = make_float4(((signed char)v - zero) * scale,
+                             ((signed char)(v >> 8) - zero) * scale,
+                             (third_byte(v) - zero) * scale, ((v >> 24) - zero) * scale);
     }
-    if (row < m && col0 + tx < n) c[row * n + col0 + tx] = sum;
+}
+
+// Four-bit weights, eight to a word, by groups with a half scale: w = (q - 8) * scale.
+extern "C" __global__ void dequantise_nibbles(__half* out, const unsigned* packed,
+                                              const __half* scales, int words, int group) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < words; i += gridDim.x * blockDim.x) {
+        unsigned w = packed[i];
+        __half scale = scales[8 * i / group];
+        __half v[8];
+#pragma unroll
+        for (int k = 0; k < 8; ++k) v[k] = __hmul(__int2half_rn((int)(w >> 4 * k & 15) - 8), scale);
+        uint4 all;
+        memcpy(&all, v, 16);
+        reinterpret_cast<uint4*>(out)[i] = all;
+    }
+}
+
+// The trick with the exponent: 0x6400 | q is the half 1024 + q; bits put together by one lop3.
+extern "C" __global__ void nibbles_by_bits(__half2* out, const unsigned* packed, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        unsigned w = packed[i], low;
+        asm("lop3.b32 %0, %1, 0x000f000f, 0x64006400, 0xea;" : "=r"(low) : "r"(w));
+        __half2 bias = __halves2half2(__ushort_as_half(0x6400), __ushort_as_half(0x6400));
+        out[i] = __hsub2(*reinterpret_cast<__half2*>(&low), bias);
+    }
+}
+
+// float to fp8 (both kinds, saturating) and back through half.
+extern "C" __global__ void fp8_there_and_back(float* out4, float* out5, unsigned char* bits4,
+                                              unsigned char* bits5, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        __nv_fp8_e4m3 a(x[i]);
+        __nv_fp8_e5m2 b(x[i]);
+        bits4[i] = a.__x;
+        bits5[i] = b.__x;
+        out4[i] = static_cast<float>(a);
+        out5[i] = static_cast<float>(b);
+    }
+}
+
+// fp8 by pairs: one scale per tensor, its inverse for the way back.
+extern "C" __global__ void fp8_pairs(unsigned short* packed, float2* back, const float2* x,
+                                     float scale, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        float2 v = make_float2(x[i].x * scale, x[i].y * scale);
+        __nv_fp8x2_storage_t q = __nv_cvt_float2_to_fp8x2(v, __NV_SATFINITE, __NV_E4M3);
+        packed[i] = q;
+        __half2 h(__nv_cvt_fp8x2_to_halfraw2(q, __NV_E4M3));
+        float2 f = __half22float2(h);
+        back[i] = make_float2(f.x / scale, f.y / scale);
+    }
+}
+
+// Bytes four at a time by the SIMD intrinsics of video: averages, saturated sums, differences.
+extern "C" __global__ void byte_lanes(unsigned* out, const unsigned* a, const unsigned* b, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        out[5 * i] = __vadd4(a[i], b[i]);
+        out[5 * i + 1] = __vaddus4(a[i], b[i]);
+        out[5 * i + 2] = __vabsdiffu4(a[i], b[i]);
+        out[5 * i + 3] = __vmaxs2(a[i], b[i]);
+        out[5 * i + 4] = __vsadu4(a[i], b[i]);
+    }
 }

@@ -1,4 +1,4 @@
-"""Products with quantised weights, and the kernels that quantise."""
+"""int8, four-bit and fp8 values: dot products, quantising and back."""
 
 from __future__ import annotations
 
@@ -7,112 +7,123 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from numpy.testing import assert_allclose, assert_array_equal
-
-from mlgpu import sim
 from sim.corpus.program import program
 
+from mlgpu import sim
 
-def int8(rng: Any, *shape: int) -> Any:
-    return rng.integers(-128, 128, shape, np.int8)
+
+@program("eight_bit.cu")
+def gemv_int8(m: sim.Machine, mod: Any) -> None:
+    rng = np.random.default_rng(0)
+    for rows, words in ((5, 40), (2, 7)):
+        weight = rng.integers(-128, 128, (rows, 4 * words), np.int8)
+        x = rng.integers(-128, 128, 4 * words, np.int8)
+        out = m.empty(rows, np.int32)
+        args = out, m.array(weight), m.array(x), np.int32(rows), np.int32(words)
+        mod.kernel("gemv_int8").launch(-(-rows // 3), (32, 3), args)
+        assert_array_equal(out.numpy(), weight.astype(np.int32) @ x.astype(np.int32))
+
+
+@program("eight_bit.cu")
+def dot_products(m: sim.Machine, mod: Any) -> None:
+    a, b = np.random.default_rng(1).integers(0, 2**32, (2, 60), np.uint32)
+    u, low, high = m.empty(60, np.uint32), m.empty(60, np.int32), m.empty(60, np.int32)
+    mod.kernel("dot_products").launch(2, 32, (u, low, high, m.array(a), m.array(b), np.int32(60)))
+    bytes_a, bytes_b = (v.view(np.uint8).reshape(-1, 4).astype(np.int64) for v in (a, b))
+    assert_array_equal(u.numpy(), (bytes_a * bytes_b).sum(1) + 7)
+    shorts = a.view(np.int16).reshape(-1, 2).astype(np.int64)
+    signed = b.view(np.int8).reshape(-1, 4).astype(np.int64)
+    assert_array_equal(low.numpy(), (shorts * signed[:, :2]).sum(1) - 5)
+    assert_array_equal(high.numpy(), (shorts * signed[:, 2:]).sum(1) - 5)
 
 
 @program("eight_bit.cu")
 def quantise_rows(m: sim.Machine, mod: Any) -> None:
-    x = np.random.default_rng(0).standard_normal((4, 333), np.float32)
-    x[1] = 0
-    q, scale = m.empty(x.shape, np.int8), m.empty(4, np.float32)
-    mod.kernel("quantise_rows").launch(4, 128, (m.array(x), q, scale, np.int32(333)))
-    top = np.abs(x).max(1)
-    factor = np.where(top > 0, np.float32(127) / np.where(top > 0, top, 1), 0).astype(np.float32)
-    expected = np.rint(x * factor[:, None])
-    # The division is not correctly rounded on every target: a tie may fall the other way.
-    assert_allclose(q.numpy().astype(np.float64), expected, atol=1)
-    assert (q.numpy() == expected).mean() > 0.99
-    assert_allclose(scale.numpy(), top / 127, rtol=2e-7)
-
-
-@program("eight_bit.cu")
-def gemv_dp4a(m: sim.Machine, mod: Any) -> None:
-    rng = np.random.default_rng(1)
-    w, x = int8(rng, 11, 1040), int8(rng, 1040)
-    scale = rng.uniform(0.01, 0.02, 11).astype(np.float32)
-    y = m.empty(11, np.float32)
-    args = (m.array(w), m.array(scale), m.array(x), np.float32(0.03), y, np.int32(11), np.int32(65))
-    mod.kernel("gemv_dp4a").launch(3, 128, args)
-    exact = w.astype(np.int64) @ x.astype(np.int64) * scale.astype(np.float64) * np.float32(0.03)
-    assert_allclose(y.numpy(), exact, rtol=3e-7)
-
-
-@program("eight_bit.cu")
-def gemv_zero_point(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(2)
-    w, x = int8(rng, 70, 52), rng.integers(0, 256, 52, np.uint8)
-    y = m.empty(70, np.int32)
-    args = m.array(w), m.array(x), np.int32(113), y, np.int32(70), np.int32(13)
-    mod.kernel("gemv_zero_point").launch(2, 64, args)
-    assert_array_equal(y.numpy(), w.astype(np.int64) @ (x.astype(np.int64) - 113))
+    for rows, n in ((3, 20), (2, 200)):
+        x = rng.standard_normal((rows, n)).astype(np.float32)
+        x[1] = 0
+        out, scales = m.empty((rows, n), np.int8), m.empty(rows, np.float32)
+        mod.kernel("quantise_rows").launch(rows, 32, (out, scales, m.array(x), np.int32(n // 4)))
+        top = np.abs(x).max(1)
+        assert_allclose(scales.numpy(), top / 127.0, rtol=1e-6)
+        inverse = np.where(top > 0, np.float32(127) / np.where(top > 0, top, 1), 0)
+        expected = np.rint(x * inverse.astype(np.float32)[:, None])
+        assert_array_equal(out.numpy(), np.clip(expected, -127, 127))
 
 
 @program("eight_bit.cu")
-def dp2a(m: sim.Machine, mod: Any) -> None:
-    rng = np.random.default_rng(3)
-    a, b = rng.integers(-2**15, 2**15, (50, 4), np.int16), int8(rng, 50, 4)
-    y = m.empty(50, np.int32)
-    mod.kernel("dp2a").launch(1, 64, (m.array(a), m.array(b), y, np.int32(50)))
-    assert_array_equal(y.numpy(), (a.astype(np.int64) * b).sum(1) + 5)
+def dequantise(m: sim.Machine, mod: Any) -> None:
+    q = np.random.default_rng(3).integers(-128, 128, (45, 4), np.int8)
+    out = m.empty((45, 4), np.float32)
+    args = out, m.array(q), np.float32(0.03), np.int32(-3), np.int32(45)
+    mod.kernel("dequantise").launch(2, 32, args)
+    assert_array_equal(out.numpy(), (q.astype(np.float32) + 3) * np.float32(0.03))
 
 
 @program("eight_bit.cu")
-def gemv_int4(m: sim.Machine, mod: Any) -> None:
+def dequantise_nibbles(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(4)
-    rows, cols = 13, 320
-    q = rng.integers(0, 16, (rows, cols // 8, 8)).astype(np.uint32)
-    # Nibbles j and j + 4 of a word hold the columns 2j and 2j + 1.
-    place = np.array([0, 4, 1, 5, 2, 6, 3, 7], np.uint32)
-    packed = (q << 4 * place).sum(-1).astype(np.uint32)
-    scales = rng.uniform(0.01, 0.02, (rows, cols // 32)).astype(np.float16)
-    zeros = rng.integers(0, 16, (rows, cols // 32), np.uint8)
-    x = rng.standard_normal(cols).astype(np.float16)
-    y = m.empty(rows, np.float32)
-    args = (*map(m.array, (packed, scales, zeros, x)), y, np.int32(rows), np.int32(cols))
-    mod.kernel("gemv_int4").launch(4, 128, args)
-    steps = q.reshape(rows, cols // 32, 32).astype(np.float64) - zeros[..., None]
-    w = (steps * scales.astype(np.float64)[..., None]).astype(np.float16).reshape(rows, cols)
-    assert_allclose(y.numpy(), w.astype(np.float64) @ x.astype(np.float64), rtol=1e-5, atol=2e-6)
+    words, group = 40, 32
+    packed = rng.integers(0, 2**32, words, np.uint32)
+    scales = rng.uniform(0.1, 2, 8 * words // group).astype(np.float16)
+    out = m.empty(8 * words, np.float16)
+    args = out, m.array(packed), m.array(scales), np.int32(words), np.int32(group)
+    mod.kernel("dequantise_nibbles").launch(1, 32, args)
+    q = (packed[:, None] >> np.arange(0, 32, 4, dtype=np.uint32) & 15).astype(np.int64) - 8
+    expected = q.reshape(-1, group).astype(np.float16) * scales[:, None]
+    assert_array_equal(out.numpy(), expected.reshape(-1))
 
 
 @program("eight_bit.cu")
-def w8a16(m: sim.Machine, mod: Any) -> None:
-    rng = np.random.default_rng(5)
-    w, x = int8(rng, 9, 148), rng.standard_normal((6, 148), np.float32).astype(ml_dtypes.bfloat16)
-    scale = rng.uniform(0.01, 0.02, 9).astype(np.float32)
-    y = m.empty((6, 9), ml_dtypes.bfloat16)
-    args = (*map(m.array, (w, scale, x)), y, np.int32(6), np.int32(9), np.int32(37))
-    mod.kernel("w8a16").launch((3, 2), 128, args)
-    exact = x.astype(np.float64) @ w.T * scale
-    assert_allclose(y.numpy().astype(np.float64), exact, rtol=2**-8 + 1e-5, atol=1e-4)
+def nibbles_by_bits(m: sim.Machine, mod: Any) -> None:
+    packed = np.random.default_rng(5).integers(0, 2**32, 70, np.uint32)
+    out = m.empty((70, 2), np.float16)
+    mod.kernel("nibbles_by_bits").launch(3, 32, (out, m.array(packed), np.int32(70)))
+    assert_array_equal(out.numpy(), np.stack([packed & 15, packed >> 16 & 15], 1))
 
 
 @program("eight_bit.cu")
-def gemv_blocks(m: sim.Machine, mod: Any) -> None:
+def fp8_there_and_back(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(6)
-    block = np.dtype([("scale", np.float16), ("q", np.int8, 32)])
-    w, x = np.zeros((5, 37), block), np.zeros(37, block)
-    for part in (w, x):
-        part["scale"] = rng.uniform(0.01, 0.1, part.shape)
-        part["q"] = int8(rng, *part.shape, 32)
-    y = m.empty(5, np.float32)
-    args = (*(m.array(part.view(np.uint8)) for part in (w, x)), y, np.int32(5), np.int32(37))
-    mod.kernel("gemv_blocks").launch(2, (32, 4), args)
-    wide = [part["q"] * part["scale"].astype(np.float64)[..., None] for part in (w, x)]
-    assert_allclose(y.numpy(), np.einsum("rbi,bi->r", *wide), rtol=1e-5, atol=1e-3)
+    special = [0.0, -0.0, 448, 464, 465, 500, -1e6, np.inf, -np.inf, 57344, 61440, 2**-9, 2**-10,
+               2**-10 * 1.01, 2**-16, 2**-17, 2**-17 * 1.01, 1.0625, 1.1875, 3.5e-38]
+    x = np.concatenate([special, rng.standard_normal(60) * 2.0 ** rng.integers(-18, 17, 60)])
+    x = x.astype(np.float32)
+    n = x.size
+    out4, out5 = m.empty(n, np.float32), m.empty(n, np.float32)
+    bits4, bits5 = m.empty(n, np.uint8), m.empty(n, np.uint8)
+    args = out4, out5, bits4, bits5, m.array(x), np.int32(n)
+    mod.kernel("fp8_there_and_back").launch(3, 32, args)
+    for out, bits, dtype in ((out4, bits4, ml_dtypes.float8_e4m3fn),
+                             (out5, bits5, ml_dtypes.float8_e5m2)):
+        most = float(ml_dtypes.finfo(dtype).max)
+        expected = np.clip(x, -most, most).astype(dtype)
+        assert_array_equal(bits.numpy(), expected.view(np.uint8))
+        assert_array_equal(out.numpy(), expected.astype(np.float32))
 
 
 @program("eight_bit.cu")
-def gemm_dp4a(m: sim.Machine, mod: Any) -> None:
-    rng = np.random.default_rng(7)
-    a, b = int8(rng, 21, 76), int8(rng, 76, 18)
-    c = m.empty((21, 18), np.int32)
-    args = m.array(a), m.array(np.ascontiguousarray(b.T)), c, *map(np.int32, (21, 18, 19))
-    mod.kernel("gemm_dp4a").launch((2, 2), (16, 16), args)
-    assert_array_equal(c.numpy(), a.astype(np.int64) @ b.astype(np.int64))
+def fp8_pairs(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(7).standard_normal((50, 2)).astype(np.float32)
+    scale = np.float32(64)
+    packed, back = m.empty((50, 2), np.uint8), m.empty((50, 2), np.float32)
+    args = packed, back, m.array(x), scale, np.int32(50)
+    mod.kernel("fp8_pairs").launch(2, 32, args)
+    expected = np.clip(x * scale, -448, 448).astype(ml_dtypes.float8_e4m3fn)
+    assert_array_equal(packed.numpy(), expected.view(np.uint8))
+    assert_array_equal(back.numpy(), expected.astype(np.float32) / scale)
+
+
+@program("eight_bit.cu")
+def byte_lanes(m: sim.Machine, mod: Any) -> None:
+    a, b = np.random.default_rng(8).integers(0, 2**32, (2, 40), np.uint32)
+    out = m.empty((40, 5), np.uint32)
+    mod.kernel("byte_lanes").launch(2, 32, (out, m.array(a), m.array(b), np.int32(40)))
+    x, y = (v.view(np.uint8).reshape(-1, 4).astype(np.int32) for v in (a, b))
+    found = out.numpy()
+    assert_array_equal(found[:, 0], (x + y).astype(np.uint8).view(np.uint32)[:, 0])
+    assert_array_equal(found[:, 1], np.minimum(x + y, 255).astype(np.uint8).view(np.uint32)[:, 0])
+    assert_array_equal(found[:, 2], np.abs(x - y).astype(np.uint8).view(np.uint32)[:, 0])
+    assert_array_equal(found[:, 3], np.maximum(a.view(np.int16), b.view(np.int16)).view(np.uint32))
+    assert_array_equal(found[:, 4], np.abs(x - y).sum(1))
