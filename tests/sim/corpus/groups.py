@@ -1,4 +1,4 @@
-"""Cooperative groups: tiles, coalesced and labelled groups, the grid."""
+"""Cooperative groups: tiles, coalesced threads, partitions, collectives, the grid, copies."""
 
 from __future__ import annotations
 
@@ -10,63 +10,97 @@ from sim.corpus.program import program
 
 from mlgpu import sim
 
-NEEDED = ("nv/target",)
+HEADERS = ("nv/target", "cuda/barrier")
 
 
-@program("groups.cu", headers=NEEDED)
-def reduce_tiles(m: sim.Machine, mod: Any) -> None:
-    for n, grid, block in ((20, 1, 32), (1000, 3, 160)):
-        x = np.random.default_rng(0).standard_normal(n, np.float32)
-        out = m.zeros((), np.float32)
-        mod.kernel("reduce_tiles").launch(grid, block, (out, m.array(x), np.int32(n)))
-        assert_allclose(out.numpy(), x.sum(dtype=np.float64), rtol=1e-5, atol=1e-4)
+@program("groups.cu", headers=HEADERS)
+def block_sum(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(0).integers(-99, 99, 500).astype(np.float32)
+    y = m.empty(4, np.float32)
+    mod.kernel("block_sum").launch(4, 160, (m.array(x), y, np.int32(500)))
+    assert_array_equal(y.numpy(), np.pad(x, (0, 140)).reshape(4, 160).sum(1))
 
 
-@program("groups.cu", headers=NEEDED)
-def small_tiles(m: sim.Machine, mod: Any) -> None:
-    x = np.random.default_rng(1).integers(-50, 50, (2, 12, 8), np.int32)
-    out = m.empty((2, 12, 8, 6), np.int32)
-    mod.kernel("small_tiles").launch(2, 96, (out, m.array(x)))
-    found = out.numpy()
-    assert_array_equal(found[..., 0], np.broadcast_to(x.min(-1, keepdims=True), x.shape))
-    assert_array_equal(found[..., 1], np.broadcast_to(x.max(-1, keepdims=True), x.shape))
-    assert_array_equal(found[..., 2], np.broadcast_to(x.sum(-1, keepdims=True), x.shape))
-    assert_array_equal(found[..., :7, 3], x[..., 1:])
-    votes = ((x > 0) << np.arange(8)).sum(-1, keepdims=True)
-    assert_array_equal(found[..., 4], np.broadcast_to(votes, x.shape))
-    assert_array_equal(found[..., 5], x.cumsum(-1) - x)
+@program("groups.cu", headers=HEADERS)
+def collectives_of_tiles(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(1).integers(-20, 100, 192, np.int32)
+    sums, tops, inclusive, exclusive = (m.empty(192, np.int32) for _ in range(4))
+    mod.kernel("tiles").launch(2, 96, (m.array(x), sums, tops, inclusive, exclusive))
+    half, eighth, quad = (x.reshape(-1, size) for size in (16, 8, 4))
+    assert_array_equal(sums.numpy(), half.sum(1).repeat(16))
+    assert_array_equal(tops.numpy(), eighth.max(1).repeat(8))
+    assert_array_equal(inclusive.numpy(), half.cumsum(1).ravel())
+    before = (quad.cumsum(1) - quad).ravel()
+    flags = 1000 * (half > 90).any(1).repeat(16) + 10000 * (quad > 0).all(1).repeat(4)
+    assert_array_equal(exclusive.numpy(), before + flags)
 
 
-@program("groups.cu", headers=NEEDED)
-def compact(m: sim.Machine, mod: Any) -> None:
-    for n in (1, 45, 250):
-        x = np.random.default_rng(2).integers(0, 1000, n, np.int32)
-        out, count = m.zeros(n, np.int32), m.zeros((), np.int32)
-        mod.kernel("compact").launch(4, 64, (out, count, m.array(x), np.int32(n)))
-        kept = x[x % 3 == 0]
-        assert count.numpy() == kept.size
-        assert_array_equal(np.sort(out.numpy()[:kept.size]), np.sort(kept))
+@program("groups.cu", headers=HEADERS)
+def aggregated_filter(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(2).integers(-99, 99, 250, np.int32)
+    y, count = m.array(np.zeros(250, np.int32)), m.zeros(1, np.int32)
+    mod.kernel("filter").launch(3, 96, (m.array(x), y, count, np.int32(250)))
+    kept = x[x > 0]
+    assert count.numpy()[0] == len(kept)
+    assert_array_equal(np.sort(y.numpy()[:len(kept)]), np.sort(kept))
+    assert_array_equal(y.numpy()[len(kept):], np.zeros(250 - len(kept)))
 
 
-@program("groups.cu", headers=NEEDED)
-def sum_by_key(m: sim.Machine, mod: Any) -> None:
+@program("groups.cu", headers=HEADERS)
+def labelled_partition(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(3)
-    n = 150
-    keys, x = rng.integers(0, 5, n, np.int32), rng.integers(-99, 99, n, np.int32)
-    sums = m.zeros(5, np.int32)
-    mod.kernel("sum_by_key").launch(3, 64, (sums, m.array(keys), m.array(x), np.int32(n)))
-    assert_array_equal(sums.numpy(), np.bincount(keys, x, 5))
+    labels, x = rng.integers(0, 5, 150, np.int32), rng.integers(-9, 9, 150).astype(np.float32)
+    sums, counts = m.zeros(5, np.float32), m.zeros(5, np.int32)
+    args = m.array(labels), m.array(x), sums, counts, np.int32(150)
+    mod.kernel("labelled").launch(3, 64, args)
+    assert_array_equal(sums.numpy(), np.bincount(labels, x))
+    assert_array_equal(counts.numpy(), np.bincount(labels))
 
 
-@program("groups.cu", headers=NEEDED)
-def grid_rotate(m: sim.Machine, mod: Any) -> None:
-    n, rounds = 150, 3
-    x = np.random.default_rng(4).standard_normal(n, np.float32)
-    a, b = m.array(x), m.empty(n, np.float32)
-    mod.kernel("grid_rotate").launch(3, 32, (a, b, np.int32(n), np.int32(rounds)),
-                                     cooperative=True)
-    expected = x.copy()
-    for _ in range(rounds):
-        mixed = np.float32(0.5) * (expected + np.roll(expected, -1))
-        expected = np.roll(mixed, 1)
-    assert_array_equal(a.numpy(), expected)
+@program("groups.cu", headers=HEADERS)
+def binary_partition(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(4).integers(0, 99, (4, 32), np.int32)
+    y = m.empty(x.shape, np.int32)
+    mod.kernel("split").launch(2, 64, (m.array(x), y))
+    order = np.argsort(x % 2, axis=1, kind="stable")
+    assert_array_equal(y.numpy(), np.take_along_axis(x, order, 1))
+
+
+@program("groups.cu", headers=HEADERS)
+def divergent_tiles(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(5).integers(-99, 99, (4, 2, 2, 8), np.int32)
+    y = m.empty(x.shape, np.int32)
+    mod.kernel("divergent_tiles").launch(2, 64, (m.array(x.reshape(2, 64)), y))
+    tiles = x.reshape(-1, 2, 8)
+    sums = np.repeat(tiles[:, 1].sum(1, keepdims=True), 8, 1)
+    values = np.stack([tiles[:, 0, ::-1], sums], 1)
+    assert_array_equal(y.numpy().reshape(-1, 2, 8), values[..., np.arange(8) ^ 1])
+
+
+@program("groups.cu", headers=HEADERS)
+def grid_of_blocks(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(6).standard_normal(300, np.float32)
+    buffer, partials = m.array(x), m.empty(3, np.float32)
+    args = buffer, partials, np.int32(300), np.int32(3)
+    mod.kernel("normalise").launch(3, 64, args, cooperative=True)
+    exact = x.astype(np.float64)
+    for _ in range(3):
+        exact = exact / np.sqrt((exact**2).sum()) + 0.5
+    assert_allclose(buffer.numpy(), exact, rtol=1e-5, atol=1e-6)
+
+
+@program("groups.cu", headers=HEADERS)
+def copies(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(7).integers(-99, 99, 270, np.int32)
+    y = m.empty(270, np.int32)
+    mod.kernel("copied").launch(3, 64, (m.array(x), y, np.int32(270)), shared_mem=400)
+    expected = np.concatenate([x[:100][::-1], x[100:200][::-1], x[200:][::-1]])
+    assert_array_equal(y.numpy(), expected)
+
+
+@program("groups.cu", headers=HEADERS)
+def copies_in_stages(m: sim.Machine, mod: Any) -> None:
+    x = np.random.default_rng(8).integers(-99, 99, (2, 5, 32, 4), np.int32)
+    y = m.empty(x.shape, np.int32)
+    mod.kernel("copied_in_stages").launch(2, 32, (m.array(x), y, np.int32(5)))
+    assert_array_equal(y.numpy(), x[:, :, ::-1, ::-1])
