@@ -339,3 +339,8 @@ def guarded_values(function: Any, x: Batch, g: Group, p: Array, old: list[Array]
 def _picked(part: Part, arrays: tuple[Any, ...]) -> list[Any]:
     return [part.pick(a) if isinstance(a, np.ndarray)
             else [part.pick(v) for v in a] if isinstance(a, list) else a for a in arrays]
+
+
+def printf(x: Batch, g: Group, text: Array, values: Array) -> None:
+    """`printf` of each thread, in order."""
+    x.print_lines(g, text, values)

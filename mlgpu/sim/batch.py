@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim import memory
+from mlgpu.sim import memory, printf
 from mlgpu.sim.access import Site
 from mlgpu.sim.errors import Allocation, Finding
 from mlgpu.sim.group import WARP, Grid, Group, Part, Scatter, Shape, merge
@@ -59,6 +59,8 @@ class Batch:
         self.spinning: dict[int, Group] = {}  # polling threads that stepped back
         self.turns: dict[int, tuple[int, int]] = {}  # loop end -> (threads, turns without progress)
         self.barriers: dict[int, Barrier] = {}
+        # lanes waiting at an aligned barrier for their warp
+        self.held: dict[tuple[int, int, int | None], tuple[Group, int | None, bool]] = {}
         self.exited: Array | None = None  # (B, N), once some but not all have exited
         self.left = np.full(count, launch.threads)  # threads of each block that have not exited
         self.rounds = 0
@@ -105,6 +107,8 @@ class Batch:
                 if found is None:
                     continue
                 g = found
+            if self.synccheck and (self.held or self.barriers):
+                self._passed_by(number, g)
             counts.warps[number] += g.warps
             counts.lanes[number] += g.size
             self.steps += 1
@@ -119,7 +123,7 @@ class Batch:
     def _resume(self) -> bool:
         """Let the spinners try again; False where nothing can move."""
         if not self.spinning:
-            if self.early or any(b.waiting for b in self.barriers.values()):
+            if self.early or self.held or any(b.waiting for b in self.barriers.values()):
                 self._deadlock()
                 return bool(self.ready)
             return False
@@ -144,7 +148,7 @@ class Batch:
         size, turns = self.turns.get(number, (0, 0))
         turns = turns + 1 if g.size == size else 0
         self.turns[number] = g.size, turns
-        others = len(self.ready) > 0 or self.early or self.barriers or self.spinning
+        others = len(self.ready) > 0 or self.early or self.held or self.barriers or self.spinning
         if turns < PATIENCE and not (turns and self.spinning):
             return ((head, g),)
         if not others and self.changed:
@@ -241,6 +245,8 @@ class Batch:
             if self.exited is None:
                 self.exited = np.zeros((self.shape.blocks, self.shape.threads), bool)
             self.exited[g.blk, g.tid] = True
+            if self.held:
+                self._unhold()
             for number in list(self.barriers):
                 self._release(number)
         return ()
@@ -305,7 +311,7 @@ class Batch:
                 target: int | None, aligned: bool, waits: bool = True
                 ) -> tuple[tuple[int, Group], ...]:
         """Arrive at a barrier, and wait there unless it is only an arrival."""
-        where = self.code.segments[segment].where
+        where = self.code.segments[segment].end_at
         if number.size > 1:
             if (number != number.ravel()[0]).any():
                 result: list[tuple[int, Group]] = []
@@ -331,6 +337,11 @@ class Batch:
         if not 0 <= name < 16:
             self.find("synccheck", "invalid arguments", where,
                       f"barrier {name}: there are 16, 0 to 15", g, stop=True)
+        if count is None or aligned:
+            part = self._hold(g, name, expect, segment, target, waits) if aligned else g
+            if part is None:
+                return ()
+            g = part
         self.counters.barrier(segment, g)
         if (self.exited is None and expect is None and waits and isinstance(g, Grid)
                 and g.cols is None and (name not in self.barriers
@@ -339,14 +350,12 @@ class Batch:
                 self.races.order.block(g)
             assert target is not None
             return ((target, g),)
-        if aligned and self.synccheck:
-            self._check_aligned(g, where)
         state = self.barriers.setdefault(name, Barrier(self.shape.blocks))
         blocks = np.broadcast_to(g.blk, g.shape).ravel()
-        # a barrier counts whole warps: a block's last warp counts as full
         counts = np.bincount(blocks, minlength=self.shape.blocks)
         state.arrived += counts
-        state.warps += self._warps_of(g)
+        # the aligned forms count warps, and a block's last warp as full; the others, threads
+        state.counted += self._warps_of(g) * WARP if aligned else counts
         if expect is not None:
             if ((state.expect > 0) & (state.expect != expect) & (counts > 0)).any():
                 self.find("synccheck", "invalid arguments", where,
@@ -364,7 +373,7 @@ class Batch:
             self.races.order.arrive(name, g)
         if waits:
             assert target is not None
-            state.waiting.append(Waiting(g, target, segment, where))
+            state.waiting.append(Waiting(g, target, segment, where, aligned and expect is None))
         self._release(name)
         return ()
 
@@ -384,7 +393,7 @@ class Batch:
             if not counted.any():
                 return
         goal = np.where(state.expect > 0, state.expect, self.left)
-        have = np.where(state.expect > 0, state.warps * WARP, state.arrived)
+        have = np.where(state.expect > 0, state.counted, state.arrived)
         done = (state.arrived > 0) & (have >= goal)
         if not done.any():
             return
@@ -393,9 +402,9 @@ class Batch:
         for w in state.waiting:
             yes, no = w.group.split(done[w.group.blk])
             if yes is not None:
-                freed.append(Waiting(yes.group, w.target, w.segment, w.where))
+                freed.append(Waiting(yes.group, w.target, w.segment, w.where, w.strict))
             if no is not None:
-                kept.append(Waiting(no.group, w.target, w.segment, w.where))
+                kept.append(Waiting(no.group, w.target, w.segment, w.where, w.strict))
         state.waiting = kept
         if freed:
             whole = freed[0].group
@@ -411,27 +420,56 @@ class Batch:
         elif self.races is not None:
             self.races.order.release(name, None, done, state.expect)
         state.arrived[done] = 0
-        state.warps[done] = 0
+        state.counted[done] = 0
         state.expect[done] = 0
 
-    def _check_aligned(self, g: Group, where: Location) -> None:
-        """All live lanes of a warp must be at the barrier together."""
-        if g.lanes.full:
-            return
-        there = np.zeros((self.shape.blocks, self.shape.warps * WARP), bool)
-        there[g.blk, g.tid] = True
-        alive = np.zeros_like(there)
+    def _hold(self, g: Group, name: int, expect: int | None, segment: int, target: int | None,
+              waits: bool) -> Group | None:
+        """An aligned barrier takes whole warps: lanes that come alone wait for their warp."""
+        key = segment, name, expect
+        if key in self.held:
+            g = merge(g, self.held.pop(key)[0])
+        lanes = g.lanes
+        if lanes.full:
+            return g
+        alive = np.zeros((self.shape.blocks, self.shape.warps * WARP), bool)
         alive[:, :self.shape.threads] = True if self.exited is None else ~self.exited
-        there = there.reshape(-1, WARP)
-        partly = there.any(axis=1) & (there != alive.reshape(-1, WARP)).any(axis=1)
-        if partly.any():
-            warps = np.broadcast_to(
-                (g.blk * self.shape.warps + g.tid // WARP), g.shape)
-            bad = g.split(partly[warps])[0]
-            assert bad is not None
-            self.find("synccheck", "divergent threads in warp", where,
-                      "a barrier reached by a part of the warp; every thread of the block must "
-                      "come to it, and a warp's lanes together", bad.group)
+        missing = alive.copy()
+        missing[g.blk, g.tid] = False
+        partly = missing.reshape(-1, WARP).any(axis=1)
+        yes, no = g.split(partly[g.blk * self.shape.warps + g.tid // WARP])
+        if yes is not None:
+            self.held[key] = yes.group, target, waits
+        return None if no is None else no.group
+
+    def _unhold(self) -> None:
+        """Threads have exited: the warps they were awaited in may be complete."""
+        for key in list(self.held):
+            g, target, waits = self.held.pop(key)
+            segment, name, expect = key
+            count = None if expect is None else np.array([[expect]], np.uint32)
+            for way, part in self.barrier(g, np.array([[name]], np.uint32), count, segment, target,
+                                          True, waits):
+                self.ready[way] = merge(self.ready[way], part) if way in self.ready else part
+
+    def _passed_by(self, number: int, g: Group) -> None:
+        """Threads run what lies after a barrier at which others of their block still wait."""
+        if not self.code.segments[number].instructions[:-1]:
+            return  # nothing but an exit
+        for (segment, _, expect), (lanes, _, _) in self.held.items():
+            if expect is None and number in self.code.after(segment):
+                warps = np.unique(lanes.blk * self.shape.warps + lanes.tid // WARP)
+                if np.isin(g.blk * self.shape.warps + g.tid // WARP, warps).any():
+                    self.find("synccheck", "divergent threads in warp",
+                              self.code.segments[segment].end_at,
+                              "a barrier reached by a part of the warp: the other lanes run past "
+                              "it; every thread of the block must come to it", lanes, stop=True)
+        for state in self.barriers.values():
+            for w in state.waiting:
+                if w.strict and number in self.code.after(w.segment) and w.shares(g):
+                    self.find("synccheck", "divergent threads in block", w.where,
+                              "a barrier reached by a part of the block: other threads run past "
+                              "it; every thread of the block must come to it", w.group, stop=True)
 
     def _check_exited(self, g: Group, state: Barrier, where: Location) -> None:
         assert self.exited is not None
@@ -454,6 +492,10 @@ class Batch:
             self.find("synccheck", "invalid mask", segment.where,
                       "lanes named in the mask never come to this instruction: they have exited "
                       "or wait elsewhere", g, stop=True)
+        for (segment, _, _), (g, _, _) in self.held.items():
+            self.find("synccheck", "divergent threads in warp", self.code.segments[segment].end_at,
+                      "a barrier reached by a part of the warp: the other lanes wait elsewhere", g,
+                      stop=True)
         for name, state in self.barriers.items():
             for w in state.waiting:
                 block = int(w.group.blk[0, 0])
@@ -487,6 +529,18 @@ class Batch:
     def param_address(self, offset: int) -> Array:
         """The address of a parameter."""
         return self.launch.param_address(offset)
+
+    def print_lines(self, g: Group, text: Array, values: Array) -> None:
+        """`printf` of each thread, in order: the arguments lie in its local memory."""
+        texts, places = (np.broadcast_to(a, g.shape).ravel().tolist() for a in (text, values))
+        threads = np.broadcast_to(g.blk * self.shape.threads + g.tid, g.shape).ravel().tolist()
+        for address, place, thread in zip(texts, places, threads):
+            raw = b""
+            if memory.LOCAL_WINDOW <= place < memory.LOCAL_WINDOW + self.local_size:
+                at = place - memory.LOCAL_WINDOW
+                raw = self.local_views[1][thread, at:].tobytes()
+            self.launch.output.append(printf.text(self.launch.text(address), raw,
+                                                  self.launch.text))
 
     def is_constant(self, address: Array) -> Array:
         """Whether addresses lie in constant memory or parameters."""
@@ -546,9 +600,7 @@ class Batch:
     def uninitialized(self, g: Group, region: Region, marks: Array, index: Array, s: Site) -> None:
         """Report the first thread that reads bytes nobody wrote."""
         bad = (marks & self.mark_type[s.piece](s.init)) != self.mark_type[s.piece](s.init)
-        if bad.ndim == 3:
-            bad = bad.any(axis=2)
-        bad = np.broadcast_to(bad, g.shape)
+        bad = np.broadcast_to(bad.reshape(*bad.shape[:2], -1).any(axis=2), g.shape)
         at = int(np.flatnonzero(bad.ravel())[0])
         index = index[..., 0] if index.ndim == 3 else index
         address = region.start + int(np.broadcast_to(index, g.shape).ravel()[at] << s.shift)
@@ -663,7 +715,7 @@ class Barrier:
 
     def __init__(self, blocks: int) -> None:
         self.arrived = np.zeros(blocks, np.int64)  # threads
-        self.warps = np.zeros(blocks, np.int64)
+        self.counted = np.zeros(blocks, np.int64)  # threads, as a counted barrier sees them
         self.expect = np.zeros(blocks, np.int64)  # 0: every thread of the block
         self.waiting: list[Waiting] = []
 
@@ -671,10 +723,12 @@ class Barrier:
 class Waiting:
     """Threads that wait at a barrier."""
 
-    __slots__ = ("group", "segment", "target", "where")
+    __slots__ = ("group", "segment", "strict", "target", "where")
 
-    def __init__(self, group: Group, target: int, segment: int, where: Location) -> None:
+    def __init__(self, group: Group, target: int, segment: int, where: Location,
+                 strict: bool) -> None:
         self.group, self.target, self.segment, self.where = group, target, segment, where
+        self.strict = strict  # every thread of the block must come here
 
     def shares(self, g: Group) -> bool:
         """Whether a block has threads in both groups."""

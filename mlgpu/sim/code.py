@@ -32,7 +32,7 @@ VOLATILE = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltime
 class Step:
     """A segment as the scheduler sees it."""
 
-    __slots__ = ("classes", "full_mask", "instructions", "mask", "run", "where")
+    __slots__ = ("end_at", "full_mask", "instructions", "mask", "run", "where")
 
     def __init__(self, segment: Segment, run: Callable[..., Any]) -> None:
         self.run = run
@@ -40,6 +40,7 @@ class Step:
         self.full_mask = False
         end = [segment.end] if segment.end is not None else []
         self.instructions = segment.instructions + end
+        self.end_at = end[0].location if end else Location("", 0)
         self.where = (segment.instructions[0].location if segment.instructions
                       and converges(segment.instructions[0]) else
                       segment.end.location if segment.end is not None else
@@ -66,8 +67,13 @@ class Code:
         self.local_size = 0
         self._lay_out(flat, module)
         self.sites: list[Site] = []
+        self._after: dict[int, frozenset[int]] = {}
         self.guarded: list[Instruction] = []  # instructions under a predicate, by their number
         self.registers = flat.registers
+        # a load of what a compare-and-swap then compares is the first guess of its loop, and may
+        # be stale: as good as a relaxed one
+        self.guesses = {i.operands[1] for i in flat.body if isinstance(i, Instruction)
+                        and i.opcode == "atom" and i.has("cas")}
         parts = segments(flat)
         self.parts = parts
         self.numbers: dict[str, int] = {}
@@ -163,6 +169,20 @@ class Code:
                 return
             number, dtype = self.number(operand.name), np.dtype(np.uint32)
             step.mask = lambda x, g: g.read(x.R[number]).view(dtype)
+
+    def after(self, segment: int) -> frozenset[int]:
+        """The segments that lie behind the end of a segment, going forwards only."""
+        if segment not in self._after:
+            found: set[int] = set()
+            work = [segment]
+            while work:
+                part = self.parts[work.pop()]
+                for target in (*part.targets, *([] if part.next is None else [part.next])):
+                    if target > part.number and target not in found:
+                        found.add(target)
+                        work.append(target)
+            self._after[segment] = frozenset(found)
+        return self._after[segment]
 
     def number(self, register: str) -> int:
         """The place of a register in the register file."""

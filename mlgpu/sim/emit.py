@@ -54,7 +54,7 @@ class Emitter:
         if not isinstance(operand, Reg):
             self.fail(f"operand {operand} where a register or constant was expected")
         special = operand.name[1:].split(".")[0]
-        if special in SPECIAL and operand.name not in self.registers:
+        if (special in SPECIAL or special.startswith("envreg")) and operand.name not in self.registers:
             return self._convert(self.special(operand.name[1:]), want)
         name, have = self._current(operand)
         return self._convert((name, have), want)

@@ -53,6 +53,7 @@ class Region:
             self.views[size] = self.data.view(PIECES[size])
             self.mark_views[size] = self.marks.view(PIECES[size])
         self.views[16] = self.data.view(PIECES[16])
+        self.mark_views[16] = self.mark_views[8].reshape(-1, 2)
 
 
 def padded(size: int) -> Array:

@@ -89,7 +89,7 @@ class Order:
 
     def known(self, block: Array, thread: Array, other: Array) -> Array:
         """Up to which event `thread` knows `other` of the same block."""
-        time = self.block_time if len(self.block_time) == 1 else self.block_time[block, 0]
+        time = self.block_time[0, 0] if len(self.block_time) == 1 else self.block_time[block, 0]
         warp, others = thread // WARP, other // WARP
         of_warp = (self.warp_time[0, warp] if len(self.warp_time) == 1
                    else self.warp_time[block, warp])

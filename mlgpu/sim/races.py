@@ -98,8 +98,7 @@ class Races:
         self._compare(g, shadow.write, cell, tid, s, "write")
         if s.strong:
             e = self.event(s)
-            self._strong_reads(shadow).reshape(-1)[cell] = e << EVENT | np.broadcast_to(
-                tid, cell.shape)
+            _put(self._strong_reads(shadow).reshape(-1), cell, e, tid)
             self._flag(g, "shared", offset, s)
             return
         self._compare(g, shadow.strong, cell, tid, s, "atomic")
@@ -118,9 +117,8 @@ class Races:
             self._compare(g, shadow.read, cell, tid, s, "read")
             self._compare(g, shadow.read2, cell, tid, s, "read")
         e = self.event(s)
-        mine = np.broadcast_to(e << EVENT | tid, np.broadcast_shapes(cell.shape, tid.shape))
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
-        layer[cell] = mine
+        cell, mine = _put(layer, cell, e, tid)
         if self.check and not s.strong:
             self._same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
@@ -137,8 +135,7 @@ class Races:
             self._compare(g, shadow.read, cell, tid, s, "read")
             self._compare(g, shadow.read2, cell, tid, s, "read")
         e = self.event(s)
-        shadow.strong.reshape(-1)[cell] = np.broadcast_to(
-            e << EVENT | tid, np.broadcast_shapes(cell.shape, tid.shape))
+        _put(shadow.strong.reshape(-1), cell, e, tid)
         self._flag(g, "shared", offset, s)
 
     def _strong_reads(self, shadow: Shadow) -> Array:
@@ -179,7 +176,7 @@ class Races:
         if s.strong:
             self._compare(g, shadow.write, cell, who, s, "write", region=region)
             e = self.event(s)
-            self._strong_reads(shadow)[cell] = e << EVENT | np.broadcast_to(who, cell.shape)
+            _put(self._strong_reads(shadow), cell, e, who)
             self._flag(g, "global", self._addresses(region, index, s), s)
             return
         self._compare(g, shadow.write, cell, who, s, "write", region=region)
@@ -217,10 +214,8 @@ class Races:
         self._compare(g, shadow.read, cell, who, s, "read", region=region)
         self._compare(g, shadow.read2, cell, who, s, "read", region=region)
         e = self.event(s)
-        mine = np.broadcast_to(e << EVENT | who, np.broadcast_shapes(cell.shape, who.shape))
         layer = shadow.strong if s.strong else shadow.write
-        cell = np.broadcast_to(cell, mine.shape)
-        layer[cell] = mine
+        cell, mine = _put(layer, cell, e, who)
         if not s.strong:
             self._same_cell(g, layer, cell, mine, who, data, s, region)
 
@@ -259,8 +254,7 @@ class Races:
                 continue
             layer = (self._strong_reads(shadow) if s.access == "read"
                      else shadow.strong if s.strong else shadow.write)
-            shape = np.broadcast_shapes(cell.shape, who.shape)
-            layer[np.broadcast_to(cell, shape)] = np.broadcast_to(e << EVENT | who, shape)
+            _put(layer, cell, e, who)
 
     def _global_cells(self, g: Group, region: Region, index: Array,
                       s: Site) -> tuple[Array, Array]:
@@ -308,7 +302,8 @@ class Races:
                                   shape).ravel()[at]
             tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
                                   shape).ravel()[at]
-        event, other = event.ravel()[at], other.ravel()[at]
+        event = np.broadcast_to(event, shape).ravel()[at]
+        other = np.broadcast_to(other, shape).ravel()[at]
         n = self.x.shape.threads
         if region is None:
             other_block, other_thread = blk + self.x.first, other
@@ -404,20 +399,19 @@ class Races:
 
     def _note_read(self, shadow: Shadow, cell: Array, who: Array, event: int) -> None:
         """Keep the read, and the last one of another warp."""
-        shape = np.broadcast_shapes(cell.shape, who.shape)
-        cell = np.broadcast_to(cell, shape)
-        mine = np.broadcast_to(event << EVENT | who, shape)
         read, read2 = shadow.read.reshape(-1), shadow.read2.reshape(-1)
         before = read.take(cell)
         other_warp = (before >> EVENT > 0) & ((before & WHO) // WARP != who // WARP)
         if other_warp.any():
-            read2[cell[other_warp]] = before[other_warp]
-        read[cell] = mine
+            shape = other_warp.shape
+            read2[np.broadcast_to(cell, shape)[other_warp]] = np.broadcast_to(
+                before, shape)[other_warp]
+        cell, mine = _put(read, cell, event, who)
         back = read.take(cell)
         if (back == mine).all():
             return
         others = back != mine
-        apart = others & ((back & WHO) // WARP != np.broadcast_to(who, shape) // WARP)
+        apart = others & ((back & WHO) // WARP != (mine & WHO) // WARP)
         if apart.any():
             read2[cell[apart]] = mine[apart] | SEVERAL
         read[cell[others]] = back[others] | SEVERAL
@@ -439,3 +433,12 @@ class _Opened:
                 setattr(self.shadow, name, np.repeat(layer, times))
 
 
+
+
+def _put(layer: Array, cell: Array, event: int, who: Array) -> tuple[Array, Array]:
+    """Enter an event of the threads into cells; both with their common shape."""
+    shape = np.broadcast_shapes(cell.shape, who.shape)
+    cell = np.broadcast_to(cell, shape)
+    mine = np.broadcast_to(event << EVENT | who, shape)
+    layer[cell] = mine
+    return cell, mine

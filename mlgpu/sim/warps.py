@@ -139,13 +139,14 @@ def warp_call(x: Batch, g: Group, function: Callable[[list[Array]], list[Array]]
     return [g.from_warps(r.reshape(shape)) for r in results]
 
 
-def bar_red(x: Batch, g: Group, mode: str, p: Array) -> Array:
-    """The count, conjunction or disjunction of a predicate over each block's threads."""
-    blocks = np.broadcast_to(g.blk, g.shape).ravel()
-    on = np.bincount(blocks, weights=np.broadcast_to(p, g.shape).ravel(),
-                     minlength=x.shape.blocks).astype(np.uint32)
+def bar_red(x: Batch, g: Group, mode: str, p: Array, barrier: Array) -> Array:
+    """The count, conjunction or disjunction of a predicate over each barrier's threads."""
+    meeting = np.broadcast_to(g.blk * 16 + barrier, g.shape)
+    flat = meeting.ravel()
+    on = np.bincount(flat, weights=np.broadcast_to(p, g.shape).ravel(),
+                     minlength=x.shape.blocks * 16).astype(np.uint32)
     if mode == "popc":
-        return on[g.blk]
-    every = np.bincount(blocks, minlength=x.shape.blocks)
-    result: Array = ((on > 0) if mode == "or" else (on == every))[g.blk]
+        return on[meeting]
+    every = np.bincount(flat, minlength=x.shape.blocks * 16)
+    result: Array = ((on > 0) if mode == "or" else (on == every))[meeting]
     return result

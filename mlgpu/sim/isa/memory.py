@@ -55,8 +55,10 @@ def load(e: Emitter, ins: Instruction) -> None:
     if kind == "b128":
         raise ValueError("128-bit elements")
     dtype = element(ins)
-    site = e.site("read", "const" if space == "param" else space, dtype, len(items),
-                  **flags_of(ins))
+    flags = flags_of(ins)
+    if source in e.code.guesses:
+        flags["strong"] = True
+    site = e.site("read", "const" if space == "param" else space, dtype, len(items), **flags)
     raw = RAW[dtype.itemsize] if DTYPES[kind].kind == "f" and dtype.itemsize == 2 else kind
     address = e.address(source)
     function = f"access.{LOADS[space].__name__}"

@@ -24,7 +24,8 @@ def barrier(e: Emitter, ins: Instruction) -> None:
 def bar_red(e: Emitter, ins: Instruction) -> None:
     """The result of `bar.red`, from the predicates that its threads left (made by flow.py)."""
     mode = next(m for m in ins.mods if m in ("popc", "and", "or"))
-    result = f"warps.bar_red(x, g, {mode!r}, {e.use(ins.operands[1], 'pred')})"
+    result = (f"warps.bar_red(x, g, {mode!r}, {e.use(ins.operands[1], 'pred')}, "
+              f"{e.use(ins.operands[2], 'u32')})")
     e.set(ins.operands[0], "u32" if mode == "popc" else "pred", result)
 
 

@@ -1,0 +1,65 @@
+"""C's printf on the bytes that a kernel passes: every argument in 8 bytes but for the small ones."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+CONVERSION = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|j|z|t|L)?([diouxXeEfFgGaAcsp%])")
+
+
+def text(form: str, values: bytes, string: Callable[[int], str]) -> str:
+    """The line that a format and its packed arguments give.
+
+    int and char arguments take 4 bytes, long, double and pointers 8, each at a multiple of its
+    size; `string` reads a C string at an address.
+    """
+    at = 0
+
+    def take(kind: str) -> int | float:
+        nonlocal at
+        size = struct.calcsize(kind)
+        at = -(-at // size) * size
+        if at + size > len(values):
+            return 0
+        value: int | float = struct.unpack_from("<" + kind, values, at)[0]
+        at += size
+        return value
+
+    def convert(found: re.Match[str]) -> str:
+        flags, width, precision, length, kind = found.groups()
+        if kind == "%":
+            return "%"
+        if width == "*":
+            width = str(int(take("i")))
+        if precision == "*":
+            precision = str(int(take("i")))
+        spec = f"%{flags}{width or ''}{'.' + precision if precision is not None else ''}"
+        wide = length in ("l", "ll", "j", "z", "t")
+        if kind in "di":
+            return (spec + "d") % _narrow(int(take("q" if wide else "i")), length, True)
+        if kind in "ouxX":
+            letter = "d" if kind == "u" else kind
+            return (spec + letter) % _narrow(int(take("Q" if wide else "I")), length, False)
+        if kind in "aA":
+            value = float(take("d")).hex()
+            return value.upper() if kind == "A" else value
+        if kind in "eEfFgG":
+            return (spec + kind) % take("d")
+        if kind == "c":
+            return (spec + "c") % chr(int(take("i")) & 0xFF)
+        if kind == "s":
+            return (spec + "s") % string(int(take("Q")))
+        return (spec + "s") % f"{int(take('Q')):#x}"
+
+    return CONVERSION.sub(convert, form)
+
+
+def _narrow(value: int, length: str | None, signed: bool) -> int:
+    """`%hd` and `%hhd` print the low part of their argument."""
+    bits = {"h": 16, "hh": 8}.get(length or "")
+    if bits is None:
+        return value
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if signed and value >> (bits - 1) else value
