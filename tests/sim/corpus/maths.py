@@ -145,8 +145,9 @@ def double_functions(m: sim.Machine, mod: Any) -> None:
     mod.kernel("double_functions").launch(3, 32, (out, m.array(x), np.int32(x.size)))
     with np.errstate(all="ignore"):
         for k, (name, function, rtol) in enumerate(DOUBLE):
-            used = x < 1e15 if name == "lgamma" else x == x
-            used = used & (x > -1e5)  # the gamma functions have poles there
+            used = (x > -1e5) | (x != x)  # the gamma functions have poles there
+            if name == "lgamma":  # SciPy's gives an infinity for subnormals
+                used &= (x < 1e15) & ((np.abs(x) > 1e-300) | (x == 0))
             found, exact = out.numpy()[used, k], function(x[used])
             assert_allclose(found, exact, rtol=rtol, atol=1e-15 if name == "lgamma" else 0,
                             err_msg=name)
