@@ -8,8 +8,8 @@ faulty one says what a finding there may be:
 
 A race has two sides, and either may come later: both lines are marked then, each with the kind that
 it is reported as.  Kinds of one tool are separated by commas, tools by semicolons.  The tool that
-must find the bug is the one that the family is named after; markers of other tools say what may be
-found besides.
+must find the bug is the one that the family is named after, or one of those given to `@fault`;
+markers of other tools say what may be found besides.
 
 The functions declared by `@fault` are named after the kernel at fault.  They launch both forms the
 same way, and judge the results by `expect`, which the faulty form may fail.
@@ -31,6 +31,7 @@ import numpy as np
 from mlgpu import sim
 
 FOLDER = Path(__file__).parent
+IN_VAIN = ("synccheck", "watchdog")  # a wait that never ends may be seen as an endless loop
 Run = Callable[["sim.Machine", Any], None]
 
 
@@ -56,12 +57,8 @@ class Fault:
     source: Path
     since: str  # the oldest target that has the features
     headers: tuple[str, ...]  # that not every installation of CUDA's headers has
+    tools: tuple[str, ...]  # one of which must find the bug
     run: Run
-
-    @property
-    def tool(self) -> str:
-        """The tool that must find the bug."""
-        return self.source.stem.partition("_")[0]
 
     @property
     def markers(self) -> list[Marker]:
@@ -72,13 +69,15 @@ class Fault:
 FAULTS: dict[str, Fault] = {}
 
 
-def fault(source: str, *, since: str = "sm_75",
-          headers: tuple[str, ...] = ()) -> Callable[[Run], Run]:
+def fault(source: str, *, since: str = "sm_75", headers: tuple[str, ...] = (),
+          tools: tuple[str, ...] = ()) -> Callable[[Run], Run]:
     """Declare the function that launches the kernel it is named after."""
+    own = (source.partition(".")[0].partition("_")[0],)
+
     def declare(run: Run) -> Run:
         name = run.__name__
         assert name not in FAULTS, name
-        FAULTS[name] = Fault(name, FOLDER / source, since, headers, run)
+        FAULTS[name] = Fault(name, FOLDER / source, since, headers, tools or own, run)
         return run
     return declare
 
@@ -107,7 +106,7 @@ def markers(source: Path) -> tuple[Marker, ...]:
 
 def expect(found: Any, wanted: Any, rtol: float = 0) -> None:
     """The buffer or array holds what it should."""
-    actual = found if isinstance(found, np.ndarray) else found.numpy()
+    actual = found.numpy() if isinstance(found, sim.Buffer) else np.asarray(found)
     wanted = np.asarray(wanted)
     if not np.allclose(actual, wanted.reshape(actual.shape), rtol=rtol, atol=rtol):
         raise WrongResult(f"{actual} instead of {wanted}")

@@ -81,8 +81,8 @@ def write_to_constant(m: sim.Machine, mod: Any) -> None:
     mod.symbol("taps").set(X[:8])
     mod.symbol("weights").set(X[:8] + 1)
     mod.kernel("write_to_constant").launch(2, 8, (np.float32(3),))
-    expect(mod.symbol("weights"), 3 * X[:8] + 3)
-    expect(mod.symbol("taps"), 3 * X[:8])
+    expect(mod.symbol("weights", np.float32), 3 * X[:8] + 3)
+    expect(mod.symbol("taps", np.float32), 3 * X[:8])
 
 
 @fault(SOURCE)
@@ -97,4 +97,4 @@ def past_the_constants(m: sim.Machine, mod: Any) -> None:
 @fault(SOURCE)
 def past_a_module_variable(m: sim.Machine, mod: Any) -> None:
     mod.kernel("past_a_module_variable").launch(1, 64, (np.int32(40),))
-    expect(mod.symbol("recent"), np.roll(np.arange(64), 40))
+    expect(mod.symbol("recent", np.int32), np.roll(np.arange(64), 40))

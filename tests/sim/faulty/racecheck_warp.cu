@@ -27,27 +27,6 @@ extern "C" __global__ void last_warp_in_step(const float* x, float* sums) {
     if (t == 0) sums[blockIdx.x] = s[0];
 }
 
-// The same with volatile, which orders nothing between lanes.
-extern "C" __global__ void volatile_last_warp(const float* x, float* sums) {
-    __shared__ float s[64];
-    int t = threadIdx.x;
-    s[t] = x[blockIdx.x * 64 + t];
-    __syncthreads();
-    if (t >= 32) return;
-    volatile float* v = s;
-    for (int d = 32; d; d /= 2) {
-#ifdef FIXED
-        float other = v[t + d];
-        __syncwarp();
-        v[t] += other;
-        __syncwarp();
-#else
-        v[t] += v[t + d];  // FAULT(volatile_last_warp): racecheck: read after write, write after read
-#endif
-    }
-    if (t == 0) sums[blockIdx.x] = v[0];
-}
-
 // A tree within each warp: the steps are barriers' business even among its lanes.
 extern "C" __global__ void warp_tree(const float* x, float* sums) {
     __shared__ float s[4][32];

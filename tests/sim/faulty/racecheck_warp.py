@@ -21,13 +21,6 @@ def last_warp_in_step(m: sim.Machine, mod: Any) -> None:
 
 
 @fault(SOURCE)
-def volatile_last_warp(m: sim.Machine, mod: Any) -> None:
-    sums = m.empty(8, np.float32)
-    mod.kernel("volatile_last_warp").launch(8, 64, (m.array(X), sums))
-    expect(sums, X.reshape(8, 64).sum(1))
-
-
-@fault(SOURCE)
 def warp_tree(m: sim.Machine, mod: Any) -> None:
     sums = m.empty(4, np.float32)
     mod.kernel("warp_tree").launch(1, 128, (m.array(X[:128]), sums))

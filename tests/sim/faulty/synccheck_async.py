@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sim.faulty.fault import expect, fault
+from sim.faulty.fault import IN_VAIN, expect, fault
 
 from mlgpu import sim
 
@@ -41,7 +41,7 @@ def wait_before_commit(m: sim.Machine, mod: Any) -> None:
     expect(y, X[:64].reshape(32, 2)[:, ::-1])
 
 
-@fault(SOURCE, since="sm_80")
+@fault(SOURCE, since="sm_80", tools=IN_VAIN)
 def arrivals_too_few(m: sim.Machine, mod: Any) -> None:
     y = m.empty(64, np.float32)
     mod.kernel("arrivals_too_few").launch(1, 64, (m.array(X[:64]), y))

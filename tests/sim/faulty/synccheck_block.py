@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sim.faulty.fault import expect, fault
+from sim.faulty.fault import IN_VAIN, expect, fault
 
 from mlgpu import sim
 
@@ -84,7 +84,7 @@ def barriers_in_other_order(m: sim.Machine, mod: Any) -> None:
     expect(y, np.tile(X[:64] + X[64:128], 2))
 
 
-@fault(SOURCE)
+@fault(SOURCE, tools=IN_VAIN)
 def grid_barrier_after_return(m: sim.Machine, mod: Any) -> None:
     x, y, sums = X[:100] + 1, m.empty(100, np.float32), m.zeros(1, np.float32)
     args = (m.array(x), sums, y, m.zeros(1, np.uint32), np.int32(100))

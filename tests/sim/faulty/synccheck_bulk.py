@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sim.faulty.fault import expect, fault
+from sim.faulty.fault import IN_VAIN, expect, fault
 
 from mlgpu import sim
 
@@ -20,7 +20,7 @@ def bulk_load_without_wait(m: sim.Machine, mod: Any) -> None:
     expect(y, X[:128] + 1)
 
 
-@fault(SOURCE, since="sm_90")
+@fault(SOURCE, since="sm_90", tools=IN_VAIN)
 def more_bytes_announced(m: sim.Machine, mod: Any) -> None:
     y = m.empty(128, np.float32)
     mod.kernel("more_bytes_announced").launch(1, 128, (m.array(X[:128]), y))

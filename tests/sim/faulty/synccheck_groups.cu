@@ -31,10 +31,10 @@ extern "C" __global__ void block_sync_in_tile(const float* x, float* y) {
 #endif
         float sum = 0;
         for (int i = 0; i < 32; ++i) sum += s[i];
-        if (t == 0) s[96] = sum;
+        if (t == 0) s[96] = sum;  // FAULT(block_sync_in_tile): racecheck: write after read
     }
     block.sync();  // FAULT(block_sync_in_tile): synccheck: divergent threads in block, exited threads
-    y[t] = s[96];
+    y[t] = s[96];  // FAULT(block_sync_in_tile): racecheck: read after write
 }
 
 // A tile's shuffle under a condition of single lanes.
@@ -45,7 +45,7 @@ extern "C" __global__ void tile_shuffle_in_branch(const int* x, int* y) {
     int first = tile.shfl(v, 0);
     if (v > 0) v += first;
 #else
-    if (v > 0) v += tile.shfl(v, 0);  // FAULT(tile_shuffle_in_branch): synccheck: divergent threads in warp, exited threads
+    if (v > 0) v += tile.shfl(v, 0);  // FAULT(tile_shuffle_in_branch): synccheck: invalid mask
 #endif
     y[threadIdx.x] = v;
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sim.faulty.fault import expect, fault
+from sim.faulty.fault import IN_VAIN, expect, fault
 
 from mlgpu import sim
 
@@ -14,7 +14,7 @@ NEEDED = ("nv/target",)
 X = np.arange(1, 129, dtype=np.float32)
 
 
-@fault(SOURCE, headers=NEEDED)
+@fault(SOURCE, headers=NEEDED, tools=IN_VAIN)
 def grid_sync_in_part(m: sim.Machine, mod: Any) -> None:
     x, y, sums = X[:100], m.empty(100, np.float32), m.zeros(1, np.float32)
     args = (m.array(x), sums, y, np.int32(100))

@@ -9,7 +9,7 @@ extern "C" __global__ void full_mask_in_branch(const float* x, float* y) {
         for (int d = 8; d; d /= 2) v += __shfl_down_sync(0x0000ffff, v, d);
 #else
         for (int d = 8; d; d /= 2)
-            v += __shfl_down_sync(0xffffffff, v, d);  // FAULT(full_mask_in_branch): synccheck: divergent threads in warp, exited threads
+            v += __shfl_down_sync(0xffffffff, v, d);  // FAULT(full_mask_in_branch): synccheck: invalid mask
 #endif
     }
     y[lane] = v;
@@ -25,7 +25,7 @@ extern "C" __global__ void mask_of_the_gone(const float* x, float* y, int n) {
     float v = x[lane];
 #endif
     for (int d = 16; d; d /= 2)
-        v += __shfl_xor_sync(0xffffffff, v, d);  // FAULT(mask_of_the_gone): synccheck: exited threads
+        v += __shfl_xor_sync(0xffffffff, v, d);  // FAULT(mask_of_the_gone): synccheck: invalid mask
     if (lane < n) y[lane] = v;
 }
 
@@ -64,7 +64,7 @@ extern "C" __global__ void vote_in_uneven_loop(const int* lengths, int* rounds) 
         count += __popc(__ballot_sync(0xffffffff, left > 0)) > 16;
 #else
     for (int left = lengths[lane]; left > 0; --left)
-        count += __popc(__ballot_sync(0xffffffff, left > 0)) > 16;  // FAULT(vote_in_uneven_loop): synccheck: divergent threads in warp, exited threads
+        count += __popc(__ballot_sync(0xffffffff, left > 0)) > 16;  // FAULT(vote_in_uneven_loop): synccheck: invalid mask
 #endif
     rounds[lane] = count;
 }
@@ -93,7 +93,7 @@ extern "C" __global__ void shuffle_under_condition(const int* x, int* y) {
         int left = __shfl_up_sync(0xffffffff, v, d);
         if (lane >= d) v += left;
 #else
-        if (lane >= d) v += __shfl_up_sync(0xffffffff, v, d);  // FAULT(shuffle_under_condition): synccheck: divergent threads in warp, exited threads
+        if (lane >= d) v += __shfl_up_sync(0xffffffff, v, d);  // FAULT(shuffle_under_condition): synccheck: invalid mask
 #endif
     }
     y[lane] = v;

@@ -80,7 +80,7 @@ extern "C" __global__ void full_hash_table(const int* keys, int* table, int slot
     atomicAdd(dropped, 1);
 #else
     for (int at = key % slots;; at = (at + 1) % slots) {  // FAULT(full_hash_table): watchdog: endless loop
-        int before = atomicCAS(&table[at], -1, key);  // FAULT(full_hash_table): watchdog: endless loop
+        int before = atomicCAS(&table[at], -1, key);
         if (before == -1 || before == key) return;  // FAULT(full_hash_table): watchdog: endless loop
     }
 #endif
@@ -90,15 +90,15 @@ extern "C" __global__ void full_hash_table(const int* keys, int* table, int slot
 extern "C" __global__ void search_by_halving(const int* sorted, int n, const int* wanted, int* at) {
     int low = 0, high = n, key = wanted[threadIdx.x];
     while (low < high) {  // FAULT(search_by_halving): watchdog: endless loop
-        int middle = (low + high) / 2;  // FAULT(search_by_halving): watchdog: endless loop
-        if (sorted[middle] < key)  // FAULT(search_by_halving): watchdog: endless loop
+        int middle = (low + high) / 2;
+        if (sorted[middle] < key)
 #ifdef FIXED
             low = middle + 1;
 #else
-            low = middle;  // FAULT(search_by_halving): watchdog: endless loop
+            low = middle;
 #endif
         else
-            high = middle;  // FAULT(search_by_halving): watchdog: endless loop
+            high = middle;
     }
     at[threadIdx.x] = low;
 }
