@@ -1,5 +1,7 @@
 // Threads that work together: locks, barriers, masks of lanes, votes, shuffles, atomics.
 
+#include <cuda_fp16.h>
+
 #define FULL 0xffffffffu
 
 // A spin lock around a read and a write of plain memory, one thread of each block at a time.
@@ -174,6 +176,26 @@ __device__ void atomic_or_short(unsigned short* at, unsigned short v) {
         before = seen;
         seen = atomicCAS(at, before, (unsigned short)(before | v));
     } while (seen != before);
+}
+
+// A half added by swapping the 32-bit word that holds it: its neighbour is kept as it was seen.
+__device__ void atomic_add_half(__half* at, float v) {
+    unsigned long long address = reinterpret_cast<unsigned long long>(at);
+    unsigned* word = reinterpret_cast<unsigned*>(address & ~3ull);
+    bool upper = address & 2;
+    unsigned seen = atomicOr(word, 0u), before;
+    do {
+        before = seen;
+        __half old = __ushort_as_half((unsigned short)(upper ? before >> 16 : before & 0xffffu));
+        unsigned bits = __half_as_ushort(__float2half(__half2float(old) + v));
+        unsigned made = upper ? (before & 0xffffu) | bits << 16 : (before & 0xffff0000u) | bits;
+        seen = atomicCAS(word, before, made);
+    } while (seen != before);
+}
+
+extern "C" __global__ void add_halves(__half* sums, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) atomic_add_half(sums + i % 3, x[i]);
 }
 
 // The sign decides whether the order of bits is that of signed integers or the reverse.
