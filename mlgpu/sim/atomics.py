@@ -17,6 +17,7 @@ import numpy as np
 from mlgpu.sim import memory
 from mlgpu.sim.access import Site, _spaces, check_write
 from mlgpu.sim.memory import Region
+from mlgpu.sim.numeric.types import DTYPES
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
@@ -130,6 +131,13 @@ def _apply(x: Batch, g: Group, view: Array, index: Array, s: Site, operation: st
         if result and old is not None:
             olds.append(old.reshape(g.shape))
     return olds
+
+
+def bulk(to: Array, source: Array, operation: str, kind: str) -> None:
+    """Combine bytes in place, element by element: the reduction of a bulk copy."""
+    dtype = PACKED.get(kind, DTYPES[kind])
+    target = to.view(dtype)
+    target[...] = STEPS[operation](target, source.view(dtype))
 
 
 def _run(x: Batch, view: Array, index: Array, operation: str, values: list[Array],

@@ -15,8 +15,10 @@ import numpy as np
 
 from mlgpu.sim import memory, printf
 from mlgpu.sim.access import Site
+from mlgpu.sim.copies import Copies
 from mlgpu.sim.errors import Allocation, Finding
 from mlgpu.sim.group import WARP, Grid, Group, Part, Scatter, Shape, merge
+from mlgpu.sim.mbarriers import MBarriers
 from mlgpu.sim.memory import PIECES, Region
 from mlgpu.sim.ptx.syntax import Location
 
@@ -66,7 +68,8 @@ class Batch:
         self.rounds = 0
         self.steps = 0
         self.progressed = False  # since the last time it was stuck
-        self.asyncs: Any = None
+        self._copies: Copies | None = None
+        self._mbarriers: MBarriers | None = None
 
     # -- memory of the batch ----------------------------------------------------------------------
 
@@ -542,6 +545,23 @@ class Batch:
             self.launch.output.append(printf.text(self.launch.text(address), raw,
                                                   self.launch.text))
 
+    def copies(self) -> Copies:
+        """The asynchronous copies in flight."""
+        if self._copies is None:
+            self._copies = Copies(self)
+        return self._copies
+
+    def mbarriers(self) -> MBarriers:
+        """The mbarrier objects."""
+        if self._mbarriers is None:
+            self._mbarriers = MBarriers(self)
+        return self._mbarriers
+
+    def proxy_fence(self, g: Group) -> None:
+        """`fence.proxy.async`: bulk copies may read what the threads have written."""
+        if self.races is not None:
+            self.copies().proxy_fence[g.blk, g.tid] = self.races.order.now
+
     def is_constant(self, address: Array) -> Array:
         """Whether addresses lie in constant memory or parameters."""
         result = np.zeros(address.shape, bool)
@@ -607,6 +627,28 @@ class Batch:
         self.find("initcheck", "uninitialized read", s.location,
                   f"{s.text}: {s.size} bytes at {address:#x} were never written", g, at,
                   access=s.access, space="global", size=s.size, address=address, region=region)
+
+    def bad_bulk(self, one: Group, s: Site, address: int, size: int) -> None:
+        """Report a bulk copy whose global side lies in no region."""
+        region = self.space.find(address, address + 1)
+        near = region or self.space.nearest(address)
+        freed = self.space.was_freed(address)
+        kind = ("use after free" if freed else "null pointer" if address < 4096
+                else "out of bounds")
+        self.find("memcheck", kind, s.location,
+                  f"{s.text}: {s.access} of {size} bytes at {address:#x}" + (
+                      f": {address + size - near.end} bytes beyond the end of the allocation"
+                      if near is not None and kind == "out of bounds" else ""), one,
+                  access=s.access, space="global", size=size, address=address,
+                  region=freed or near)
+
+    def uninitialized_bulk(self, one: Group, s: Site, region: Region, at: int, size: int) -> None:
+        """Report a bulk copy that reads global bytes nobody wrote."""
+        first = at + int(np.flatnonzero(region.marks[at:at + size] & memory.INIT == 0)[0])
+        self.find("initcheck", "uninitialized read", s.location,
+                  f"{s.text}: the byte at {region.start + first:#x} was never written", one,
+                  access="read", space="global", size=size, address=region.start + first,
+                  region=region)
 
     def by_region(self, g: Group, address: Array, s: Site) -> list[Part]:
         """The parts of a group that access one region each; what is wrong is reported and left."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.sim import access, atomics, warps
+from mlgpu.sim import access, atomics, copies, fragment_memory, mbarriers, warps
 from mlgpu.sim.access import Site
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.errors import PtxError, UnsupportedError
@@ -129,7 +129,9 @@ class Code:
 
     def _generate(self, parts: list[Segment]) -> list[Step]:
         namespace: dict[str, Any] = {"np": np, "where": np.where, "access": access,
-                                     "atomics": atomics, "warps": warps}
+                                     "atomics": atomics, "warps": warps,
+                                     "fragment_memory": fragment_memory, "copies": copies,
+                                     "mbarriers": mbarriers}
         written: list[_KernelEmitter] = []
         for part in parts:
             e = _KernelEmitter(self, part, namespace)

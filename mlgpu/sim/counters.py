@@ -77,6 +77,14 @@ class Counters:
         self.sectors[s.number] += len(distinct) * repeat
         self._l2(distinct, repeat, s, region, x)
 
+    def bulk(self, x: Batch, s: Site, region: Region, at: int, size: int) -> None:
+        """A bulk copy: one request, every sector of the range once."""
+        self.requests[s.number] += 1
+        self.accesses[s.number] += 1
+        sectors = np.arange(at // SECTOR, -(-(at + size) // SECTOR))
+        self.sectors[s.number] += len(sectors)
+        self._l2(sectors, 1, s, region, x)
+
     def _l2(self, sectors: Array, repeat: int, s: Site, region: Region, x: Batch) -> None:
         """A sector hits if fewer sectors than the L2 holds were brought in since it was touched."""
         if region.stamps is None:

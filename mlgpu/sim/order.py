@@ -89,6 +89,9 @@ class Order:
 
     def known(self, block: Array, thread: Array, other: Array) -> Array:
         """Up to which event `thread` knows `other` of the same block."""
+        twin = other >= self.extent[1]  # of an asynchronous copy: no barrier orders it
+        if twin.any():
+            other = np.where(twin, 0, other)
         time = self.block_time[0, 0] if len(self.block_time) == 1 else self.block_time[block, 0]
         warp, others = thread // WARP, other // WARP
         of_warp = (self.warp_time[0, warp] if len(self.warp_time) == 1
@@ -99,7 +102,7 @@ class Order:
             result = np.maximum(result, np.where(warp == others, lane, 0))
         if self.table is not None:
             result = np.maximum(result, self.table[block, thread, others])
-        return result
+        return np.where(twin, 0, result)
 
     def ordered(self, block: Array, thread: Array, other_block: Array, other: Array,
                 event: Array) -> Array:
@@ -340,7 +343,9 @@ def _reaches(start: list[Publication], from_block: int, target: int, thread: Arr
             seen.add(id(node))
             if not node.inner or node.block == from_block:
                 if node.block == target:
-                    covered = (node.row[thread // WARP] >= event) | (
+                    warp = np.minimum(thread // WARP, len(node.row) - 1)
+                    real = thread < node.order.extent[1]
+                    covered = (real & (node.row[warp] >= event)) | (
                         (thread == node.thread) & (event <= node.event))
                     left &= ~covered
                     if not left.any():

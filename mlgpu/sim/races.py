@@ -20,7 +20,7 @@ import numpy as np
 from mlgpu.sim.access import Site
 from mlgpu.sim.errors import Party
 from mlgpu.sim.group import WARP, Grid, Group
-from mlgpu.sim.memory import Region
+from mlgpu.sim.memory import READ, WRITTEN, Region
 from mlgpu.sim.order import Flags, Order
 
 if TYPE_CHECKING:
@@ -78,14 +78,19 @@ class Races:
         same = isinstance(g, Grid) and g.rows is None and offset.shape[0] == 1
         if same and len(self.shared.write) == 1:
             return cell, tid, True
-        if len(self.shared.write) == 1:
-            shadow, b = self.shared, self.x.shape.blocks
-            for name in ("write", "strong", "read", "read2"):
-                setattr(shadow, name, np.repeat(getattr(shadow, name), b, axis=0))
-            if shadow.strong_read is not None:
-                shadow.strong_read = np.repeat(shadow.strong_read, b, axis=0)
+        self._expand()
         blk = g.blk if count == 1 else g.blk[..., None]
         return blk * self.cells + cell, tid, False
+
+    def _expand(self) -> None:
+        """Give every block a row of its own."""
+        shadow, b = self.shared, self.x.shape.blocks
+        if len(shadow.write) == b:
+            return
+        for name in ("write", "strong", "read", "read2"):
+            setattr(shadow, name, np.repeat(getattr(shadow, name), b, axis=0))
+        if shadow.strong_read is not None:
+            shadow.strong_read = np.repeat(shadow.strong_read, b, axis=0)
 
     def shared_read(self, g: Group, offset: Array, s: Site) -> None:
         """A load from shared memory."""
@@ -107,6 +112,10 @@ class Races:
     def shared_write(self, g: Group, offset: Array, s: Site, data: Array) -> None:
         """A store to shared memory."""
         cell, tid, same = self._cells(g, offset, s)
+        self._shared_write(g, offset, s, data, cell, tid)
+
+    def _shared_write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array,
+                      tid: Array) -> None:
         shadow = self.shared
         if self.check:
             if not s.strong:
@@ -123,6 +132,99 @@ class Races:
             self._same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
             self._flag(g, "shared", offset, s)
+
+    # -- asynchronous copies (copies.py): the thread's twin acts -----------------------------------
+
+    def copy_write(self, g: Group, offset: Array, s: Site, data: Array) -> Array:
+        """`cp.async` writes shared memory; the cells, a row for each thread."""
+        self._expand()
+        cell, tid, _ = self._cells(g, offset, s)
+        self._shared_write(g, offset, s, data, cell, tid + self.x.shape.threads)
+        shape = (*g.shape, cell.shape[2]) if cell.ndim == 3 else g.shape
+        result: Array = np.broadcast_to(cell, shape).reshape(g.size, -1)
+        return result
+
+    def own(self, layer: str, cells: Array, blk: Array, tid: Array, event: int, s: Site) -> None:
+        """Threads have waited for copies: they are their own doing from now on."""
+        flat = getattr(self.shared, layer).reshape(-1)
+        there = flat[cells]
+        twins = (event << EVENT) | (tid + self.x.shape.threads)[:, None]
+        mine = (there & ~SEVERAL) == twins
+        now = self.event(s)
+        flat[cells] = np.where(mine, (now << EVENT) | tid[:, None], there)
+
+    def bulk_write(self, one: Group, offset: int, size: int, s: Site) -> None:
+        """A bulk copy writes shared memory."""
+        cell, tid = self._bulk_cells(one, offset, size)
+        shadow = self.shared
+        if self.check:
+            for layer, access in ((shadow.write, "write"), (shadow.strong, "atomic"),
+                                  (shadow.read, "read"), (shadow.read2, "read")):
+                self._compare(one, layer, cell, tid, s, access)
+        _put(shadow.write.reshape(-1), cell, self.event(s), tid)
+
+    def bulk_read(self, one: Group, offset: int, size: int, s: Site) -> Array:
+        """A bulk copy reads shared memory; the cells."""
+        cell, tid = self._bulk_cells(one, offset, size)
+        shadow = self.shared
+        if self.x.initcheck:
+            self._uninitialized(one, cell, np.array([[offset]]), s)
+        if self.check:
+            self._compare(one, shadow.write, cell, tid, s, "write")
+            self._compare(one, shadow.strong, cell, tid, s, "atomic")
+            self._unfenced(one, cell, s)
+        before = shadow.read.reshape(-1)[cell]
+        shadow.read2.reshape(-1)[cell] = before
+        _put(shadow.read.reshape(-1), cell, self.event(s), tid)
+        return cell
+
+    def _bulk_cells(self, one: Group, offset: int, size: int) -> tuple[Array, Array]:
+        self._expand()
+        first = int(one.blk[0, 0]) * self.cells + offset // self.cell
+        return np.arange(first, first + size // self.cell)[None], one.tid + self.x.shape.threads
+
+    def _unfenced(self, one: Group, cell: Array, s: Site) -> None:
+        """What threads wrote reaches a bulk copy only past a fence.proxy.async."""
+        written = self.shared.write.reshape(-1)[cell[0]]
+        event, who = written >> EVENT, written & WHO
+        n = self.x.shape.threads
+        fences = self.x.copies().proxy_fence[int(one.blk[0, 0])]
+        by_threads = (event > self.order.start) & (who < n)
+        fenced = np.maximum(fences[np.where(who < n, who, 0)], fences[int(one.tid[0, 0])])
+        bad = np.flatnonzero(by_threads & (fenced < event))
+        if not len(bad):
+            return
+        k = int(bad[0])
+        site: Site = self.events[int(event[k])]
+        block, thread = self.x.coordinates(one)
+        self.x.find_at("racecheck", "read after write", s.location,
+                       f"{s.text}: no fence.proxy.async lies between the writing of this memory "
+                       "and the bulk copy that reads it", block, thread, access="read",
+                       space="shared", size=s.size,
+                       address=int(cell[0, k] % self.cells) * self.cell,
+                       other=Party(site.access, site.location.file, site.location.line, block,
+                                   self.x.launch.thread_index(int(who[k]))))
+
+    def bulk_global(self, one: Group, region: Region, at: int, size: int, s: Site) -> None:
+        """The global side of a bulk copy."""
+        if region.race is None:
+            self._open(region)
+        shadow, unit = region.race.shadow, region.race.unit
+        cell = np.arange(at // unit, (at + size) // unit)[None]
+        who = (one.blk + self.x.first) * self.x.shape.threads + one.tid
+        layers = [(shadow.write, "write"), (shadow.strong, "atomic")]
+        if s.access != "read":
+            layers += [(shadow.read, "read"), (shadow.read2, "read")]
+        if self.check:
+            for layer, access in layers:
+                self._compare(one, layer, cell, who, s, access, region=region)
+        if s.access == "read":
+            self._note_read(shadow, cell, who, self.event(s))
+        else:
+            layer = shadow.strong if s.strong else shadow.write
+            _put(layer, cell, self.event(s), who)
+        region.marks[at:at + size] |= READ if s.access == "read" else WRITTEN
+        self.x.touch(region)
 
     def shared_atomic(self, g: Group, offset: Array, s: Site, reads: bool) -> None:
         """An atomic on shared memory."""
@@ -287,7 +389,11 @@ class Races:
             return
         event = before >> EVENT
         other = before & WHO
-        suspect = (event > floor) & ((other != who) | (before & SEVERAL != 0))
+        mine = other == who
+        if region is None:
+            real = g.tid if cell.ndim == 2 else g.tid[..., None]  # a twin follows its own thread
+            mine = mine | (other == real)
+        suspect = (event > floor) & (~mine | (before & SEVERAL != 0))
         if not suspect.any():
             return
         shape = suspect.shape
@@ -323,6 +429,14 @@ class Races:
                  ("atomic", False): "read after write"}
         writes = s.access != "read"
         kind = kinds.get((access, writes), "write after write")
+        tool = "racecheck"
+        message = "nothing orders this {0} after the {1} of the same memory by another thread"
+        if region is None and int(other_thread[k]) >= n:
+            other_thread[k] -= n
+            tool, kind = "synccheck", "missing wait"
+            message = "this {0} is not ordered after an asynchronous copy: its {1} is not waited for"
+            if not self.x.synccheck:
+                return
         block = self.x.launch.block_index(int(blk[k]) + self.x.first)
         thread = self.x.launch.thread_index(int(tid[k]))
         party = Party(site.access, site.location.file, site.location.line,
@@ -333,9 +447,9 @@ class Races:
         if region is None:
             offset %= self.cells * self.cell
         address = offset if region is None else region.start + offset
-        self.x.find_at("racecheck", kind, s.location,
-                       f"{s.text}: nothing orders this {s.access} after the {site.access} of the "
-                       "same memory by another thread", block, thread, access=s.access,
+        self.x.find_at(tool, kind, s.location,
+                       f"{s.text}: {message.format(s.access, site.access)}", block, thread,
+                       access=s.access,
                        space="shared" if region is None else "global", size=s.size,
                        address=address, other=party, region=region)
 

@@ -1,0 +1,248 @@
+"""Asynchronous copies: `cp.async` in groups, and bulk copies that an mbarrier or a group tracks.
+
+The bytes move when the copy is issued; what is modelled is who may rely on it.  A copy acts as an
+agent of its thread, the thread's twin, numbered behind all real threads.  No barrier orders a twin,
+so whoever touches the copy's memory too early has nothing between himself and it, and the finding
+is a missing wait.  The wait makes the copy the doing of the thread that waited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim import access
+from mlgpu.sim.access import Site
+from mlgpu.sim.group import Group
+from mlgpu.sim.memory import INIT, SHARED_WINDOW, WINDOW
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(eq=False, slots=True)
+class Pending:
+    """A copy that nobody has waited for: shared cells and the threads that must."""
+
+    layer: str  # "write" into shared memory, "read" out of it
+    cells: Array  # flat, one row per thread
+    blk: Array
+    tid: Array
+    group: Array  # the number of the thread's group
+    event: int
+    site: Site
+    done: Array
+
+
+class Copies:
+    """The copies in flight of a batch."""
+
+    def __init__(self, x: Batch) -> None:
+        self.x = x
+        shape = x.shape.blocks, x.shape.threads
+        self.committed = {"async": np.zeros(shape, np.int64), "bulk": np.zeros(shape, np.int64)}
+        self.pending: dict[str, list[Pending]] = {"async": [], "bulk": []}
+        self.proxy_fence = np.full(shape, -1, np.int64)  # the event of each thread's last one
+
+    def issued(self, kind: str, layer: str, g: Group, cells: Array, s: Site) -> None:
+        """Remember a copy of the group's threads; its cells already carry the twins' event."""
+        if self.x.races is None:
+            return
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        cells = cells.reshape(len(tid), -1)
+        self.pending[kind].append(Pending(layer, cells, blk, tid, self.committed[kind][blk, tid],
+                                          self.x.races.order.now, s, np.zeros(len(tid), bool)))
+
+    def commit(self, kind: str, g: Group) -> None:
+        """Close each thread's current group."""
+        self.committed[kind][g.blk, g.tid] += 1
+
+    def wait(self, kind: str, g: Group, allowed: int | None) -> None:
+        """All groups but the latest `allowed` are complete (None: and what is in no group)."""
+        races = self.x.races
+        if races is None or not self.pending[kind]:
+            return
+        limit = np.full(self.committed[kind].shape, -1, np.int64)
+        limit[g.blk, g.tid] = (self.committed[kind][g.blk, g.tid] - allowed
+                               if allowed is not None else np.iinfo(np.int64).max)
+        kept = []
+        for p in self.pending[kind]:
+            ready = (p.group < limit[p.blk, p.tid]) & ~p.done
+            if ready.any():
+                races.own(p.layer, p.cells[ready], p.blk[ready], p.tid[ready], p.event, p.site)
+                p.done |= ready
+            if not p.done.all():
+                kept.append(p)
+        self.pending[kind] = kept
+
+
+def cp_async(x: Batch, g: Group, to: Array, source: Array, s_read: Site, s_write: Site,
+             take: Array | None) -> None:
+    """`cp.async`: 4, 8 or 16 bytes to shared memory, the first `take` of them from global memory
+    and zeros behind."""
+    size = s_write.size
+    count = s_write.count
+    values: list[Array] = [np.zeros((1, 1), s_write.dtype)] * count
+    if take is None or (take == size).all():
+        values = access.load_global(x, g, source, s_read)
+    else:
+        some = g.split(take > 0)[0]
+        if some is not None:
+            values = _partial(x, g, some, source, take, s_read, count)
+    part = x.shared_bounds(g, to, s_write)
+    if part is not None:
+        if not part:
+            return
+        g, to = part.group, part.pick(to)
+        values = [part.pick(v) for v in values]
+    offset = to.view(np.int64)
+    x.counters.shared_access(x, g, offset, s_write)
+    data = access._joined(values, s_write, g.shape)
+    if x.races is not None:
+        cells = x.races.copy_write(g, offset, s_write, data)
+        x.copies().issued("async", "write", g, cells, s_write)
+    access.shared_put(x, g, offset, s_write, data)
+
+
+def _partial(x: Batch, g: Group, some: Any, source: Array, take: Array, s: Site,
+             count: int) -> list[Array]:
+    """Copies that read fewer bytes than they write: element by element of the smallest size."""
+    inner = some.group
+    addresses, taken = some.pick(source), some.pick(take)
+    whole = inner.split(taken >= s.size)[0]
+    result = [np.zeros(g.shape, s.dtype) for _ in range(count)]
+    if whole is not None:
+        loaded = access.load_global(x, whole.group, whole.pick(addresses), s)
+        values = [whole.put(v, np.zeros((1, 1), s.dtype), inner.shape) for v in loaded]
+        result = [some.put(v, r, g.shape) for v, r in zip(values, result)]
+    rest = inner.split(taken < s.size)[0]
+    if rest is not None:
+        base, wanted = rest.pick(addresses), rest.pick(taken)
+        raw = np.zeros((*rest.group.shape, s.size), np.uint8)
+        byte = Site(s.number, s.text, s.location, "read", s.space, np.dtype("u1"))
+        for i in range(s.size):
+            there = rest.group.split(wanted > i)[0]
+            if there is None:
+                break
+            loaded = access.load_global(x, there.group, there.pick(base) + np.uint64(i), byte)
+            raw[..., i] = there.put(loaded[0], np.zeros((1, 1), np.uint8), rest.group.shape)
+        words = raw.view(s.dtype)
+        for k in range(count):
+            value = rest.put(np.ascontiguousarray(words[..., k]), np.zeros((1, 1), s.dtype),
+                             inner.shape)
+            mask = rest.put(np.ones((1, 1), bool), np.zeros((1, 1), bool), inner.shape)
+            outer_mask = some.put(np.broadcast_to(mask, inner.shape), np.zeros((1, 1), bool),
+                                  g.shape)
+            result[k] = np.where(outer_mask, some.put(np.broadcast_to(value, inner.shape),
+                                                      result[k], g.shape), result[k])
+    return result
+
+
+def _shared_offset(address: int) -> int:
+    return address - SHARED_WINDOW if SHARED_WINDOW <= address < SHARED_WINDOW + WINDOW else address
+
+
+def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier: Array,
+              s_read: Site, s_write: Site) -> None:
+    """`cp.async.bulk` from global to shared memory, counted in bytes by an mbarrier."""
+    for one, (dst, src, n, bar) in _each(g, to, source, size, barrier):
+        dst, bar = _shared_offset(dst), _shared_offset(bar)
+        if not _bulk_fits(x, one, s_write, dst, src, n):
+            continue
+        region = x.space.find(src, src + n)
+        if region is None:
+            x.bad_bulk(one, s_read, src, n)
+            continue
+        at = src - region.start
+        if x.initcheck and not (region.marks[at:at + n] & INIT).all():
+            x.uninitialized_bulk(one, s_read, region, at, n)
+        blk = int(one.blk[0, 0])
+        x.counters.bulk(x, s_read, region, at, n)
+        if x.races is not None:
+            x.races.bulk_global(one, region, at, n, s_read)
+            x.races.bulk_write(one, dst, n, s_write)
+        x.shared[blk, dst:dst + n] = region.data[at:at + n]
+        x.changed = True
+        x.mbarriers().complete_bytes(one, bar, n, s_write)
+
+
+def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read: Site,
+               s_write: Site, reduce: str = "", kind: str = "") -> None:
+    """`cp.async.bulk` (or `cp.reduce.async.bulk`) from shared to global memory, tracked by groups."""
+    from mlgpu.sim import atomics
+    for one, (dst, src, n) in _each(g, to, source, size):
+        src = _shared_offset(src)
+        if not _bulk_fits(x, one, s_read, src, dst, n):
+            continue
+        region = x.space.find(dst, dst + n)
+        if region is None:
+            x.bad_bulk(one, s_write, dst, n)
+            continue
+        at, blk = dst - region.start, int(one.blk[0, 0])
+        if x.races is not None:
+            cells = x.races.bulk_read(one, src, n, s_read)
+            x.copies().issued("bulk", "read", one, cells, s_read)
+            x.races.bulk_global(one, region, at, n, s_write)
+        x.counters.bulk(x, s_write, region, at, n)
+        data = x.shared[blk, src:src + n]
+        if reduce:
+            atomics.bulk(region.data[at:at + n], data, reduce, kind)
+        else:
+            region.data[at:at + n] = data
+        region.marks[at:at + n] |= INIT
+        x.changed = True
+
+
+def _each(g: Group, *arrays: Array) -> Any:
+    """Every thread as a group of its own, with its values as numbers."""
+    columns = [np.broadcast_to(a, g.shape).ravel().tolist() for a in arrays]
+    from mlgpu.sim.group import Scatter
+    for lin, *values in zip(g.lin.tolist(), *columns):
+        yield Scatter(g.space, np.array([lin])), values
+
+
+def _bulk_fits(x: Batch, one: Group, s: Site, shared: int, device: int, n: int) -> bool:
+    """Bounds and alignment of a bulk copy: multiples of 16 bytes on both sides."""
+    if n % 16 or shared % 16 or device % 16:
+        what = ("the size" if n % 16 else "the address in shared memory" if shared % 16
+                else "the address in global memory")
+        x.find("memcheck", "misaligned", s.location,
+               f"{s.text}: {what} is no multiple of 16 (size {n}, shared {shared:#x}, global "
+               f"{device:#x})", one, access=s.access, space="shared", size=n,
+               address=shared if shared % 16 else device)
+        return False
+    if shared + n > x.launch.shared_size or any(
+            shared < high and shared + n > low for low, high in x.launch.shared_gaps):
+        x.find("memcheck", "out of bounds", s.location,
+               f"{s.text}: {n} bytes at offset {shared:#x} of shared memory: "
+               f"{x.launch.describe_shared(shared + n - 1)}", one, access=s.access,
+               space="shared", size=n, address=shared)
+        return False
+    return True
+
+
+def commit(x: Batch, g: Group, kind: str) -> None:
+    """`commit_group`."""
+    x.copies().commit(kind, g)
+
+
+def wait(x: Batch, g: Group, kind: str, allowed: int | None) -> None:
+    """`wait_group` and `wait_all`."""
+    x.copies().wait(kind, g, allowed)
+
+
+def arrive(x: Batch, g: Group, address: Array, s: Site, noinc: bool) -> None:
+    """`cp.async.mbarrier.arrive`: the thread's copies arrive at an mbarrier when they are complete."""
+    x.copies().wait("async", g, None)
+    if noinc:
+        offset = np.where(address >= np.uint64(SHARED_WINDOW), address - np.uint64(SHARED_WINDOW),
+                          address)
+        x.mbarriers().arrive(g, offset, np.array([[1]]), s)
+    elif x.races is not None:
+        offset = np.where(address >= np.uint64(SHARED_WINDOW), address - np.uint64(SHARED_WINDOW),
+                          address)
+        x.mbarriers()._release(g, offset)
