@@ -84,7 +84,7 @@ class Body:
             if kind == "opcode":
                 end = find(";", pos)
                 if end < 0:
-                    Cursor(text, len(text)).unexpected("';'")
+                    careful(Cursor(text, pos), self.names)  # stops where the semicolon is missing
                 self._instruction(m, pos, end)
                 pos = end + 1
             elif kind == "label":
@@ -97,8 +97,8 @@ class Body:
                     refuse(text, pos - 1, f"braces are nested more than {_DEPTH} deep")
             else:
                 last = self.names.scope.parent is None
-                for _, name, use in self.names.close():
-                    refuse(text, use, f"expected a label of this function, found '{name}'")
+                for _, _, use in self.names.close():
+                    unexpected(text, use, "a label of this function")
                 if last:
                     self.function.body = self.statements
                     return pos
@@ -129,7 +129,7 @@ class Body:
     def _predicate(self, m: re.Match[str]) -> Reg:
         found = self.names.find(m["guard"])
         if not isinstance(found, Reg) or self.function.registers.get(found.name) != "pred":
-            refuse(self.text, m.start("guard"), f"expected a predicate, found '{m['guard']}'")
+            unexpected(self.text, m.start("guard"), "a predicate")
         return found
 
     def _branch(self, ins: Instruction, c: Cursor) -> tuple[Operand, ...]:
@@ -147,7 +147,7 @@ class Body:
         start = c.start
         table = self.names.find(c.name("the name of a table of labels"))
         if not isinstance(table, BranchTargets):
-            refuse(self.text, start, "expected the name of a .branchtargets that stands before")
+            unexpected(self.text, start, "the name of a .branchtargets that stands before")
         c.expect(";")
         return index, Target(table.name)
 
@@ -170,7 +170,7 @@ class Body:
             more = c.accept(",")
         if not isinstance(callee, Reg):
             if callee is not None and callee != Sym(name):
-                refuse(self.text, start, f"expected a function, found '{name}'")
+                unexpected(self.text, start, "a function")
             if more:
                 c.unexpected("the arguments of the call")
             c.expect(";")
@@ -181,7 +181,7 @@ class Body:
         at = c.start
         prototype = self.names.find(c.name("the name of a prototype"))
         if not isinstance(prototype, CallPrototype):
-            refuse(self.text, at, "expected the name of a .callprototype that stands before")
+            unexpected(self.text, at, "the name of a .callprototype that stands before")
         c.expect(";")
         check_call(self.text, Call(name, len(results.items), len(args.items), start), prototype)
         return results, callee, args, Target(prototype.name)

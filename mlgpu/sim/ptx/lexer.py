@@ -17,7 +17,8 @@ _TOKEN = re.compile(rf"""\s*(?:
     | (?P<string>"[^"\n]*")
     | (?P<symbol><<|>>|<=|>=|==|!=|&&|\|\||\S)
     | (?P<end>\Z))""", re.ASCII | re.VERBOSE)
-_SHOWN = re.compile(r'\s*([\w$%.:]+|"[^"\n]*"?|\S|\Z)', re.ASCII)
+_SHOWN = re.compile(r'\s*((?:::|[\w$%.])+|"[^"\n]*"?|<<|>>|\S|\Z)', re.ASCII)
+_LONGEST = 200  # characters of an error: names can be of any length
 _COMMENT = re.compile(r'"[^"\n]*"|//[^\n]*|/\*(?:[\s\S]*?\*/)?')
 
 
@@ -52,6 +53,7 @@ class Lines:
 
 def refuse(text: str, pos: int, why: str) -> NoReturn:
     """PtxError about the text at pos."""
+    why = why if len(why) <= _LONGEST else why[:_LONGEST] + "…"
     raise PtxError(f"PTX line {Lines(text).at(pos)}: {why}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from mlgpu.sim.ptx.constants import constant, starts_constant
-from mlgpu.sim.ptx.lexer import NAME, Cursor, refuse
+from mlgpu.sim.ptx.lexer import NAME, Cursor, refuse, unexpected
 from mlgpu.sim.ptx.scope import Names
 from mlgpu.sim.ptx.syntax import Imm, Mem, Not, Operand, Pair, Reg, Sink, Sym, Vec
 
@@ -23,6 +23,7 @@ _SIMPLE = re.compile(rf"""\s*(?:
     | \{{(?P<vector>[^{{}}\[\]()]*)\}}
     )\s*""", re.ASCII | re.VERBOSE)
 _COMMA = re.compile(r",(?![^{}]*\})")
+_NO_OPERAND = ("", "}", ")", "]", ",", "@")  # "" is the end of the text
 _LONG = 2000  # characters: beyond, only the careful way is sure to be fast
 
 
@@ -76,8 +77,11 @@ def _one(text: str, names: Names) -> Operand | None:
 def careful(c: Cursor, names: Names, ends: str = ";") -> tuple[Operand, ...]:
     """Step over operands up to the symbol that ends them, and over it."""
     operands: list[Operand] = []
-    if ends != "}" and c.accept(ends):
-        return ()
+    if ends != "}":
+        if c.accept(ends):
+            return ()
+        if c.value in _NO_OPERAND:
+            c.unexpected(f"an operand or '{ends}'")
     while True:
         if c.value == "[" and ends == ";":
             operands += _memory(c, names)
@@ -132,9 +136,9 @@ def named(c: Cursor, names: Names) -> Reg | Vec | Sym:
         c.advance()
     found = names.find(name)
     if found is None:
-        refuse(c.text, start, f"expected a declared register or variable, found '{name}'")
+        unexpected(c.text, start, "a declared register or variable")
     if not isinstance(found, (Reg, Vec, Sym)):
-        refuse(c.text, start, f"expected a register or variable, found the label '{name}'")
+        unexpected(c.text, start, "a register or variable, no label")
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mlgpu.sim.ptx import declarations
 from mlgpu.sim.ptx.body import Body, Call, check_call, pragma
 from mlgpu.sim.ptx.constants import integer
-from mlgpu.sim.ptx.lexer import Cursor, Lines, refuse, without_comments
+from mlgpu.sim.ptx.lexer import Cursor, Lines, refuse, unexpected, without_comments
 from mlgpu.sim.ptx.syntax import Function, Module, Variable
 
 _FILE = re.compile(r'\.file\s+(\d{1,9})\s+"([^"\n]*)"', re.ASCII)
@@ -214,13 +214,11 @@ class _Parser:
         for call in self.calls:
             callee = functions.get(call.name)
             if callee is None or callee.entry:
-                refuse(self.text, call.start,
-                       f"expected a declared function to call, found '{call.name}'")
+                unexpected(self.text, call.start, "a declared function to call")
             check_call(self.text, call, callee)
         for name, start in self.symbols:
             if name not in functions and name not in variables:
-                refuse(self.text, start,
-                       f"expected a declared variable or function, found '{name}'")
+                unexpected(self.text, start, "a declared variable or function")
 
 
 def _shapes(function: Function) -> list[list[tuple[str, str, int | None]]]:
