@@ -202,3 +202,7 @@ class Emitter:
     def special(self, name: str) -> tuple[str, np.dtype[Any]]:
         """The name and dtype of a special register's array."""
         raise NotImplementedError
+
+    def symbol(self, operand: Operand) -> str:
+        """The address of a variable or function, a uint64 array."""
+        raise NotImplementedError

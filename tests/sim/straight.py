@@ -49,7 +49,8 @@ class Straight(Emitter):
     def special(self, name: str) -> tuple[str, np.dtype[Any]]:
         self.fail(f"no special register {name} in a test of straight lines")
 
-    def symbol(self, operand: Sym) -> str:
+    def symbol(self, operand: Operand) -> str:
+        assert isinstance(operand, Sym)
         address = self.symbols[operand.name] + operand.offset
         return self.const(np.array([[address]], np.uint64))
 

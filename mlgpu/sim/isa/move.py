@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.isa.compare import bits_type
 from mlgpu.sim.isa.form import form, raw
-from mlgpu.sim.ptx.syntax import SIZES, Instruction, Sym, Vec
+from mlgpu.sim.ptx.syntax import SIZES, Instruction, Sym, Target, Vec
 
 
 @form("mov", operands=2, types="pred b8 b16 b32 b64 u8 u16 u32 u64 s8 s16 s32 s64 f16 f16x2 bf16 "
@@ -18,7 +18,7 @@ def mov(e: Emitter, ins: Instruction) -> None:
         _unpack(e, ins, d)
     elif isinstance(a, Vec):
         _pack(e, ins, a)
-    elif isinstance(a, Sym):
+    elif isinstance(a, (Sym, Target)):
         if raw(type) not in ("u32", "u64"):
             e.fail("an address has 32 or 64 bits")
         address = e.symbol(a)

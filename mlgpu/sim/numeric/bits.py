@@ -113,7 +113,7 @@ def extend(a: Array, length: Array) -> Array:
 def _extend(a: Array, surplus: Array) -> Array:
     """Signed a with its upper `surplus` bits replaced by the bit below; 0 where all are surplus."""
     up = (a.view(surplus.dtype) << surplus).view(a.dtype)
-    result: Array = up >> np.minimum(surplus, 8 * a.dtype.itemsize - 1).view(a.dtype)
+    result: Array = up >> surplus.view(a.dtype)
     return result
 
 
