@@ -56,35 +56,33 @@ extern "C" __global__ void consumer_at_own_barrier(const float* x, float* y) {
     }
 }
 
-// The parity of a barrier in shared memory does not go with its phases.
-extern "C" __global__ void wrong_parity(const float* x, float* sums, int steps) {
-    __shared__ float tile[2][32];
-    __shared__ mbarrier full[2], empty[2];
+// The consumer does not flip the parity that it waits for: from the second tile on it waits for one
+// that it has had (or in vain, if the producer is quick).
+extern "C" __global__ void parity_not_flipped(const float* x, float* sums, int steps) {
+    __shared__ float tile[32];
+    __shared__ mbarrier full, empty;
     int lane = threadIdx.x % 32;
-    if (threadIdx.x == 0)
-        for (int i = 0; i < 2; ++i) {
-            mbarrier_init(&full[i], 32);
-            mbarrier_init(&empty[i], 32);
-        }
+    if (threadIdx.x == 0) {
+        mbarrier_init(&full, 32);
+        mbarrier_init(&empty, 32);
+    }
     __syncthreads();
-    if (threadIdx.x < 32) {
+    if (threadIdx.x >= 32) {
         for (int s = 0; s < steps; ++s) {
-            int phase = s / 2 % 2;
-            mbarrier_wait(&empty[s % 2], phase ^ 1);  // FAULT(wrong_parity): synccheck: deadlock; watchdog: endless loop
-            tile[s % 2][lane] = x[s * 32 + lane];  // FAULT(wrong_parity): racecheck: write after read
-            mbarrier_arrive(&full[s % 2]);
+            mbarrier_wait(&empty, (s + 1) % 2);  // FAULT(parity_not_flipped): synccheck: deadlock; watchdog: endless loop
+            tile[lane] = x[s * 32 + lane];  // FAULT(parity_not_flipped): racecheck: write after read
+            mbarrier_arrive(&full);
         }
     } else {
         float sum = 0;
         for (int s = 0; s < steps; ++s) {
 #ifdef FIXED
-            int phase = s / 2 % 2;
+            mbarrier_wait(&full, s % 2);
 #else
-            int phase = (s / 2 + 1) % 2;
+            mbarrier_wait(&full, 0);  // FAULT(parity_not_flipped): synccheck: deadlock; watchdog: endless loop
 #endif
-            mbarrier_wait(&full[s % 2], phase);  // FAULT(wrong_parity): synccheck: deadlock; watchdog: endless loop
-            sum += tile[s % 2][31 - lane];  // FAULT(wrong_parity): racecheck: read after write; initcheck: uninitialized read
-            mbarrier_arrive(&empty[s % 2]);
+            sum += tile[31 - lane];  // FAULT(parity_not_flipped): racecheck: read after write
+            mbarrier_arrive(&empty);
         }
         sums[lane] = sum;
     }
