@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,19 +13,8 @@ from mlgpu.sim import isa
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.isa.registry import INSTRUCTIONS
 from mlgpu.sim.numeric.types import DTYPES
-from mlgpu.sim.ptx.syntax import (
-    Imm,
-    Instruction,
-    Location,
-    Mem,
-    Not,
-    Operand,
-    Pair,
-    Reg,
-    Sink,
-    Sym,
-    Vec,
-)
+from mlgpu.sim.ptx.parser import parse
+from mlgpu.sim.ptx.syntax import SIZES, Instruction, Operand, Sym
 
 # The families of instructions that need no machine around them.
 _FAMILIES = """bits carry compare convert floating integer logic move multiply permute
@@ -64,7 +52,7 @@ def run_line(text: str | Sequence[Instruction], registers: Mapping[str, str],
     taken), or Python numbers; one of one dimension stands for the threads of one block.
     """
     emitter = Straight(registers, symbols or {})
-    for ins in parse(text) if isinstance(text, str) else text:
+    for ins in instructions(text, registers, symbols or {}) if isinstance(text, str) else text:
         emitter.ins = ins
         INSTRUCTIONS[ins.opcode](emitter, ins)
     given = {name: _input(value, DTYPES[registers[name]]) for name, value in inputs.items()}
@@ -87,68 +75,30 @@ def run_line(text: str | Sequence[Instruction], registers: Mapping[str, str],
     return results
 
 
+def instructions(text: str, registers: Mapping[str, str],
+                 symbols: Mapping[str, int]) -> list[Instruction]:
+    """The instructions of a text without labels, as of line 1 of test.cu."""
+    variables = "".join(f".global .align 16 .b8 {name}[64];\n" for name in symbols)
+    declared = "".join(f".reg .{'pred' if type == 'pred' else f'b{8 * SIZES[type]}'} {name};\n"
+                       for name, type in registers.items())
+    module = parse(f""".version 8.8
+        .target sm_120a
+        .address_size 64
+        .file 1 "test.cu"
+        {variables}
+        .visible .entry kernel() {{
+        {declared}
+        .loc 1 1 0
+        {text.rstrip(" ;")};
+        }}""")
+    body = module.functions["kernel"].body
+    assert body is not None
+    assert all(isinstance(statement, Instruction) for statement in body)
+    return body  # type: ignore[return-value]
+
+
 def _input(value: Any, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if not isinstance(value, np.ndarray):
         value = np.array(value, dtype)
     assert value.dtype.itemsize == dtype.itemsize, f"{value.dtype} for a register of {dtype}"
     return np.atleast_2d(np.ascontiguousarray(value).view(dtype))
-
-
-# -- PTX text -------------------------------------------------------------------------------------
-
-def parse(text: str) -> list[Instruction]:
-    """The instructions of a text without labels and directives."""
-    return [_instruction(line) for line in text.split(";") if line.strip()]
-
-
-def _instruction(text: str) -> Instruction:
-    text = " ".join(text.split())
-    guard, negated = None, False
-    found = re.match(r"@(!?)(%\w+) (.*)", text)
-    if found:
-        negated, guard, text = bool(found[1]), Reg(found[2]), found[3]
-    head, _, rest = text.partition(" ")
-    opcode, *mods = head.split(".")
-    operands = tuple(_operand(part) for part in _split(rest, ","))
-    return Instruction(opcode, tuple(mods), operands, guard, negated, Location("test.cu", 1), text)
-
-
-def _split(text: str, at: str) -> list[str]:
-    """The parts between commas that no bracket encloses."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char in "{[(") - (char in "}])")
-        if char == at and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _operand(text: str) -> Operand:
-    if text == "_":
-        return Sink()
-    if text.startswith("{"):
-        return Vec(tuple(_operand(part) for part in _split(text[1:-1], ",")))
-    if "|" in text:
-        first, second = text.split("|")
-        return Pair(_operand(first.strip()), _operand(second.strip()))
-    if text.startswith("!"):
-        return Not(Reg(text[1:].strip()))
-    if text.startswith("%"):
-        return Reg(text)
-    if text.startswith("["):
-        base, _, offset = text[1:-1].partition("+")
-        return Mem(_operand(base.strip()), int(offset or 0))  # type: ignore[arg-type]
-    if re.match(r"0[fF][0-9a-fA-F]{8}$", text):
-        return Imm(int(text[2:], 16), "f32")
-    if re.match(r"0[dD][0-9a-fA-F]{16}$", text):
-        return Imm(int(text[2:], 16), "f64")
-    if re.match(r"-?\d+\.\d*(e[+-]?\d+)?$", text):
-        return Imm(int(np.float64(text).view(np.uint64)), "f64")
-    if re.match(r"-?\d", text):
-        digits = text.rstrip("Uu")
-        octal = re.match(r"-?0[0-7]+$", digits)
-        return Imm(int(digits, 8 if octal else 0))
-    name, _, offset = text.partition("+")
-    return Sym(name.strip(), int(offset or 0))

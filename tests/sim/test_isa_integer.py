@@ -7,7 +7,7 @@ import pytest
 from sim.straight import run_line
 from sim.straightcheck import bits, check, of_type, signed, width_of
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import PtxError, UnsupportedError
 
 TYPES = "u16 u32 u64 s16 s32 s64".split()
 PACKED = ("u16x2", "s16x2")
@@ -271,5 +271,5 @@ def test_guarded_carry():
 ])
 def test_malformed(text):
     registers = {f"%{name}": "b32" for name in "abcd"} | {"%e": "b64"}
-    with pytest.raises(UnsupportedError, match=r"test\.cu:1"):
+    with pytest.raises((PtxError, UnsupportedError), match=r"test\.cu:1|PTX line"):
         run_line(text, registers, {name: [1] for name in registers})

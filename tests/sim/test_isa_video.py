@@ -8,7 +8,7 @@ import pytest
 from sim.straight import run_line
 from sim.straightcheck import bits, check, signed
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import PtxError, UnsupportedError
 
 COMPARE = {"eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le,
            "gt": operator.gt, "ge": operator.ge}
@@ -190,5 +190,5 @@ def test_packed_set(n, name):
 ])
 def test_malformed(text):
     registers = {f"%{name}": "b32" for name in "abcd"}
-    with pytest.raises(UnsupportedError, match=r"test\.cu:1"):
+    with pytest.raises((PtxError, UnsupportedError), match=r"test\.cu:1|PTX line"):
         run_line(text, registers, {name: [1] for name in registers})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from mlgpu.sim.emit import Emitter
-from mlgpu.sim.isa.form import first_type, floating, form, integer_form, pair, raw
-from mlgpu.sim.isa.registry import instruction
+from mlgpu.sim.isa.form import first_type, form, integer_form, pair, raw
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.ptx.syntax import Imm, Instruction, Operand
 
@@ -13,8 +12,6 @@ _SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 _BOOLEAN = {"and": "&", "or": "|", "xor": "^"}
 _TYPES = "b16 b32 b64 u16 u32 u64 s16 s32 s64"
 _MODS = " ".join((*_SIGNS, *_BOOLEAN))
-
-instruction("testp")(floating)
 
 
 def _compared(e: Emitter, ins: Instruction) -> str:

@@ -60,7 +60,7 @@ class Declare:
 
 def floating(e: Emitter, ins: Instruction) -> None:
     """Emit the floating-point form of an opcode."""
-    from mlgpu.sim.isa.floating import FLOAT
+    from mlgpu.sim.isa.floating import FLOAT  # here, since that file declares forms itself
     if ins.opcode not in FLOAT:
         e.fail(f"{ins.opcode} has no .{ins.type}")
     FLOAT[ins.opcode](e, ins)

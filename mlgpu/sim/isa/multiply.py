@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.isa import carry
-from mlgpu.sim.isa.form import floating, form, integer_form, raw
-from mlgpu.sim.isa.registry import instruction
+from mlgpu.sim.isa.form import form, integer_form, raw
 from mlgpu.sim.numeric import integer
 from mlgpu.sim.ptx.syntax import SIZES, Instruction
 
@@ -64,9 +63,6 @@ def mad(e: Emitter, ins: Instruction) -> None:
         e.set(ins.operands[0], type, f"{e.fn(integer.saturate32)}({total})")
     else:
         e.set(ins.operands[0], type, f"{value} + {e.use(ins.operands[3], type)}")
-
-
-instruction("fma")(floating)
 
 
 @form("mul24", "mad24", types="u32 s32", mods="lo hi sat", operands=3, most=4)

@@ -23,7 +23,7 @@ from mlgpu.sim.ptx.syntax import (
 Named = Reg | Vec | Sym | Label | BranchTargets | CallPrototype
 _INDEX = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 _PARTS = {"x": 0, "y": 1, "z": 2, "w": 3, "r": 0, "g": 1, "b": 2, "a": 3}
-_SELECTORS = frozenset("b0 b1 b2 b3 h0 h1".split())
+_SELECTOR = re.compile(r"b[0-7]{1,4}|h[0-3]{1,2}", re.ASCII)
 _XYZ = """tid ntid ctaid nctaid clusterid nclusterid cluster_ctaid cluster_nctaid""".split()
 _PLAIN = """laneid warpid nwarpid smid nsmid gridid clock clock_hi clock64 globaltimer
     globaltimer_lo globaltimer_hi lanemask_eq lanemask_le lanemask_lt lanemask_ge lanemask_gt
@@ -147,7 +147,7 @@ class Names:
             register = whole.items[_PARTS[part]]
             assert isinstance(register, Reg)
             return register
-        if isinstance(whole, Reg) and part in _SELECTORS:  # of the video instructions
+        if isinstance(whole, Reg) and _SELECTOR.fullmatch(part):  # of the video instructions
             return Reg(f"{whole.name}.{part}")
         return None
 
