@@ -117,6 +117,8 @@ def store_global(x: Batch, g: Group, address: Array, s: Site, values: list[Array
         index = np.stack((index, index + 1), axis=-1)
     x.changed = True
     check_write(x, g, region, index, s, data)
+    if index.shape != data.shape:
+        index = np.broadcast_to(index, np.broadcast_shapes(index.shape, data.shape))
     region.views[s.piece][index] = data
 
 
@@ -226,7 +228,10 @@ def shared_put(x: Batch, g: Group, offset: Array, s: Site, data: Array) -> None:
     row = g.blk * view.shape[1]
     if s.pieces == 2:
         index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    view.reshape(-1)[row + index] = data
+    index = row + index
+    if index.shape != data.shape:
+        index = np.broadcast_to(index, np.broadcast_shapes(index.shape, data.shape))
+    view.reshape(-1)[index] = data
 
 
 # -- local memory ---------------------------------------------------------------------------------
@@ -263,7 +268,8 @@ def store_local(x: Batch, g: Group, address: Array, s: Site, values: list[Array]
     row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
     if s.pieces == 2:
         index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    view.reshape(-1)[row + index] = _joined(values, s, g.shape)
+    data = _joined(values, s, g.shape)
+    view.reshape(-1)[row + index] = data
 
 
 # -- generic addresses ------------------------------------------------------------------------------

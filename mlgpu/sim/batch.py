@@ -492,9 +492,11 @@ class Batch:
         """Nothing can move: say why."""
         for number, g in self.early.items():
             segment = self.code.segments[number]
-            self.find("synccheck", "invalid mask", segment.where,
-                      "lanes named in the mask never come to this instruction: they have exited "
-                      "or wait elsewhere", g, stop=True)
+            kind, what = ("divergent threads in warp", "all lanes of the warp must come to this "
+                          "instruction together: some") if segment.whole_warp else (
+                "invalid mask", "lanes named in the mask never come to this instruction: they")
+            self.find("synccheck", kind, segment.where, f"{what} have exited or wait elsewhere", g,
+                      stop=True)
         for (segment, _, _), (g, _, _) in self.held.items():
             self.find("synccheck", "divergent threads in warp", self.code.segments[segment].end_at,
                       "a barrier reached by a part of the warp: the other lanes wait elsewhere", g,

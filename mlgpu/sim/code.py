@@ -32,12 +32,13 @@ VOLATILE = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltime
 class Step:
     """A segment as the scheduler sees it."""
 
-    __slots__ = ("end_at", "full_mask", "instructions", "mask", "run", "where")
+    __slots__ = ("end_at", "full_mask", "instructions", "mask", "run", "where", "whole_warp")
 
     def __init__(self, segment: Segment, run: Callable[..., Any]) -> None:
         self.run = run
         self.mask: Callable[..., Any] | None = None  # the lanes that must be there
         self.full_mask = False
+        self.whole_warp = False  # the instruction has no mask
         end = [segment.end] if segment.end is not None else []
         self.instructions = segment.instructions + end
         self.end_at = end[0].location if end else Location("", 0)
@@ -163,6 +164,7 @@ class Code:
             bits = 0xFFFFFFFF if operand is None else operand.value & 0xFFFFFFFF
             constant = np.array([[bits]], np.uint32)
             step.full_mask = bits == 0xFFFFFFFF
+            step.whole_warp = operand is None
             step.mask = lambda x, g: constant
         else:
             assert isinstance(operand, Reg)

@@ -151,11 +151,16 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
     """`cp.async.bulk` from global to shared memory, counted in bytes by an mbarrier."""
     for one, (dst, src, n, bar) in _each(g, to, source, size, barrier):
         dst, bar = _shared_offset(dst), _shared_offset(bar)
-        if not _bulk_fits(x, one, s_write, dst, src, n):
-            continue
+        fits = _bulk_fits(x, one, s_write, dst, src, n)
         region = x.space.find(src, src + n)
-        if region is None:
+        if fits and region is None:
             x.bad_bulk(one, s_read, src, n)
+        if not fits or region is None:
+            # reported; nobody shall wait for it in vain, or be blamed for reading it
+            last = min(dst + n, x.launch.shared_size)
+            if x.races is not None and dst < last:
+                x.races.bulk_write(one, dst & -16, last - dst, s_write)
+            x.mbarriers().complete_bytes(one, bar, n, s_write)
             continue
         at = src - region.start
         if x.initcheck and not (region.marks[at:at + n] & INIT).all():

@@ -236,7 +236,7 @@ def _seen(x: Batch, g: Group, offset: Array, s: Site) -> bool:
     if x.shared_bounds(g, offset, s) is not None:
         return False
     if x.races is not None:
-        x.races.shared_atomic(g, offset.view(np.int64), s, reads=True)
+        x.races.shared_atomic(g, offset.view(np.int64), s, reads=False)
     return True
 
 

@@ -66,7 +66,7 @@ class Order:
         self.flags = flags
         self.events = x.launch.events
         b, n = x.shape.blocks, x.shape.threads
-        self.start = len(self.events)
+        self.start = len(self.events) - 1
         self.block_time = np.full((1, 1), self.start, np.int64)
         self.warp_time = np.full((1, x.shape.warps), self.start, np.int64)
         self.floor = self.start  # all threads of the batch know all of their block up to here

@@ -40,8 +40,10 @@ def text(form: str, values: bytes, string: Callable[[int], str]) -> str:
         if kind in "di":
             return (spec + "d") % _narrow(int(take("q" if wide else "i")), length, True)
         if kind in "ouxX":
-            letter = "d" if kind == "u" else kind
-            return (spec + letter) % _narrow(int(take("Q" if wide else "I")), length, False)
+            number = _narrow(int(take("Q" if wide else "I")), length, False)
+            if kind == "o" and "#" in flags:  # C writes 010 where Python writes 0o10
+                return (spec.replace("#", "") + "s") % f"0{number:o}".replace("00", "0", 1)
+            return (spec + ("d" if kind == "u" else kind)) % number
         if kind in "aA":
             value = float(take("d")).hex()
             return value.upper() if kind == "A" else value

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1
+# Set in what the twin of a thread did (copies.py), so that no barrier's floor settles it.
+TWIN = 1 << 62
+EVENTS = (1 << 29) - 1
 
 
 class Shadow:
@@ -115,7 +118,7 @@ class Races:
         self._shared_write(g, offset, s, data, cell, tid)
 
     def _shared_write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array,
-                      tid: Array) -> None:
+                      tid: Array, twin: bool = False) -> None:
         shadow = self.shared
         if self.check:
             if not s.strong:
@@ -127,7 +130,7 @@ class Races:
             self._compare(g, shadow.read2, cell, tid, s, "read")
         e = self.event(s)
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
-        cell, mine = _put(layer, cell, e, tid)
+        cell, mine = _put(layer, cell, e, tid, twin)
         if self.check and not s.strong:
             self._same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
@@ -139,7 +142,7 @@ class Races:
         """`cp.async` writes shared memory; the cells, a row for each thread."""
         self._expand()
         cell, tid, _ = self._cells(g, offset, s)
-        self._shared_write(g, offset, s, data, cell, tid + self.x.shape.threads)
+        self._shared_write(g, offset, s, data, cell, tid + self.x.shape.threads, twin=True)
         shape = (*g.shape, cell.shape[2]) if cell.ndim == 3 else g.shape
         result: Array = np.broadcast_to(cell, shape).reshape(g.size, -1)
         return result
@@ -148,7 +151,7 @@ class Races:
         """Threads have waited for copies: they are their own doing from now on."""
         flat = getattr(self.shared, layer).reshape(-1)
         there = flat[cells]
-        twins = (event << EVENT) | (tid + self.x.shape.threads)[:, None]
+        twins = TWIN | event << EVENT | (tid + self.x.shape.threads)[:, None]
         mine = (there & ~SEVERAL) == twins
         now = self.event(s)
         flat[cells] = np.where(mine, (now << EVENT) | tid[:, None], there)
@@ -161,7 +164,7 @@ class Races:
             for layer, access in ((shadow.write, "write"), (shadow.strong, "atomic"),
                                   (shadow.read, "read"), (shadow.read2, "read")):
                 self._compare(one, layer, cell, tid, s, access)
-        _put(shadow.write.reshape(-1), cell, self.event(s), tid)
+        _put(shadow.write.reshape(-1), cell, self.event(s), tid, twin=True)
 
     def bulk_read(self, one: Group, offset: int, size: int, s: Site) -> Array:
         """A bulk copy reads shared memory; the cells."""
@@ -175,7 +178,7 @@ class Races:
             self._unfenced(one, cell, s)
         before = shadow.read.reshape(-1)[cell]
         shadow.read2.reshape(-1)[cell] = before
-        _put(shadow.read.reshape(-1), cell, self.event(s), tid)
+        _put(shadow.read.reshape(-1), cell, self.event(s), tid, twin=True)
         return cell
 
     def _bulk_cells(self, one: Group, offset: int, size: int) -> tuple[Array, Array]:
@@ -186,7 +189,7 @@ class Races:
     def _unfenced(self, one: Group, cell: Array, s: Site) -> None:
         """What threads wrote reaches a bulk copy only past a fence.proxy.async."""
         written = self.shared.write.reshape(-1)[cell[0]]
-        event, who = written >> EVENT, written & WHO
+        event, who = written >> EVENT & EVENTS, written & WHO
         n = self.x.shape.threads
         fences = self.x.copies().proxy_fence[int(one.blk[0, 0])]
         by_threads = (event > self.order.start) & (who < n)
@@ -212,7 +215,9 @@ class Races:
         shadow, unit = region.race.shadow, region.race.unit
         cell = np.arange(at // unit, (at + size) // unit)[None]
         who = (one.blk + self.x.first) * self.x.shape.threads + one.tid
-        layers = [(shadow.write, "write"), (shadow.strong, "atomic")]
+        layers = [(shadow.write, "write")]
+        if not s.strong:
+            layers.append((shadow.strong, "atomic"))
         if s.access != "read":
             layers += [(shadow.read, "read"), (shadow.read2, "read")]
         if self.check:
@@ -387,13 +392,13 @@ class Races:
         floor = self.order.floor if region is None else 0
         if int(before.max()) >> EVENT <= floor:
             return
-        event = before >> EVENT
+        event = before >> EVENT & EVENTS
         other = before & WHO
         mine = other == who
         if region is None:
             real = g.tid if cell.ndim == 2 else g.tid[..., None]  # a twin follows its own thread
             mine = mine | (other == real)
-        suspect = (event > floor) & (~mine | (before & SEVERAL != 0))
+        suspect = (before >> EVENT > floor) & (~mine | (before & SEVERAL != 0))
         if not suspect.any():
             return
         shape = suspect.shape
@@ -416,6 +421,12 @@ class Races:
         else:
             other_block, other_thread = other // n, other % n
         ordered = self.order.ordered(blk, tid, other_block, other_thread, event)
+        if access == "atomic" and s.access == "write" and s.text.startswith("mbarrier.inval"):
+            # lanes that use an mbarrier together count as one: the C++ library's pipelines let the
+            # one whose lane was elected vouch for its warp
+            for lane in range(WARP):
+                near = other_thread // WARP * WARP + lane
+                ordered = ordered | self.order.ordered(blk, tid, other_block, near, event)
         if ordered.all():
             return
         bad = np.flatnonzero(~ordered)
@@ -549,10 +560,11 @@ class _Opened:
 
 
 
-def _put(layer: Array, cell: Array, event: int, who: Array) -> tuple[Array, Array]:
+def _put(layer: Array, cell: Array, event: int, who: Array,
+         twin: bool = False) -> tuple[Array, Array]:
     """Enter an event of the threads into cells; both with their common shape."""
     shape = np.broadcast_shapes(cell.shape, who.shape)
     cell = np.broadcast_to(cell, shape)
-    mine = np.broadcast_to(event << EVENT | who, shape)
+    mine = np.broadcast_to((TWIN if twin else 0) | event << EVENT | who, shape)
     layer[cell] = mine
     return cell, mine
