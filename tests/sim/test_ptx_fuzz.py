@@ -19,9 +19,10 @@ WRITTEN = HEADER + """
 .file 1 "k.cu"
 .extern .func (.param .b32 r) vprintf(.param .b64 x, .param .b64 y);
 .func (.param .align 8 .b8 r[16]) f(.param .b32 x);
-.global .align 8 .u64 names[3] = {generic(bytes), 7, f};
-.const .f32 t[2][2] = {{1.5, 0f3F800000}, {-1e3}};
 .global .align 4 .b8 bytes[8] = {1, 0x2, -3, (1<<4)|3};
+.global .align 8 .u64 names[3] = {generic(bytes), 7, generic(bytes)+4};
+.global .u64 functions[2] = {0, f};
+.const .f32 t[2][2] = {{1.5, 0f3F800000}, {-1e3}};
 .global .u8 packed[3] = {1, 0xFF(bytes), 0xFF00(bytes)};
 .extern .shared .align 16 .b8 smem[];
 .visible .entry k(.param .u64 .ptr .global .align 16 a, .param .align 8 .b8 s[24])
@@ -39,7 +40,8 @@ WRITTEN = HEADER + """
 	ld.global.nc.L1::no_allocate.v4.f32 q, [%rd1+-16];
 	fma.rn.f32 %f1, q.x, 1.5, %f2;
 	mov.b64 {%r1, _}, %rd2; mov.u64 %rd2, bytes+(1<<2); mov.u32 %r2, %tid.x;
-	cp.async.bulk.x.mbarrier::complete_tx::bytes [%r1], [%rd1, {%r2, 3}], 256, [smem+8];
+	cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes
+		[%r1], [%rd1, {%r2, 3}], [smem+8];
 $L2:
 	table: .branchtargets $L2, $L3;
 	brx.idx %r3, table;
