@@ -18,7 +18,7 @@ from mlgpu.sim.ptx.syntax import Module
 WRITTEN = HEADER + """
 .file 1 "k.cu"
 .extern .func (.param .b32 r) vprintf(.param .b64 x, .param .b64 y);
-.func (.param .align 8 .b8 r[16]) f(.param .b32 x);
+.extern .func (.param .align 8 .b8 r[16]) f(.param .b32 x);
 .global .align 4 .b8 bytes[8] = {1, 0x2, -3, (1<<4)|3};
 .global .align 8 .u64 names[3] = {generic(bytes), 7, generic(bytes)+4};
 .global .u64 functions[2] = {0, f};
