@@ -222,13 +222,13 @@ extern "C" __global__ void ring(const float* x, float* y, int items) {
 
 // A lock around a linked list in shared memory: acquire on entry, release on leaving.
 extern "C" __global__ void locked_lists(const int* keys, int* heads_out, int* next_out, int n) {
-    __shared__ int heads[4], next[128], lock[4];
+    __shared__ int heads[8], next[128], lock[8];
     int t = threadIdx.x;
-    if (t < 4) heads[t] = -1, lock[t] = 0;
+    if (t < 8) heads[t] = -1, lock[t] = 0;
     next[t] = -2;
     __syncthreads();
     if (t < n) {
-        int list = keys[t] % 4;
+        int list = keys[t] % 8;
         unsigned where = static_cast<unsigned>(__cvta_generic_to_shared(&lock[list]));
         bool done = false;
         while (!done) {  // the critical section is inside the loop, so that lanes do not wait for it
@@ -245,7 +245,7 @@ extern "C" __global__ void locked_lists(const int* keys, int* heads_out, int* ne
         }
     }
     __syncthreads();
-    if (t < 4) heads_out[t] = heads[t];
+    if (t < 8) heads_out[t] = heads[t];
     next_out[t] = next[t];
 }
 

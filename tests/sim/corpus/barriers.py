@@ -111,9 +111,9 @@ def ring_of_slots(m: sim.Machine, mod: Any) -> None:
 
 @program("barriers.cu")
 def locked_lists(m: sim.Machine, mod: Any) -> None:
-    n = 75
+    n = 50
     keys = np.random.default_rng(9).integers(0, 100, n, np.int32)
-    heads, links = m.empty(4, np.int32), m.empty(128, np.int32)
+    heads, links = m.empty(8, np.int32), m.empty(128, np.int32)
     mod.kernel("locked_lists").launch(1, 128, (m.array(keys), heads, links, np.int32(n)))
     after = links.numpy()
     assert_array_equal(after[n:], np.full(128 - n, -2))
@@ -122,7 +122,7 @@ def locked_lists(m: sim.Machine, mod: Any) -> None:
         while at >= 0:
             members.append(at)
             at = int(after[at])
-        assert sorted(members) == np.flatnonzero(keys % 4 == number).tolist()
+        assert sorted(members) == np.flatnonzero(keys % 8 == number).tolist()
 
 
 @program("barriers.cu")

@@ -13,7 +13,7 @@ namespace cg = cooperative_groups;
 
 // A product of matrices through a pipeline that all threads of the block share.
 extern "C" __global__ void gemm_pipeline(const float* a, const float* b, float* c, int m, int n, int k) {
-    constexpr int TILE = 16, STAGES = 2;
+    constexpr int TILE = 8, STAGES = 2;
     __shared__ float as[STAGES][TILE][TILE], bs[STAGES][TILE][TILE];
     __shared__ cuda::pipeline_shared_state<cuda::thread_scope_block, STAGES> state;
     auto block = cg::this_thread_block();
@@ -42,6 +42,7 @@ extern "C" __global__ void gemm_pipeline(const float* a, const float* b, float* 
         pipe.consumer_release();
     }
     if (row < m && col < n) c[row * n + col] = sum;
+    block.sync();  // all have released the last stage before the pipeline ends its barriers
 }
 
 // Warp specialisation in the pipeline's own terms: one warp produces, three consume.
@@ -71,6 +72,7 @@ extern "C" __global__ void specialised(const float* x, float* sums, int chunks) 
         }
         sums[blockIdx.x * 96 + t] = sum;
     }
+    block.sync();
 }
 
 // A barrier object that copies arrive at, between arrival and wait of the threads.

@@ -16,10 +16,10 @@ HEADERS = ("nv/target", "cuda/atomic")
 @program("libcu.cu", headers=HEADERS)
 def gemm_pipeline(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((18, 50), np.float32), rng.standard_normal((50, 21), np.float32)
-    c = m.empty((18, 21), np.float32)
-    args = m.array(a), m.array(b), c, np.int32(18), np.int32(21), np.int32(50)
-    mod.kernel("gemm_pipeline").launch((2, 2), (16, 16), args)
+    a, b = rng.standard_normal((10, 30), np.float32), rng.standard_normal((30, 13), np.float32)
+    c = m.empty((10, 13), np.float32)
+    args = m.array(a), m.array(b), c, np.int32(10), np.int32(13), np.int32(30)
+    mod.kernel("gemm_pipeline").launch((2, 2), (8, 8), args)
     assert_allclose(c.numpy(), a.astype(np.float64) @ b, rtol=1e-5, atol=4e-6)
 
 
