@@ -54,7 +54,7 @@ AMOUNTS = [0, 1, 5, 7, 8, 15, 16, 17, 24, 31, 32, 33, 47, 63, 64, 65, 127, 128, 
            288, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, (1 << 32) - 1]
 
 
-def cases(types: list[str], pools: Mapping[int, list[int]], count: int = 600) -> list[list[int]]:
+def cases(types: list[str], pools: Mapping[int, list[int]], count: int = 250) -> list[list[int]]:
     """Columns of values: every pair of edges for up to two sources, then random mixtures."""
     chosen = [pools.get(k) or edges(type) for k, type in enumerate(types)]
     source = random.Random(repr(types))

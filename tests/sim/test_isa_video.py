@@ -41,18 +41,12 @@ TYPES = [("u32", "u32", "u32"), ("s32", "s32", "s32"), ("s32", "u32", "s32"),
          ("u32", "s32", "u32")]
 
 
-def scalar(operation, types, asel: str, bsel: str, sat: bool, dsel: str = "", second: str = ""):
-    dtype, atype, btype = types
+def scalar(operation, types, asel: str, bsel: str, dsel: str = "", add: bool = False):
+    atype, btype = types
 
     def reference(a: int, b: int, c: int = 0) -> int:
-        t = operation(part(a, *place(asel), atype), part(b, *place(bsel), btype))
+        t = operation(part(a, *place(asel), atype), part(b, *place(bsel), btype)) + add * c
         start, width = place(dsel)
-        if sat:
-            t = clamp(t, width, dtype)
-        if second == "add":
-            t = t + c
-        elif second:
-            t = OPERATIONS[second](part(t, 0, 32, dtype), part(c, 0, 32, dtype))
         field = (1 << width) - 1 << start
         return t << start & field | c & ~field
     return reference
@@ -66,18 +60,15 @@ def dotted(selector: str) -> str:
 @pytest.mark.parametrize("types", TYPES)
 def test_scalar(opcode, types):
     head, operation = f"v{opcode}.{'.'.join(types)}", OPERATIONS[opcode]
-    for asel, bsel, sat in (("", "", False), ("b0", "h1", False), ("b3", "b2", True),
-                            ("h0", "", True), ("", "", True)):
+    for asel, bsel in (("", ""), ("b0", "h1"), ("b3", "b2"), ("h0", "")):
         tail = f"%a{dotted(asel)}, %b{dotted(bsel)}"
-        mods = ".sat" if sat else ""
-        check(f"{head}{mods} %d, {tail};", WORDS, {"%d": "b32"},
-              scalar(operation, types, asel, bsel, sat))
-        for second in ("add", "min", "max"):
-            check(f"{head}{mods}.{second} %d, {tail}, %c;", TRIPLE, {"%d": "b32"},
-                  scalar(operation, types, asel, bsel, sat, second=second))
-        for dsel in ("b0", "b3", "h0", "h1"):
-            check(f"{head}{mods} %d.{dsel}, {tail}, %c;", TRIPLE, {"%d": "b32"},
-                  scalar(operation, types, asel, bsel, sat, dsel))
+        check(f"{head} %d, {tail};", WORDS, {"%d": "b32"},
+              scalar(operation, types[1:], asel, bsel))
+        check(f"{head}.add %d, {tail}, %c;", TRIPLE, {"%d": "b32"},
+              scalar(operation, types[1:], asel, bsel, add=True))
+        for dsel in ("b0", "b3", "h0"):
+            check(f"{head} %d.{dsel}, {tail}, %c;", TRIPLE, {"%d": "b32"},
+                  scalar(operation, types[1:], asel, bsel, dsel))
 
 
 @pytest.mark.parametrize("opcode", ["shl", "shr"])
@@ -90,37 +81,17 @@ def test_scalar_shifts(opcode, mode, atype):
 
     for bsel in ("", "b1"):
         check(f"v{opcode}.{atype}.{atype}.u32.{mode} %d, %a, %b{dotted(bsel)};", WORDS,
-              {"%d": "b32"}, scalar(operation, (atype, atype, "u32"), "", bsel, False))
+              {"%d": "b32"}, scalar(operation, (atype, "u32"), "", bsel))
 
 
 @pytest.mark.parametrize("name", COMPARE)
 def test_scalar_set(name):
-    for atype, btype in (("u32", "s32"), ("s32", "s32"), ("u32", "u32")):
-        operation = COMPARE[name]
-        check(f"vset.{atype}.{btype}.{name} %d, %a.b1, %b.b2;", WORDS, {"%d": "b32"},
-              scalar(operation, ("u32", atype, btype), "b1", "b2", False))
-        check(f"vset.{atype}.{btype}.{name}.add %d, %a, %b, %c;", TRIPLE, {"%d": "b32"},
-              scalar(operation, ("u32", atype, btype), "", "", False, second="add"))
-
-
-@pytest.mark.parametrize("atype", ["u32", "s32"])
-@pytest.mark.parametrize("btype", ["u32", "s32"])
-def test_vmad(atype, btype):
-    kind = "s32" if "s32" in (atype, btype) else "u32"
-
-    def reference(scale: int, sat: bool, one: int, sels: tuple[str, str]):
-        def of(a: int, b: int, c: int) -> int:
-            x, y = part(a, *place(sels[0]), atype), part(b, *place(sels[1]), btype)
-            t = x * y + part(c, 0, 32, kind) + one >> scale
-            return clamp(t, 32, kind) if sat else t
-        return of
-
-    for mods, scale, sat, one in (("", 0, False, 0), (".sat", 0, True, 0), (".po", 0, False, 1),
-                                  (".shr7", 7, False, 0), (".po.sat.shr15", 15, True, 1)):
-        for sels in (("", ""), ("h1", "b3")):
-            check(f"vmad.{kind}.{atype}.{btype}{mods} "
-                  f"%d, %a{dotted(sels[0])}, %b{dotted(sels[1])}, %c;",
-                  TRIPLE, {"%d": "b32"}, reference(scale, sat, one, sels))
+    for types in (("u32", "s32"), ("s32", "s32"), ("u32", "u32")):
+        operation, head = COMPARE[name], f"vset.{'.'.join(types)}.{name}"
+        check(f"{head} %d, %a.b1, %b.b2;", WORDS, {"%d": "b32"},
+              scalar(operation, types, "b1", "b2"))
+        check(f"{head}.add %d, %a, %b, %c;", TRIPLE, {"%d": "b32"},
+              scalar(operation, types, "", "", add=True))
 
 
 def packed(operation, n: int, types, sat: bool = False, asel: str = "", bsel: str = "",
@@ -182,7 +153,8 @@ def test_packed_set(n, name):
     "vadd.s32.s32 %d, %a, %b", "vadd.s32.s32.s32 %d, %a, %b, %c", "vadd.s32.s32.s32.add %d, %a, %b",
     "vadd.s32.s32.s32.add %d.b0, %a, %b, %c", "vadd.s32.s32.s32 %d, %a.b4, %b",
     "vset.s32.s32 %d, %a, %b", "vset.s32.lt.s32 %d, %a, %b", "vshl.u32.u32.u32 %d, %a, %b",
-    "vmad.s32.s32 %d, %a, %b, %c", "vadd4.s32.s32.s32.sat.add %d, %a, %b, %c",
+    "vadd.s32.s32.s32.sat %d, %a, %b", "vmin.s32.s32.s32.max %d, %a, %b, %c",
+    "vadd.s32.s32.s32 %d.h1, %a, %b, %c", "vadd4.s32.s32.s32.sat.add %d, %a, %b, %c",
     "vadd4.s32.s32.s32 %d, %a, %b", "vadd4.s32.s32.s32 %d.b4, %a, %b, %c",
     "vadd2.s32.s32.s32 %d.h2, %a, %b, %c", "vadd2.s32.s32.s32 %d, %a.h40, %b, %c",
     "vadd4.s32.s32.s32 %d, %a.b321, %b, %c", "vset4.u32.u32 %d, %a, %b, %c",

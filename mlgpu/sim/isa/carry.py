@@ -1,4 +1,9 @@
-"""Extended-precision addition and subtraction: the carry flag, kept as a predicate `%cc`."""
+"""Extended-precision addition and subtraction: the carry flag, kept as a predicate `%cc`.
+
+A subtraction adds the complement: its flag is that sum's carry, which is set where nothing is
+borrowed.  The PTX manual has it the other way round; only a chain that mixes additions with
+subtractions shows the difference, and there GPUs (seen on an H200) do what is done here.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +27,21 @@ def add_carry(e: Emitter, ins: Instruction, a: str, b: str, carry_in: bool) -> N
     if carry_in:
         partial, total = total, e.bind(f"{total} + {e.use(flag(e), 'pred')}")
         carries.append(f"({total} < {partial})")
-    _finish(e, ins, total, carries)
+    _finish(e, ins, total, " | ".join(carries))
 
 
 def sub_borrow(e: Emitter, ins: Instruction, a: str, b: str, borrow_in: bool) -> None:
-    """Set the destination to a - b (- borrow), and the flag where the instruction has `.cc`."""
+    """Set the destination to a - b (- 1 where the flag is off), and the flag after `.cc`."""
     difference = e.bind(f"{a} - {b}")
-    borrows = [f"({a} < {b})"]
+    carries = [f"({a} >= {b})"]
     if borrow_in:
-        partial, difference = difference, e.bind(f"{difference} - {e.use(flag(e), 'pred')}")
-        borrows.append(f"({difference} > {partial})")
-    _finish(e, ins, difference, borrows)
+        partial, difference = difference, e.bind(f"{difference} - ~{e.use(flag(e), 'pred')}")
+        carries.append(f"({difference} <= {partial})")
+    _finish(e, ins, difference, " & ".join(carries))
 
 
-def _finish(e: Emitter, ins: Instruction, value: str, flags: list[str]) -> None:
-    new = e.bind(" | ".join(flags)) if ins.has("cc") else ""
+def _finish(e: Emitter, ins: Instruction, value: str, carries: str) -> None:
+    new = e.bind(carries) if ins.has("cc") else ""
     e.set(ins.operands[0], raw(ins.type), value)
     if new:
         e.set(flag(e), "pred", new)
@@ -51,6 +56,6 @@ def addc(e: Emitter, ins: Instruction) -> None:
 
 @form("subc", types=_WORDS, mods="cc", operands=3)
 def subc(e: Emitter, ins: Instruction) -> None:
-    """a - b - borrow."""
+    """a - b, less 1 where the flag is off."""
     a, b = (e.use(operand, raw(ins.type)) for operand in ins.operands[1:])
     sub_borrow(e, ins, a, b, borrow_in=True)

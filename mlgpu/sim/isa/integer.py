@@ -28,10 +28,12 @@ def add(e: Emitter, ins: Instruction) -> None:
         e.set(d, "s32", f"{e.fn(integer.saturate32)}({wide})")
         return
     a, b = (e.use(operand, raw(ins.type)) for operand in sources)
-    if ins.has("cc"):
+    if ins.type in _PACKED:
+        if not adds or ins.has("cc"):
+            e.fail("half-words are only added")
+        e.set(d, "u32", f"{e.fn(lanes.add_halves)}({a}, {b})")
+    elif ins.has("cc"):
         (carry.add_carry if adds else carry.sub_borrow)(e, ins, a, b, False)
-    elif ins.type in _PACKED:
-        e.set(d, "u32", f"{e.fn(lanes.add_halves if adds else lanes.sub_halves)}({a}, {b})")
     else:
         e.set(d, raw(ins.type), f"{a} {sign} {b}")
 

@@ -33,7 +33,7 @@ def high_signed(a: Array, b: Array) -> Array:
 def quotient(a: Array, b: Array) -> Array:
     """a / b rounded toward zero; all ones where b is 0.
 
-    PTX leaves a division by zero open; all ones is what NVIDIA's code sequence for it gives.
+    PTX leaves a division by zero open; all ones is what an H200 gives.
     """
     if a.dtype.itemsize < 8:
         # Exact: the nearest double never rounds a quotient of 32-bit integers up to the next one.

@@ -25,11 +25,6 @@ def add_halves(a: Array, b: Array) -> Array:
     return halves(np.add, False, a, b)
 
 
-def sub_halves(a: Array, b: Array) -> Array:
-    """The differences of the half-words."""
-    return halves(np.subtract, False, a, b)
-
-
 def min_halves(a: Array, b: Array, signed: bool) -> Array:
     """The smaller half-words."""
     return halves(np.minimum, signed, a, b)
@@ -102,43 +97,3 @@ def accumulate(values: Sequence[Array], c: Array) -> Array:
     for value in values:
         total = total + value.astype(np.uint32)
     return total
-
-
-def second(operation: str, signed: bool, a: Array, c: Array) -> Array:
-    """The secondary operation of a scalar video instruction: on 32 bits, with the type's sign."""
-    result: Array
-    low = a.astype(np.uint32)
-    if operation == "add":
-        result = low + c
-    else:
-        dtype = np.int32 if signed else np.uint32
-        choose: Binary = np.minimum if operation == "min" else np.maximum
-        result = choose(low.view(dtype), c.view(dtype)).view(np.uint32)
-    return result
-
-
-def multiply_add(a: Array, b: Array, c: Array, scale: int, saturate: bool, plus_one: bool,
-                 signed: bool) -> Array:
-    """`vmad`: (a * b + c [+ 1]) >> scale of parts in int64, kept in 32 bits.
-
-    The exact result has up to 65 bits; the upper and the lower 32 bits of the product are added
-    up apart so that none is lost.
-    """
-    if signed:
-        product: Array = a * b  # of an int32 and a uint32 at most: fits 64 bits
-        low = (product & 0xFFFFFFFF) + (c & 0xFFFFFFFF) + plus_one
-        high = (product >> 32) + (c >> 32) + (low >> 32)
-    else:
-        wide = a.view(np.uint64) * b.view(np.uint64)
-        low = (wide & 0xFFFFFFFF).view(np.int64) + c + plus_one
-        high = (wide >> 32).view(np.int64) + (low >> 32)
-    low = low & 0xFFFFFFFF
-    if scale:
-        low = (low >> scale) | ((high << (32 - scale)) & 0xFFFFFFFF)
-        high = high >> scale
-    if saturate:
-        limit = (1 << 31) - 1 if signed else 0xFFFFFFFF
-        sign = low >> 31 if signed else np.int64(0)
-        fits = high == -sign if signed else high == 0
-        low = np.where(fits, low, np.where(high < 0, 0x80000000, limit))
-    return low.astype(np.uint32)
