@@ -6,8 +6,14 @@ Compute counts.  It is a testing tool for code meant for NVIDIA GPUs, written fr
 specification; nothing of NVIDIA's is patched, disassembled or redistributed.
 """
 
-from mlgpu.sim.errors import (CompileError, Finding, LaunchError, PtxError, SimError,
-                              UnsupportedError)
+from mlgpu.sim.errors import (
+                              CompileError,
+                              Finding,
+                              LaunchError,
+                              PtxError,
+                              SimError,
+                              UnsupportedError,
+)
 from mlgpu.sim.machine import Buffer, Kernel, Machine, Module
 from mlgpu.sim.report import Report
 

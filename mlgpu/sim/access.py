@@ -7,52 +7,20 @@ is a fixed number of passes over the addresses; anything else goes to the slow f
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim import memory
+from mlgpu.sim import faults, memory
 from mlgpu.sim.group import Grid
 from mlgpu.sim.memory import INIT, PIECES, READ, WRITTEN, Region
-from mlgpu.sim.ptx.syntax import Location
+from mlgpu.sim.site import ATOMIC, STRONG_READ, Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
     from mlgpu.sim.group import Group, Part
 
 Array = np.ndarray[Any, Any]
-
-ATOMIC, STRONG_READ = 8, 16  # more marks: by atomics and other strong accesses of this launch
-LAUNCH_MARKS = READ | WRITTEN | ATOMIC | STRONG_READ
-
-
-@dataclass(eq=False)
-class Site:
-    """An instruction that accesses memory."""
-
-    number: int
-    text: str
-    location: Location
-    access: str  # "read", "write", "atomic"
-    space: str  # "global", "shared", "local", "const", "" (generic)
-    dtype: np.dtype[Any]  # of one element
-    count: int = 1  # elements of a vector
-    strong: bool = False  # volatile, relaxed, acquire, release or atomic
-    acquire: bool = False
-    release: bool = False
-    scope: str = "gpu"
-    spread: Array | None = field(default=None)
-
-    def __post_init__(self) -> None:
-        self.size = self.dtype.itemsize * self.count
-        self.piece = min(self.size, 16)  # accessed in pieces of at most 16 bytes
-        self.pieces = self.size // self.piece
-        self.shift = self.piece.bit_length() - 1
-        ones = int.from_bytes(b"\x01" * min(self.piece, 8), "little")
-        self.init, self.read_mark = ones * INIT, ones * READ
-        self.ones = ones
-
 
 def _every(marks: Array) -> int:
     return int(np.bitwise_and.reduce(marks, axis=None))
@@ -62,7 +30,7 @@ def _some(marks: Array) -> int:
     return int(np.bitwise_or.reduce(marks, axis=None))
 
 
-# -- global and constant memory ---------------------------------------------------------------------
+# -- global and constant memory ------------------------------------------------------------------
 
 def load_global(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """The elements at the addresses, one array for each of the vector's components."""
@@ -87,7 +55,7 @@ def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> Non
     marks = region.mark_views[s.piece].take(index, axis=0)
     every, some = _every(marks), _some(marks)
     if x.initcheck and ~every & s.init:
-        x.uninitialized(g, region, marks, index, s)
+        faults.uninitialized(x, g, region, marks, index, s)
     if s.space == "const":
         return
     mark = s.ones * (STRONG_READ if s.strong else READ)
@@ -112,7 +80,7 @@ def store_global(x: Batch, g: Group, address: Array, s: Site, values: list[Array
         return
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
-    data = _joined(values, s, g.shape)
+    data = joined(values, s, g.shape)
     if s.pieces == 2:
         index = np.stack((index, index + 1), axis=-1)
     x.changed = True
@@ -144,44 +112,57 @@ def _components(data: Array, s: Site, shape: tuple[int, ...]) -> list[Array]:
     return [parts[..., i] for i in range(s.count)]
 
 
-def _joined(values: list[Array], s: Site, shape: tuple[int, ...]) -> Array:
+def joined(values: list[Array], s: Site, shape: tuple[int, ...]) -> Array:
     """Components as pieces, with the group's shape where they differ among threads."""
     if s.count == 1:
-        return values[0].view(PIECES[s.piece])
+        value: Array = values[0].view(PIECES[s.piece])
+        return value
     b = max(v.shape[0] for v in values)
     n = max(v.shape[1] for v in values)
     parts = np.empty((b, n, s.count), s.dtype)
     for i, v in enumerate(values):
         parts[..., i] = v
-    pieces = parts.view(PIECES[s.piece])
+    pieces: Array = parts.view(PIECES[s.piece])
     return pieces if s.pieces == 2 else pieces[..., 0]
 
 
 def _load_apart(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """A load whose threads are at fault, or access several regions."""
     results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-    for part in x.by_region(g, address, s):
-        for result, value in zip(results, load_global(x, part.group, part.pick(address), s)):
+    for part in faults.by_region(x, g, address, s):
+        values = load_global(x, part.group, part.pick(address), s)
+        for result, value in zip(results, values, strict=True):
             result[...] = part.put(value, result, g.shape)
     return results
 
 
 def _store_apart(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
-    for part in x.by_region(g, address, s):
+    for part in faults.by_region(x, g, address, s):
         store_global(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
 
 
-# -- shared memory --------------------------------------------------------------------------------
+def _load_rest(load: Any, x: Batch, g: Group, part: Part | None, address: Array,
+               s: Site) -> list[Array]:
+    """A load for the threads that are not at fault; the others get zeros."""
+    zeros = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
+    if part is None:
+        return zeros
+    values = load(x, part.group, part.pick(address), s)
+    return [part.put(v, z, g.shape) for v, z in zip(values, zeros, strict=True)]
+
+
+def _store_rest(store: Any, x: Batch, part: Part | None, address: Array, s: Site,
+                values: list[Array]) -> None:
+    if part is not None:
+        store(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+
+
+# -- shared memory -------------------------------------------------------------------------------
 
 def load_shared(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """As load_global, at offsets in the block's shared memory."""
-    part = x.shared_bounds(g, address, s)
-    if part is not None:
-        results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        if part:
-            for result, value in zip(results, load_shared(x, part.group, part.pick(address), s)):
-                result[...] = part.put(value, result, g.shape)
-        return results
+    if not faults.shared_fits(x, address, s):
+        return _load_rest(load_shared, x, g, faults.shared_rest(x, g, address, s), address, s)
     offset = address.view(np.int64)
     x.counters.shared_access(x, g, offset, s)
     if x.races is not None:
@@ -207,14 +188,12 @@ def shared_take(x: Batch, g: Group, offset: Array, s: Site) -> list[Array]:
 
 def store_shared(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
     """Store the components at offsets in the block's shared memory."""
-    part = x.shared_bounds(g, address, s)
-    if part is not None:
-        if part:
-            store_shared(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+    if not faults.shared_fits(x, address, s):
+        _store_rest(store_shared, x, faults.shared_rest(x, g, address, s), address, s, values)
         return
     offset = address.view(np.int64)
     x.counters.shared_access(x, g, offset, s)
-    data = _joined(values, s, g.shape)
+    data = joined(values, s, g.shape)
     if x.races is not None:
         x.races.shared_write(g, offset, s, data)
     shared_put(x, g, offset, s, data)
@@ -234,17 +213,13 @@ def shared_put(x: Batch, g: Group, offset: Array, s: Site, data: Array) -> None:
     view.reshape(-1)[index] = data
 
 
-# -- local memory ---------------------------------------------------------------------------------
+# -- local memory --------------------------------------------------------------------------------
 
 def load_local(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """As load_global, at offsets in the thread's own local memory."""
-    offset, part = x.local_bounds(g, address, s)
-    if part is not None:
-        results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        if part:
-            for result, value in zip(results, load_local(x, part.group, part.pick(address), s)):
-                result[...] = part.put(value, result, g.shape)
-        return results
+    if not faults.local_fits(x, address, s):
+        return _load_rest(load_local, x, g, faults.local_rest(x, g, address, s), address, s)
+    offset = address.view(np.int64)
     x.counters.local_access(x, g, offset, s)
     view = x.local_views[s.piece]
     index = offset >> s.shift
@@ -257,46 +232,45 @@ def load_local(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
 
 def store_local(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
     """Store the components at offsets in the thread's own local memory."""
-    offset, part = x.local_bounds(g, address, s)
-    if part is not None:
-        if part:
-            store_local(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+    if not faults.local_fits(x, address, s):
+        _store_rest(store_local, x, faults.local_rest(x, g, address, s), address, s, values)
         return
+    offset = address.view(np.int64)
     x.counters.local_access(x, g, offset, s)
     view = x.local_views[s.piece]
     index = offset >> s.shift
     row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
     if s.pieces == 2:
         index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    data = _joined(values, s, g.shape)
+    data = joined(values, s, g.shape)
     view.reshape(-1)[row + index] = data
 
 
-# -- generic addresses ------------------------------------------------------------------------------
+# -- generic addresses ---------------------------------------------------------------------------
 
 def load_generic(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """A load through an address whose space is known only now."""
-    low, high = int(address.min()), int(address.max())
+    _low, high = int(address.min()), int(address.max())
     if high < memory.SHARED_WINDOW:
         return load_global(x, g, address, s)
     results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-    for part, load, base in _spaces(g, address, load_global, load_shared, load_local):
+    for part, load, base in in_spaces(g, address, load_global, load_shared, load_local):
         there = part.pick(address) - np.uint64(base)
-        values = load(x, part.group, there, s)
+        values: list[Array] = load(x, part.group, there, s)
         if part.index is None:
             return values
-        results = [part.put(v, r, g.shape) for v, r in zip(values, results)]
+        results = [part.put(v, r, g.shape) for v, r in zip(values, results, strict=True)]
     return results
 
 
 def store_generic(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
     """A store through an address whose space is known only now."""
-    for part, store, base in _spaces(g, address, store_global, store_shared, store_local):
+    for part, store, base in in_spaces(g, address, store_global, store_shared, store_local):
         store(x, part.group, part.pick(address) - np.uint64(base), s,
               [part.pick(v) for v in values])
 
 
-def _spaces(g: Group, address: Array, in_global: Any, in_shared: Any, in_local: Any) -> list[Any]:
+def in_spaces(g: Group, address: Array, in_global: Any, in_shared: Any, in_local: Any) -> list[Any]:
     """The parts of a group whose addresses lie in each space, with that space's function."""
     found = []
     shared, local, end = (np.uint64(memory.SHARED_WINDOW), np.uint64(memory.LOCAL_WINDOW),
@@ -316,14 +290,14 @@ def generic_space(g: Group, address: Array) -> str:
     low, high = int(address.min()), int(address.max())
     if high < memory.SHARED_WINDOW:
         return "global"
-    if memory.SHARED_WINDOW <= low and high < memory.LOCAL_WINDOW:
+    if low >= memory.SHARED_WINDOW and high < memory.LOCAL_WINDOW:
         return "shared"
-    if memory.LOCAL_WINDOW <= low and high < memory.LOCAL_WINDOW + memory.WINDOW:
+    if low >= memory.LOCAL_WINDOW and high < memory.LOCAL_WINDOW + memory.WINDOW:
         return "local"
     return ""
 
 
-# -- under a predicate --------------------------------------------------------------------------------
+# -- under a predicate ---------------------------------------------------------------------------
 
 def guarded(function: Any, x: Batch, g: Group, p: Array, *arrays: Any) -> None:
     """Call a function without a result for the threads where the predicate is on."""
@@ -339,14 +313,10 @@ def guarded_values(function: Any, x: Batch, g: Group, p: Array, old: list[Array]
     if part is None:
         return old
     values = function(x, part.group, *_picked(part, arrays))
-    return [part.put(v, o, g.shape) for v, o in zip(values, old)]
+    return [part.put(v, o, g.shape) for v, o in zip(values, old, strict=True)]
 
 
 def _picked(part: Part, arrays: tuple[Any, ...]) -> list[Any]:
     return [part.pick(a) if isinstance(a, np.ndarray)
             else [part.pick(v) for v in a] if isinstance(a, list) else a for a in arrays]
 
-
-def printf(x: Batch, g: Group, text: Array, values: Array) -> None:
-    """`printf` of each thread, in order."""
-    x.print_lines(g, text, values)

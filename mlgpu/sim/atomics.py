@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
-from mlgpu.sim import memory
-from mlgpu.sim.access import Site, _spaces, check_write
+from mlgpu.sim import faults, memory
+from mlgpu.sim.access import check_write, in_spaces
 from mlgpu.sim.memory import Region
 from mlgpu.sim.numeric.types import DTYPES
+from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
@@ -33,14 +34,14 @@ def atomic(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: st
            *operands: list[Array]) -> list[Array]:
     """The operation on each thread's address; the old values where `result` asks for them."""
     if s.space == "":
-        low, high = int(address.min()), int(address.max())
+        _low, high = int(address.min()), int(address.max())
         if high < memory.SHARED_WINDOW:
             return _global(x, g, address, s, operation, kind, result, operands)
         results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        for part, function, base in _spaces(g, address, _global, _shared, _no_local):
+        for part, function, base in in_spaces(g, address, _global, _shared, _no_local):
             values = function(x, part.group, part.pick(address) - np.uint64(base), s, operation,
                               kind, result, tuple([part.pick(v) for v in o] for o in operands))
-            results = [part.put(v, r, g.shape) for v, r in zip(values, results)] \
+            results = [part.put(v, r, g.shape) for v, r in zip(values, results, strict=True)] \
                 if result else results
         return results
     function = _shared if s.space == "shared" else _global
@@ -65,11 +66,11 @@ def _global(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: s
             offset = None
     if region is None or offset is None:
         results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        for part in x.by_region(g, address, s):
+        for part in faults.by_region(x, g, address, s):
             values = _global(x, part.group, part.pick(address), s, operation, kind, result,
                              tuple([part.pick(v) for v in o] for o in operands))
             if result:
-                results = [part.put(v, r, g.shape) for v, r in zip(values, results)]
+                results = [part.put(v, r, g.shape) for v, r in zip(values, results, strict=True)]
         return results
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
@@ -83,20 +84,20 @@ def _check(x: Batch, g: Group, region: Region, index: Array, s: Site, address: A
     if x.initcheck and operation != "exch":
         marks = region.mark_views[s.piece].take(index, axis=0)
         if ~int(np.bitwise_and.reduce(marks, axis=None)) & s.init:
-            x.uninitialized(g, region, marks, index, s)
+            faults.uninitialized(x, g, region, marks, index, s)
     check_write(x, g, region, index, s, address)
 
 
 def _shared(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: str, result: bool,
             operands: tuple[list[Array], ...]) -> list[Array]:
-    part = x.shared_bounds(g, address, s)
-    if part is not None:
+    if not faults.shared_fits(x, address, s):
         results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        if part:
+        part = faults.shared_rest(x, g, address, s)
+        if part is not None:
             values = _shared(x, part.group, part.pick(address), s, operation, kind, result,
                              tuple([part.pick(v) for v in o] for o in operands))
             if result:
-                results = [part.put(v, r, g.shape) for v, r in zip(values, results)]
+                results = [part.put(v, r, g.shape) for v, r in zip(values, results, strict=True)]
         return results
     offset = address.view(np.int64)
     x.counters.shared_access(x, g, offset, s)
@@ -118,7 +119,7 @@ def _apply(x: Batch, g: Group, view: Array, index: Array, s: Site, operation: st
         if kind in PACKED:
             target = view.view(PACKED[kind])
             lanes = s.dtype.itemsize // PACKED[kind].itemsize
-            halves = []
+            halves: list[Any] = []
             for half in range(lanes):
                 pieces = [v.view(PACKED[kind])[half::lanes] for v in values]
                 halves.append(_run(x, target, (where + i) * lanes + half, operation, pieces,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim import access
-from mlgpu.sim.access import Site
+from mlgpu.sim import access, faults
 from mlgpu.sim.group import Group
 from mlgpu.sim.memory import INIT, SHARED_WINDOW, WINDOW
+from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
@@ -93,15 +93,15 @@ def cp_async(x: Batch, g: Group, to: Array, source: Array, s_read: Site, s_write
         some = g.split(take > 0)[0]
         if some is not None:
             values = _partial(x, g, some, source, take, s_read, count)
-    part = x.shared_bounds(g, to, s_write)
-    if part is not None:
-        if not part:
+    if not faults.shared_fits(x, to, s_write):
+        part = faults.shared_rest(x, g, to, s_write)
+        if part is None:
             return
         g, to = part.group, part.pick(to)
         values = [part.pick(v) for v in values]
     offset = to.view(np.int64)
     x.counters.shared_access(x, g, offset, s_write)
-    data = access._joined(values, s_write, g.shape)
+    data = access.joined(values, s_write, g.shape)
     if x.races is not None:
         cells = x.races.copy_write(g, offset, s_write, data)
         x.copies().issued("async", "write", g, cells, s_write)
@@ -118,7 +118,7 @@ def _partial(x: Batch, g: Group, some: Any, source: Array, take: Array, s: Site,
     if whole is not None:
         loaded = access.load_global(x, whole.group, whole.pick(addresses), s)
         values = [whole.put(v, np.zeros((1, 1), s.dtype), inner.shape) for v in loaded]
-        result = [some.put(v, r, g.shape) for v, r in zip(values, result)]
+        result = [some.put(v, r, g.shape) for v, r in zip(values, result, strict=True)]
     rest = inner.split(taken < s.size)[0]
     if rest is not None:
         base, wanted = rest.pick(addresses), rest.pick(taken)
@@ -154,7 +154,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
         fits = _bulk_fits(x, one, s_write, dst, src, n)
         region = x.space.find(src, src + n)
         if fits and region is None:
-            x.bad_bulk(one, s_read, src, n)
+            faults.bad_bulk(x, one, s_read, src, n)
         if not fits or region is None:
             # reported; nobody shall wait for it in vain, or be blamed for reading it
             last = min(dst + n, x.launch.shared_size)
@@ -164,7 +164,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
             continue
         at = src - region.start
         if x.initcheck and not (region.marks[at:at + n] & INIT).all():
-            x.uninitialized_bulk(one, s_read, region, at, n)
+            faults.uninitialized_bulk(x, one, s_read, region, at, n)
         blk = int(one.blk[0, 0])
         x.counters.bulk(x, s_read, region, at, n)
         if x.races is not None:
@@ -177,7 +177,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
 
 def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read: Site,
                s_write: Site, reduce: str = "", kind: str = "") -> None:
-    """`cp.async.bulk` (or `cp.reduce.async.bulk`) from shared to global memory, tracked by groups."""
+    """`cp.async.bulk` (or `cp.reduce.async.bulk`) from shared to global memory, in groups."""
     from mlgpu.sim import atomics
     for one, (dst, src, n) in _each(g, to, source, size):
         src = _shared_offset(src)
@@ -185,7 +185,7 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
             continue
         region = x.space.find(dst, dst + n)
         if region is None:
-            x.bad_bulk(one, s_write, dst, n)
+            faults.bad_bulk(x, one, s_write, dst, n)
             continue
         at, blk = dst - region.start, int(one.blk[0, 0])
         if x.races is not None:
@@ -206,7 +206,7 @@ def _each(g: Group, *arrays: Array) -> Any:
     """Every thread as a group of its own, with its values as numbers."""
     columns = [np.broadcast_to(a, g.shape).ravel().tolist() for a in arrays]
     from mlgpu.sim.group import Scatter
-    for lin, *values in zip(g.lin.tolist(), *columns):
+    for lin, *values in zip(g.lin.tolist(), *columns, strict=True):
         yield Scatter(g.space, np.array([lin])), values
 
 
@@ -241,7 +241,7 @@ def wait(x: Batch, g: Group, kind: str, allowed: int | None) -> None:
 
 
 def arrive(x: Batch, g: Group, address: Array, s: Site, noinc: bool) -> None:
-    """`cp.async.mbarrier.arrive`: the thread's copies arrive at an mbarrier when they are complete."""
+    """`cp.async.mbarrier.arrive`: an arrival when the thread's copies are complete."""
     x.copies().wait("async", g, None)
     if noinc:
         offset = np.where(address >= np.uint64(SHARED_WINDOW), address - np.uint64(SHARED_WINDOW),

@@ -8,7 +8,7 @@ in common is computed once and broadcasting does the rest.  Values are never cha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -16,11 +16,16 @@ from mlgpu.sim.errors import UnsupportedError
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.ptx.syntax import Imm, Instruction, Not, Operand, Reg, Sink
 
-SPECIAL = frozenset("""tid ntid ctaid nctaid laneid warpid nwarpid smid nsmid gridid clock clock_hi
-    clock64 globaltimer globaltimer_lo globaltimer_hi lanemask_eq lanemask_le lanemask_lt lanemask_ge
-    lanemask_gt dynamic_smem_size total_smem_size clusterid nclusterid cluster_ctaid cluster_nctaid
-    cluster_ctarank cluster_nctarank is_explicit_cluster current_graph_exec aggr_smem_size
-    reserved_smem_offset_begin reserved_smem_offset_end reserved_smem_offset_cap""".split())
+if TYPE_CHECKING:
+    from mlgpu.sim.code import Code
+
+SPECIAL = frozenset("""
+    tid ntid ctaid nctaid laneid warpid nwarpid smid nsmid gridid clock clock_hi clock64
+    globaltimer globaltimer_lo globaltimer_hi lanemask_eq lanemask_le lanemask_lt lanemask_ge
+    lanemask_gt dynamic_smem_size total_smem_size clusterid nclusterid cluster_ctaid
+    cluster_nctaid cluster_ctarank cluster_nctarank is_explicit_cluster current_graph_exec
+    aggr_smem_size reserved_smem_offset_begin reserved_smem_offset_end reserved_smem_offset_cap
+""".split())
 
 
 class Emitter:
@@ -29,6 +34,9 @@ class Emitter:
     `use` gives the name of an operand's array, `set` binds a destination, `fn` and `const` make
     functions and arrays reachable from the generated code, `fail` refuses.
     """
+
+    code: Code
+    segment: int  # the number of the one being written
 
     def __init__(self, registers: dict[str, str], namespace: dict[str, Any]) -> None:
         self.registers = registers
@@ -42,7 +50,7 @@ class Emitter:
         self._count = 0
         self._functions: dict[Any, str] = {}
 
-    # -- reading --------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     def use(self, operand: Operand, type: str) -> str:
         """The name of the operand's array, of DTYPES[type]."""
@@ -54,7 +62,8 @@ class Emitter:
         if not isinstance(operand, Reg):
             self.fail(f"operand {operand} where a register or constant was expected")
         special = operand.name[1:].split(".")[0]
-        if (special in SPECIAL or special.startswith("envreg")) and operand.name not in self.registers:
+        known = special in SPECIAL or special.startswith("envreg")
+        if known and operand.name not in self.registers:
             return self._convert(self.special(operand.name[1:]), want)
         name, have = self._current(operand)
         return self._convert((name, have), want)
@@ -108,7 +117,7 @@ class Emitter:
                 self.fail(f"a floating-point constant where {type} was expected")
         return self.const(array)
 
-    # -- writing --------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------
 
     def set(self, operand: Operand, type: str, expression: str) -> None:
         """Bind a destination to an expression of DTYPES[type].
@@ -159,7 +168,7 @@ class Emitter:
         self.lines.append(f"{name} = {expression}")
         return name
 
-    # -- names ----------------------------------------------------------------------------------
+    # -- names ------------------------------------------------------------------------------------
 
     def fresh(self) -> str:
         """A name not used before."""
@@ -205,4 +214,27 @@ class Emitter:
 
     def symbol(self, operand: Operand) -> str:
         """The address of a variable or function, a uint64 array."""
+        raise NotImplementedError
+
+    def address(self, operand: Operand, type: str = "u64") -> str:
+        """An address operand with its offset, a uint64 array."""
+        raise NotImplementedError
+
+    def site(self, access: str, space: str, dtype: np.dtype[Any], count: int = 1,
+             **flags: Any) -> str:
+        """The name of a new site (site.py) for the instruction's access to memory."""
+        raise NotImplementedError
+
+    def guarded(self, function: str, *arrays: str) -> str:
+        """A call of function(x, g, *arrays) for the threads whose predicate is on."""
+        raise NotImplementedError
+
+    def guarded_values(self, function: str, count: int, dtype: np.dtype[Any],
+                       *arrays: str) -> str:
+        """As `guarded`, for a function that gives `count` arrays: zeros where it is off."""
+        raise NotImplementedError
+
+    def warp_call(self, function: Callable[..., Any], sources: list[tuple[Operand, str]],
+                  destinations: list[tuple[Operand, str]]) -> None:
+        """Call a function of (warps, 32) arrays on the sources, all lanes taking part."""
         raise NotImplementedError

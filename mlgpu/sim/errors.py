@@ -24,7 +24,7 @@ class UnsupportedError(SimError):
 
 
 class LaunchError(SimError):
-    """A launch whose grid, block, shared memory or arguments do not fit the kernel or the device."""
+    """A launch whose dimensions, shared memory or arguments do not fit the kernel or device."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Finding(SimError):
     address: int | None = None  # global: device address; shared, local: offset in the window
     other: Party | None = None
     allocation: Allocation | None = None
-    calls: tuple[str, ...] = field(default=())  # "file:line" of the inlined callers, innermost first
+    calls: tuple[str, ...] = field(default=())  # "file:line" of inlined callers, innermost first
 
     def __post_init__(self) -> None:
         super().__init__(str(self))

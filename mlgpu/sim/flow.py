@@ -84,7 +84,7 @@ def segments(flat: Flat) -> list[Segment]:
         last.end, last.hidden = block.end, block.hidden
         last.next, last.targets = block.fall, list(block.targets)  # still numbers of blocks
     ends = [first[b] for b in order[1:]] + [len(result)]
-    for b, end in zip(order, ends):
+    for b, end in zip(order, ends, strict=True):
         last = result[end - 1]
         last.next = None if last.next is None else first[last.next]
         last.targets = [first[t] for t in last.targets]
@@ -160,7 +160,7 @@ def _blocks(flat: Flat) -> list[_Block]:
             if name not in labels:
                 raise PtxError(f"{end and end.text}: no label {name}")
         block.targets = [labels[n] for n in names]
-        stops = end is not None and (end.opcode in ENDS and end.guard is None
+        stops = end is not None and ((end.opcode in ENDS and end.guard is None)
                                      or end.opcode == "brx")
         if not stops:
             block.fall = number + 1

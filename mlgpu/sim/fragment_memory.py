@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlgpu.sim import access
-from mlgpu.sim.access import Site
 from mlgpu.sim.group import WARP, Group
 from mlgpu.sim.numeric.fragments import Wmma, ldmatrix_registers, stmatrix_rows
+from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch

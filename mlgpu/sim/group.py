@@ -265,7 +265,7 @@ class Scatter:
         if value.shape[1] == 1 and value.shape[2] == 1 and self.shape[0] > 1:
             return value[:, :, 0]
         value = np.broadcast_to(value, (1, self.lanes.number, WARP))
-        return value.reshape(-1)[self.lanes.pos][:, None]
+        return np.asarray(value.reshape(-1)[self.lanes.pos][:, None])
 
     def split(self, p: Array) -> tuple[Part | None, Part | None]:
         """The threads where the predicate (1 or K, 1) holds, and the others."""

@@ -13,9 +13,29 @@ import dataclasses
 from collections.abc import Iterator
 
 from mlgpu.sim.errors import UnsupportedError
-from mlgpu.sim.ptx.syntax import (SIZES, Args, BranchTargets, CallPrototype, Function, Imm,
-                                  Instruction, Label, Location, Mem, Module, Not, Operand, Pair,
-                                  Reg, Sink, Statement, Sym, Target, Variable, Vec)
+from mlgpu.sim.ptx.syntax import (
+    SIZES,
+    Args,
+    BranchTargets,
+    CallPrototype,
+    Function,
+    Imm,
+    Instruction,
+    Label,
+    Location,
+    Mem,
+    Module,
+    Not,
+    Operand,
+    Pair,
+    Reg,
+    Sink,
+    Statement,
+    Sym,
+    Target,
+    Variable,
+    Vec,
+)
 
 INTRINSICS = frozenset({"vprintf", "__assertfail", "malloc", "free"})
 
@@ -144,12 +164,13 @@ class _Inliner:
                                    f"arguments and returns {len(function.returns)}; the call has "
                                    f"{len(args)} and {len(returns)}")
         bound: dict[str, str] = {}
-        for formal, actual in (*zip(function.params, args), *zip(function.returns, returns)):
+        for formal, actual in zip((*function.params, *function.returns), (*args, *returns),
+                                  strict=True):
             if isinstance(actual, (Target, Sym)):
                 bound[formal.name] = actual.name
             elif isinstance(actual, Reg):
                 bound[formal.name] = actual.name
-                if formal.space != "reg":  # a register for a .param: the body reads it with ld.param
+                if formal.space != "reg":  # the body reads it with ld.param
                     self.params.setdefault(actual.name, dataclasses.replace(
                         formal, name=actual.name))
             else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim.access import LAUNCH_MARKS
 from mlgpu.sim.batch import Batch, Stop
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters
@@ -18,13 +18,15 @@ from mlgpu.sim.group import WARP
 from mlgpu.sim.memory import Region
 from mlgpu.sim.order import Flags
 from mlgpu.sim.races import Races
+from mlgpu.sim.site import LAUNCH_MARKS
 
 if TYPE_CHECKING:
     from mlgpu.sim.machine import Machine
 
 Array = np.ndarray[Any, Any]
 Dim = int | Sequence[int]
-# Threads that run at once: arrays of this many elements fit the caches, and Python's share is small.
+# Threads that run at once: arrays of this many elements fit the caches, and Python's share of the
+# time is small.
 BATCH_THREADS = 32768
 
 
@@ -62,8 +64,8 @@ class Launch:
     def _check_limits(self) -> None:
         name, arch = self.code.name, self.machine.arch
         if self.threads > arch.max_threads_per_block:
-            raise LaunchError(f"{name}: a block of {self.block} has {self.threads} threads; at most "
-                              f"{arch.max_threads_per_block} fit")
+            raise LaunchError(f"{name}: a block of {self.block} has {self.threads} threads; at "
+                              f"most {arch.max_threads_per_block} fit")
         if self.dynamic_shared < 0:
             raise LaunchError(f"{name}: shared_mem={self.dynamic_shared} is negative")
         total = self.code.dynamic_after + self.dynamic_shared if self.dynamic_shared \
@@ -75,7 +77,7 @@ class Launch:
         if self.code.static_shared > arch.shared_per_block:
             raise LaunchError(f"{name}: {self.code.static_shared:,} bytes of static shared memory; "
                               f"at most {arch.shared_per_block:,}: use dynamic shared memory")
-        for directive, test in (("reqntid", lambda a, b: a == b), ("maxntid", lambda a, b: a <= b)):
+        for directive, test in (("reqntid", operator.eq), ("maxntid", operator.le)):
             want = self.code.directives.get(directive)
             if want is not None:
                 product = int(np.prod(want))
@@ -153,7 +155,7 @@ class Launch:
             self._seen.add(key)
             self.findings.append(finding)
 
-    # -- indices and special registers ----------------------------------------------------------------
+    # -- indices and special registers ------------------------------------------------------------
 
     def block_index(self, linear: int) -> tuple[int, int, int]:
         """blockIdx of a block number."""
@@ -197,7 +199,7 @@ class Launch:
                   "total_smem_size": one(self.shared_size), "aggr_smem_size": one(self.shared_size),
                   "is_explicit_cluster": np.zeros((1, 1), bool), "cluster_ctarank": one(0),
                   "cluster_nctarank": one(1), "current_graph_exec": one(0, np.uint64)}
-        for axis, extent, grid in zip("xyz", (bx, by, bz), self.grid):
+        for axis, extent, grid in zip("xyz", (bx, by, bz), self.grid, strict=True):
             values[f"ntid.{axis}"] = one(extent)
             values[f"nctaid.{axis}"] = values[f"nclusterid.{axis}"] = one(grid)
             values[f"cluster_ctaid.{axis}"], values[f"cluster_nctaid.{axis}"] = one(0), one(1)
@@ -258,7 +260,7 @@ def _dim(kernel: str, what: str, value: Dim, limits: tuple[int, int, int]) -> tu
     if not exact or not 1 <= len(sizes) <= 3:
         raise LaunchError(f"{kernel}: {what}={value!r}; one to three whole numbers are needed")
     full = tuple(itertools.islice(itertools.chain(sizes, itertools.repeat(1)), 3))
-    for size, limit, axis in zip(full, limits, "xyz"):
+    for size, limit, axis in zip(full, limits, "xyz", strict=True):
         if not 1 <= size <= limit:
             raise LaunchError(f"{kernel}: {what}={value!r}; {axis} must be 1 to {limit:,}")
     return full  # type: ignore[return-value]

@@ -251,7 +251,7 @@ class Kernel:
             raise LaunchError(f"{self.name}: {len(args)} arguments; the kernel has "
                               f"{len(params)} parameters")
         packed = bytearray(self.code.param_size)
-        for number, (param, arg) in enumerate(zip(params, args)):
+        for number, (param, arg) in enumerate(zip(params, args, strict=True)):
             at = self.code.param_offsets[param.name]
             raw = self._bytes(number, param, arg)
             packed[at:at + param.size] = raw

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim.access import Site
+from mlgpu.sim import faults
 from mlgpu.sim.group import WARP, Group
 from mlgpu.sim.memory import SHARED_WINDOW
 from mlgpu.sim.order import Publication
+from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
@@ -73,7 +74,8 @@ class MBarriers:
             self._view()[blk, at >> 3] = 0
 
     def _each(self, g: Group, *arrays: Array) -> Any:
-        return zip(*(np.broadcast_to(a, g.shape).ravel().tolist() for a in (g.blk, *arrays)))
+        columns = (np.broadcast_to(a, g.shape).ravel().tolist() for a in (g.blk, *arrays))
+        return zip(*columns, strict=True)
 
     def _changed(self, blk: int, at: int, pending: int, expected: int, tx: int,
                  phase: int) -> None:
@@ -115,7 +117,7 @@ class MBarriers:
         counts = np.broadcast_to(count, g.shape).ravel().tolist()
         bytes_ = (np.broadcast_to(expect, g.shape).ravel().tolist() if expect is not None
                   else [0] * g.size)
-        for (blk, at), n, tx_more in zip(self._each(g, address), counts, bytes_):
+        for (blk, at), n, tx_more in zip(self._each(g, address), counts, bytes_, strict=True):
             found = self._state(g, blk, at, s)
             if found is None:
                 tokens.append(0)
@@ -145,7 +147,8 @@ class MBarriers:
         blk, tid, places = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid, address))
         order._settle(g)
         rows = order.rows_of(blk, tid)
-        for i, (k, t, at) in enumerate(zip(blk.tolist(), tid.tolist(), places.tolist())):
+        columns = zip(blk.tolist(), tid.tolist(), places.tolist(), strict=True)
+        for i, (k, t, at) in enumerate(columns):
             self.single[k, at] = Publication(k + self.x.first, t, order.now, rows[i], order,
                                              self.single.get((k, at)), True)
 
@@ -213,9 +216,9 @@ def offsets(address: Array) -> Array:
 
 def init(x: Batch, g: Group, offset: Array, s: Site, count: Array) -> None:
     """`mbarrier.init`."""
-    part = x.shared_bounds(g, offset, s)
-    if part is not None:
-        if part:
+    if not faults.shared_fits(x, offset, s):
+        part = faults.shared_rest(x, g, offset, s)
+        if part is not None:
             init(x, part.group, part.pick(offset), s, part.pick(count))
         return
     if x.races is not None:
@@ -223,9 +226,17 @@ def init(x: Batch, g: Group, offset: Array, s: Site, count: Array) -> None:
     x.mbarriers().init(g, offset, count, s)
 
 
+def _fits(x: Batch, g: Group, offset: Array, s: Site) -> bool:
+    """Whether the objects lie in the block's shared memory; the first that does not is reported."""
+    if faults.shared_fits(x, offset, s):
+        return True
+    faults.shared_rest(x, g, offset, s)
+    return False
+
+
 def inval(x: Batch, g: Group, offset: Array, s: Site) -> None:
     """`mbarrier.inval`."""
-    if x.shared_bounds(g, offset, s) is None:
+    if _fits(x, g, offset, s):
         if x.races is not None:
             x.races.shared_write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
         x.mbarriers().invalidate(g, offset)
@@ -233,7 +244,7 @@ def inval(x: Batch, g: Group, offset: Array, s: Site) -> None:
 
 def _seen(x: Batch, g: Group, offset: Array, s: Site) -> bool:
     """Bounds, races and initialisation of an access to the object itself."""
-    if x.shared_bounds(g, offset, s) is not None:
+    if not _fits(x, g, offset, s):
         return False
     if x.races is not None:
         x.races.shared_atomic(g, offset.view(np.int64), s, reads=False)

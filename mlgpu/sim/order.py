@@ -285,7 +285,7 @@ class Order:
             return
         now = self.now
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
-        for b, t in zip(blk.tolist(), tid.tolist()):
+        for b, t in zip(blk.tolist(), tid.tolist(), strict=True):
             for node in self.pending.pop((b, t), ()):
                 self.acquire(b, np.array([t]), node, now)
 
@@ -304,7 +304,7 @@ class Order:
         now = self.now
         blk, tid, at = (np.broadcast_to(a, g.shape).ravel().tolist()
                         for a in (g.blk, g.tid, address))
-        for b, t, a in zip(blk, tid, at):
+        for b, t, a in zip(blk, tid, at, strict=True):
             key = (b + self.x.first if space == "shared" else -1, a)
             node = words.get(key)
             if node is not None and access != "write" and self._reaches_me(node, b):

@@ -1,4 +1,4 @@
-"""C's printf on the bytes that a kernel passes: every argument in 8 bytes but for the small ones."""
+"""C's printf on the bytes that a kernel passes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 import struct
 from collections.abc import Callable
 
-CONVERSION = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|j|z|t|L)?([diouxXeEfFgGaAcsp%])")
+CONVERSION = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|j|z|t|L)?"
+                        r"([diouxXeEfFgGaAcsp%])")
 
 
 def text(form: str, values: bytes, string: Callable[[int], str]) -> str:

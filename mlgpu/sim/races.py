@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim.access import Site
 from mlgpu.sim.errors import Party
 from mlgpu.sim.group import WARP, Grid, Group
 from mlgpu.sim.memory import READ, WRITTEN, Region
 from mlgpu.sim.order import Flags, Order
+from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
@@ -97,7 +97,7 @@ class Races:
 
     def shared_read(self, g: Group, offset: Array, s: Site) -> None:
         """A load from shared memory."""
-        cell, tid, same = self._cells(g, offset, s)
+        cell, tid, _same = self._cells(g, offset, s)
         shadow = self.shared
         if self.x.initcheck:
             self._uninitialized(g, cell, offset, s)
@@ -114,7 +114,7 @@ class Races:
 
     def shared_write(self, g: Group, offset: Array, s: Site, data: Array) -> None:
         """A store to shared memory."""
-        cell, tid, same = self._cells(g, offset, s)
+        cell, tid, _same = self._cells(g, offset, s)
         self._shared_write(g, offset, s, data, cell, tid)
 
     def _shared_write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array,
@@ -136,7 +136,7 @@ class Races:
         if s.strong:
             self._flag(g, "shared", offset, s)
 
-    # -- asynchronous copies (copies.py): the thread's twin acts -----------------------------------
+    # -- asynchronous copies (copies.py): the thread's twin acts ----------------------------------
 
     def copy_write(self, g: Group, offset: Array, s: Site, data: Array) -> Array:
         """`cp.async` writes shared memory; the cells, a row for each thread."""
@@ -233,7 +233,7 @@ class Races:
 
     def shared_atomic(self, g: Group, offset: Array, s: Site, reads: bool) -> None:
         """An atomic on shared memory."""
-        cell, tid, same = self._cells(g, offset, s)
+        cell, tid, _same = self._cells(g, offset, s)
         shadow = self.shared
         if self.x.initcheck and reads:
             self._uninitialized(g, cell, offset, s)
@@ -382,7 +382,7 @@ class Races:
             return cell, who
         return cell[..., None] + np.arange(count), who[..., None]
 
-    # -- comparing ----------------------------------------------------------------------------------
+    # -- comparing --------------------------------------------------------------------------------
 
     def _compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
                  values: tuple[Array, Array] | None = None,
@@ -445,7 +445,7 @@ class Races:
         if region is None and int(other_thread[k]) >= n:
             other_thread[k] -= n
             tool, kind = "synccheck", "missing wait"
-            message = "this {0} is not ordered after an asynchronous copy: its {1} is not waited for"
+            message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"
             if not self.x.synccheck:
                 return
         block = self.x.launch.block_index(int(blk[k]) + self.x.first)
@@ -483,11 +483,11 @@ class Races:
             differ = differ.reshape(*there.shape, 2).any(axis=-1)
         if differ.ndim == 3:
             differ = differ.any(axis=2)
-        differ = np.broadcast_to(differ, g.shape)
+        different: Array = np.broadcast_to(differ, g.shape)
         threads = at // shape[2] if len(shape) == 3 else at
         if (shape[0], shape[1]) != g.shape:
-            return bad[differ.any(axis=0)[threads[bad] % shape[1]]]
-        return bad[differ.ravel()[threads[bad]]]
+            return np.asarray(bad[np.any(different, axis=0)[threads[bad] % shape[1]]])
+        return np.asarray(bad[different.ravel()[threads[bad]]])
 
     def _same_cell(self, g: Group, layer: Array, cell: Array, mine: Array, who: Array,
                    data: Array, s: Site, region: Region | None = None) -> None:
@@ -508,9 +508,8 @@ class Races:
         order = np.argsort(keys, kind="stable")
         same = keys[order][1:] == keys[order][:-1]
         differ = same & (bits[order][1:] != bits[order][:-1]).any(axis=1)
-        if first.shape != g.shape or not differ.any():
-            if not differ.any():
-                return
+        if (first.shape != g.shape or not differ.any()) and not differ.any():
+            return
         k = int(np.flatnonzero(differ)[0])
         a, b = int(order[k]), int(order[k + 1])
         block, thread = self.x.coordinates(g, b)

@@ -61,8 +61,9 @@ def nothing(e: Emitter, ins: Instruction) -> None:
 def vprintf(e: Emitter, ins: Instruction) -> None:
     """`printf`: the format's address and the address of its arguments."""
     returns, args = ins.operands
-    assert isinstance(returns, Args) and isinstance(args, Args)
+    assert isinstance(returns, Args)
+    assert isinstance(args, Args)
     text, values = (e.use(a, "u64") for a in args.items)
-    e.line(e.guarded("access.printf", text, values))
+    e.line(e.guarded("intrinsics.print_lines", text, values))
     for item in returns.items:
         e.set(item, "s32", e.use(Imm(0), "s32"))

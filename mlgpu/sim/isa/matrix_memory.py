@@ -11,7 +11,6 @@ from mlgpu.sim.numeric.fragments import Wmma, wmma_fragment
 from mlgpu.sim.ptx.syntax import Instruction, Reg, Vec
 
 
-
 def _count(e: Emitter, ins: Instruction) -> int:
     if not {"sync", "aligned", "m8n8", "b16"} <= {*ins.mods}:
         e.fail("known as .sync.aligned.m8n8 of .b16")

@@ -15,7 +15,7 @@ def barrier(e: Emitter, ins: Instruction) -> None:
     elif ins.has("arrive"):
         aligned = ins.opcode == "bar" or ins.has("aligned")
         number, count = (e.use(o, "u32") for o in ins.operands)
-        e.line(f"x.barrier(g, {number}, {count}, {e.part_of.number}, None, {aligned}, False)")
+        e.line(f"x.barriers.come(g, {number}, {count}, {e.segment}, None, {aligned}, False)")
     else:
         e.fail("a barrier in the middle of a segment")
 

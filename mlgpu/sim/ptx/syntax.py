@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Sym:
 class Mem:
     """An address operand: `[base+offset]`."""
 
-    base: Union[Reg, Sym, Imm]
+    base: Reg | Sym | Imm
     offset: int = 0
 
 
@@ -55,15 +54,15 @@ class Mem:
 class Vec:
     """A vector operand: `{%r1, %r2}`."""
 
-    items: tuple["Operand", ...]
+    items: tuple[Operand, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two destinations in one operand: `%r1|%p1`; either may be the sink `_`."""
 
-    first: "Operand"
-    second: "Operand"
+    first: Operand
+    second: Operand
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +88,10 @@ class Target:
 class Args:
     """A parenthesised list of a call: `(param0, param1)`."""
 
-    items: tuple["Operand", ...]
+    items: tuple[Operand, ...]
 
 
-Operand = Union[Reg, Imm, Sym, Mem, Vec, Pair, Not, Sink, Target, Args]
+Operand = Reg | Imm | Sym | Mem | Vec | Pair | Not | Sink | Target | Args
 
 
 @dataclass(slots=True)
@@ -100,7 +99,7 @@ class Instruction:
     """One instruction: `@!%p1 ld.global.v4.f32 {…}, [%rd1+16];`"""
 
     opcode: str  # "ld": up to the first dot
-    mods: tuple[str, ...]  # ("global", "v4", "f32"): the rest, without dots; "::" parts are kept whole
+    mods: tuple[str, ...]  # ("global", "v4", "f32"): the rest, without dots; "::" parts whole
     operands: tuple[Operand, ...]
     guard: Reg | None = None
     guard_negated: bool = False
@@ -140,11 +139,11 @@ class CallPrototype:
     """`name: .callprototype (…) _ (…);`, the signature of an indirect call."""
 
     name: str
-    returns: tuple["Variable", ...]
-    params: tuple["Variable", ...]
+    returns: tuple[Variable, ...]
+    params: tuple[Variable, ...]
 
 
-Statement = Union[Instruction, Label, BranchTargets, CallPrototype]
+Statement = Instruction | Label | BranchTargets | CallPrototype
 
 
 @dataclass(slots=True)
