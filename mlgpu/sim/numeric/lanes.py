@@ -44,34 +44,27 @@ def part(a: Array, start: int, width: int, signed: bool) -> Array:
     return down.astype(np.int64)
 
 
-def video(operation: str, a: Array, b: Array) -> Array:
-    """The intermediate result of a video instruction on int64 parts."""
-    result: Array
-    if operation == "add":
-        result = a + b
-    elif operation == "sub":
-        result = a - b
-    elif operation == "absdiff":
-        result = np.abs(a - b)
-    elif operation == "min":
-        result = np.minimum(a, b)
-    elif operation == "max":
-        result = np.maximum(a, b)
-    elif operation == "avrg":  # halves are rounded away from zero
-        total = a + b
-        result = (total + (total >= 0)) >> 1
-    elif operation == "shl":
-        result = a << b
-    elif operation == "shr":
-        result = a >> b
-    else:
-        result = _COMPARE[operation](a, b).astype(np.int64)
+def _distance(a: Array, b: Array) -> Array:
+    result: Array = np.abs(a - b)
     return result
 
 
-_COMPARE: dict[str, Binary] = {
+def _average(a: Array, b: Array) -> Array:
+    """The mean; halves are rounded away from zero."""
+    total: Array = a + b
+    return (total + (total >= 0)) >> 1
+
+
+_VIDEO: dict[str, Binary] = {
+    "add": np.add, "sub": np.subtract, "absdiff": _distance, "min": np.minimum, "max": np.maximum,
+    "avrg": _average, "shl": np.left_shift, "shr": np.right_shift,
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal}
+
+
+def video(operation: str, a: Array, b: Array) -> Array:
+    """The intermediate result of a video instruction on int64 parts, as int64."""
+    return _VIDEO[operation](a, b).astype(np.int64, copy=False)
 
 
 def clamp(a: Array, width: int, signed: bool) -> Array:
