@@ -150,7 +150,8 @@ class MBarriers:
         columns = zip(blk.tolist(), tid.tolist(), places.tolist(), strict=True)
         for i, (k, t, at) in enumerate(columns):
             self.single[k, at] = Publication(k + self.x.first, t, order.now, rows[i], order,
-                                             self.single.get((k, at)), True)
+                                             self.single.get((k, at)), True,
+                                             (k + self.x.first, at))
 
     def expect(self, g: Group, address: Array, more: Array, s: Site) -> None:
         """More transaction bytes are awaited in this phase."""
@@ -169,7 +170,7 @@ class MBarriers:
             twin = self.x.shape.threads + tid
             self.single[blk, at] = Publication(
                 blk + self.x.first, twin, order.now, np.zeros(self.x.shape.warps, np.int64), order,
-                self.single.get((blk, at)), True)
+                self.single.get((blk, at)), True, (blk + self.x.first, at))
         found = self._state(g, blk, at, s)
         if found is not None:
             pending, expected, tx, phase = found

@@ -15,6 +15,7 @@ now.  Three kinds of knowledge, from the common to the rare:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,15 +41,69 @@ class Publication:
     order: Order
     before: Publication | None  # a read-modify-write continues the sequence it reads from
     inner: bool  # released to the block only
+    word: Word
+
+    def covers(self, block: Array | int, thread: Array, event: Array) -> Array:
+        """Which events of threads come before this publication, by what its thread knew."""
+        warp = np.minimum(thread // WARP, len(self.row) - 1)
+        real = thread < self.order.extent[1]  # a twin (copies.py) only publishes itself
+        result: Array = (self.block == block) & (
+            (real & (self.row[warp] >= event))
+            | ((thread == self.thread) & (event <= self.event)))
+        return result
 
 
 @dataclass(eq=False, slots=True)
 class Acquisition:
     """Publications that some threads of a block have acquired, and since when."""
 
-    threads: Array  # sorted
+    threads: Array | None  # sorted; None: all of the block
     event: int
     node: Publication
+
+    def seen_by(self, thread: int, row: Array, event: int) -> bool:
+        """Whether a thread that knows `row` of its warps had it when it published."""
+        if self.threads is None:
+            return self.event <= event
+        return bool((thread in self.threads and self.event <= event)
+                    or (row[self.threads // WARP] >= self.event).any())
+
+
+KEPT = 8  # acquisitions of one word by the same threads: older ones are behind what is awaited now
+
+
+class Acquired:
+    """What the threads of one block have acquired."""
+
+    def __init__(self) -> None:
+        self.recent: dict[tuple[Word, bytes], list[Acquisition]] = {}  # since the last barrier
+        self.settled: dict[tuple[Word, int, int], list[Acquisition]] = {}  # known to the block
+
+    def __bool__(self) -> bool:
+        return bool(self.recent or self.settled)
+
+    def __iter__(self) -> Iterator[Acquisition]:
+        for entries in (*self.settled.values(), *self.recent.values()):
+            yield from entries
+
+    def add(self, threads: Array, event: int, node: Publication) -> None:
+        """Some threads have acquired a publication."""
+        entries = self.recent.setdefault((node.word, threads.tobytes()), [])
+        if entries and entries[-1].node is node:
+            return
+        entries.append(Acquisition(threads, event, node))
+        del entries[:-KEPT]
+
+    def settle(self, event: int) -> None:
+        """A barrier of the whole block: what one thread has acquired, all have."""
+        for entries in self.recent.values():
+            for entry in entries:
+                node = entry.node
+                kept = self.settled.setdefault((node.word, node.block, node.thread), [])
+                if not kept or kept[-1].node is not node:
+                    kept.append(Acquisition(None, event, node))
+                    del kept[:-KEPT]
+        self.recent.clear()
 
 
 @dataclass(slots=True)
@@ -75,7 +130,7 @@ class Order:
         self.fence_gpu: Array | None = None  # (B, N): the event of the last fence
         self.fence_cta: Array | None = None
         self.pending: dict[tuple[int, int], list[Publication]] = {}  # read, no fence yet
-        self.acquired: list[list[Acquisition]] = [[] for _ in range(b)]
+        self.acquired = [Acquired() for _ in range(b)]
         self.any_acquired = False
         self.at_barrier: dict[int, Array] = {}  # name -> (B, W): what those who came bring
         self.extent = b, n
@@ -123,24 +178,35 @@ class Order:
 
     def _by_flags(self, b: int, thread: Array, other_block: Array, other: Array,
                   event: Array) -> Array:
+        entries = sorted(self.acquired[b], key=lambda entry: -entry.event)
         result = np.zeros(len(thread), bool)
-        entries = self.acquired[b]
-        threads = np.unique(thread)
-        sees = np.zeros((len(threads), len(entries)), bool)
-        for i, entry in enumerate(entries):
-            sees[:, i] = np.isin(threads, entry.threads)
-            rest = np.flatnonzero(~sees[:, i])
-            if len(rest):
-                blocks = np.full((len(rest), 1), b)
-                known = self.known(blocks, threads[rest][:, None], entry.threads[None])
-                sees[rest, i] = (known >= entry.event).any(axis=1)
-        patterns, which = np.unique(sees, axis=0, return_inverse=True)
-        which = which.reshape(-1)[np.searchsorted(threads, thread)]
-        for k, pattern in enumerate(patterns):
-            start = [entries[i].node for i in np.flatnonzero(pattern)][::-1]
-            for target in np.unique(other_block[which == k]):
-                at = np.flatnonzero((which == k) & (other_block == target))
+        for entry in entries:  # most often one of them says it at once
+            at = np.flatnonzero(~result & entry.node.covers(other_block, other, event))
+            if len(at):
+                result[at] = self._sees(b, thread[at], entry)
+                if result.all():
+                    return result
+        left = np.flatnonzero(~result)
+        threads, which = np.unique(thread[left], return_inverse=True)
+        sees = np.stack([self._sees(b, threads, entry) for entry in entries], axis=1)
+        patterns, pattern = np.unique(sees, axis=0, return_inverse=True)
+        pattern = pattern.reshape(-1)[which.reshape(-1)]
+        for k, entries_seen in enumerate(patterns):
+            start = [entries[i].node for i in np.flatnonzero(entries_seen)]
+            for target in np.unique(other_block[left][pattern == k]):
+                at = left[(pattern == k) & (other_block[left] == target)]
                 result[at] = _reaches(start, b + self.x.first, int(target), other[at], event[at])
+        return result
+
+    def _sees(self, b: int, thread: Array, entry: Acquisition) -> Array:
+        """Whether threads of a block have an acquisition of it."""
+        if entry.threads is None:
+            return np.ones(len(thread), bool)
+        result = np.isin(thread, entry.threads)
+        rest, which = np.unique(thread[~result], return_inverse=True)
+        if len(rest):
+            known = self.known(np.full((1, 1), b), rest[:, None], entry.threads[None])
+            result[~result] = (known >= entry.event).any(axis=1)[which.reshape(-1)]
         return result
 
     # -- barriers ---------------------------------------------------------------------------------
@@ -149,6 +215,9 @@ class Order:
         """All threads of the group's blocks have met."""
         self._settle(g)
         now = self.now
+        if self.any_acquired:
+            for b in g.blk[:, 0].tolist():
+                self.acquired[b].settle(now)
         if g.rows is None:
             self.block_time = np.full((1, 1), now, np.int64)
             self.floor = now
@@ -252,6 +321,9 @@ class Order:
         whole = np.flatnonzero(done & (expect == 0))
         if len(whole):
             self._block_rows(whole, now)
+            if self.any_acquired:
+                for b in whole.tolist():
+                    self.acquired[b].settle(now)
         brought = self.at_barrier.get(name)
         if brought is None:
             return
@@ -272,12 +344,12 @@ class Order:
         """A fence: what comes before it may be published, what was read counts now."""
         self._settle(g)
         if self.fence_cta is None:
-            self.fence_cta = np.zeros(self.extent, np.int64)
-            self.fence_gpu = np.zeros(self.extent, np.int64)
+            self.fence_cta = np.full(self.extent, -1, np.int64)
+            self.fence_gpu = np.full(self.extent, -1, np.int64)
         assert self.fence_gpu is not None
-        self.fence_cta[g.blk, g.tid] = self.now + 1
+        self.fence_cta[g.blk, g.tid] = self.now
         if not inner:
-            self.fence_gpu[g.blk, g.tid] = self.now + 1
+            self.fence_gpu[g.blk, g.tid] = self.now
 
     def _settle(self, g: Group) -> None:
         """The publications that the group's threads have read are acquired."""
@@ -291,7 +363,7 @@ class Order:
 
     def acquire(self, b: int, threads: Array, node: Publication, now: int) -> None:
         """Threads of a block have acquired a publication."""
-        self.acquired[b].append(Acquisition(threads, now, node))
+        self.acquired[b].add(threads, now, node)
         self.any_acquired = True
 
     def word(self, g: Group, space: str, address: Array, access: str, acquire: bool,
@@ -315,15 +387,15 @@ class Order:
             if access == "read":
                 continue
             inner = scope == "cta"
-            event = now if release else 0
+            event = now if release else -1
             if not release and fences is not None and self.fence_gpu is not None:
                 event = int(self.fence_gpu[b, t])
-                if not event:
+                if event < 0:
                     event, inner = int(fences[b, t]), True
-            if event:
+            if event >= 0:
                 row = np.minimum(self.rows_of(np.array([b]), np.array([t]))[0], event)
                 words[key] = Publication(b + self.x.first, t, event, row, self,
-                                         node if access == "atomic" else None, inner)
+                                         node if access == "atomic" else None, inner, key)
             elif access == "write" and node is not None:
                 del words[key]
 
@@ -336,24 +408,22 @@ def _reaches(start: list[Publication], from_block: int, target: int, thread: Arr
     """Which (thread, event) of a block some publication reachable from `start` covers."""
     left = np.ones(len(thread), bool)
     seen: set[int] = set()
-    work = list(start[::-1])
-    while work:
-        node: Publication | None = work.pop()
-        while node is not None and id(node) not in seen:
-            seen.add(id(node))
-            if not node.inner or node.block == from_block:
-                if node.block == target:
-                    warp = np.minimum(thread // WARP, len(node.row) - 1)
-                    real = thread < node.order.extent[1]
-                    covered = (real & (node.row[warp] >= event)) | (
-                        (thread == node.thread) & (event <= node.event))
-                    left &= ~covered
-                    if not left.any():
-                        return ~left
-                b = node.block - node.order.x.first
-                for entry in node.order.acquired[b]:
-                    own = node.thread in entry.threads and entry.event <= node.event
-                    if own or bool((node.row[entry.threads // WARP] >= entry.event).any()):
-                        work.append(entry.node)
-            node = node.before
+    chains = list(start)
+    while chains:
+        found: list[Publication] = []  # whose own acquisitions come next
+        for first in chains:
+            node: Publication | None = first
+            while node is not None and id(node) not in seen:
+                seen.add(id(node))
+                if not node.inner or node.block == from_block:
+                    found.append(node)
+                    if node.block == target:
+                        left &= ~node.covers(target, thread, event)
+                        if not left.any():
+                            return ~left
+                node = node.before
+        chains = [entry.node for node in found
+                  for entry in node.order.acquired[node.block - node.order.x.first]
+                  if id(entry.node) not in seen
+                  and entry.seen_by(node.thread, node.row, node.event)]
     return ~left
