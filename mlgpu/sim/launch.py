@@ -56,7 +56,8 @@ class Launch:
         self.clock = 0
         self.events: list[Any] = [None]  # the site of each event; 0 is before all
         self.flags = Flags()
-        self.notes: dict[int, list[Any]] = {}
+        self.notes: dict[int, list[Any]] = {}  # accesses of regions that are not suspect (races.py)
+        self.noted = 0
         self._threads_special: dict[str, Array] | None = None
         self._param_region: Region | None = None
         self._seen: set[tuple[str, str, str, int]] = set()

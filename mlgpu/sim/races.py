@@ -31,6 +31,7 @@ EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1
 # Set in what the twin of a thread did (copies.py), so that no barrier's floor settles it.
 TWIN = 1 << 62
 EVENTS = (1 << 29) - 1
+NOTES = 1 << 25  # addresses noted before shadows are made all the same: 256 MiB
 
 
 class Shadow:
@@ -345,8 +346,16 @@ class Races:
     def _note(self, g: Group, region: Region, index: Array, s: Site) -> None:
         """Remember an access in case the region turns suspect."""
         self.event(s)
-        notes = self.x.launch.notes.setdefault(region.start, [])
-        notes.append((len(self.events) - 1, self, g, index, s))
+        launch = self.x.launch
+        launch.notes.setdefault(region.start, []).append(
+            (len(self.events) - 1, self, g, index, s))
+        launch.noted += index.size
+        if launch.noted > NOTES:
+            for start in list(launch.notes):
+                noted = self.x.space.find(start, start)
+                assert noted is not None
+                self._open(noted)
+            launch.noted = 0
 
     def _open(self, region: Region, apart: int = 0) -> None:
         """Make the region's shadows from what was noted (but for the last `apart` accesses)."""
