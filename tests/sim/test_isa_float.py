@@ -95,6 +95,30 @@ def test_fma_with_subnormal_results_is_rounded_once():
     same(F32, run("fma.rn.f32", "f32", *bits), want, *bits)
 
 
+@pytest.mark.parametrize("type", ["f32", "f16", "bf16"])
+def test_fma_next_to_a_tie_between_subnormals(type):
+    # (1 + e) (1 - e) is just below one: the product is just below half of the least subnormal, and
+    # a sum in fewer bits than it takes lies on the tie
+    f = exact.FORMATS[type]
+    least = 2 - f.bias - f.precision  # the exponent of the least subnormal
+    e = 2.0 ** (1 - f.precision)
+    rng = np.random.default_rng(27)
+    c = (rng.integers(1, 1 << (f.precision - 1), 500) | 1) * 2.0 ** least
+    c[::2] *= -1
+    a = np.full(500, (1 + e) * 2.0 ** ((least - 1) // 2))
+    b = np.full(500, (1 - e) * 2.0 ** (least - 1 - (least - 1) // 2))
+    b[::3] *= -1
+    values = list(zip(a.tolist(), b.tolist(), c.tolist(), strict=True))
+    operands = [np.array([f.encode(x) for x in column], f"u{(f.sign << 1).bit_length() // 8}")
+                for column in zip(*values, strict=True)]
+    want = [f.encode(exact.fma(*v, "rn")) for v in values]
+    same(f, run(f"fma.rn.{type}", type, *operands), want, *operands)
+    # the tie itself, which the sum would have been rounded to, goes elsewhere
+    ties = [f.encode(Fraction(x) + (1 if y > 0 else -1) * Fraction(2) ** (least - 1))
+            for (_, y, x) in values]
+    assert sum(t != w for t, w in zip(ties, want, strict=True)) > 100
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_double_fma_of_ties_cancellation_and_tiny_products(mode):
     rng = np.random.default_rng(5)
@@ -317,6 +341,13 @@ def test_extrema_of_three(mods):
     for op in ("min", "max"):
         want = [F32.encode(extremum(op, v, mods)) for v in zip(*columns, strict=True)]
         same(F32, run(f"{op}{mods}.f32", "f32", *operands), want, *operands)
+
+
+def test_extrema_of_signalling_nans_are_nan():
+    x = np.array([0x7f800001, 0xff800004], np.uint32)
+    y = np.array([0x7f800002, 0x7f800008], np.uint32)
+    for op in ("min", "max", "min.NaN", "max.NaN"):
+        assert run(f"{op}.f32", "f32", x, y).tolist() == [0x7fffffff] * 2
 
 
 def test_extrema_with_a_constant_zero():

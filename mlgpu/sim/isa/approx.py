@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.sim.emit import Emitter
-from mlgpu.sim.isa.floating import mode_of, read, write
+from mlgpu.sim.isa.floating import mode_of, note_flushed, read, write
 from mlgpu.sim.isa.form import form
 from mlgpu.sim.numeric import approx, double, half, rounding
 from mlgpu.sim.numeric.types import DTYPES
@@ -70,6 +70,7 @@ def short_function(e: Emitter, ins: Instruction) -> None:
     ftz = ins.has("ftz")
     if ins.opcode == "ex2" and ins.type == "f32" and ftz:
         e.set(d, "f32", f"{e.fn(approx.ex2_flushed)}({e.use(a, 'f32')})")
+        note_flushed(e, d, ins)
         return
     value = f"{e.fn(_FUNCTIONS[ins.opcode])}({read(e, a, ins.type)})"
     if ins.opcode == "tanh" or ins.type == "f32":

@@ -25,7 +25,7 @@ _INFINITY = {"f16": 0x7c00, "bf16": 0x7f80}
 _U2, _F4 = DTYPES["b16"], DTYPES["f32"]
 
 
-# -- declaring ------------------------------------------------------------------------------------
+# -- declaring -----------------------------------------------------------------------------------
 
 def _floating(*opcodes: str, mods: Mapping[str, str], operands: int,
               most: int = 0) -> Callable[[Emit], Emit]:
@@ -61,7 +61,7 @@ def mode_of(ins: Instruction) -> str:
     return next((mod for mod in _MODES if ins.has(mod)), "rn")
 
 
-# -- reading and writing --------------------------------------------------------------------------
+# -- reading and writing -------------------------------------------------------------------------
 
 _MADE: WeakKeyDictionary[Emitter, dict[tuple[str, str], str]] = WeakKeyDictionary()
 
@@ -119,7 +119,13 @@ def write(e: Emitter, operand: Operand, type: str, value: str, ins: Instruction)
     if type in _PACKED:
         value = f"{e.fn(half.pack)}({value}, {e.fn(DTYPES[type])})"
     e.set(operand, type, value)
-    if type == "f32" and ins.has("ftz") and ins.guard is None and isinstance(operand, Reg):
+    if type == "f32" and ins.has("ftz"):
+        note_flushed(e, operand, ins)
+
+
+def note_flushed(e: Emitter, operand: Operand, ins: Instruction) -> None:
+    """Remember that what the instruction left has no subnormals, so that no reader flushes it."""
+    if ins.guard is None and isinstance(operand, Reg):
         name = e.values[operand.name][0]
         _MADE.setdefault(e, {})[name, "flush"] = name
 
@@ -132,7 +138,7 @@ def write16(e: Emitter, operand: Operand, type: str, bits: str) -> None:
         e.set(operand, "b16", bits)
 
 
-# -- arithmetic -----------------------------------------------------------------------------------
+# -- arithmetic ----------------------------------------------------------------------------------
 
 _ALL = "rn rz rm rp"
 _SUMS = {"f32": f"{_ALL} ftz sat", "f32x2": f"{_ALL} ftz", "f64": _ALL, "f16": "rn ftz sat",
@@ -219,7 +225,7 @@ def div(e: Emitter, ins: Instruction) -> None:
     write(e, ins.operands[0], ins.type, value, ins)
 
 
-# -- signs, extrema -------------------------------------------------------------------------------
+# -- signs, extrema ------------------------------------------------------------------------------
 
 @_floating("abs", "neg", mods={"f32": "ftz", "f64": "", "f16": "ftz", "bf16": ""}, operands=2)
 def sign(e: Emitter, ins: Instruction) -> None:
@@ -277,7 +283,7 @@ def copysign(e: Emitter, ins: Instruction) -> None:
     e.set(ins.operands[0], ins.type, f"np.copysign({b}, {a})")
 
 
-# -- comparisons ----------------------------------------------------------------------------------
+# -- comparisons ---------------------------------------------------------------------------------
 
 _COMPARE = {
     "eq": "{a} == {b}", "ne": "({a} < {b}) | ({a} > {b})", "lt": "{a} < {b}", "le": "{a} <= {b}",
@@ -359,7 +365,7 @@ def testp(e: Emitter, ins: Instruction) -> None:
     e.set(ins.operands[0], "pred", tests[ins.mods[0]])
 
 
-# -- selection ------------------------------------------------------------------------------------
+# -- selection -----------------------------------------------------------------------------------
 
 @_floating("selp", mods=dict.fromkeys(("f32", "f64", "f16", "bf16"), ""), operands=4)
 def selp(e: Emitter, ins: Instruction) -> None:
