@@ -60,7 +60,8 @@ forward(const float* q, const float* k, const float* v, float* o, float* lse, in
 }
 
 // delta = sum(do * o) of each row, one warp a row: a head has as many values as a warp has lanes.
-extern "C" __global__ void backward_delta(const float* o, const float* d_o, float* delta, int rows) {
+extern "C" __global__ void backward_delta(const float* o, const float* d_o, float* delta,
+                                          int rows) {
     int row = (blockIdx.x * blockDim.x + threadIdx.x) / 32, lane = threadIdx.x % 32;
     if (row >= rows) return;
     float sum = o[row * D + lane] * d_o[row * D + lane];

@@ -13,7 +13,7 @@ extern "C" __global__ void votes(const int* x, int* counts, int* alls, int* anys
     if (i < n) counts[i] = count, alls[i] = all != 0, anys[i] = any != 0;
 }
 
-// The same within halves of a block, each with its own barrier: bar.red counts only its own threads.
+// The same within halves of a block, each with a barrier of its own, whose threads alone count.
 extern "C" __global__ void votes_of_halves(const int* x, int* counts) {
     int t = threadIdx.x, half = t / 64, i = blockIdx.x * 128 + t;
     unsigned count, any;
@@ -107,7 +107,7 @@ extern "C" __global__ void subset(const float* x, float* y) {
     }
 }
 
-// -- unaligned barriers in divergent code -----------------------------------------------------------
+// -- unaligned barriers in divergent code ---------------------------------------------------------
 
 // Odd and even threads reach the barrier in different branches: only barrier without .aligned may.
 extern "C" __global__ void divergent(const int* x, int* y) {
@@ -231,7 +231,7 @@ extern "C" __global__ void locked_lists(const int* keys, int* heads_out, int* ne
         int list = keys[t] % 8;
         unsigned where = static_cast<unsigned>(__cvta_generic_to_shared(&lock[list]));
         bool done = false;
-        while (!done) {  // the critical section is inside the loop, so that lanes do not wait for it
+        while (!done) {  // the critical section is inside, so that no lane waits for it to end
             int old;
             asm volatile("atom.acquire.cta.shared.cas.b32 %0, [%1], 0, 1;"
                          : "=r"(old) : "r"(where) : "memory");

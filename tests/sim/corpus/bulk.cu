@@ -213,7 +213,8 @@ gemm_blocked(const __half* a, const __half* b, float* c, int n, int steps) {
             for (int h = 0; h < 2; h++) {
                 int r = blockIdx.y * 32 + row + lane / 4 + 8 * h;
                 int q = blockIdx.x * 32 + col + 8 * j + lane % 4 * 2;
-                *reinterpret_cast<float2*>(&c[r * n + q]) = make_float2(d[j][2 * h], d[j][2 * h + 1]);
+                *reinterpret_cast<float2*>(&c[r * n + q]) =
+                    make_float2(d[j][2 * h], d[j][2 * h + 1]);
             }
     }
 }

@@ -49,7 +49,8 @@ extern "C" __global__ void conv_implicit(const float* x, const float* filter, fl
         int c = i / (p.r * p.s), r = i % (p.r * p.s) / p.s, s = i % p.s;
         int row = oy * p.stride + r - p.pad, col = ox * p.stride + s - p.pad;
         // One comparison for both ends: negative indices are huge as unsigned numbers.
-        bool in = live && i < inner && unsigned(row) < unsigned(p.h) && unsigned(col) < unsigned(p.w);
+        bool in = live && i < inner && unsigned(row) < unsigned(p.h)
+                  && unsigned(col) < unsigned(p.w);
         bs[ty][tx] = in ? x[((image * p.c + c) * p.h + row) * p.w + col] : 0.0f;
         __syncthreads();
         #pragma unroll
@@ -92,7 +93,8 @@ extern "C" __global__ void depthwise(const float* x, float* y, Shape p) {
             for (int s = 0; s < p.s; s++) {
                 int row = oy * p.stride + r - p.pad, col = ox * p.stride + s - p.pad;
                 if (row < 0 || row >= p.h || col < 0 || col >= p.w) continue;
-                sum += x[(plane * p.h + row) * p.w + col] * depthwise_filter[(c * p.r + r) * p.s + s];
+                sum += x[(plane * p.h + row) * p.w + col]
+                       * depthwise_filter[(c * p.r + r) * p.s + s];
             }
         y[i] = sum;
     }
@@ -135,7 +137,8 @@ extern "C" __global__ void max_pool(const float* x, float* y, int* where, Shape 
 }
 
 // Windows overlap, so an input may be the largest of several.
-extern "C" __global__ void max_pool_backward(const float* dy, const int* where, float* dx, Shape p) {
+extern "C" __global__ void max_pool_backward(const float* dy, const int* where, float* dx,
+                                             Shape p) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= p.n * p.c * p.oh * p.ow) return;
     atomicAdd(&dx[i / (p.ow * p.oh) * p.h * p.w + where[i]], dy[i]);

@@ -117,7 +117,8 @@ flash_forward(const __half* q, const __half* k, const __half* v, __half* o, floa
             #pragma unroll
             for (int j = 0; j < D / 16; j++) {
                 unsigned f[4];
-                asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 "
+                             "{%0, %1, %2, %3}, [%4];"
                              : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
                              : "r"(shared_address(&vs[now][i * 16 + lane % 16]
                                                      [j * 16 + lane / 16 * 8])) : "memory");

@@ -2,7 +2,8 @@
 
 #include <cuda_fp16.h>
 
-extern "C" __global__ void gemm_naive(const float* a, const float* b, float* c, int m, int n, int k) {
+extern "C" __global__ void gemm_naive(const float* a, const float* b, float* c, int m, int n,
+                                      int k) {
     int row = blockIdx.y * blockDim.y + threadIdx.y;
     int col = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= m || col >= n) return;

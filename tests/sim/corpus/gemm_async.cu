@@ -38,7 +38,8 @@ struct Shape {
 };
 
 // Start the copies of one step: rows begin at multiples of 16 bytes, but m, n and k are arbitrary.
-__device__ void fetch(Stage& s, const float* a, const float* b, Shape p, int row0, int col0, int k0) {
+__device__ void fetch(Stage& s, const float* a, const float* b, Shape p, int row0, int col0,
+                      int k0) {
     #pragma unroll 1
     for (int i = threadIdx.x; i < TM * TK / 4; i += THREADS) {
         int r = i / (TK / 4), q = i % (TK / 4) * 4;
@@ -121,7 +122,7 @@ extern "C" __global__ void gemm_ring(const float* a, const float* b, float* c, S
     store(c, p, row0, col0, acc);
 }
 
-// Arbitrary alignment: A is copied 4 bytes at a time and transposed on the way, B 8 bytes at a time.
+// Arbitrary alignment: A is copied by 4 bytes and transposed on the way, B is copied by 8 bytes.
 extern "C" __global__ void gemm_narrow(const float* a, const float* b, float* c, Shape p) {
     __shared__ __align__(16) float as[2][TK][TM + 1], bs[2][TK][TN];
     int row0 = blockIdx.y * TM, col0 = blockIdx.x * TN, steps = (p.k + TK - 1) / TK;

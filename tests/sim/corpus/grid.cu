@@ -94,7 +94,8 @@ extern "C" __global__ void pairs_volatile(const float* x, float* between, float*
 }
 
 // The same with relaxed accesses between fences, thread by thread: no barrier is needed.
-extern "C" __global__ void pairs_relaxed(const float* x, float* between, float* y, unsigned* flags) {
+extern "C" __global__ void pairs_relaxed(const float* x, float* between, float* y,
+                                         unsigned* flags) {
     int t = threadIdx.x, pair = blockIdx.x / 2, i = pair * blockDim.x + t;
     if (blockIdx.x % 2 == 0) {
         between[i] = x[i] * x[i];
@@ -113,8 +114,9 @@ extern "C" __global__ void pairs_relaxed(const float* x, float* between, float* 
 
 // Two layers in one launch: y = relu(x W1) W2.  The first blocks make rows of the hidden layer and
 // count them by red.release; the others start on a group of rows when all of its tiles are there.
-extern "C" __global__ void two_layers(const float* x, const float* w1, const float* w2, float* hidden,
-                                      float* y, unsigned* ready, int rows, int in, int mid, int out) {
+extern "C" __global__ void two_layers(const float* x, const float* w1, const float* w2,
+                                      float* hidden, float* y, unsigned* ready, int rows, int in,
+                                      int mid, int out) {
     int tiles = mid / 32, groups = rows / 4, t = threadIdx.x;  // 128 threads: 4 rows of 32 columns
     int row = t / 32, col = t % 32;
     if (blockIdx.x < groups * tiles) {

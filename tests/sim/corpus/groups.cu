@@ -28,7 +28,8 @@ extern "C" __global__ void block_sum(const float* x, float* y, int n) {
 }
 
 // Collectives of tiles of 16, 8 and 4: reductions and both scans.
-extern "C" __global__ void tiles(const int* x, int* sums, int* tops, int* inclusive, int* exclusive) {
+extern "C" __global__ void tiles(const int* x, int* sums, int* tops, int* inclusive,
+                                 int* exclusive) {
     auto block = cg::this_thread_block();
     auto half = cg::tiled_partition<16>(block);
     auto eighth = cg::tiled_partition<8>(half);
@@ -53,7 +54,8 @@ extern "C" __global__ void filter(const int* x, int* y, int* count, int n) {
 }
 
 // A histogram in which threads with the same label add once, together.
-extern "C" __global__ void labelled(const int* labels, const float* x, float* sums, int* counts, int n) {
+extern "C" __global__ void labelled(const int* labels, const float* x, float* sums, int* counts,
+                                    int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) {
         auto active = cg::coalesced_threads();

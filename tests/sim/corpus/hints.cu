@@ -51,7 +51,8 @@ extern "C" __global__ void policies(const float4* x, const float4* weights, floa
     asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(stream));
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) {
         float4 a, b;
-        asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.f32 {%0, %1, %2, %3}, [%4], %5;"
+        asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.f32 "
+                     "{%0, %1, %2, %3}, [%4], %5;"
                      : "=f"(a.x), "=f"(a.y), "=f"(a.z), "=f"(a.w) : "l"(&x[i]), "l"(stream));
         asm volatile("ld.global.L2::cache_hint.L2::128B.v4.f32 {%0, %1, %2, %3}, [%4], %5;"
                      : "=f"(b.x), "=f"(b.y), "=f"(b.z), "=f"(b.w)
@@ -132,7 +133,8 @@ extern "C" __global__ void vector_atomics(const float2* x, const int* index, flo
                      :: "l"(&sums[index[i]]), "f"(x[i].x), "f"(x[i].y) : "memory");
         float a, b;
         asm volatile("atom.global.v2.f32.add {%0, %1}, [%2], {%3, %4};"
-                     : "=f"(a), "=f"(b) : "l"(&sums[index[i] + 8]), "f"(1.0f), "f"(-1.0f) : "memory");
+                     : "=f"(a), "=f"(b)
+                     : "l"(&sums[index[i] + 8]), "f"(1.0f), "f"(-1.0f) : "memory");
         before[i] = make_float2(a, b);
     }
 }
@@ -168,7 +170,8 @@ extern "C" __global__ void large_shared(const unsigned short* x, unsigned* most,
 }
 
 // Static and dynamic shared memory together, the dynamic part cut into arrays of several types.
-extern "C" __global__ void carved(const double* d, const float* f, const char* c, double* y, int n) {
+extern "C" __global__ void carved(const double* d, const float* f, const char* c, double* y,
+                                  int n) {
     extern __shared__ __align__(16) unsigned char memory[];
     __shared__ double totals[64];
     double* ds = reinterpret_cast<double*>(memory);

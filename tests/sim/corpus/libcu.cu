@@ -12,7 +12,8 @@ namespace cg = cooperative_groups;
 #pragma nv_diag_suppress static_var_with_dynamic_init
 
 // A product of matrices through a pipeline that all threads of the block share.
-extern "C" __global__ void gemm_pipeline(const float* a, const float* b, float* c, int m, int n, int k) {
+extern "C" __global__ void gemm_pipeline(const float* a, const float* b, float* c, int m, int n,
+                                         int k) {
     constexpr int TILE = 8, STAGES = 2;
     __shared__ float as[STAGES][TILE][TILE], bs[STAGES][TILE][TILE];
     __shared__ cuda::pipeline_shared_state<cuda::thread_scope_block, STAGES> state;

@@ -102,7 +102,7 @@ extern "C" __global__ void specialised(const float* x, float* sums, int chunks) 
     }
 }
 
-// A thread that leaves the loop early takes itself out of all later phases.  Thread 0 stays longest.
+// A thread that leaves the loop takes itself out of all later phases.  Thread 0 stays longest.
 extern "C" __global__ void dropping_out(const int* rounds, int* last, int n) {
     __shared__ int total;
     __shared__ Barrier barrier;

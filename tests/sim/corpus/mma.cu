@@ -26,7 +26,8 @@ __device__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-__device__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, __nv_bfloat16) {
+__device__ void mma(float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                    __nv_bfloat16) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -78,7 +79,8 @@ gemm_ldmatrix(const T* a, const T* b, const float* bias, T* c, int m, int n, int
 // Half accumulators with k = 16 an instruction; fragments are read from global memory.
 extern "C" __global__ void gemm_f16(const unsigned* a, const unsigned* bt, __half2* c, int m, int n,
                                     int k) {
-    int lane = threadIdx.x, g = lane / 4, q = lane % 4, k2 = k / 2;  // m, n, k multiples of 16, 8, 16
+    // m, n and k are multiples of 16, 8 and 16
+    int lane = threadIdx.x, g = lane / 4, q = lane % 4, k2 = k / 2;
     const unsigned* x = &a[(blockIdx.y * 16 + g) * k2 + q];
     const unsigned* y = &bt[(blockIdx.x * 8 + g) * k2 + q];
     unsigned d0 = 0, d1 = 0;
@@ -100,8 +102,9 @@ __device__ unsigned to_tf32(float x) {
 }
 
 // Floats rounded to tf32 as they are read from shared memory.  A warp makes 16 x 16 results.
-extern "C" __global__ void gemm_tf32(const float* a, const float* b, float* c, int m, int n, int k) {
-    __shared__ float as[16][16 + 4], bs[16][16 + 8];  // the padding keeps fragments free of conflicts
+extern "C" __global__ void gemm_tf32(const float* a, const float* b, float* c, int m, int n,
+                                     int k) {
+    __shared__ float as[16][16 + 4], bs[16][16 + 8];  // padded: fragments are free of conflicts
     int lane = threadIdx.x, g = lane / 4, q = lane % 4;
     int row0 = blockIdx.y * 16, col0 = blockIdx.x * 16;
     float d[2][4] = {};
@@ -118,7 +121,8 @@ extern "C" __global__ void gemm_tf32(const float* a, const float* b, float* c, i
                              to_tf32(as[g][kk + q + 4]), to_tf32(as[g + 8][kk + q + 4])};
             #pragma unroll
             for (int j = 0; j < 2; j++) {
-                unsigned y0 = to_tf32(bs[kk + q][8 * j + g]), y1 = to_tf32(bs[kk + q + 4][8 * j + g]);
+                unsigned y0 = to_tf32(bs[kk + q][8 * j + g]);
+                unsigned y1 = to_tf32(bs[kk + q + 4][8 * j + g]);
                 asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                     : "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])

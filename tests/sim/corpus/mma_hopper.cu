@@ -96,7 +96,7 @@ extern "C" __global__ void gemm_stmatrix(const __half* a, const __half* b, __hal
                 : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(y[2 * j]), "r"(y[2 * j + 1]));
         __syncwarp();
     }
-    unsigned packed[4];  // the four 8 x 8 matrices: upper left, lower left, upper right, lower right
+    unsigned packed[4];  // 8 x 8 matrices: upper left, lower left, upper right, lower right
     for (int i = 0; i < 4; i++) {
         __half2 v = __floats2half2_rn(d[i / 2][i % 2 * 2], d[i / 2][i % 2 * 2 + 1]);
         packed[i] = *reinterpret_cast<unsigned*>(&v);

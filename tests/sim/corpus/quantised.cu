@@ -79,7 +79,8 @@ extern "C" __global__ void gemv_int4(const unsigned* w, const __half* scales,
         #pragma unroll
         for (int j = 0; j < 4; j++) {  // nibbles j and j + 4 are one half2
             unsigned bits;
-            asm("lop3.b32 %0, %1, 0x000f000f, 0x64006400, 0xea;" : "=r"(bits) : "r"(packed >> 4 * j));
+            asm("lop3.b32 %0, %1, 0x000f000f, 0x64006400, 0xea;"
+                : "=r"(bits) : "r"(packed >> 4 * j));
             __half2 value = __hmul2(__hsub2(*reinterpret_cast<__half2*>(&bits), zero), scale);
             float2 a = __half22float2(value);
             __half2 pair = x[i * 4 + j];
@@ -90,7 +91,7 @@ extern "C" __global__ void gemv_int4(const unsigned* w, const __half* scales,
     if (lane == 0) y[row] = sum;
 }
 
-// int8 weights [n, k] and bfloat16 activations [m, k]: a weight is widened once and serves four rows.
+// int8 weights [n, k], bfloat16 activations [m, k]: a weight is widened once for four rows.
 extern "C" __global__ void w8a16(const char4* w, const float* scale, const __nv_bfloat162* x,
                                  __nv_bfloat16* y, int m, int n, int k4) {
     int col = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -120,7 +121,8 @@ struct Block {
     signed char q[32];
 };
 
-extern "C" __global__ void gemv_blocks(const Block* w, const Block* x, float* y, int rows, int blocks) {
+extern "C" __global__ void gemv_blocks(const Block* w, const Block* x, float* y, int rows,
+                                       int blocks) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     float sum = 0.0f;
     if (row < rows)

@@ -8,8 +8,8 @@ using namespace nvcuda;
 
 // C = alpha A B + beta C; operands pass through shared memory, where the tails are zeros; the
 // epilogue works on the fragments' elements, whose order does not matter.
-extern "C" __global__ void gemm_half(const __half* a, const __half* b, float* c, int m, int n, int k,
-                                     float alpha, float beta) {
+extern "C" __global__ void gemm_half(const __half* a, const __half* b, float* c, int m, int n,
+                                     int k, float alpha, float beta) {
     __shared__ __align__(32) __half as[16][24], bs[16][24];
     __shared__ __align__(32) float cs[16][20];
     int lane = threadIdx.x, row0 = blockIdx.y * 16, col0 = blockIdx.x * 16;
@@ -62,8 +62,8 @@ extern "C" __global__ void gemm_32x8(const __half* at, const __half* bt, __half*
     wmma::store_matrix_sync(&c[col0 * m + row0], acc, m, wmma::mem_col_major);
 }
 
-extern "C" __global__ void gemm_s8(const signed char* a, const signed char* bt, int* c, int m, int n,
-                                   int k) {
+extern "C" __global__ void gemm_s8(const signed char* a, const signed char* bt, int* c, int m,
+                                   int n, int k) {
     int row0 = blockIdx.y * 16, col0 = blockIdx.x * 16;
     wmma::fragment<wmma::accumulator, 16, 16, 16, int> acc;
     wmma::fill_fragment(acc, 0);
@@ -93,7 +93,8 @@ extern "C" __global__ void gemm_bfloat16(const __nv_bfloat16* a, const __nv_bflo
     wmma::store_matrix_sync(&c[row0 * n + col0], acc, n, wmma::mem_row_major);
 }
 
-extern "C" __global__ void gemm_tf32(const float* a, const float* b, float* c, int m, int n, int k) {
+extern "C" __global__ void gemm_tf32(const float* a, const float* b, float* c, int m, int n,
+                                     int k) {
     int row0 = blockIdx.y * 16, col0 = blockIdx.x * 16;
     wmma::fragment<wmma::accumulator, 16, 16, 8, float> acc;
     wmma::fill_fragment(acc, 0.0f);
