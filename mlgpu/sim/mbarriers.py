@@ -151,7 +151,8 @@ class MBarriers:
         for i, (k, t, at) in enumerate(columns):
             self.single[k, at] = Publication(k + self.x.first, t, order.now, rows[i], order,
                                              self.single.get((k, at)), True,
-                                             (k + self.x.first, at))
+                                             (k + self.x.first, at),
+                                             order.lanes_of(k, t, order.now))
 
     def expect(self, g: Group, address: Array, more: Array, s: Site) -> None:
         """More transaction bytes are awaited in this phase."""

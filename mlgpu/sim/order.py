@@ -42,14 +42,17 @@ class Publication:
     before: Publication | None  # a read-modify-write continues the sequence it reads from
     inner: bool  # released to the block only
     word: Word
+    lanes: Array | None = None  # (32,): of each lane of its warp, where that differs
 
     def covers(self, block: Array | int, thread: Array, event: Array) -> Array:
         """Which events of threads come before this publication, by what its thread knew."""
         warp = np.minimum(thread // WARP, len(self.row) - 1)
         real = thread < self.order.extent[1]  # a twin (copies.py) only publishes itself
-        result: Array = (self.block == block) & (
-            (real & (self.row[warp] >= event))
-            | ((thread == self.thread) & (event <= self.event)))
+        known = (real & (self.row[warp] >= event)) | (
+            (thread == self.thread) & (event <= self.event))
+        if self.lanes is not None:
+            known |= real & (warp == self.thread // WARP) & (self.lanes[thread % WARP] >= event)
+        result: Array = (self.block == block) & known
         return result
 
 
@@ -61,12 +64,11 @@ class Acquisition:
     event: int
     node: Publication
 
-    def seen_by(self, thread: int, row: Array, event: int) -> bool:
-        """Whether a thread that knows `row` of its warps had it when it published."""
+    def seen_by(self, node: Publication) -> bool:
+        """Whether a thread of the block had it when it published."""
         if self.threads is None:
-            return self.event <= event
-        return bool((thread in self.threads and self.event <= event)
-                    or (row[self.threads // WARP] >= self.event).any())
+            return self.event <= node.event
+        return bool(node.covers(node.block, self.threads, np.array(self.event)).any())
 
 
 KEPT = 8  # acquisitions of one word by the same threads: older ones are behind what is awaited now
@@ -234,6 +236,8 @@ class Order:
         """Lanes of warps have met (`__syncwarp`)."""
         self._settle(g)
         now = self.now
+        if mask.size > 1 and (mask == mask.ravel()[0]).all():
+            mask = mask[:1, :1]
         whole = g.lanes.full and mask.size == 1 and int(mask[0, 0]) == 0xFFFFFFFF
         if not whole and mask.size == 1 and g.lanes.active is not None:
             # the tail of a block whose size is no multiple of 32 is a whole warp, too
@@ -301,6 +305,12 @@ class Order:
         if self.table is not None:
             rows = np.maximum(rows, self.table[blk, tid])
         return rows
+
+    def lanes_of(self, b: int, t: int, event: int) -> Array | None:
+        """What a thread knows of the lanes of its warp, up to an event, where they differ."""
+        if self.lane_time is None:
+            return None
+        return np.asarray(np.minimum(self.lane_time[b, t], event))
 
     def arrive(self, name: int, g: Group) -> None:
         """Threads come to a barrier with what they know."""
@@ -395,7 +405,8 @@ class Order:
             if event >= 0:
                 row = np.minimum(self.rows_of(np.array([b]), np.array([t]))[0], event)
                 words[key] = Publication(b + self.x.first, t, event, row, self,
-                                         node if access == "atomic" else None, inner, key)
+                                         node if access == "atomic" else None, inner, key,
+                                         self.lanes_of(b, t, event))
             elif access == "write" and node is not None:
                 del words[key]
 
@@ -425,5 +436,5 @@ def _reaches(start: list[Publication], from_block: int, target: int, thread: Arr
         chains = [entry.node for node in found
                   for entry in node.order.acquired[node.block - node.order.x.first]
                   if id(entry.node) not in seen
-                  and entry.seen_by(node.thread, node.row, node.event)]
+                  and entry.seen_by(node)]
     return ~left
