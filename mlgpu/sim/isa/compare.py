@@ -62,7 +62,7 @@ def set_(e: Emitter, ins: Instruction) -> None:
     e.set(ins.operands[0], result, holds if result == "f32" else f"-{holds}")
 
 
-@form("selp", types=f"{_TYPES} f16 f16x2 bf16 bf16x2 f32 f64", operands=4)
+@form("selp", types=f"{_TYPES} f32 f64", operands=4)
 def selp(e: Emitter, ins: Instruction) -> None:
     """p ? a : b."""
     *values, chosen = ins.operands[1:]
@@ -88,7 +88,7 @@ def slct(e: Emitter, ins: Instruction) -> None:
 def bits_type(type: str, operands: list[Operand]) -> str:
     """The type under which values are moved: floats as they are, all else as unsigned bits.
 
-    f16, or a constant given by its bits, also counts as bits.
+    A float whose constant is given by its bits also counts as bits.
     """
     whole = any(isinstance(operand, Imm) and operand.kind == "int" for operand in operands)
     return type if type in ("f32", "f64") and not whole else raw(type)

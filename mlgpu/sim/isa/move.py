@@ -8,8 +8,7 @@ from mlgpu.sim.isa.form import form, raw
 from mlgpu.sim.ptx.syntax import SIZES, Instruction, Sym, Target, Vec
 
 
-@form("mov", operands=2, types="pred b8 b16 b32 b64 u8 u16 u32 u64 s8 s16 s32 s64 f16 f16x2 bf16 "
-                                 "bf16x2 f32 f64")
+@form("mov", types="pred b16 b32 b64 u16 u32 u64 s16 s32 s64 f32 f64", operands=2)
 def mov(e: Emitter, ins: Instruction) -> None:
     """d = a."""
     d, a = ins.operands
