@@ -208,7 +208,7 @@ class Order:
         rest, which = np.unique(thread[~result], return_inverse=True)
         if len(rest):
             known = self.known(np.full((1, 1), b), rest[:, None], entry.threads[None])
-            result[~result] = (known >= entry.event).any(axis=1)[which.reshape(-1)]
+            result[~result] = np.any(known >= entry.event, axis=1)[which.reshape(-1)]
         return result
 
     # -- barriers ---------------------------------------------------------------------------------
