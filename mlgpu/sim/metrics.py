@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from mlgpu.sim.errors import SimError
 from mlgpu.sim.metric_names import ALIASES, METRICS, canonical
 
@@ -23,7 +25,8 @@ class Metrics(Mapping[str, float]):
     """
 
     def __init__(self, values: Mapping[str, float]) -> None:
-        given = {self._known(name): value for name, value in values.items()}
+        given = {self._known(name): value.item() if isinstance(value, np.generic) else value
+                 for name, value in values.items()}
         self._values = {name: given[name] for name in METRICS if name in given}
 
     def __getitem__(self, name: str) -> float:
@@ -74,4 +77,4 @@ class Metrics(Mapping[str, float]):
 
 
 def _shown(value: float) -> str:
-    return f"{int(value):,}" if value == int(value) else f"{value:,.2f}"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 
+import numpy as np
 import pytest
 
 from mlgpu.sim.errors import SimError
@@ -94,3 +95,11 @@ def test_the_table_has_groups_units_and_both_names():
     assert lines[-2] == "L2 cache and DRAM, by a simple model"
     assert lines[-1].split()[1:3] == ["33.34", "%"]
     assert "print(metrics.table())" in repr(Metrics(COUNTED))
+
+
+def test_numpys_numbers_become_pythons_and_nan_is_shown():
+    metrics = Metrics({"instructions": np.int64(2**62 + 1), "l2_hit_rate": np.float64("nan")})
+    assert type(metrics["instructions"]) is int
+    assert metrics["instructions"] == 2**62 + 1
+    assert "4,611,686,018,427,387,905" in metrics.table()
+    assert metrics.table().splitlines()[-1].split()[1] == "nan"
