@@ -95,7 +95,8 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
     view = region.mark_views[s.piece]
     marks = view.take(index, axis=0)
     every, some = _every(marks), _some(marks)
-    mark = s.ones * (INIT | (ATOMIC if s.strong else WRITTEN))
+    mark = s.ones * (INIT | (WRITTEN if not s.strong else
+                             ATOMIC | STRONG_READ if s.access == "atomic" else ATOMIC))
     if x.racecheck:
         x.races.global_write(g, region, index, s, data, bool(some & s.ones * (
             WRITTEN | READ if s.strong else WRITTEN | READ | ATOMIC | STRONG_READ)))
@@ -129,16 +130,19 @@ def joined(values: list[Array], s: Site, shape: tuple[int, ...]) -> Array:
 def _load_apart(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     """A load whose threads are at fault, or access several regions."""
     results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-    for part in faults.by_region(x, g, address, s):
-        values = load_global(x, part.group, part.pick(address), s)
-        for result, value in zip(results, values, strict=True):
-            result[...] = part.put(value, result, g.shape)
+    with x.counters.one_request(g, s):
+        for part in faults.by_region(x, g, address, s):
+            values = load_global(x, part.group, part.pick(address), s)
+            for result, value in zip(results, values, strict=True):
+                result[...] = part.put(value, result, g.shape)
     return results
 
 
 def _store_apart(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
-    for part in faults.by_region(x, g, address, s):
-        store_global(x, part.group, part.pick(address), s, [part.pick(v) for v in values])
+    with x.counters.one_request(g, s):
+        for part in faults.by_region(x, g, address, s):
+            store_global(x, part.group, part.pick(address), s,
+                         [part.pick(v) for v in values])
 
 
 def _load_rest(load: Any, x: Batch, g: Group, part: Part | None, address: Array,

@@ -66,11 +66,13 @@ def _global(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: s
             offset = None
     if region is None or offset is None:
         results = [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
-        for part in faults.by_region(x, g, address, s):
-            values = _global(x, part.group, part.pick(address), s, operation, kind, result,
-                             tuple([part.pick(v) for v in o] for o in operands))
-            if result:
-                results = [part.put(v, r, g.shape) for v, r in zip(values, results, strict=True)]
+        with x.counters.one_request(g, s):
+            for part in faults.by_region(x, g, address, s):
+                values = _global(x, part.group, part.pick(address), s, operation, kind, result,
+                                 tuple([part.pick(v) for v in o] for o in operands))
+                if result:
+                    results = [part.put(v, r, g.shape)
+                               for v, r in zip(values, results, strict=True)]
         return results
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift

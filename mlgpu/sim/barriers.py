@@ -116,7 +116,6 @@ class Barriers:
 
     def _come(self, g: Group, call: Call) -> Ways:
         x, name = self.x, call.name
-        x.counters.barrier(call.segment, g)
         state = self.states.get(name)
         if (call.expect is None and call.waits and isinstance(g, Grid) and g.cols is None
                 and x.exited is None and (state is None or not state.waiting)):

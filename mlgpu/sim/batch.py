@@ -16,7 +16,7 @@ import numpy as np
 from mlgpu.sim.barriers import Barriers
 from mlgpu.sim.copies import Copies
 from mlgpu.sim.errors import Allocation, Finding
-from mlgpu.sim.group import WARP, Grid, Group, Part, Shape, merge
+from mlgpu.sim.group import WARP, Grid, Group, Shape, merge
 from mlgpu.sim.mbarriers import MBarriers
 from mlgpu.sim.memory import PIECES, Region
 from mlgpu.sim.ptx.syntax import Location
@@ -206,11 +206,10 @@ class Batch:
         if rest is not None:
             self.find("memcheck", "out of bounds", self.code.segments[number].where,
                       f"brx.idx beyond its table of {len(targets)} labels", rest)
-        self.counters.branch(number, g, None if len(result) < 2 else Part(g, None, None),
-                             None if len(result) < 2 else Part(g, None, None))
         joined: dict[int, Group] = {}
         for target, part in result:
             joined[target] = merge(joined[target], part) if target in joined else part
+        self.counters.table(number, g, joined.values())
         return tuple(joined.items())
 
     def exit(self, g: Group) -> tuple[()]:

@@ -58,6 +58,7 @@ class Code:
         self.local_size = 0
         self._lay_out(flat, module)
         self.sites: list[Site] = []
+        self.sited: list[Instruction] = []  # the instruction of each site
         self._after: dict[int, frozenset[int]] = {}
         self.guarded: list[Instruction] = []  # instructions under a predicate, by their number
         self.registers = flat.registers

@@ -92,7 +92,8 @@ def cp_async(x: Batch, g: Group, to: Array, source: Array, s_read: Site, s_write
     else:
         some = g.split(take > 0)[0]
         if some is not None:
-            values = _partial(x, g, some, source, take, s_read, count)
+            with x.counters.one_request(some.group, s_read):
+                values = _partial(x, g, some, source, take, s_read, count)
     if not faults.shared_fits(x, to, s_write):
         part = faults.shared_rest(x, g, to, s_write)
         if part is None:
@@ -123,12 +124,14 @@ def _partial(x: Batch, g: Group, some: Any, source: Array, take: Array, s: Site,
     if rest is not None:
         base, wanted = rest.pick(addresses), rest.pick(taken)
         raw = np.zeros((*rest.group.shape, s.size), np.uint8)
-        byte = Site(s.number, s.text, s.location, "read", s.space, np.dtype("u1"))
+        first, more = (Site(s.number, s.text, s.location, "read", s.space, np.dtype("u1"),
+                            again=again) for again in (False, True))
         for i in range(s.size):
             there = rest.group.split(wanted > i)[0]
             if there is None:
                 break
-            loaded = access.load_global(x, there.group, there.pick(base) + np.uint64(i), byte)
+            loaded = access.load_global(x, there.group, there.pick(base) + np.uint64(i),
+                                        more if i else first)
             raw[..., i] = there.put(loaded[0], np.zeros((1, 1), np.uint8), rest.group.shape)
         words = raw.view(s.dtype)
         for k in range(count):

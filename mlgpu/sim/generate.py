@@ -206,6 +206,7 @@ class KernelEmitter(Emitter):
         site = Site(len(self.code.sites), self.ins.text, self.ins.location, access, space, dtype,
                     count, **flags)
         self.code.sites.append(site)
+        self.code.sited.append(self.ins)
         name = f"site{site.number}"
         self.namespace[name] = site
         return name

@@ -142,6 +142,7 @@ class Launch:
                     batch.stuck()
 
     def _unmark(self, region: Region) -> None:
+        self.counters.finish(region)
         region.touched = False
         region.stamps = region.race = None
         if len(region.marks):

@@ -29,6 +29,7 @@ class Site:
     acquire: bool = False
     release: bool = False
     scope: str = "gpu"
+    again: bool = False  # more bytes of an access that is counted already
 
     def __post_init__(self) -> None:
         self.size = self.dtype.itemsize * self.count
