@@ -50,7 +50,9 @@ class Code:
         self.param_offsets, self.param_size = _layout_params(flat.params)
         self.directives = module.functions[flat.name].directives
         self.symbols: dict[str, int] = dict(addresses)
-        self.shared: list[Variable] = []
+        # where each variable lies, by its name
+        self.spaces = {v.name: v.space for v in (*module.variables.values(), *flat.variables,
+                                                 *flat.params)}
         self.shared_at: list[tuple[int, int, str]] = []  # start, size, name
         self.shared_gaps: list[tuple[int, int]] = []
         self.dynamic_at = 0
@@ -64,8 +66,8 @@ class Code:
         self.registers = flat.registers
         # a load of what a compare-and-swap then compares is the first guess of its loop, and may
         # be stale: as good as a relaxed one
-        self.guesses = {i.operands[1] for i in flat.body if isinstance(i, Instruction)
-                        and i.opcode == "atom" and i.has("cas")}
+        self.guesses = {o for i in flat.body if isinstance(i, Instruction)
+                        and i.opcode == "atom" and i.has("cas") for o in i.operands[1:2]}
         parts = segments(flat)
         self.parts = parts
         self.numbers: dict[str, int] = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import PtxError, UnsupportedError
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.ptx.syntax import Imm, Instruction, Not, Operand, Reg, Sink
 
@@ -27,12 +27,16 @@ SPECIAL = frozenset("""
     aggr_smem_size reserved_smem_offset_begin reserved_smem_offset_end reserved_smem_offset_cap
 """.split())
 
+# Registers may be wider than the type here: their low bits count, and results are extended.
+WIDER = frozenset({"ld", "ldu", "st", "cvt", "param_move"})
+
 
 class Emitter:
     """What an instruction's function writes with.
 
     `use` gives the name of an operand's array, `set` binds a destination, `fn` and `const` make
-    functions and arrays reachable from the generated code, `fail` refuses.
+    functions and arrays reachable from the generated code; `fail` refuses what the simulated GPU
+    does not have, `malformed` what PTX does not allow.
     """
 
     code: Code
@@ -58,21 +62,31 @@ class Emitter:
         if isinstance(operand, Imm):
             return self._immediate(operand, type)
         if isinstance(operand, Not):
+            if type != "pred":
+                self.malformed(f"!{operand.reg.name} where {type} was expected")
             return f"~{self.use(operand.reg, 'pred')}"
         if not isinstance(operand, Reg):
-            self.fail(f"operand {operand} where a register or constant was expected")
+            self.malformed(f"operand {operand} where a register or constant was expected")
         special = operand.name[1:].split(".")[0]
         known = special in SPECIAL or special.startswith("envreg")
         if known and operand.name not in self.registers:
             return self._convert(self.special(operand.name[1:]), want)
         name, have = self._current(operand)
+        if have.kind != "b":
+            self._check_width(operand, type)
         return self._convert((name, have), want)
+
+    def _check_width(self, reg: Reg, type: str) -> None:
+        """Refuse a register narrower than the type, or wider where that is not allowed."""
+        declared = self.registers[reg.name]
+        width, wanted = DTYPES[declared].itemsize, DTYPES[type].itemsize
+        if width < wanted or (width > wanted and self.ins.opcode not in WIDER):
+            self.malformed(f"{reg.name} is a register of .{declared}; {8 * wanted} bits are needed")
 
     def _current(self, reg: Reg) -> tuple[str, np.dtype[Any]]:
         if reg.name not in self.values:
-            declared = self.registers.get(reg.name)
-            if declared is None:
-                self.fail(f"unknown register {reg.name}")
+            if reg.name not in self.registers:
+                self.fail(f"the register {reg.name} is not simulated")
             dtype = self.storage(reg.name)
             name = self.fresh()
             self.lines.append(f"{name} = {self.load_register(reg.name)}")
@@ -84,17 +98,21 @@ class Emitter:
         name, have = value
         if have == want:
             return name
+        if (have.kind == "b") != (want.kind == "b"):
+            self.malformed("a predicate where a number was expected" if have.kind == "b" else
+                           "a number where a predicate was expected")
         if (name, want) not in self._views:
             view = self.fresh()
             if have.itemsize == want.itemsize:
                 self.lines.append(f"{view} = {name}.view({self.fn(want)})")
-            elif have.itemsize > want.itemsize and have.kind != "b" and want.kind != "b":
+            elif have.itemsize > want.itemsize:
                 # the low bits of a wider register, as in `st.u8 [a], %rs1`
                 wide = self._convert(value, np.dtype(f"u{have.itemsize}"))
                 narrow = self.fn(np.dtype(f"u{want.itemsize}"))
                 self.lines.append(f"{view} = {wide}.astype({narrow}).view({self.fn(want)})")
             else:
-                self.fail(f"a value of {have.itemsize} bytes where {want.itemsize} were expected")
+                self.malformed(f"a value of {have.itemsize} bytes where {want.itemsize} were "
+                               "expected")
             self._views[name, want] = view
         return self._views[name, want]
 
@@ -103,7 +121,8 @@ class Emitter:
         if dtype.kind == "b":
             array = np.array([[bool(operand.value)]])
         elif operand.kind == "int" and dtype.kind == "f":
-            self.fail(f"the integer {operand.value} where a floating-point constant was expected")
+            self.malformed(f"the integer {operand.value} where a floating-point constant was "
+                           "expected")
         elif operand.kind == "int":
             wrapped = operand.value & ((1 << 8 * dtype.itemsize) - 1)
             array = np.array([[wrapped]], f"u{dtype.itemsize}").view(dtype)
@@ -114,7 +133,7 @@ class Emitter:
             elif dtype.kind == "f":
                 array = bits.view(f"f{bits.itemsize}").astype(dtype)
             else:
-                self.fail(f"a floating-point constant where {type} was expected")
+                self.malformed(f"a floating-point constant where {type} was expected")
         return self.const(array)
 
     # -- writing ----------------------------------------------------------------------------------
@@ -123,18 +142,18 @@ class Emitter:
         """Bind a destination to an expression of DTYPES[type].
 
         A guarded instruction keeps the old value where its predicate is off; a register wider than
-        the type receives the value sign- or zero-extended.
+        the type, where that is allowed, receives the value sign- or zero-extended.
         """
         if isinstance(operand, Sink):
             return
         if not isinstance(operand, Reg) or operand.name not in self.registers:
-            self.fail(f"{operand} cannot be a destination")
+            self.malformed(f"{operand} cannot be a destination")
         dtype = DTYPES[type]
-        width = DTYPES[self.registers[operand.name]].itemsize
-        if dtype.kind == "b" and DTYPES[self.registers[operand.name]].kind != "b":
-            self.fail(f"a predicate for the register {operand.name}")
-        if width < dtype.itemsize:
-            self.fail(f"{operand.name} is narrower than {type}")
+        declared = self.registers[operand.name]
+        width = DTYPES[declared].itemsize
+        if (type == "pred") != (declared == "pred"):
+            self.malformed(f"a result of .{type} for {operand.name}, a register of .{declared}")
+        self._check_width(operand, type)
         if width > dtype.itemsize:
             wide = np.dtype(f"{dtype.kind if dtype.kind in 'iu' else 'u'}{width}")
             if dtype.kind == "f":
@@ -195,8 +214,16 @@ class Emitter:
 
     def fail(self, why: str) -> NoReturn:
         """Refuse the instruction: UnsupportedError naming it and its source line."""
+        raise UnsupportedError(f"{self.where()}: {why}")
+
+    def malformed(self, why: str) -> NoReturn:
+        """Refuse the instruction as no PTX: PtxError naming it and its source line."""
+        raise PtxError(f"{self.where()}: {why}")
+
+    def where(self) -> str:
+        """The instruction and its source line."""
         at = self.ins.location
-        raise UnsupportedError(f"{self.ins.text or self.ins.opcode} ({at.file}:{at.line}): {why}")
+        return f"{self.ins.text or self.ins.opcode} ({at.file}:{at.line})"
 
     # -- what the code generator provides ---------------------------------------------------------
 

@@ -109,7 +109,7 @@ def _blocks(flat: Flat) -> list[_Block]:
         if ins.opcode in BARRIERS and ins.has("red"):
             start().instructions.append(dataclasses.replace(
                 ins, opcode="bar_red", guard=None, operands=(
-                    ins.operands[0], Reg("%bar_red"), ins.operands[1])))
+                    *ins.operands[:1], Reg("%bar_red"), *ins.operands[1:2])))
 
     skips = 0
     for statement in flat.body:
@@ -123,7 +123,7 @@ def _blocks(flat: Flat) -> list[_Block]:
         if block.end is not None:
             block = start()
         barrier = ins.opcode in BARRIERS and not ins.has("warp") and not ins.has("arrive")
-        if ins.guard is not None and ins.opcode not in ("bra", "brx") and (
+        if ins.guard is not None and ins.opcode != "bra" and (
                 ins.opcode in ENDS or ins.opcode in BARRIERS or converges(ins)):
             # a predicate on one of these is a branch around it
             skips += 1

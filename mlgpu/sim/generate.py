@@ -6,16 +6,18 @@ segment reads and leaves in registers is put around them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlgpu.sim import access, atomics, copies, fragment_memory, intrinsics, mbarriers, warps
 from mlgpu.sim.emit import Emitter
-from mlgpu.sim.errors import PtxError, UnsupportedError
+from mlgpu.sim.errors import SimError
 from mlgpu.sim.flow import Segment, converges, predicate
-from mlgpu.sim.isa import INSTRUCTIONS
+from mlgpu.sim.isa import INSTRUCTIONS, classes
+from mlgpu.sim.isa.sync import check_barrier
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.ptx.syntax import Args, Imm, Instruction, Mem, Operand, Reg, Sym, Target
 from mlgpu.sim.site import Site
@@ -75,62 +77,71 @@ class KernelEmitter(Emitter):
             number = len(self.code.guarded)
             self.code.guarded.append(ins)
             self.line(f"x.counters.guard(x, g, {number}, {self.guard()})")
-        try:
+        classes.check(self, ins)
+        with self._fitting():
             emit(self, ins)
-        except UnsupportedError:
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Operands that do not fit the opcode are the fault of the PTX, not of the machine."""
+        try:
+            yield
+        except SimError:
             raise
-        except (AssertionError, AttributeError, IndexError, KeyError, TypeError,
+        except (AssertionError, AttributeError, LookupError, StopIteration, TypeError,
                 ValueError) as error:
-            # operands that do not fit the opcode: the PTX is malformed, the machine is fine
-            at = ins.location
-            raise PtxError(f"{ins.text} ({at.file}:{at.line}): operands or modifiers that do not "
-                           f"fit ({type(error).__name__}: {error})") from error
+            why = f": {error}" if isinstance(error, ValueError) else ""
+            self.malformed(f"operands or modifiers that do not fit {self.ins.opcode}{why}")
 
     def finish(self) -> None:
         """Write the segment's end."""
-        part, ins = self.part, self.part.end
-        self.ins = ins or Instruction("", (), ())
-        if ins is None:
-            result = f"(({part.next}, g),)"
-        elif ins.opcode == "bra":
-            if ins.guard is None:
-                target = part.targets[0]
-                result = f"(({target}, g),)"
-                if part.polls and part.loop == target:
-                    result = f"x.turn({part.number}, {target}, g)"
-            else:
-                p = self.use(predicate(ins), "pred")
-                number = -1 if part.hidden else part.number
-                result = f"x.branch(g, {p}, {part.targets[0]}, {part.next}, {number})"
-                if part.polls:
-                    result = (f"x.branch_polling(g, {p}, {part.targets[0]}, {part.next}, "
-                              f"{number}, {part.loop})")
-        elif ins.opcode == "brx":
-            index = self.use(ins.operands[0], "u32")
-            result = f"x.table(g, {index}, {part.targets!r}, {part.number})"
-        elif ins.opcode in ("ret", "exit"):
-            result = "x.exit(g)"
-            if ins.guard is not None:
-                p = self.use(predicate(ins), "pred")
-                result = f"x.exit_some(g, {p}, {part.next})"
-        elif ins.opcode == "trap":
-            result = f"intrinsics.trap(x, g, {part.number})"
-        elif ins.opcode == "bad_call":
-            result = f"intrinsics.bad_call(x, g, {self.use(ins.operands[0], 'u64')}, {part.number})"
-        elif ins.opcode == "__assertfail":
-            args = ins.operands[1]
-            assert isinstance(args, Args)
-            a = [self.use(o, "u64") for o in args.items[:2]] + [self.use(args.items[2], "u32")]
-            a.append(self.use(args.items[3], "u64"))
-            result = f"intrinsics.assert_fail(x, g, {', '.join(a)}, {part.number})"
-        else:
-            result = self._barrier(ins)
+        self.ins = self.part.end or Instruction("", (), ())
+        with self._fitting():
+            result = self._way_out(self.part, self.part.end)
         self.end_at = len(self.lines)
         self.lines.append(f"return {result}")
 
-    def _barrier(self, ins: Instruction) -> str:
+    def _way_out(self, part: Segment, ins: Instruction | None) -> str:
+        """What the segment's function returns: who goes on where."""
+        if ins is None:
+            return f"(({part.next}, g),)"
+        if ins.opcode in ("bar", "barrier"):
+            return self._barrier(part, ins)
+        if ins.opcode in ("bra", "ret", "exit", "trap") and (
+                set(ins.mods) - {"uni"} or len(ins.operands) != (ins.opcode == "bra")):
+            self.malformed(f"operands or modifiers that {ins.opcode} does not have")
+        if ins.opcode == "bra":
+            return self._branch(part, ins)
+        if ins.opcode == "brx":
+            index = self.use(ins.operands[0], "u32")
+            return f"x.table(g, {index}, {part.targets!r}, {part.number})"
+        if ins.opcode in ("ret", "exit"):
+            if ins.guard is None:
+                return "x.exit(g)"
+            return f"x.exit_some(g, {self.use(predicate(ins), 'pred')}, {part.next})"
+        if ins.opcode == "trap":
+            return f"intrinsics.trap(x, g, {part.number})"
+        if ins.opcode == "bad_call":
+            return f"intrinsics.bad_call(x, g, {self.use(ins.operands[0], 'u64')}, {part.number})"
+        args = ins.operands[1]  # of __assertfail
+        assert isinstance(args, Args)
+        a = [self.use(o, t) for o, t in zip(args.items, ("u64", "u64", "u32", "u64", "u64"),
+                                            strict=True)]
+        return f"intrinsics.assert_fail(x, g, {', '.join(a[:4])}, {part.number})"
+
+    def _branch(self, part: Segment, ins: Instruction) -> str:
+        if ins.guard is None:
+            target = part.targets[0]
+            if part.polls and part.loop == target:
+                return f"x.turn({part.number}, {target}, g)"
+            return f"(({target}, g),)"
+        ways = (f"g, {self.use(predicate(ins), 'pred')}, {part.targets[0]}, {part.next}, "
+                f"{-1 if part.hidden else part.number}")
+        return f"x.branch_polling({ways}, {part.loop})" if part.polls else f"x.branch({ways})"
+
+    def _barrier(self, part: Segment, ins: Instruction) -> str:
+        check_barrier(self, ins)
         operands = list(ins.operands)
-        part = self.part
         if ins.has("red"):
             # the predicate is kept aside; the next segment finds the result (isa/sync.py)
             kept = Reg("%bar_red")
@@ -166,6 +177,8 @@ class KernelEmitter(Emitter):
     def special(self, name: str) -> tuple[str, np.dtype[Any]]:
         """A special register's value."""
         kind = next((t for t, names in SPECIALS.items() if name.split(".")[0] in names), "u32")
+        if name.startswith("reserved_smem"):
+            self.fail("shared memory that the system reserves is not simulated")
         if name in VOLATILE:
             return self.bind(f"x.time({name!r})"), DTYPES[kind]
         if name not in self._specials:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import PtxError, UnsupportedError
 from mlgpu.sim.ptx.syntax import (
     SIZES,
     Args,
@@ -38,6 +38,11 @@ from mlgpu.sim.ptx.syntax import (
 )
 
 INTRINSICS = frozenset({"vprintf", "__assertfail", "malloc", "free"})
+# Opcodes that stand for what this file and flow.py make; PTX has none of these names.
+MADE = INTRINSICS | {"param_move", "bad_call", "bar_red"}
+DEEPEST = 100  # calls in calls
+LONGEST = 100_000  # statements, after all calls
+_WORDS = {1: "b16", 2: "b16", 4: "b32", 8: "b64"}  # the register for a piece of so many bytes
 
 
 @dataclasses.dataclass(slots=True)
@@ -86,6 +91,14 @@ class _Inliner:
             raise UnsupportedError(
                 f"{function.name} calls itself ({' > '.join((*stack, function.name))}): recursion "
                 "is not supported; write it as a loop with a stack of its own")
+        if len(stack) > DEEPEST:
+            raise UnsupportedError(f"{stack[0]}: calls are nested more than {DEEPEST} deep, to "
+                                   f"{function.name}; the simulated GPU puts every function in "
+                                   "the place of its call")
+        if len(self.body) + len(function.body) > LONGEST:
+            raise UnsupportedError(f"{(*stack, function.name)[0]}: more than {LONGEST:,} "
+                                   "statements with every function in the place of its calls; "
+                                   "call less, or in a loop")
         self.copies += 1
         suffix = f"'{self.copies}" if stack else ""
         names = dict(bound)
@@ -108,6 +121,9 @@ class _Inliner:
                 self.body.append(Label(statement.name + suffix))
             elif isinstance(statement, Instruction):
                 at = statement.location
+                if statement.opcode in MADE:
+                    raise UnsupportedError(f"{statement.text} ({at.file}:{at.line}): this "
+                                           "instruction is not known to the simulated GPU")
                 if calls:
                     at = Location(at.file, at.line, at.calls + calls)
                 label = "" if statement.opcode == "call" else suffix  # a call's names are functions
@@ -159,13 +175,18 @@ class _Inliner:
 
     def _enter(self, ins: Instruction, function: Function, returns: tuple[Operand, ...],
                args: tuple[Operand, ...], stack: tuple[str, ...], after: str) -> None:
+        where = f"{ins.text} ({ins.location.file}:{ins.location.line})"
         if len(args) != len(function.params) or len(returns) != len(function.returns):
-            raise UnsupportedError(f"{ins.text}: {function.name} takes {len(function.params)} "
-                                   f"arguments and returns {len(function.returns)}; the call has "
-                                   f"{len(args)} and {len(returns)}")
+            raise PtxError(f"{where}: {function.name} takes {len(function.params)} arguments and "
+                           f"returns {len(function.returns)}; the call has {len(args)} and "
+                           f"{len(returns)}")
         bound: dict[str, str] = {}
         for formal, actual in zip((*function.params, *function.returns), (*args, *returns),
                                   strict=True):
+            given = self._size(actual)
+            if given is not None and given != formal.size:
+                raise PtxError(f"{where}: {given} bytes for {formal.name}, which has "
+                               f"{formal.size}")
             if isinstance(actual, (Target, Sym)):
                 bound[formal.name] = actual.name
             elif isinstance(actual, Reg):
@@ -174,9 +195,17 @@ class _Inliner:
                     self.params.setdefault(actual.name, dataclasses.replace(
                         formal, name=actual.name))
             else:
-                raise UnsupportedError(f"{ins.text}: argument {actual}")
+                raise UnsupportedError(f"{where}: argument {actual}")
         at = ins.location
         self._copy(function, bound, stack, after, (f"{at.file}:{at.line}", *at.calls))
+
+    def _size(self, actual: Operand) -> int | None:
+        """The bytes of what a call passes, where they are known."""
+        if isinstance(actual, (Target, Sym)) and actual.name in self.params:
+            return self.params[actual.name].size
+        if isinstance(actual, Reg) and actual.name in self.registers:
+            return SIZES[self.registers[actual.name]]
+        return None
 
     def _indirect(self, ins: Instruction, callee: Reg, returns: tuple[Operand, ...],
                   args: tuple[Operand, ...], stack: tuple[str, ...], after: str,
@@ -206,7 +235,8 @@ class _Inliner:
         last = ins.operands[-1]
         if isinstance(last, Target) and last.name in prototypes:
             return prototypes[last.name]
-        raise UnsupportedError(f"{ins.text}: an indirect call without a prototype")
+        raise PtxError(f"{ins.text} ({ins.location.file}:{ins.location.line}): an indirect call "
+                       "without a prototype")
 
     def _without_params(self) -> Iterator[Statement]:
         """The body with the `.param` variables of calls as registers."""
@@ -255,25 +285,31 @@ class _Inliner:
 
     def _param_access(self, ins: Instruction) -> tuple[str, int, int] | None:
         """The variable, offset and number of elements of an access to a call's parameter."""
-        if ins.opcode not in ("ld", "st") or not any(m.split("::")[0] == "param" for m in ins.mods):
+        if ins.opcode not in ("ld", "st") or len(ins.operands) < 2 or SIZES.get(
+                ins.type) not in _WORDS or not any(m.split("::")[0] == "param" for m in ins.mods):
             return None
         address = ins.operands[1 if ins.opcode == "ld" else 0]
         if not isinstance(address, Mem) or not isinstance(address.base, (Sym, Reg)) \
                 or address.base.name not in self.params:
             return None
         values = ins.operands[0 if ins.opcode == "ld" else 1]
-        extra = address.base.offset if isinstance(address.base, Sym) else 0
-        return (address.base.name, address.offset + extra,
-                len(values.items) if isinstance(values, Vec) else 1)
+        count = len(values.items) if isinstance(values, Vec) else 1
+        at = address.offset + (address.base.offset if isinstance(address.base, Sym) else 0)
+        whole = self.params[address.base.name].size
+        if not 0 <= at <= whole - count * SIZES[ins.type]:
+            raise PtxError(f"{ins.text} ({ins.location.file}:{ins.location.line}): outside the "
+                           f"{whole} bytes of {address.base.name}")
+        return address.base.name, at, count
 
     def _param_register(self, name: str, offset: int, size: int) -> str:
         register = f"%{name}+{offset}"
-        self.registers.setdefault(register, {1: "b16", 2: "b16", 4: "b32", 8: "b64"}[size])
+        self.registers.setdefault(register, _WORDS[size])
         return register
 
     def _whole(self, operand: Operand) -> Operand:
         """The register of a parameter variable that an intrinsic takes or returns whole."""
-        if isinstance(operand, (Sym, Target)) and operand.name in self.params:
+        if isinstance(operand, (Sym, Target)) and operand.name in self.params \
+                and self.params[operand.name].size in _WORDS:
             return Reg(self._param_register(operand.name, 0, self.params[operand.name].size))
         return operand
 
