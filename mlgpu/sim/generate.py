@@ -200,15 +200,20 @@ class KernelEmitter(Emitter):
 
     def address(self, operand: Operand, type: str = "u64") -> str:
         """An address, a uint64 array."""
+        offset = 0
         if isinstance(operand, Mem):
-            base = self.address(operand.base)
-            return self.bind(f"{base} + {self.use(Imm(operand.offset), 'u64')}") \
-                if operand.offset else base
+            operand, offset = operand.base, operand.offset
+        if isinstance(operand, Reg) and DTYPES[
+                self.registers.get(operand.name, "u64")].itemsize == 4:
+            # 32-bit addresses wrap around at 32 bits, offset included
+            base = self.use(operand, "u32")
+            if offset:
+                base = f"({base} + {self.use(Imm(offset), 'u32')})"
+            return self.bind(f"{base}.astype({self.fn(np.dtype('u8'))})")
+        if offset:
+            return self.bind(f"{self.address(operand)} + {self.use(Imm(offset), 'u64')}")
         if isinstance(operand, Reg):
-            declared = self.registers.get(operand.name, "u64")
-            if DTYPES[declared].itemsize == 8:
-                return self.use(operand, "u64")
-            return self.bind(f"{self.use(operand, 'u32')}.astype({self.fn(np.dtype('u8'))})")
+            return self.use(operand, "u64")
         if isinstance(operand, Imm):
             return self.use(operand, "u64")
         return self.symbol(operand)

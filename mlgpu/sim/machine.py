@@ -45,6 +45,9 @@ class Machine:
         unknown = set(checks) - set(CHECKS)
         if isinstance(checks, str) or unknown:
             raise SimError(f"Machine: checks={checks!r}; a sequence of {', '.join(CHECKS)}")
+        # Once freed, this much makes glibc keep freed arrays for reuse, where by default it gives
+        # those of 256 KiB back to the system and has every page of the next one faulted in.
+        np.empty(31 << 20, np.uint8)
         self.target = arch
         self.arch = archs.find(arch)
         self.findings = findings

@@ -23,6 +23,20 @@ def _cut(x: Array) -> Array:
     return (x.view(_I8) & ~np.int64(0x1fffffff)).view(_F8).astype(_F4)
 
 
+def _cut_off_powers(x: Array) -> Array:
+    """As `_cut`, but nothing falls on a power of two that does not lie there.
+
+    Code that refines a reciprocal in integers (NVRTC's own 128-bit division does) relies on the
+    mantissa not to wrap.
+    """
+    r = _cut(x).view(_I4)
+    fell = (r & np.int32(0x7fffff)) == 0
+    if fell.any():
+        fell &= (x.view(_I8) & np.int64(0x1fffffff)) != 0
+        r = r + fell
+    return r.view(_F4)
+
+
 # -- powers and logarithms of two ------------------------------------------------------------------
 
 # (2^f - 1) / f for f in [-1/2, 1/2], fitted to the least relative error of 2^f (2^-28.9).
@@ -85,7 +99,7 @@ def lg2(x: Array) -> Array:
 
 def rcp(x: Array) -> Array:
     """1 / x."""
-    return _cut(np.divide(1.0, x, dtype=_F8))
+    return _cut_off_powers(np.divide(1.0, x, dtype=_F8))
 
 
 def sqrt(x: Array) -> Array:
