@@ -39,6 +39,11 @@ class Traffic:
         self.passes = 0  # sectors of global and local memory, wavefronts of shared memory
         self.ideal = 0  # passes if the bytes of each request lay side by side
 
+    def add(self, other: Traffic) -> None:
+        """Add what another instruction moved."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
 
 class Counters:
     """The counts of one launch."""
@@ -112,7 +117,7 @@ class Counters:
         t.distinct += found.elements * s.size * times
         t.passes += len(found.sectors) * times
         t.ideal += found.ideal * times
-        self.l2.look_up(region, found.sectors, times, s.access)
+        self.l2.look_up(region, found.sectors, times, s.access, s.access != "write")
         x.touch(region)
 
     @contextmanager
@@ -134,10 +139,9 @@ class Counters:
         t.distinct += size
         t.passes += len(sectors)
         t.ideal += -(-size // SECTOR)
-        reduces = s.access == "write" and s.strong
-        self.l2.look_up(region, sectors, 1, "atomic" if reduces else s.access)
-        region.marks[at:at + size] |= np.uint8(
-            READ | WRITTEN if reduces else READ if s.access == "read" else WRITTEN)
+        marks = READ if s.access == "read" else READ | WRITTEN if s.strong else WRITTEN
+        self.l2.look_up(region, sectors, 1, s.access, bool(marks & READ))
+        region.marks[at:at + size] |= np.uint8(marks)
         x.touch(region)
 
     def local_access(self, x: Batch, g: Group, offset: Array, s: Site) -> None:

@@ -34,8 +34,11 @@ class L2:
         self.read_from_dram = 0  # sectors
         self.written_to_dram = 0
 
-    def look_up(self, region: Region, sectors: Array, times: int, access: str) -> None:
-        """Look up the sectors of a region, all of them so many times."""
+    def look_up(self, region: Region, sectors: Array, times: int, access: str,
+                reads: bool = True) -> None:
+        """Look up the sectors of a region, all of them so many times.
+
+        Atomics read and write; a write may be one that does not read."""
         if region.stamps is None:
             region.stamps = np.zeros(-(-len(region.data) // SECTOR), np.int64)
         stamps = region.stamps
@@ -46,7 +49,7 @@ class L2:
         if known < len(sectors):
             missing = _different(stamps, sectors if known == 0 else sectors[~there])
         self.hits[access] += len(sectors) * times - missing
-        if access != "write":
+        if reads:
             self.read_from_dram += missing
         self.brought += missing
         now = 2 * (self.brought + 1)

@@ -89,7 +89,7 @@ mlgpu__thread_inst_executed_pred_off.sum
 smsp__thread_inst_executed_per_inst_executed.ratio
     threads_per_instruction | thread/inst | active threads of an instruction on average (32 at best)
 smsp__thread_inst_executed_pred_on_per_inst_executed.ratio
-    threads_on_per_instruction | thread/inst | the same, without threads whose predicate is off
+    threads_on_per_instruction | thread/inst | those of them whose predicate is on, on average
 
 [instructions by class, each counted once a thread whose predicate is on]
 smsp__sass_thread_inst_executed_op_fp16_pred_on.sum
@@ -202,6 +202,14 @@ smsp__sass_average_data_bytes_per_sector_mem_global_op_ld.pct
     global_load_efficiency | % | distinct bytes that loads use, of those in their sectors
 smsp__sass_average_data_bytes_per_sector_mem_global_op_st.pct
     global_store_efficiency | % | distinct bytes that stores write, of those in their sectors
+mlgpu__bulk_copies_mem_global_op_ld.sum
+    bulk_loads | request | bulk copies from global memory
+mlgpu__bulk_copies_mem_global_op_st.sum
+    bulk_stores | request | bulk copies to global memory, reductions among them
+mlgpu__bulk_sectors_mem_global_op_ld.sum
+    bulk_load_sectors | sector | sectors that bulk copies read
+mlgpu__bulk_sectors_mem_global_op_st.sum
+    bulk_store_sectors | sector | sectors that bulk copies write
 mlgpu__unique_bytes_read.sum
     unique_bytes_read | byte | different bytes of global memory that the launch reads
 mlgpu__unique_bytes_written.sum
@@ -231,7 +239,7 @@ smsp__sass_inst_executed_op_shared_atom.sum
 smsp__sass_inst_executed_op_ldsm.sum
     ldmatrix_instructions | inst | loads of matrices (ldmatrix)
 l1tex__data_pipe_lsu_wavefronts_mem_shared.sum
-    shared_wavefronts | wavefront | passes over the banks, of all accesses
+    shared_wavefronts | wavefront | passes over the banks of shared memory, of all accesses
 l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum
     shared_load_wavefronts | wavefront | passes of loads
 l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum
@@ -245,7 +253,7 @@ mlgpu__wavefronts_ideal_mem_shared_op_ld.sum
 mlgpu__wavefronts_ideal_mem_shared_op_st.sum
     shared_store_wavefronts_ideal | wavefront | passes of stores without bank conflicts
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum
-    bank_conflicts | wavefront | passes beyond the ideal, of all accesses
+    bank_conflicts | wavefront | passes over the banks beyond the ideal, of all accesses
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum
     load_bank_conflicts | wavefront | passes of loads beyond the ideal
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum
@@ -265,7 +273,7 @@ smsp__sass_average_branch_targets_threads_uniform.pct
 
 [synchronisation]
 mlgpu__inst_executed_op_barrier.sum
-    barriers | inst | barriers of blocks, each counted once a warp
+    barriers | inst | __syncthreads and its like, each counted once a warp
 mlgpu__inst_executed_op_warp_barrier.sum
     warp_barriers | inst | __syncwarp
 mlgpu__inst_executed_op_fence.sum
@@ -299,7 +307,7 @@ dram__bytes_read.sum
 dram__bytes_write.sum
     dram_bytes_written | byte | bytes written to memory
 dram__bytes.sum
-    dram_bytes | byte | bytes moved in all
+    dram_bytes | byte | bytes read from and written to memory
 """
 
 METRICS = _table()

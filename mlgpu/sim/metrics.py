@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -22,20 +22,43 @@ class Metrics(Mapping[str, float]):
     """Counter -> number.  Iteration gives Nsight Compute's names, in the table's order.
 
     `metrics["smsp__inst_executed.sum"]` and `metrics["instructions"]` are the same number.
+
+    The counters named in `slow` are those that `later` gives, with a text that says why some are
+    missing; it is called once, when one of them or all counters are asked for.
     """
 
-    def __init__(self, values: Mapping[str, float]) -> None:
-        given = {self._known(name): value.item() if isinstance(value, np.generic) else value
-                 for name, value in values.items()}
-        self._values = {name: given[name] for name in METRICS if name in given}
+    def __init__(self, values: Mapping[str, float], slow: Collection[str] = (),
+                 later: Callable[[], tuple[Mapping[str, float], str]] | None = None) -> None:
+        self._given: dict[str, float] = {}
+        self._add(values)
+        self._slow = {self._known(name) for name in slow}
+        self._later = later
+        self._missing = ""
+
+    def _add(self, values: Mapping[str, float]) -> None:
+        given = self._given | {
+            self._known(name): value.item() if isinstance(value, np.generic) else value
+            for name, value in values.items()}
+        self._given = {name: given[name] for name in METRICS if name in given}
+
+    @property
+    def _values(self) -> dict[str, float]:
+        """All counters."""
+        if self._later is not None:
+            more, self._missing = self._later()
+            self._later = None
+            self._add(more)
+        return self._given
 
     def __getitem__(self, name: str) -> float:
         known = self._known(name)
+        values = self._values if known in self._slow else self._given
         try:
-            return self._values[known]
+            return values[known]
         except KeyError:
+            why = f": {self._missing}" if known in self._slow and self._missing else ""
             raise MetricError(f"metric {name}: not counted in this launch "
-                              f"({METRICS[known].description})") from None
+                              f"({METRICS[known].description}){why}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -44,7 +67,12 @@ class Metrics(Mapping[str, float]):
         return len(self._values)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and canonical(name) in self._values
+        known = canonical(name) if isinstance(name, str) else None
+        return known in (self._values if known in self._slow else self._given)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"_given": self._values, "_slow": self._slow, "_missing": self._missing,
+                "_later": None}
 
     def __repr__(self) -> str:
         return f"<{len(self)} metrics; print(metrics.table()) shows them>"
@@ -63,7 +91,7 @@ class Metrics(Mapping[str, float]):
             if metric.group != group:
                 group = metric.group
                 lines += ["", group]
-            lines.append(f"  {metric.alias:30} {_shown(value):>18} {metric.unit:15} {name}")
+            lines.append(f"  {metric.alias:30} {shown(value):>18} {metric.unit:15} {name}")
         return "\n".join(lines[1:])
 
     @staticmethod
@@ -76,5 +104,5 @@ class Metrics(Mapping[str, float]):
         return known
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"

@@ -1,0 +1,280 @@
+"""The counters of a launch added up under Nsight Compute's names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mlgpu.sim import categories
+from mlgpu.sim.code import Code
+from mlgpu.sim.counters import Counters, Traffic
+from mlgpu.sim.isa.memory import space_of
+from mlgpu.sim.ptx.syntax import Instruction, Mem, Operand, Reg
+from mlgpu.sim.sectors import SECTOR
+
+L1 = "l1tex__"
+LSU = "pipe_lsu_mem"
+SASS = "smsp__sass_"
+
+
+class Executed(NamedTuple):
+    """How often one instruction was executed."""
+
+    ins: Instruction
+    warps: int
+    threads: int
+    on: int  # threads whose predicate was on, or that took the branch
+    warps_on: int  # warps that had one, where that is known; else as many as `warps`
+
+
+def executed(code: Code, counters: Counters) -> Iterator[Executed]:
+    """Every instruction of the kernel, in the order of its segments.
+
+    A predicate on a barrier, an exit or a warp instruction is kept as a hidden branch around a
+    segment of its own: threads come to the branch, and those whose predicate is on to the segment.
+    """
+    numbers = {id(ins): number for number, ins in enumerate(code.guarded)}
+    before = {part.next: part.number for part in code.parts if part.hidden}
+    for part in code.parts:
+        warps, threads = counters.warps[part.number], counters.lanes[part.number]
+        branch = before.get(part.number)
+        if branch is not None:
+            came, lanes = counters.warps[branch], counters.lanes[branch]
+            for ins in (*part.instructions, *([part.end] if part.end is not None else [])):
+                yield Executed(ins, came, lanes, threads, warps)
+            continue
+        for ins in part.instructions:
+            if _real(ins):
+                on = threads if ins.guard is None else counters.on[numbers[id(ins)]]
+                yield Executed(ins, warps, threads, on, warps)
+        if part.end is not None and not part.hidden and _real(part.end):
+            on = threads if part.end.guard is None else counters.taken[part.number]
+            yield Executed(part.end, warps, threads, on, warps)
+
+
+def _real(ins: Instruction) -> bool:
+    """Whether the instruction stands in the PTX: some are made to put functions in their place.
+
+    Of a call that is replaced by the function's body, the branches are left."""
+    called = ins.text.startswith("call") and ins.opcode in ("setp", "bad_call")
+    return bool(ins.text) and ins.opcode != "bar_red" and not called
+
+
+def tally(code: Code, counters: Counters) -> dict[str, float]:
+    """The metrics of a launch, but for those of its dimensions (facts.py)."""
+    rows = list(executed(code, counters))
+    found: dict[str, float] = {}
+    found |= _instructions(rows)
+    found |= _branches(counters)
+    if counters.enabled:
+        found |= _memory(code, counters, rows)
+    return found
+
+
+# -- instructions ----------------------------------------------------------------------------------
+
+def _instructions(rows: list[Executed]) -> dict[str, float]:
+    warps, threads = sum(row.warps for row in rows), sum(row.threads for row in rows)
+    on = sum(row.on for row in rows)
+    by_class = Counter(dict.fromkeys(categories.CLASSES, 0))
+    flops = Counter({letter + operation: 0 for letter in "fdh" for operation in
+                     ("add", "mul", "fma")})
+    tensor: Counter[str] = Counter(dict.fromkeys(TENSOR, 0))
+    by_opcode: Counter[str] = Counter()
+    for row in rows:
+        by_class[categories.category(row.ins)] += row.on
+        by_opcode[_opcode(row.ins)] += row.warps
+        operation = categories.flops(row.ins)
+        if operation is not None:
+            flops[operation[0]] += operation[1] * row.on
+        product = categories.tensor(row.ins)
+        if product is not None:
+            tensor[product[0]] += product[1] * row.warps_on
+            by_opcode["tensor"] += row.warps
+    found: dict[str, float] = {
+        "smsp__inst_executed.sum": warps, "smsp__thread_inst_executed.sum": threads,
+        "smsp__thread_inst_executed_pred_on.sum": on,
+        "mlgpu__thread_inst_executed_pred_off.sum": threads - on}
+    if warps:
+        ratio = "smsp__thread_inst_executed{}_per_inst_executed.ratio"
+        found |= {ratio.format(""): threads / warps, ratio.format("_pred_on"): on / warps}
+    for kind, count in (*by_class.items(), *flops.items()):
+        found[f"{SASS}thread_inst_executed_op_{kind}_pred_on.sum"] = count
+    found["smsp__inst_executed_pipe_tensor.sum"] = by_opcode["tensor"]
+    found |= tensor
+    return found | {
+        "smsp__inst_executed_op_branch.sum": by_opcode["branch"],
+        "mlgpu__inst_executed_op_barrier.sum": by_opcode["barrier"],
+        "mlgpu__inst_executed_op_warp_barrier.sum": by_opcode["warp barrier"],
+        "mlgpu__inst_executed_op_fence.sum": by_opcode["fence"],
+        f"{SASS}inst_executed_op_shfl.sum": by_opcode["shfl"],
+        "mlgpu__inst_executed_op_vote.sum": by_opcode["vote"]}
+
+
+TENSOR = tuple(f"sm__ops_path_tensor_src_{kind}.sum" for kind in (
+    "fp16_dst_fp16", "fp16_dst_fp32", "bf16_dst_fp32", "tf32_dst_fp32", "fp64", "fp8", "int8",
+    "int4", "int1"))
+_SAME = {"bra": "branch", "brx": "branch", "match": "vote", "redux": "vote", "membar": "fence"}
+
+
+def _opcode(ins: Instruction) -> str:
+    if ins.opcode in ("bar", "barrier"):
+        return "warp barrier" if ins.has("warp") else "barrier"
+    return _SAME.get(ins.opcode, ins.opcode)
+
+
+def _branches(counters: Counters) -> dict[str, float]:
+    branches, divergent = sum(counters.branches), sum(counters.divergent)
+    found: dict[str, float] = {
+        f"{SASS}branch_targets.sum": branches,
+        f"{SASS}branch_targets_threads_uniform.sum": branches - divergent,
+        f"{SASS}branch_targets_threads_divergent.sum": divergent}
+    if branches:
+        found[f"{SASS}average_branch_targets_threads_uniform.pct"] = (
+            100 * (branches - divergent) / branches)
+    return found
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+def _memory(code: Code, counters: Counters, rows: list[Executed]) -> dict[str, float]:
+    used = used_registers(code)
+    moved: dict[tuple[str, str], Traffic] = {}  # by space and kind of access
+    executed: Counter[tuple[str, str]] = Counter()
+    places: dict[int, dict[str, int]] = {}  # of an instruction: the spaces, with its requests
+    for (space, number), traffic in counters.traffic.items():
+        ins = code.sited[number]
+        kind = kind_of(ins, used)
+        if kind == "bulk":
+            kind = f"bulk_{'ld' if code.sites[number].access == 'read' else 'st'}"
+        moved.setdefault((space, kind), Traffic()).add(traffic)
+        places.setdefault(id(ins), {})[space] = traffic.requests
+    for row in rows:
+        kind, space = kind_of(row.ins, used), space_of(row.ins)
+        if kind == "ldgsts":
+            space = "global"
+        found = places.get(id(row.ins), {})
+        if kind and not space and len(found) > 1:  # generic addresses that lie in several spaces
+            executed.update({(place, kind): requests for place, requests in found.items()})
+        elif kind:
+            executed[space or next(iter(found), ""), kind] += row.warps
+    return (_global(moved, executed, counters) | _local(moved, executed)
+            | _shared(moved, executed) | _l2(moved, counters))
+
+
+def kind_of(ins: Instruction, used: set[str]) -> str:
+    """`categories.access`; an atomic whose result nobody reads is a reduction, as the assembler
+    makes it."""
+    kind = categories.access(ins)
+    if kind == "atom" and not any(r in used for r in _registers(ins.operands[0])):
+        return "red"
+    return kind
+
+
+def used_registers(code: Code) -> set[str]:
+    """The registers that some instruction reads."""
+    used: set[str] = set()
+    for part in code.parts:
+        for ins in (*part.instructions, *([part.end] if part.end is not None else [])):
+            operands = ins.operands
+            if operands and ins.opcode not in ("bar", "barrier", "brx", "nanosleep") and not (
+                    isinstance(operands[0], Mem)):
+                operands = operands[1:]
+            for operand in operands:
+                used.update(_registers(operand))
+            if ins.guard is not None:
+                used.add(ins.guard.name)
+    return used
+
+
+def _registers(operand: Operand) -> Iterator[str]:
+    if isinstance(operand, Reg):
+        yield operand.name
+        return
+    for name in ("base", "reg", "first", "second"):
+        inner = getattr(operand, name, None)
+        if inner is not None:
+            yield from _registers(inner)
+    for item in getattr(operand, "items", ()):
+        yield from _registers(item)
+
+
+Moved = dict[tuple[str, str], Traffic]
+
+
+def _global(moved: Moved, executed: Counter[tuple[str, str]],
+            counters: Counters) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for op in ("ld", "st", "atom", "red", "ldgsts"):
+        t = moved.get(("global", op), Traffic())
+        name = "ldgsts" if op == "ldgsts" else f"global_{op}"
+        found[f"{SASS}inst_executed_op_{name}.sum"] = executed["global", op]
+        found[f"{L1}t_requests_{LSU}_global_op_{op}.sum"] = t.requests
+        found[f"{L1}t_sectors_{LSU}_global_op_{op}.sum"] = t.passes
+        if op in ("ld", "st"):
+            found[f"mlgpu__sectors_ideal_mem_global_op_{op}.sum"] = t.ideal
+            found[f"{SASS}data_bytes_mem_global_op_{op}.sum"] = t.asked
+            if t.requests:
+                found[f"{L1}average_t_sectors_per_request_{LSU}_global_op_{op}.ratio"] = (
+                    t.passes / t.requests)
+                found[f"{SASS}average_data_bytes_per_sector_mem_global_op_{op}.pct"] = (
+                    100 * t.distinct / (t.passes * SECTOR))
+    for op in ("ld", "st"):
+        t = moved.get(("global", f"bulk_{op}"), Traffic())
+        found[f"mlgpu__bulk_copies_mem_global_op_{op}.sum"] = t.requests
+        found[f"mlgpu__bulk_sectors_mem_global_op_{op}.sum"] = t.passes
+    return found | {"mlgpu__unique_bytes_read.sum": counters.unique_read,
+                    "mlgpu__unique_bytes_written.sum": counters.unique_written}
+
+
+def _local(moved: Moved, executed: Counter[tuple[str, str]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for op in ("ld", "st"):
+        t = moved.get(("local", op), Traffic())
+        found[f"{SASS}inst_executed_op_local_{op}.sum"] = executed["local", op]
+        found[f"{L1}t_requests_{LSU}_local_op_{op}.sum"] = t.requests
+        found[f"{L1}t_sectors_{LSU}_local_op_{op}.sum"] = t.passes
+    return found
+
+
+def _shared(moved: Moved, executed: Counter[tuple[str, str]]) -> dict[str, float]:
+    """Wavefronts: ldmatrix is among the loads, an asynchronous copy only in the total."""
+    found: dict[str, float] = {"smsp__sass_inst_executed_op_ldsm.sum": executed["shared", "ldsm"]}
+    groups = {"ld": ("ld", "ldsm"), "st": ("st",), "atom": ("atom", "red")}
+    wavefronts = f"{L1}data_pipe_lsu_wavefronts_mem_shared"
+    conflicts = f"{L1}data_bank_conflicts_{LSU}_shared"
+    for op, kinds in groups.items():
+        t = Traffic()
+        for kind in kinds:
+            t.add(moved.get(("shared", kind), Traffic()))
+        found[f"{wavefronts}_op_{op}.sum"] = t.passes
+        found[f"{SASS}inst_executed_op_shared_{op}.sum"] = sum(
+            executed["shared", kind] for kind in kinds if kind != "ldsm")
+        if op != "atom":
+            found[f"mlgpu__wavefronts_ideal_mem_shared_op_{op}.sum"] = t.ideal
+            found[f"{conflicts}_op_{op}.sum"] = t.passes - t.ideal
+    every = [t for (space, _), t in moved.items() if space == "shared"]
+    passes, ideal = sum(t.passes for t in every), sum(t.ideal for t in every)
+    return found | {f"{wavefronts}.sum": passes, "memory_l1_wavefronts_shared_ideal": ideal,
+                    f"{conflicts}.sum": passes - ideal}
+
+
+def _l2(moved: Moved, counters: Counters) -> dict[str, float]:
+    def sectors(*kinds: str) -> int:
+        return sum(moved[key].passes for kind in kinds if (key := ("global", kind)) in moved)
+
+    l2 = counters.l2
+    looked = {"read": sectors("ld", "ldgsts", "bulk_ld"), "write": sectors("st", "bulk_st")}
+    found: dict[str, float] = {"lts__t_sectors_op_atom.sum": sectors("atom"),
+                               "lts__t_sectors_op_red.sum": sectors("red")}
+    for op, count in looked.items():
+        found[f"lts__t_sectors_op_{op}.sum"] = count
+        found[f"lts__t_sectors_op_{op}_lookup_hit.sum"] = l2.hits[op]
+        found[f"lts__t_sectors_op_{op}_lookup_miss.sum"] = count - l2.hits[op]
+    total = sum(looked.values()) + sectors("atom", "red")
+    if total:
+        found["lts__t_sector_hit_rate.pct"] = 100 * sum(l2.hits.values()) / total
+    read, written = SECTOR * l2.read_from_dram, SECTOR * l2.written_to_dram
+    return found | {"dram__bytes_read.sum": read, "dram__bytes_write.sum": written,
+                    "dram__bytes.sum": read + written}
