@@ -162,7 +162,7 @@ def atomic(e: Emitter, ins: Instruction) -> None:
     site = e.site("atomic", space, DTYPES[raw], width, **flags)
     values = ["[" + ", ".join(e.use(i, raw) for i in vector(e, ins, operand)) + "]"
               for operand in operands[:wanted]]
-    found = e.bind(e.guarded_values("atomics.atomic", width, DTYPES[raw], address, site,
+    found = e.bind(e.guarded_values("atomics.atomic", len(items), DTYPES[raw], address, site,
                                     repr(operation), repr(kind), str(result), *values))
     for i, item in enumerate(items):
         e.set(item, raw, f"{found}[{i}]")
