@@ -9,7 +9,6 @@ from typing import NamedTuple
 from mlgpu.sim import categories
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters, Traffic
-from mlgpu.sim.isa.memory import space_of
 from mlgpu.sim.ptx.syntax import Instruction, Mem, Operand, Reg
 from mlgpu.sim.sectors import SECTOR
 
@@ -142,6 +141,7 @@ def _memory(code: Code, counters: Counters, rows: list[Executed]) -> dict[str, f
     used = used_registers(code)
     moved: dict[tuple[str, str], Traffic] = {}  # by space and kind of access
     executed: Counter[tuple[str, str]] = Counter()
+    spaces = {id(ins): site.space for ins, site in zip(code.sited, code.sites, strict=True)}
     places: dict[int, dict[str, int]] = {}  # of an instruction: the spaces, with its requests
     for (space, number), traffic in counters.traffic.items():
         ins = code.sited[number]
@@ -151,7 +151,7 @@ def _memory(code: Code, counters: Counters, rows: list[Executed]) -> dict[str, f
         moved.setdefault((space, kind), Traffic()).add(traffic)
         places.setdefault(id(ins), {})[space] = traffic.requests
     for row in rows:
-        kind, space = kind_of(row.ins, used), space_of(row.ins)
+        kind, space = kind_of(row.ins, used), spaces.get(id(row.ins), "")
         if kind == "ldgsts":
             space = "global"
         found = places.get(id(row.ins), {})
