@@ -6,15 +6,16 @@ Compute counts.  It is a testing tool for code meant for NVIDIA GPUs, written fr
 specification; nothing of NVIDIA's is patched, disassembled or redistributed.
 """
 
+from mlgpu.sim.buffer import Buffer
 from mlgpu.sim.errors import (
-                              CompileError,
-                              Finding,
-                              LaunchError,
-                              PtxError,
-                              SimError,
-                              UnsupportedError,
+    CompileError,
+    Finding,
+    LaunchError,
+    PtxError,
+    SimError,
+    UnsupportedError,
 )
-from mlgpu.sim.machine import Buffer, Kernel, Machine, Module
+from mlgpu.sim.machine import Kernel, Machine, Module
 from mlgpu.sim.report import Report
 
 __all__ = ["Buffer", "CompileError", "Finding", "Kernel", "LaunchError", "Machine", "Module",

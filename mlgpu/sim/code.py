@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.sim.errors import PtxError
 from mlgpu.sim.flow import Segment, converges, segments
 from mlgpu.sim.generate import functions, mask_operand, storages
 from mlgpu.sim.inline import Flat
@@ -47,7 +48,7 @@ class Code:
         self.location = flat.location
         self.module = module
         self.params = flat.params
-        self.param_offsets, self.param_size = _layout_params(flat.params)
+        self.param_offsets, self.param_size = layout(flat.params)
         self.directives = module.functions[flat.name].directives
         self.symbols: dict[str, int] = dict(addresses)
         # where each variable lies, by its name
@@ -136,7 +137,10 @@ class Code:
             step.mask = lambda x, g: constant
         else:
             assert isinstance(operand, Reg)
-            if operand.name not in self.registers:  # %lanemask_… as a mask
+            if operand.name not in self.registers:
+                if not operand.name.startswith("%lanemask"):
+                    raise PtxError(f"{ins.text} ({ins.location.file}:{ins.location.line}): "
+                                   f"{operand.name} as a mask of lanes")
                 step.mask = lambda x, g: g.read(x.special[operand.name[1:]])
                 return
             number, dtype = self.number(operand.name), np.dtype(np.uint32)
@@ -161,7 +165,8 @@ class Code:
         return self.numbers.setdefault(register, len(self.numbers))
 
 
-def _layout_params(params: list[Variable]) -> tuple[dict[str, int], int]:
+def layout(params: list[Variable]) -> tuple[dict[str, int], int]:
+    """Where each parameter lies among a kernel's, and how many bytes they are."""
     offsets: dict[str, int] = {}
     at = 0
     for p in params:

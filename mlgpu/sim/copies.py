@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.sim import access, faults
+from mlgpu.sim import access, faults, mbarriers
 from mlgpu.sim.group import Group
 from mlgpu.sim.memory import INIT, SHARED_WINDOW, WINDOW
 from mlgpu.sim.site import Site
@@ -154,6 +154,10 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
     """`cp.async.bulk` from global to shared memory, counted in bytes by an mbarrier."""
     for one, (dst, src, n, bar) in _each(g, to, source, size, barrier):
         dst, bar = _shared_offset(dst), _shared_offset(bar)
+        if not n or not mbarriers.fits(x, one, np.array([[bar]], np.uint64), Site(
+                s_write.number, s_write.text, s_write.location, "atomic", "shared",
+                np.dtype("u8"))):
+            continue
         fits = _bulk_fits(x, one, s_write, dst, src, n)
         region = x.space.find(src, src + n)
         if fits and region is None:
@@ -184,10 +188,10 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
     from mlgpu.sim import atomics
     for one, (dst, src, n) in _each(g, to, source, size):
         src = _shared_offset(src)
-        if not _bulk_fits(x, one, s_read, src, dst, n):
+        if not n or not _bulk_fits(x, one, s_read, src, dst, n):
             continue
         region = x.space.find(dst, dst + n)
-        if region is None:
+        if region is None or region.read_only:
             faults.bad_bulk(x, one, s_write, dst, n)
             continue
         at, blk = dst - region.start, int(one.blk[0, 0])
@@ -215,22 +219,24 @@ def _each(g: Group, *arrays: Array) -> Any:
 
 def _bulk_fits(x: Batch, one: Group, s: Site, shared: int, device: int, n: int) -> bool:
     """Bounds and alignment of a bulk copy: multiples of 16 bytes on both sides."""
-    if n % 16 or shared % 16 or device % 16:
+    misaligned = n % 16 or shared % 16 or device % 16
+    if misaligned and x.memcheck:
         what = ("the size" if n % 16 else "the address in shared memory" if shared % 16
                 else "the address in global memory")
         x.find("memcheck", "misaligned", s.location,
                f"{s.text}: {what} is no multiple of 16 (size {n}, shared {shared:#x}, global "
                f"{device:#x})", one, access=s.access, space="shared", size=n,
                address=shared if shared % 16 else device)
+    if misaligned:
         return False
-    if shared + n > x.launch.shared_size or any(
-            shared < high and shared + n > low for low, high in x.launch.shared_gaps):
+    outside = shared + n > x.launch.shared_size or any(
+        shared < high and shared + n > low for low, high in x.launch.shared_gaps)
+    if outside and x.memcheck:
         x.find("memcheck", "out of bounds", s.location,
                f"{s.text}: {n} bytes at offset {shared:#x} of shared memory: "
                f"{x.launch.describe_shared(shared + n - 1)}", one, access=s.access,
                space="shared", size=n, address=shared)
-        return False
-    return True
+    return not outside
 
 
 def commit(x: Batch, g: Group, kind: str) -> None:
@@ -246,11 +252,10 @@ def wait(x: Batch, g: Group, kind: str, allowed: int | None) -> None:
 def arrive(x: Batch, g: Group, address: Array, s: Site, noinc: bool) -> None:
     """`cp.async.mbarrier.arrive`: an arrival when the thread's copies are complete."""
     x.copies().wait("async", g, None)
+    offset = mbarriers.offsets(address)
+    if not mbarriers.fits(x, g, offset, s):
+        return
     if noinc:
-        offset = np.where(address >= np.uint64(SHARED_WINDOW), address - np.uint64(SHARED_WINDOW),
-                          address)
         x.mbarriers().arrive(g, offset, np.array([[1]]), s)
     elif x.races is not None:
-        offset = np.where(address >= np.uint64(SHARED_WINDOW), address - np.uint64(SHARED_WINDOW),
-                          address)
         x.mbarriers()._release(g, offset)

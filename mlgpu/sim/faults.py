@@ -34,12 +34,14 @@ def uninitialized(x: Batch, g: Group, region: Region, marks: Array, index: Array
 
 
 def bad_bulk(x: Batch, one: Group, s: Site, address: int, size: int) -> None:
-    """Report a bulk copy whose global side lies in no region."""
+    """Report a bulk copy whose global side lies in no region, or in one that is only read."""
+    if not x.memcheck:
+        return
     region = x.space.find(address, address + 1)
     near = region or x.space.nearest(address)
     freed = x.space.was_freed(address)
     kind = ("use after free" if freed else "null pointer" if address < 4096
-            else "out of bounds")
+            else "read-only write" if x.space.find(address, address + size) else "out of bounds")
     x.find("memcheck", kind, s.location,
            f"{s.text}: {s.access} of {size} bytes at {address:#x}" + (
                f": {address + size - near.end} bytes beyond the end of the allocation"

@@ -145,8 +145,8 @@ def _blocks(flat: Flat) -> list[_Block]:
             after_barrier(ins)
         else:
             block.instructions.append(ins)
-    if blocks[-1].end is None:  # falling off the end returns
-        blocks[-1].end = Instruction("ret", (), ())
+    if not _stops(blocks[-1].end):  # falling off the end returns
+        blocks.append(_Block([], [], Instruction("ret", (), ())))
     for number, block in enumerate(blocks):
         end = block.end
         names: list[str] = []
@@ -160,11 +160,14 @@ def _blocks(flat: Flat) -> list[_Block]:
             if name not in labels:
                 raise PtxError(f"{end and end.text}: no label {name}")
         block.targets = [labels[n] for n in names]
-        stops = end is not None and ((end.opcode in ENDS and end.guard is None)
-                                     or end.opcode == "brx")
-        if not stops:
+        if not _stops(end):
             block.fall = number + 1
     return blocks
+
+
+def _stops(end: Instruction | None) -> bool:
+    """Whether no thread goes on behind this end of a block."""
+    return end is not None and end.opcode in ENDS and end.guard is None
 
 
 def _order(blocks: list[_Block]) -> list[int]:

@@ -202,9 +202,12 @@ class KernelEmitter(Emitter):
         """An address, a uint64 array."""
         offset = 0
         if isinstance(operand, Mem):
-            operand, offset = operand.base, operand.offset
-        if isinstance(operand, Reg) and DTYPES[
-                self.registers.get(operand.name, "u64")].itemsize == 4:
+            offset = operand.offset
+            operand = operand.base
+        declared = self.registers.get(operand.name, "u64") if isinstance(operand, Reg) else ""
+        if declared.startswith("f"):
+            self.malformed(f"a register of .{declared} as an address")
+        if declared and DTYPES[declared].itemsize == 4:
             # 32-bit addresses wrap around at 32 bits, offset included
             base = self.use(operand, "u32")
             if offset:

@@ -34,7 +34,7 @@ def assert_fail(x: Batch, g: Group, message: Array, file: Array, line: Array, fu
     texts = [x.launch.text(int(a.ravel()[0])) for a in (message, file, function)]
     said = (f"{texts[1]}:{int(line.ravel()[0])}: {texts[2]}: "
             f"Assertion `{texts[0]}` failed.")
-    x.launch.output.append(said + "\n")
+    x.launch.show(said + "\n")
     x.find("program", "assert", x.code.segments[number].where, said, g, stop=True)
     return ()
 
@@ -47,5 +47,4 @@ def print_lines(x: Batch, g: Group, text: Array, values: Array) -> None:
         if memory.LOCAL_WINDOW <= place < memory.LOCAL_WINDOW + x.local_size:
             at = place - memory.LOCAL_WINDOW
             raw = x.local_views[1][thread, at:].tobytes()
-        x.launch.output.append(printf.text(x.launch.text(address), raw,
-                                              x.launch.text))
+        x.launch.show(printf.text(x.launch.text(address), raw, x.launch.text))

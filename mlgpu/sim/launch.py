@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 import operator
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from mlgpu.sim.batch import Batch, Stop
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters
-from mlgpu.sim.errors import Finding, LaunchError
+from mlgpu.sim.errors import Finding, LaunchError, SimError
 from mlgpu.sim.group import WARP
 from mlgpu.sim.memory import Region
 from mlgpu.sim.order import Flags
@@ -28,6 +28,8 @@ Dim = int | Sequence[int]
 # Threads that run at once: arrays of this many elements fit the caches, and Python's share of the
 # time is small.
 BATCH_THREADS = 32768
+BATCH_BYTES = 1 << 28  # about what a batch may take, where smaller batches can help it
+OUTPUT = 1 << 20  # characters that a launch prints at most, as on a GPU
 
 
 class Launch:
@@ -43,7 +45,8 @@ class Launch:
         self.blocks = self.grid[0] * self.grid[1] * self.grid[2]
         self.params = params
         self.cooperative = cooperative
-        self.dynamic_shared = shared_mem
+        self.dynamic_shared = _whole(shared_mem, f"{code.name}: shared_mem={shared_mem!r}; "
+                                                 "a whole number of bytes is needed")
         self._check_limits()
         static_end = code.dynamic_at if shared_mem else max(
             (start + size for start, size, _ in code.shared_at), default=0)
@@ -52,6 +55,7 @@ class Launch:
         self.counters = Counters(code, machine.arch.l2_bytes, machine.counters)
         self.findings: list[Finding] = []
         self.output: list[str] = []
+        self.printed = 0  # characters
         self.touched: list[Region] = []
         self.clock = 0
         self.events: list[Any] = [None]  # the site of each event; 0 is before all
@@ -71,6 +75,7 @@ class Launch:
             raise LaunchError(f"{name}: shared_mem={self.dynamic_shared} is negative")
         total = self.code.dynamic_after + self.dynamic_shared if self.dynamic_shared \
             else self.code.static_shared
+        self.shared_bytes = total
         if total > arch.shared_optin:
             raise LaunchError(f"{name}: {total:,} bytes of shared memory for a block "
                               f"({self.code.static_shared:,} static, {self.dynamic_shared:,} "
@@ -78,10 +83,19 @@ class Launch:
         if self.code.static_shared > arch.shared_per_block:
             raise LaunchError(f"{name}: {self.code.static_shared:,} bytes of static shared memory; "
                               f"at most {arch.shared_per_block:,}: use dynamic shared memory")
+        if self.code.local_size > arch.local_per_thread:
+            raise LaunchError(f"{name}: {self.code.local_size:,} bytes of local memory for a "
+                              f"thread; at most {arch.local_per_thread:,}")
+        if math.prod(self.code.directives.get("reqnctapercluster", (1,))) > 1:
+            raise LaunchError(f"{name}: compiled for clusters of blocks (__cluster_dims__), which "
+                              "are not simulated")
+        if self.cooperative and self.blocks > self._resident():
+            raise LaunchError(f"{name}: a cooperative grid of {self.blocks:,} blocks; at most "
+                              f"{self._resident():,} such blocks run on the {arch.card} at once")
         for directive, test in (("reqntid", operator.eq), ("maxntid", operator.le)):
             want = self.code.directives.get(directive)
             if want is not None:
-                product = int(np.prod(want))
+                product = math.prod(want)
                 if not test(self.threads, product):
                     raise LaunchError(f"{name}: a block of {self.threads} threads; the kernel was "
                                       f"compiled for {'' if directive == 'reqntid' else 'at most '}"
@@ -91,9 +105,9 @@ class Launch:
 
     def run(self) -> None:
         """Run all blocks; findings are raised, or collected as the machine has it."""
-        per_batch = self.blocks if self.cooperative else max(BATCH_THREADS // self.threads, 1)
-        batches = iter([(first, min(per_batch, self.blocks - first))
-                        for first in range(0, self.blocks, per_batch)])
+        per_batch = self.blocks if self.cooperative else self._blocks_at_once()
+        batches = self._batches(per_batch)
+        touched = self.touched
         waiting: deque[Batch] = deque()
         try:
             with np.errstate(all="ignore"):
@@ -114,16 +128,40 @@ class Launch:
                         break
         except Stop:
             pass
+        except Finding:
+            raise
+        except MemoryError as error:
+            raise SimError(f"{self.code.name}: this computer has not enough memory for "
+                           f"{min(per_batch, self.blocks)} blocks of {self.threads} threads at "
+                           "once") from error
+        except BaseException:
+            touched = list(self.machine.space.regions)  # it may have come between any two steps
+            raise
         finally:
-            for region in self.touched:
+            for region in touched:
                 self._unmark(region)
+            if self._param_region is not None:
+                self.machine.space.drop(self._param_region)
+
+    def _batches(self, per_batch: int) -> Iterator[tuple[int, int]]:
+        """The first block and the number of blocks of each batch."""
+        for first in range(0, self.blocks, per_batch):
+            yield first, min(per_batch, self.blocks - first)
+
+    def _blocks_at_once(self) -> int:
+        """How many blocks make a batch: fewer where each takes much memory."""
+        longest = max(len(part.instructions) for part in self.code.parts)
+        # shared memory with racecheck's notes of each cell; local memory; a segment's values
+        block = (self.shared_size * (1 + 32 // self.code.cell)
+                 + self.threads * (self.code.local_size + 8 * longest))
+        return max(min(BATCH_THREADS // self.threads, BATCH_BYTES // max(block, 1)), 1)
 
     def _resident(self) -> int:
         """How many blocks are on the GPU at once at most: later ones cannot help a spinning one."""
         arch = self.machine.arch
         per_sm = min(arch.blocks_per_sm, arch.threads_per_sm // max(self.threads, WARP))
-        if self.shared_size:
-            per_sm = min(per_sm, max(arch.shared_per_sm // self.shared_size, 1))
+        if self.shared_bytes:
+            per_sm = min(per_sm, max(arch.shared_per_sm // self.shared_bytes, 1))
         return max(per_sm, 1) * arch.sms
 
     def _help(self, waiting: deque[Batch]) -> None:
@@ -157,6 +195,13 @@ class Launch:
             self._seen.add(key)
             self.findings.append(finding)
 
+    def show(self, text: str) -> None:
+        """Text that the kernel prints."""
+        if self.printed <= OUTPUT:
+            self.printed += len(text)
+            self.output.append(text if self.printed <= OUTPUT else
+                               f"[beyond {OUTPUT:,} characters, what is printed is left out]\n")
+
     # -- indices and special registers ------------------------------------------------------------
 
     def block_index(self, linear: int) -> tuple[int, int, int]:
@@ -175,7 +220,10 @@ class Launch:
             self._threads_special = self._by_thread()
         blocks = np.arange(first, first + count, dtype=np.uint64)[:, None]
         gx, gy = np.uint64(self.grid[0]), np.uint64(self.grid[1])
-        values = dict(self._threads_special)
+        values: dict[str, Array] = dict(self._threads_special)
+        for name in ("tid", "ntid", "ctaid", "nctaid", "clusterid", "nclusterid", "cluster_ctaid",
+                     "cluster_nctaid"):
+            values[f"{name}.w"] = np.zeros((1, 1), np.uint32)  # a fourth dimension for symmetry
         for name in ("ctaid", "clusterid"):
             values[f"{name}.x"] = (blocks % gx).astype(np.uint32)
             values[f"{name}.y"] = (blocks // gx % gy).astype(np.uint32)
@@ -230,7 +278,8 @@ class Launch:
         region = self.machine.space.find(address, address + 1)
         if region is None:
             return f"<{address:#x}>"
-        raw = region.data[address - region.start:region.size].tobytes()
+        at = address - region.start
+        raw = region.data[at:min(region.size, at + OUTPUT)].tobytes()
         return raw.split(b"\0", 1)[0].decode(errors="replace")
 
     def describe_shared(self, offset: int) -> str:
@@ -253,16 +302,22 @@ class Launch:
 
 def _dim(kernel: str, what: str, value: Dim, limits: tuple[int, int, int]) -> tuple[int, int, int]:
     """Three dimensions from one to three numbers."""
-    given = (value,) if isinstance(value, (int, np.integer)) else tuple(value)
-    try:
-        sizes = [int(v) for v in given]
-        exact = all(int(v) == v for v in given)
-    except (TypeError, ValueError):
-        exact, sizes = False, []
-    if not exact or not 1 <= len(sizes) <= 3:
-        raise LaunchError(f"{kernel}: {what}={value!r}; one to three whole numbers are needed")
-    full = tuple(itertools.islice(itertools.chain(sizes, itertools.repeat(1)), 3))
-    for size, limit, axis in zip(full, limits, "xyz", strict=True):
+    wrong = f"{kernel}: {what}={value!r}; one to three whole numbers are needed"
+    given = tuple(value) if hasattr(value, "__iter__") else (value,)
+    if not 1 <= len(given) <= 3:
+        raise LaunchError(wrong)
+    x, y, z = [_whole(v, wrong) for v in given] + [1] * (3 - len(given))
+    for size, limit, axis in zip((x, y, z), limits, "xyz", strict=True):
         if not 1 <= size <= limit:
             raise LaunchError(f"{kernel}: {what}={value!r}; {axis} must be 1 to {limit:,}")
-    return full  # type: ignore[return-value]
+    return x, y, z
+
+
+def _whole(value: object, wrong: str) -> int:
+    """A number of Python or NumPy that is whole, and no bool."""
+    if isinstance(value, (bool, np.bool_)):
+        raise LaunchError(wrong)
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise LaunchError(wrong) from None

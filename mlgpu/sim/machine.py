@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import sys
+import math
+import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mlgpu.sim import arch as archs
-from mlgpu.sim import nvrtc
-from mlgpu.sim.code import Code
+from mlgpu.sim import host, nvrtc
+from mlgpu.sim.buffer import Buffer
+from mlgpu.sim.code import Code, layout
 from mlgpu.sim.errors import Allocation, Finding, LaunchError, PtxError, SimError
 from mlgpu.sim.inline import flatten, function_addresses
 from mlgpu.sim.launch import Dim, Launch
 from mlgpu.sim.memory import INIT, AddressSpace, Region
+from mlgpu.sim.packing import pack
 from mlgpu.sim.ptx import syntax
 from mlgpu.sim.ptx.parser import parse
 from mlgpu.sim.report import Report
 
-Array = np.ndarray[Any, Any]
 CHECKS = ("memcheck", "racecheck", "initcheck", "synccheck")
-HERE = str(Path(__file__).parent)
+MODULE_BYTES = 1 << 28  # of variables that a module may have
 
 
 class Machine:
@@ -35,16 +36,23 @@ class Machine:
         checks: the sanitizers that are on; all by default.
         counters: False leaves the memory counters out, for speed.
         watchdog: how many segments a batch of blocks may run before a launch counts as endless.
+        memory: bytes of device memory; the simulation takes about twice that much when all is used.
+
+    Threads may share a machine: what they ask of it is done one after the other.
     """
 
     def __init__(self, arch: str = "sm_90", findings: Literal["raise", "collect"] = "raise",
                  checks: Sequence[str] = CHECKS, counters: bool = True,
-                 watchdog: int = 2_000_000) -> None:
+                 watchdog: int = 2_000_000, memory: int = 1 << 33) -> None:
         if findings not in ("raise", "collect"):
             raise SimError(f"Machine: findings={findings!r}; it is 'raise' or 'collect'")
-        unknown = set(checks) - set(CHECKS)
-        if isinstance(checks, str) or unknown:
+        if not all(c in CHECKS for c in host.sequence("Machine: checks", checks)):
             raise SimError(f"Machine: checks={checks!r}; a sequence of {', '.join(CHECKS)}")
+        for name, value in (("watchdog", watchdog), ("memory", memory)):
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+                raise SimError(f"Machine: {name}={value!r}; a whole number above 0 is needed")
+        if not isinstance(arch, str):
+            raise SimError(f"Machine: arch={arch!r}; a target such as 'sm_90' is needed")
         # Once freed, this much makes glibc keep freed arrays for reuse, where by default it gives
         # those of 256 KiB back to the system and has every page of the next one faulted in.
         np.empty(31 << 20, np.uint8)
@@ -54,43 +62,78 @@ class Machine:
         self.checks = frozenset(checks)
         self.counters = counters
         self.watchdog = watchdog
-        self.space = AddressSpace()
+        self.space = AddressSpace(int(memory))
+        self.lock = threading.RLock()
         self._workspace: Region | None = None
 
     def module(self, source: str, options: Sequence[str] = (), names: Sequence[str] = (),
                filename: str = "kernel.cu") -> Module:
         """A CUDA source (compiled by NVRTC) or PTX text, ready to launch from.
 
-        Raises CompileError with NVRTC's log, PtxError where PTX is malformed.
+        Raises CompileError with NVRTC's log, PtxError where PTX is malformed, LaunchError where it
+        is for a target that the machine is not.
         """
+        for what, value in (("source", source), ("filename", filename)):
+            if not isinstance(value, str) or "\0" in value:
+                raise SimError(f"module: the {what} is {type(value).__name__}"
+                               f"{' with a zero character' * isinstance(value, str)}; "
+                               "text (str) is needed")
+        for what, values in (("options", options), ("names", names)):
+            if not all(isinstance(v, str) and "\0" not in v
+                       for v in host.sequence(f"module: {what}", values)):
+                raise SimError(f"module: {what}={values!r}; a sequence of strings is needed")
         text, lowered = source, {}
         if not _is_ptx(source):
             compiled = nvrtc.compile(source, self.target, options, names, filename)
             text, lowered = compiled.ptx, dict(compiled.lowered)
         elif options or names:
             raise SimError("module: options and names are for CUDA sources; this is PTX")
-        return Module(self, parse(text), text, lowered, None if _is_ptx(source) else source,
-                      filename)
+        parsed = parse(text)
+        self._check_target(parsed)
+        with self.lock:
+            return Module(self, parsed, text, lowered, None if _is_ptx(source) else source,
+                          filename)
+
+    def _check_target(self, parsed: syntax.Module) -> None:
+        """LaunchError unless code for the module's target runs on this GPU."""
+        major, minor, suffix = archs.parse(parsed.target)
+        own = self.arch.capability
+        fits = {"a": (major, minor) == own, "f": major == own[0] and minor <= own[1],
+                "": (major, minor) <= own}[suffix]
+        if not fits:
+            rule = {"a": "runs on that architecture alone", "f": "runs on its family alone",
+                    "": "needs that architecture or a newer one"}[suffix]
+            raise LaunchError(f"the PTX is for {parsed.target}, which {rule}; this machine is "
+                              f"sm_{own[0]}{own[1]}: compile for its target, or use "
+                              f"sim.Machine(arch={parsed.target!r})")
+        if parsed.address_size != 64:
+            raise LaunchError("the PTX is for addresses of 32 bits; the simulated GPU has 64")
 
     def array(self, values: Any) -> Buffer:
-        """Device memory with a copy of a NumPy array."""
-        host = np.ascontiguousarray(values)
-        buffer = self.empty(host.shape, host.dtype)
-        buffer.set(host)
+        """Device memory with a copy of a NumPy array, in the byte order of GPUs."""
+        given = host.array(values, "array")
+        buffer = self._buffer(given.shape, given.dtype, "array")
+        buffer.set(given)
         return buffer
 
     def zeros(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Buffer:
         """Device memory set to zero."""
-        buffer = self.empty(shape, dtype)
+        buffer = self._buffer(shape, dtype, "zeros")
         buffer.region.marks[:buffer.nbytes] = INIT
         return buffer
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Buffer:
         """Device memory that nobody has written: reading it is a finding of initcheck."""
-        sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        kind = np.dtype(dtype)
-        count = int(np.prod(sizes, dtype=np.int64)) if sizes else 1
-        region = self.space.allocate(count * kind.itemsize, "", caller())
+        return self._buffer(shape, dtype, "empty")
+
+    def _buffer(self, shape: int | Sequence[int], dtype: Any, what: str) -> Buffer:
+        kind = host.dtype(dtype, what)
+        if not kind.isnative:
+            raise SimError(f"{what}: {kind.str} has the bytes of each number the other way round; "
+                           f"a GPU has {kind.newbyteorder('=').str}")
+        sizes = host.shape(shape, what)
+        with self.lock:
+            region = self.space.allocate(math.prod(sizes) * kind.itemsize, "", host.caller())
         return Buffer(self, region, sizes, kind)
 
     def leaks(self) -> list[Finding]:
@@ -108,59 +151,6 @@ class Machine:
         return self._workspace.start
 
 
-class Buffer:
-    """An array in the simulated GPU's memory."""
-
-    def __init__(self, machine: Machine, region: Region, shape: Sequence[int],
-                 dtype: np.dtype[Any]) -> None:
-        self.machine, self.region = machine, region
-        self.shape, self.dtype = tuple(int(n) for n in shape), dtype
-
-    @property
-    def ptr(self) -> int:
-        """The device address."""
-        return self.region.start
-
-    @property
-    def nbytes(self) -> int:
-        """The size in bytes."""
-        return self.region.size
-
-    def numpy(self) -> Array:
-        """A copy of the contents."""
-        self._alive("numpy")
-        return self.region.data[:self.nbytes].view(self.dtype).reshape(self.shape).copy()
-
-    def set(self, values: Any) -> None:
-        """Replace the contents by an array of the same size in bytes."""
-        self._alive("set")
-        host = np.ascontiguousarray(values)
-        if host.nbytes != self.nbytes:
-            raise SimError(f"set: {host.nbytes:,} bytes for a buffer of {self.nbytes:,}")
-        self.region.data[:self.nbytes] = host.reshape(-1).view(np.uint8)
-        self.region.marks[:self.nbytes] = INIT
-
-    def free(self) -> None:
-        """Give the memory back; any later use is a finding."""
-        if self.region.freed_at:
-            raise Finding("memcheck", "invalid free",
-                          f"the buffer was freed before, at {self.region.freed_at}",
-                          file=caller(), allocation=Allocation(
-                              self.region.start, self.region.size, self.region.name,
-                              self.region.made_at))
-        self.machine.space.free(self.region, caller())
-
-    def _alive(self, what: str) -> None:
-        if self.region.freed_at:
-            raise Finding("memcheck", "use after free",
-                          f"{what} of a buffer freed at {self.region.freed_at}", file=caller(),
-                          allocation=Allocation(self.region.start, self.region.size,
-                                                self.region.name, self.region.made_at))
-
-    def __repr__(self) -> str:
-        return f"Buffer({self.ptr:#x}, shape={self.shape}, dtype={self.dtype})"
-
-
 class Module:
     """Kernels and variables of one PTX text."""
 
@@ -171,7 +161,8 @@ class Module:
         self._kernels: dict[str, Kernel] = {}
         self.addresses: dict[str, int] = function_addresses(parsed)
         self._regions: dict[str, Region] = {}
-        made_at = caller()
+        made_at = host.caller()
+        self._check_sizes()
         for v in parsed.variables.values():
             if v.space in ("global", "const") and v.count is not None:
                 region = machine.space.allocate(v.size, v.name, made_at, v.space == "const")
@@ -188,32 +179,51 @@ class Module:
                 self._regions[v.name].data[offset:offset + size] = np.frombuffer(
                     (value % (1 << 8 * size)).to_bytes(size, "little"), np.uint8)
 
+    def _check_sizes(self) -> None:
+        """PtxError where variables or parameters take more than a GPU has for them."""
+        arch = self.machine.arch
+        for space, most in (("const", arch.constant_bytes), ("global", MODULE_BYTES)):
+            size = sum(v.size for v in self.parsed.variables.values() if v.space == space)
+            if size > most:
+                raise PtxError(f"the module's variables in .{space} have {size:,} bytes; at most "
+                               f"{most:,} fit: allocate larger ones with Machine.empty")
+        for f in self.parsed.functions.values():
+            size = layout(f.params)[1]
+            if f.entry and size > arch.param_bytes:
+                raise PtxError(f"{f.name}: {size:,} bytes of parameters; at most "
+                               f"{arch.param_bytes:,} fit")
+
     @property
     def kernels(self) -> list[str]:
         """The names of all kernels."""
-        return [f.name for f in self.parsed.functions.values() if f.entry]
+        return [f.name for f in self.parsed.functions.values() if f.entry and f.body is not None]
 
     def kernel(self, name: str) -> Kernel:
         """The kernel of that name: plain for `extern "C"`, or a name expression given to module."""
-        found = self.lowered.get(name, name)
-        if found not in self._kernels:
-            if found not in self.kernels:
-                raise LaunchError(f"kernel {name!r}: this module has "
-                                  f"{', '.join(self.kernels) or 'none'}")
-            self._kernels[found] = Kernel(self, found)
-        return self._kernels[found]
+        found = self.lowered.get(name, name) if isinstance(name, str) else ""
+        with self.machine.lock:
+            if found not in self._kernels:
+                if found not in self.kernels:
+                    raise LaunchError(f"kernel {name!r}: this module has "
+                                      f"{', '.join(self.kernels) or 'none'}")
+                self._kernels[found] = Kernel(self, found)
+            return self._kernels[found]
 
     def symbol(self, name: str, dtype: Any = None) -> Buffer:
         """A `__device__` or `__constant__` variable as a buffer over its memory."""
-        found = self.lowered.get(name, name)
+        found = self.lowered.get(name, name) if isinstance(name, str) else ""
         region = self._regions.get(found)
         if region is None:
             raise LaunchError(f"symbol {name!r}: this module has "
                               f"{', '.join(self._regions) or 'none'}")
         variable = self.parsed.variables[found]
-        kind = np.dtype(dtype) if dtype is not None else np.dtype(
-            _HOST_TYPES.get(variable.type, "u1"))
-        return Buffer(self.machine, region, (region.size // kind.itemsize,), kind)
+        kind = host.dtype(dtype if dtype is not None else _HOST_TYPES.get(variable.type, "u1"),
+                      "symbol")
+        if not kind.itemsize or region.size % kind.itemsize or not kind.isnative:
+            raise SimError(f"symbol: {name} has {region.size:,} bytes, which are no whole number "
+                           f"of {kind.str}")
+        return Buffer(self.machine, region, (region.size // kind.itemsize,), kind,
+                      typed=dtype is not None)
 
 
 _HOST_TYPES = {"u8": "u1", "s8": "i1", "b8": "u1", "u16": "u2", "s16": "i2", "b16": "u2",
@@ -243,59 +253,12 @@ class Kernel:
         Raises Finding at the first fault (unless the machine collects them), LaunchError where
         dimensions, memory or arguments do not fit.
         """
-        launch = Launch(self.module.machine, self.code, grid, block, self._pack(args), shared_mem,
-                        cooperative)
-        launch.run()
-        return Report(launch, self.module)
-
-    def _pack(self, args: Sequence[Any]) -> bytes:
-        params = self.code.params
-        if len(args) != len(params):
-            raise LaunchError(f"{self.name}: {len(args)} arguments; the kernel has "
-                              f"{len(params)} parameters")
-        packed = bytearray(self.code.param_size)
-        for number, (param, arg) in enumerate(zip(params, args, strict=True)):
-            at = self.code.param_offsets[param.name]
-            raw = self._bytes(number, param, arg)
-            packed[at:at + param.size] = raw
-        return bytes(packed)
-
-    def _bytes(self, number: int, param: syntax.Variable, arg: Any) -> bytes:
-        what = f"{self.name}: argument {number}"
-        if isinstance(arg, Buffer):
-            if param.size != 8:
-                raise LaunchError(f"{what} is a buffer; the parameter has {param.size} bytes, a "
-                                  "pointer has 8")
-            return arg.ptr.to_bytes(8, "little")
-        if isinstance(arg, bool) or not isinstance(arg, (int, bytes, np.generic, np.ndarray)):
-            raise LaunchError(f"{what} is {type(arg).__name__}; a Buffer, an address, a NumPy "
-                              "scalar, a structured scalar or bytes is needed")
-        if isinstance(arg, int):
-            if param.size != 8:
-                raise LaunchError(f"{what} is the int {arg}, which stands for an address of 8 "
-                                  f"bytes; the parameter has {param.size}: pass a NumPy scalar, "
-                                  f"such as np.int32({arg})")
-            if not -(1 << 63) <= arg < 1 << 64:
-                raise LaunchError(f"{what}: {arg} does not fit 64 bits")
-            return (arg % (1 << 64)).to_bytes(8, "little")
-        raw = arg if isinstance(arg, bytes) else arg.tobytes()
-        if len(raw) != param.size:
-            kind = "bytes" if isinstance(arg, bytes) else str(arg.dtype)
-            raise LaunchError(f"{what} ({kind}) has {len(raw)} bytes; the parameter has "
-                              f"{param.size} ({param.type})")
-        if param.scalar and isinstance(arg, np.generic) and arg.dtype.kind in "iuf":
-            floating = param.type in ("f32", "f64")
-            if floating != (arg.dtype.kind == "f") and param.type[0] in "usf" and param.size > 2:
-                raise LaunchError(f"{what} is {arg.dtype}; the parameter is .{param.type}")
-        return raw
-
-
-def caller() -> str:
-    """The "file:line" outside this package that called."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        machine = self.module.machine
+        with machine.lock:
+            launch = Launch(machine, self.code, grid, block, pack(machine, self.code, args),
+                            shared_mem, cooperative)
+            launch.run()
+            return Report(launch, self.module)
 
 
 def _is_ptx(text: str) -> bool:

@@ -77,9 +77,13 @@ class MBarriers:
         columns = (np.broadcast_to(a, g.shape).ravel().tolist() for a in (g.blk, *arrays))
         return zip(*columns, strict=True)
 
-    def _changed(self, blk: int, at: int, pending: int, expected: int, tx: int,
+    def _changed(self, g: Group, s: Site, blk: int, at: int, pending: int, expected: int, tx: int,
                  phase: int) -> None:
         """Store a state; a phase with nothing pending is complete."""
+        if not -BYTES_BIAS < tx < BYTES_BIAS:
+            self.x.find("synccheck", "invalid arguments", s.location,
+                        f"{s.text}: {tx:,} bytes would be awaited at the mbarrier; at most "
+                        f"{BYTES_BIAS - 1:,} either way are possible", g, stop=True)
         if pending == 0 and tx == 0:
             pending, phase = expected, phase ^ 1
             if at in self.bring:
@@ -129,7 +133,8 @@ class MBarriers:
                             f"{s.text}: {n} arrivals, but the phase has only {pending} left of "
                             f"{expected}", g, stop=True)
                 continue
-            self._changed(blk, at, pending - n, expected - (n if drop else 0), tx + tx_more, phase)
+            self._changed(g, s, blk, at, pending - n, expected - (n if drop else 0), tx + tx_more,
+                          phase)
         return np.array(tokens, np.uint64).reshape(g.shape)
 
     def _release(self, g: Group, address: Array) -> None:
@@ -160,7 +165,7 @@ class MBarriers:
             found = self._state(g, blk, at, s)
             if found is not None:
                 pending, expected, tx, phase = found
-                self._changed(blk, at, pending, expected, tx + n, phase)
+                self._changed(g, s, blk, at, pending, expected, tx + n, phase)
 
     def complete_bytes(self, g: Group, at: int, n: int, s: Site) -> None:
         """A bulk copy of one thread has brought its bytes."""
@@ -175,7 +180,7 @@ class MBarriers:
         found = self._state(g, blk, at, s)
         if found is not None:
             pending, expected, tx, phase = found
-            self._changed(blk, at, pending, expected, tx - n, phase)
+            self._changed(g, s, blk, at, pending, expected, tx - n, phase)
 
     # -- waiting ----------------------------------------------------------------------------------
 
@@ -228,7 +233,7 @@ def init(x: Batch, g: Group, offset: Array, s: Site, count: Array) -> None:
     x.mbarriers().init(g, offset, count, s)
 
 
-def _fits(x: Batch, g: Group, offset: Array, s: Site) -> bool:
+def fits(x: Batch, g: Group, offset: Array, s: Site) -> bool:
     """Whether the objects lie in the block's shared memory; the first that does not is reported."""
     if faults.shared_fits(x, offset, s):
         return True
@@ -238,7 +243,7 @@ def _fits(x: Batch, g: Group, offset: Array, s: Site) -> bool:
 
 def inval(x: Batch, g: Group, offset: Array, s: Site) -> None:
     """`mbarrier.inval`."""
-    if _fits(x, g, offset, s):
+    if fits(x, g, offset, s):
         if x.races is not None:
             x.races.shared_write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
         x.mbarriers().invalidate(g, offset)
@@ -246,7 +251,7 @@ def inval(x: Batch, g: Group, offset: Array, s: Site) -> None:
 
 def _seen(x: Batch, g: Group, offset: Array, s: Site) -> bool:
     """Bounds, races and initialisation of an access to the object itself."""
-    if not _fits(x, g, offset, s):
+    if not fits(x, g, offset, s):
         return False
     if x.races is not None:
         x.races.shared_atomic(g, offset.view(np.int64), s, reads=False)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.sim.errors import SimError
+
 Array = np.ndarray[Any, Any]
 
 INIT, READ, WRITTEN = 1, 2, 4
@@ -66,15 +68,29 @@ def padded(size: int) -> Array:
 class AddressSpace:
     """The regions of a device, found by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit  # bytes
+        self.used = 0
         self.starts: list[int] = []
         self.regions: list[Region] = []
         self.freed: list[Region] = []
         self._next = FIRST
 
     def allocate(self, size: int, name: str, made_at: str, read_only: bool = False) -> Region:
-        """A new region of zeroed bytes that nobody has written yet."""
-        region = Region(self._next, size, name, made_at, padded(size), read_only)
+        """A new region of zeroed bytes that nobody has written yet.
+
+        SimError where the device's memory is not enough, or the computer's own.
+        """
+        if size > self.limit - self.used:
+            raise SimError(f"out of memory: {size:,} bytes, but only {self.limit - self.used:,} "
+                           f"of the device's {self.limit:,} are free; sim.Machine(memory=...) "
+                           "sets how many it has")
+        try:
+            region = Region(self._next, size, name, made_at, padded(size), read_only)
+        except MemoryError as error:
+            raise SimError(f"out of memory: this computer cannot give {2 * size:,} bytes for "
+                           f"{size:,} bytes of device memory and what is known of them") from error
+        self.used += size
         self._next += STEP * (1 + size // STEP)
         at = bisect.bisect(self.starts, region.start)
         self.starts.insert(at, region.start)
@@ -82,15 +98,20 @@ class AddressSpace:
         return region
 
     def free(self, region: Region, freed_at: str) -> None:
-        """Give a region back; its address is never used again."""
-        at = bisect.bisect_left(self.starts, region.start)
-        del self.starts[at], self.regions[at]
+        """Give a region back; its address is never used again, and remembered as freed."""
+        self.drop(region)
         region.freed_at = freed_at
         region.data = region.marks = np.zeros(0, np.uint8)
         region.views.clear()
         region.mark_views.clear()
         region.stamps = region.race = None
         self.freed.append(region)
+
+    def drop(self, region: Region) -> None:
+        """Give a region back without remembering it."""
+        at = bisect.bisect_left(self.starts, region.start)
+        del self.starts[at], self.regions[at]
+        self.used -= region.size
 
     def find(self, low: int, high: int) -> Region | None:
         """The region that holds all bytes from low to before high."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 CONVERSION = re.compile(r"%([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?(hh|h|ll|l|j|z|t|L)?"
                         r"([diouxXeEfFgGaAcsp%])")
+WIDEST = 4095  # characters of one number at most, as C asks for
 
 
 def text(form: str, values: bytes, string: Callable[[int], str]) -> str:
@@ -36,6 +37,8 @@ def text(form: str, values: bytes, string: Callable[[int], str]) -> str:
             width = str(int(take("i")))
         if precision == "*":
             precision = str(int(take("i")))
+        width = _limited(width)
+        precision = None if precision and precision[0] == "-" else _limited(precision)
         spec = f"%{flags}{width or ''}{'.' + precision if precision is not None else ''}"
         wide = length in ("l", "ll", "j", "z", "t")
         if kind in "di":
@@ -57,6 +60,16 @@ def text(form: str, values: bytes, string: Callable[[int], str]) -> str:
         return (spec + "s") % f"{int(take('Q')):#x}"
 
     return CONVERSION.sub(convert, form)
+
+
+def _limited(number: str | None) -> str | None:
+    """A width or precision, at most WIDEST."""
+    if number is None or len(number.lstrip("-0")) < len(str(WIDEST)):
+        return number
+    sign = "-" * number.startswith("-")
+    digits = number.lstrip("-0")
+    return sign + (digits if len(digits) == len(str(WIDEST)) and int(digits) <= WIDEST
+                   else str(WIDEST))
 
 
 def _narrow(value: int, length: str | None, signed: bool) -> int:

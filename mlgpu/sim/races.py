@@ -172,7 +172,7 @@ class Races:
         cell, tid = self._bulk_cells(one, offset, size)
         shadow = self.shared
         if self.x.initcheck:
-            self._uninitialized(one, cell, np.array([[offset]]), s)
+            self._uninitialized(one, cell[None], np.array([[offset]]), s)
         if self.check:
             self._compare(one, shadow.write, cell, tid, s, "write")
             self._compare(one, shadow.strong, cell, tid, s, "atomic")
@@ -486,10 +486,12 @@ class Races:
         else:
             there = region.views[s.piece].take(place)
         bits = np.dtype("u8") if s.piece == 16 else there.dtype
-        differ = there.view(bits) != np.ascontiguousarray(np.broadcast_to(
-            data, there.shape)).view(bits) if there.shape[:2] != () else there != data
+        full = np.broadcast_shapes(there.shape, data.shape)
+        old, new = (np.ascontiguousarray(np.broadcast_to(a, full)).view(bits)
+                    for a in (there, data))
+        differ: Array = np.not_equal(old, new)
         if s.piece == 16:
-            differ = differ.reshape(*there.shape, 2).any(axis=-1)
+            differ = differ.reshape(*full, 2).any(axis=-1)
         if differ.ndim == 3:
             differ = differ.any(axis=2)
         different: Array = np.broadcast_to(differ, g.shape)
