@@ -491,9 +491,9 @@ class Races:
                     for a in (there, data))
         differ: Array = np.not_equal(old, new)
         if s.piece == 16:
-            differ = differ.reshape(*full, 2).any(axis=-1)
+            differ = np.asarray(differ.reshape(*full, 2).any(axis=-1))
         if differ.ndim == 3:
-            differ = differ.any(axis=2)
+            differ = np.asarray(differ.any(axis=2))
         different: Array = np.broadcast_to(differ, g.shape)
         threads = at // shape[2] if len(shape) == 3 else at
         if (shape[0], shape[1]) != g.shape:
