@@ -18,8 +18,9 @@ from mlgpu import Tensor, api
 MODULES = ["mlgpu", "mlgpu.autograd", "mlgpu.autograd.functional", "mlgpu.cuda", "mlgpu.data",
            "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg", "mlgpu.memory", "mlgpu.nn",
            "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils", "mlgpu.nn.utils.rnn",
-           "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.random", "mlgpu.special",
-           "mlgpu.testing", "mlgpu.utils", "mlgpu.utils.checkpoint", "mlgpu.utils.data"]
+           "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.random", "mlgpu.sim",
+           "mlgpu.sim.metrics", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing",
+           "mlgpu.utils", "mlgpu.utils.checkpoint", "mlgpu.utils.data"]
 
 
 def bind_all() -> None:
@@ -52,7 +53,8 @@ def public(module: ModuleType) -> list[str]:
     """The names that a module's page shows: its `__all__`, or all it has of this package."""
     declared: list[str] | None = getattr(module, "__all__", None)
     if declared is not None:
-        return declared
+        return [*declared, *(name for name in dir(module) if name not in declared
+                             and f"{module.__name__}.{name}" in MODULES)]
     return [name for name in dir(module) if not name.startswith("_") and _ours(module, name)]
 
 

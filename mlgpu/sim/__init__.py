@@ -4,6 +4,14 @@ It runs the PTX that NVRTC makes of a CUDA source, all threads of many blocks at
 checks every memory access and barrier, as compute-sanitizer does on a GPU; and counts what Nsight
 Compute counts.  It is a testing tool for code meant for NVIDIA GPUs, written from the public PTX
 specification; nothing of NVIDIA's is patched, disassembled or redistributed.
+
+    m = sim.Machine(arch="sm_90")
+    mod = m.module(cuda_source)
+    x, y = m.array(numpy_array), m.empty(1000, np.float32)
+    report = mod.kernel("scale").launch(4, 256, (x, y, np.float32(0.5), np.int32(1000)))
+    y.numpy(), report.findings, report.metrics["global_load_sectors"], report.source()
+
+The guide is docs/simulated-gpu.md; `mlgpu.sim.roofline` estimates the time on a described GPU.
 """
 
 from mlgpu.sim.buffer import Buffer

@@ -54,18 +54,18 @@ class Finding(SimError):
 
     Tools and kinds carry the names of compute-sanitizer where it has them:
 
-    =========  ====================================================================================
-    tool       kinds
-    =========  ====================================================================================
-    memcheck   "out of bounds", "misaligned", "null pointer", "use after free", "leak",
-               "invalid free", "read-only write"
-    racecheck  "read after write", "write after read", "write after write"
-    initcheck  "uninitialized read"
-    synccheck  "divergent threads in warp", "divergent threads in block", "exited threads",
-               "invalid mask", "invalid arguments", "missing wait", "deadlock"
-    watchdog   "endless loop"
-    program    "trap", "assert"
-    =========  ====================================================================================
+    - memcheck: "out of bounds", "misaligned", "null pointer", "use after free", "leak", "invalid
+      free", "read-only write"
+    - racecheck: "read after write", "write after read", "write after write"
+    - initcheck: "uninitialized read"
+    - synccheck: "divergent threads in warp", "divergent threads in block", "exited threads",
+      "invalid mask", "invalid arguments", "missing wait", "deadlock"
+    - watchdog: "endless loop"
+    - program: "trap", "assert"
+
+    `file`, `line` and `calls` say where, `block` and `thread` by whom; `access`, `space`, `size`
+    and `address` which memory, `allocation` what that is part of; `other` is the other party of a
+    race.
     """
 
     tool: str

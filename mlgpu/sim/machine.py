@@ -29,14 +29,14 @@ MODULE_BYTES = 1 << 28  # of variables that a module may have
 class Machine:
     """A simulated GPU: its memory, and how launches on it are checked.
 
-    Args:
-        arch: the target that sources are compiled for and whose limits hold, such as "sm_90".
-        findings: "raise" raises the first `Finding` of a launch; "collect" gathers them in the
-            report, a fault leaving its access out.
-        checks: the sanitizers that are on; all by default.
-        counters: False leaves the memory counters out, for speed.
-        watchdog: how many segments a batch of blocks may run before a launch counts as endless.
-        memory: bytes of device memory; the simulation takes about twice that much when all is used.
+    - `arch`: the target that sources are compiled for and whose limits hold, such as "sm_90".
+    - `findings`: "raise" raises the first `Finding` of a launch; "collect" gathers them in the
+      report, a fault leaving its access out.
+    - `checks`: the sanitizers that are on, of "memcheck", "racecheck", "initcheck" and
+      "synccheck"; all by default.
+    - `counters`: False leaves the memory counters out, for speed.
+    - `watchdog`: how many segments a batch of blocks may run before a launch counts as endless.
+    - `memory`: bytes of device memory; the simulation takes about twice that much when all is used.
 
     Threads may share a machine: what they ask of it is done one after the other.
     """
@@ -69,6 +69,10 @@ class Machine:
     def module(self, source: str, options: Sequence[str] = (), names: Sequence[str] = (),
                filename: str = "kernel.cu") -> Module:
         """A CUDA source (compiled by NVRTC) or PTX text, ready to launch from.
+
+        - `options`: NVRTC's, such as "-DN=4", "--use_fast_math", "-Ifolder".
+        - `names`: name expressions such as "kernel<float>", which instantiate templates.
+        - `filename`: what findings call the source; headers beside it are found.
 
         Raises CompileError with NVRTC's log, PtxError where PTX is malformed, LaunchError where it
         is for a target that the machine is not.
@@ -242,13 +246,12 @@ class Kernel:
                cooperative: bool = False) -> Report:
         """Run the kernel on all threads and report what it did.
 
-        Args:
-            grid: blocks, one to three numbers.
-            block: threads of a block, one to three numbers.
-            args: one for each parameter: a Buffer, an address (int) for a pointer, a NumPy scalar,
-                a structured NumPy scalar or bytes for a struct.
-            shared_mem: bytes of dynamic shared memory.
-            cooperative: all blocks run at once, so that they can synchronise.
+        - `grid`: blocks, one to three numbers.
+        - `block`: threads of a block, one to three numbers.
+        - `args`: one for each parameter: a Buffer, an address (int) for a pointer, a NumPy scalar,
+          a structured NumPy scalar or bytes for a struct.
+        - `shared_mem`: bytes of dynamic shared memory.
+        - `cooperative`: all blocks run at once, so that they can synchronise.
 
         Raises Finding at the first fault (unless the machine collects them), LaunchError where
         dimensions, memory or arguments do not fit.

@@ -105,4 +105,5 @@ class Metrics(Mapping[str, float]):
 
 
 def shown(value: float) -> str:
+    """A number for the eye: whole where it is, else with two decimals."""
     return f"{int(value):,}" if float(value).is_integer() else f"{value:,.2f}"
