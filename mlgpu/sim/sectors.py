@@ -14,6 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 SECTOR = 32
 FEW = 8  # a pattern that fits less than this part of the warps is none
+SMALL = 64  # so few warps are sorted rather than compared with a second pattern
 
 
 class Footprint(NamedTuple):
@@ -54,8 +55,8 @@ def footprint(rows: Array, size: int) -> Footprint:
         alike = relative == model
         if alike.all():
             return _joined([*found, *_moved(rows[:, 0], model, size)])
-        same = alike.all(axis=1)
-        if np.count_nonzero(same) * FEW < len(rows):
+        same = alike.all(axis=1) if len(rows) > SMALL else None
+        if same is None or np.count_nonzero(same) * FEW < len(rows):
             return _joined([*found, _sorted(rows, size)])
         found += _moved(rows[same, 0], model, size)
         rows, relative = rows[~same], relative[~same]

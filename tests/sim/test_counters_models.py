@@ -139,7 +139,7 @@ class SlowL2:
     st.sampled_from(["read", "write", "atomic"]),
     st.lists(st.integers(0, 15), min_size=1, max_size=8)), min_size=1, max_size=30))
 def test_l2(capacity, accesses):
-    region = AddressSpace().allocate(512, "", "")
+    region = AddressSpace(1 << 30).allocate(512, "", "")
     fast, slow = l2.L2(32 * capacity), SlowL2(capacity)
     looked = 0
     for access, sectors in accesses:
@@ -152,7 +152,7 @@ def test_l2(capacity, accesses):
 
 def test_l2_of_accesses_that_repeat():
     """Five warps look up the same two sectors: ten look-ups, two of which miss."""
-    region = AddressSpace().allocate(512, "", "")
+    region = AddressSpace(1 << 30).allocate(512, "", "")
     cache = l2.L2(1 << 20)
     cache.look_up(region, np.array([3, 4]), 5, "read")
     assert cache.hits["read"] == 8
@@ -163,7 +163,7 @@ def test_l2_of_accesses_that_repeat():
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_unique_bytes(size, share):
     rng = np.random.default_rng(size)
-    region = AddressSpace().allocate(size, "", "")
+    region = AddressSpace(1 << 30).allocate(size, "", "")
     marks = region.marks[:size]
     marks[:] = 1
     for mark in (READ, WRITTEN, ATOMIC, STRONG_READ):
