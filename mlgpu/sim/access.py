@@ -60,7 +60,7 @@ def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> Non
         return
     mark = s.ones * (STRONG_READ if s.strong else READ)
     if x.racecheck:
-        x.races.global_read(g, region, index, s, bool(some & s.ones * (
+        x.races.globals.read(g, region, index, s, bool(some & s.ones * (
             WRITTEN if s.strong else WRITTEN | ATOMIC)))
     if ~every & mark:
         region.mark_views[s.piece][index] = marks | x.mark_type[s.piece](mark)
@@ -98,7 +98,7 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
     mark = s.ones * (INIT | (WRITTEN if not s.strong else
                              ATOMIC | STRONG_READ if s.access == "atomic" else ATOMIC))
     if x.racecheck:
-        x.races.global_write(g, region, index, s, data, bool(some & s.ones * (
+        x.races.globals.write(g, region, index, s, data, bool(some & s.ones * (
             WRITTEN | READ if s.strong else WRITTEN | READ | ATOMIC | STRONG_READ)))
     if ~every & mark:
         view[index] = marks | x.mark_type[s.piece](mark)
@@ -170,7 +170,7 @@ def load_shared(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     offset = address.view(np.int64)
     x.counters.shared_access(x, g, offset, s)
     if x.races is not None:
-        x.races.shared_read(g, offset, s)
+        x.races.shared.read(g, offset, s)
     return shared_take(x, g, offset, s)
 
 
@@ -199,7 +199,7 @@ def store_shared(x: Batch, g: Group, address: Array, s: Site, values: list[Array
     x.counters.shared_access(x, g, offset, s)
     data = joined(values, s, g.shape)
     if x.races is not None:
-        x.races.shared_write(g, offset, s, data)
+        x.races.shared.write(g, offset, s, data)
     shared_put(x, g, offset, s, data)
 
 

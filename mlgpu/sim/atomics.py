@@ -104,7 +104,7 @@ def _shared(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: s
     offset = address.view(np.int64)
     x.counters.shared_access(x, g, offset, s)
     if x.races is not None:
-        x.races.shared_atomic(g, offset, s, reads=operation != "exch")
+        x.races.shared.atomic(g, offset, s, reads=operation != "exch")
     view = x.shared_views[s.dtype.itemsize]
     index = g.blk * view.shape[1] + offset // s.dtype.itemsize
     return _apply(x, g, view.reshape(-1), index, s, operation, kind, result, operands)

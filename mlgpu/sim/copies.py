@@ -73,7 +73,7 @@ class Copies:
         for p in self.pending[kind]:
             ready = (p.group < limit[p.blk, p.tid]) & ~p.done
             if ready.any():
-                races.own(p.layer, p.cells[ready], p.blk[ready], p.tid[ready], p.event, p.site)
+                races.shared.own(p.layer, p.cells[ready], p.blk[ready], p.tid[ready], p.event, p.site)
                 p.done |= ready
             if not p.done.all():
                 kept.append(p)
@@ -104,7 +104,7 @@ def cp_async(x: Batch, g: Group, to: Array, source: Array, s_read: Site, s_write
     x.counters.shared_access(x, g, offset, s_write)
     data = access.joined(values, s_write, g.shape)
     if x.races is not None:
-        cells = x.races.copy_write(g, offset, s_write, data)
+        cells = x.races.shared.copy_write(g, offset, s_write, data)
         x.copies().issued("async", "write", g, cells, s_write)
     access.shared_put(x, g, offset, s_write, data)
 
@@ -166,7 +166,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
             # reported; nobody shall wait for it in vain, or be blamed for reading it
             last = min(dst + n, x.launch.shared_size)
             if x.races is not None and dst < last:
-                x.races.bulk_write(one, dst & -16, last - dst, s_write)
+                x.races.shared.bulk_write(one, dst & -16, last - dst, s_write)
             x.mbarriers().complete_bytes(one, bar, n, s_write)
             continue
         at = src - region.start
@@ -175,8 +175,8 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
         blk = int(one.blk[0, 0])
         x.counters.bulk(x, s_read, region, at, n)
         if x.races is not None:
-            x.races.bulk_global(one, region, at, n, s_read)
-            x.races.bulk_write(one, dst, n, s_write)
+            x.races.globals.bulk(one, region, at, n, s_read)
+            x.races.shared.bulk_write(one, dst, n, s_write)
         x.shared[blk, dst:dst + n] = region.data[at:at + n]
         x.changed = True
         x.mbarriers().complete_bytes(one, bar, n, s_write)
@@ -196,9 +196,9 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
             continue
         at, blk = dst - region.start, int(one.blk[0, 0])
         if x.races is not None:
-            cells = x.races.bulk_read(one, src, n, s_read)
+            cells = x.races.shared.bulk_read(one, src, n, s_read)
             x.copies().issued("bulk", "read", one, cells, s_read)
-            x.races.bulk_global(one, region, at, n, s_write)
+            x.races.globals.bulk(one, region, at, n, s_write)
         x.counters.bulk(x, s_write, region, at, n)
         data = x.shared[blk, src:src + n]
         if reduce:

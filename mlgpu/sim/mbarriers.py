@@ -229,7 +229,7 @@ def init(x: Batch, g: Group, offset: Array, s: Site, count: Array) -> None:
             init(x, part.group, part.pick(offset), s, part.pick(count))
         return
     if x.races is not None:
-        x.races.shared_write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
+        x.races.shared.write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
     x.mbarriers().init(g, offset, count, s)
 
 
@@ -245,7 +245,7 @@ def inval(x: Batch, g: Group, offset: Array, s: Site) -> None:
     """`mbarrier.inval`."""
     if fits(x, g, offset, s):
         if x.races is not None:
-            x.races.shared_write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
+            x.races.shared.write(g, offset.view(np.int64), s, np.zeros((1, 1), np.uint64))
         x.mbarriers().invalidate(g, offset)
 
 
@@ -254,7 +254,7 @@ def _seen(x: Batch, g: Group, offset: Array, s: Site) -> bool:
     if not fits(x, g, offset, s):
         return False
     if x.races is not None:
-        x.races.shared_atomic(g, offset.view(np.int64), s, reads=False)
+        x.races.shared.atomic(g, offset.view(np.int64), s, reads=False)
     return True
 
 

@@ -1,0 +1,176 @@
+"""When two accesses of a cell are a race, and the finding that says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim.errors import Party
+from mlgpu.sim.group import WARP, Group
+from mlgpu.sim.memory import Region
+from mlgpu.sim.order import Order
+from mlgpu.sim.shadow import EVENT, EVENTS, SEVERAL, WHO
+from mlgpu.sim.site import Site
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+
+Array = np.ndarray[Any, Any]
+
+
+class Conflicts:
+    """Compares accesses with the shadows of a batch's memory."""
+
+    def __init__(self, x: Batch, order: Order) -> None:
+        self.x = x
+        self.order = order
+        self.events = x.launch.events
+
+    def event(self, s: Site) -> int:
+        """A new event, of a site."""
+        self.events.append(s)
+        return len(self.events) - 1
+
+    def flag(self, g: Group, space: str, address: Array, s: Site) -> None:
+        """A strong access, which may publish or collect."""
+        self.order.word(g, space, address, s.access, s.acquire, s.release, s.scope)
+
+    def compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
+                 values: tuple[Array, Array] | None = None,
+                 region: Region | None = None) -> None:
+        """Report the first access of a layer that the present one is not ordered after."""
+        before = layer.reshape(-1).take(cell)
+        floor = self.order.floor if region is None else 0
+        if int(before.max()) >> EVENT <= floor:
+            return
+        event = before >> EVENT & EVENTS
+        other = before & WHO
+        mine = other == who
+        if region is None:
+            real = g.tid if cell.ndim == 2 else g.tid[..., None]  # a twin follows its own thread
+            mine = mine | (other == real)
+        suspect = (before >> EVENT > floor) & (~mine | (before & SEVERAL != 0))
+        if not suspect.any():
+            return
+        shape = suspect.shape
+        at = np.flatnonzero(suspect)
+        full = (*g.shape, shape[2]) if len(shape) == 3 else g.shape
+        if shape != full:  # the same for all blocks: one block stands for all
+            blk = np.zeros(len(at), np.int64) + int(g.blk.ravel()[0])
+            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
+                                  shape).ravel()[at]
+        else:
+            blk = np.broadcast_to(g.blk if len(shape) == 2 else g.blk[..., None],
+                                  shape).ravel()[at]
+            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
+                                  shape).ravel()[at]
+        event = np.broadcast_to(event, shape).ravel()[at]
+        other = np.broadcast_to(other, shape).ravel()[at]
+        n = self.x.shape.threads
+        if region is None:
+            other_block, other_thread = blk + self.x.first, other
+        else:
+            other_block, other_thread = other // n, other % n
+        ordered = self.order.ordered(blk, tid, other_block, other_thread, event)
+        if access == "atomic" and s.access == "write" and s.text.startswith("mbarrier.inval"):
+            # lanes that use an mbarrier together count as one: the C++ library's pipelines let the
+            # one whose lane was elected vouch for its warp
+            for lane in range(WARP):
+                near = other_thread // WARP * WARP + lane
+                ordered = ordered | self.order.ordered(blk, tid, other_block, near, event)
+        if ordered.all():
+            return
+        bad = np.flatnonzero(~ordered)
+        if values is not None and access == "write":
+            bad = self._differing(g, at, bad, shape, s, values, region)
+            if not len(bad):
+                return
+        k = int(bad[0])
+        site: Site = self.events[int(event[k])]
+        kinds = {("read", True): "write after read", ("write", False): "read after write",
+                 ("atomic", False): "read after write"}
+        writes = s.access != "read"
+        kind = kinds.get((access, writes), "write after write")
+        tool = "racecheck"
+        message = "nothing orders this {0} after the {1} of the same memory by another thread"
+        if region is None and int(other_thread[k]) >= n:
+            other_thread[k] -= n
+            tool, kind = "synccheck", "missing wait"
+            message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"
+            if not self.x.synccheck:
+                return
+        block = self.x.launch.block_index(int(blk[k]) + self.x.first)
+        thread = self.x.launch.thread_index(int(tid[k]))
+        party = Party(site.access, site.location.file, site.location.line,
+                      self.x.launch.block_index(int(other_block[k])),
+                      self.x.launch.thread_index(int(other_thread[k])))
+        unit = self.x.code.cell if region is None else region.race.unit
+        offset = int(np.broadcast_to(cell, shape).ravel()[at[k]]) * unit
+        if region is None:
+            offset %= self.x.shared.shape[1]
+        address = offset if region is None else region.start + offset
+        self.x.find_at(tool, kind, s.location,
+                       f"{s.text}: {message.format(s.access, site.access)}", block, thread,
+                       access=s.access,
+                       space="shared" if region is None else "global", size=s.size,
+                       address=address, other=party, region=region)
+
+    def _differing(self, g: Group, at: Array, bad: Array, shape: tuple[int, ...], s: Site,
+                   values: tuple[Array, Array], region: Region | None) -> Array:
+        """The accesses, of those in doubt, that do not write what is there already."""
+        place, data = values
+        if region is None:
+            view = self.x.shared_views[s.piece]
+            index = g.blk * view.shape[1] + (place >> s.shift)
+            if s.pieces == 2:
+                index = np.stack((index, index + 1), axis=-1)
+            there = view.reshape(-1).take(index)
+        else:
+            there = region.views[s.piece].take(place)
+        bits = np.dtype("u8") if s.piece == 16 else there.dtype
+        full = np.broadcast_shapes(there.shape, data.shape)
+        old, new = (np.ascontiguousarray(np.broadcast_to(a, full)).view(bits)
+                    for a in (there, data))
+        differ: Array = np.not_equal(old, new)
+        if s.piece == 16:
+            differ = np.asarray(differ.reshape(*full, 2).any(axis=-1))
+        if differ.ndim == 3:
+            differ = np.asarray(differ.any(axis=2))
+        different: Array = np.broadcast_to(differ, g.shape)
+        threads = at // shape[2] if len(shape) == 3 else at
+        if (shape[0], shape[1]) != g.shape:
+            return np.asarray(bad[np.any(different, axis=0)[threads[bad] % shape[1]]])
+        return np.asarray(bad[different.ravel()[threads[bad]]])
+
+    def same_cell(self, g: Group, layer: Array, cell: Array, mine: Array, who: Array,
+                   data: Array, s: Site, region: Region | None = None) -> None:
+        """Threads that write different values to one cell in one instruction."""
+        back = layer.take(cell)
+        if (back == mine).all():
+            return
+        lost = back != mine
+        if lost.ndim == 3:
+            lost = lost.any(axis=2)
+        # group the threads by cell, and compare each value with the one that stays
+        first = cell[..., 0] if cell.ndim == 3 else cell
+        keys = np.broadcast_to(first, np.broadcast_shapes(first.shape, g.shape)).ravel()
+        bits = np.ascontiguousarray(np.broadcast_to(
+            data, (*g.shape, *data.shape[2:]))).view(np.uint8).reshape(g.size, -1)
+        if len(keys) != g.size:
+            return
+        order = np.argsort(keys, kind="stable")
+        same = keys[order][1:] == keys[order][:-1]
+        differ = same & (bits[order][1:] != bits[order][:-1]).any(axis=1)
+        if (first.shape != g.shape or not differ.any()) and not differ.any():
+            return
+        k = int(np.flatnonzero(differ)[0])
+        a, b = int(order[k]), int(order[k + 1])
+        block, thread = self.x.coordinates(g, b)
+        other_block, other_thread = self.x.coordinates(g, a)
+        party = Party(s.access, s.location.file, s.location.line, other_block, other_thread)
+        self.x.find_at("racecheck", "write after write", s.location,
+                       f"{s.text}: two threads write different values to the same memory at once",
+                       block, thread, access=s.access,
+                       space="shared" if region is None else "global", size=s.size,
+                       address=None, other=party, region=region)

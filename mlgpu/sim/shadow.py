@@ -1,0 +1,70 @@
+"""Shadow memory: for every cell of memory the accesses that a later one may race with.
+
+An access is one number, event and thread packed, so that the latest of many is their maximum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu.sim.group import WARP
+
+Array = np.ndarray[Any, Any]
+EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1  # where the event begins; several lanes; thread
+# Set in what the twin of a thread did (copies.py), so that no barrier's floor settles it.
+TWIN = 1 << 62
+EVENTS = (1 << 29) - 1
+
+
+class Shadow:
+    """The last write, strong write, strong read, and two reads by different warps, of cells."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.write = np.zeros(shape, np.int64)
+        self.strong = np.zeros(shape, np.int64)
+        self.read = np.zeros(shape, np.int64)
+        self.read2 = np.zeros(shape, np.int64)
+        self.strong_read: Array | None = None
+
+    def strong_reads(self) -> Array:
+        """The layer of strong reads, made at the first."""
+        if self.strong_read is None:
+            self.strong_read = np.zeros_like(self.write)
+        return self.strong_read
+
+    def repeat(self, times: int, axis: int) -> None:
+        """Smaller cells, or a row for every block, each with what the one had."""
+        for name, layer in vars(self).items():
+            if layer is not None:
+                setattr(self, name, np.repeat(layer, times, axis=axis))
+
+    def note_read(self, cell: Array, who: Array, event: int) -> None:
+        """Keep the read, and the last one of another warp."""
+        read, read2 = self.read.reshape(-1), self.read2.reshape(-1)
+        before = read.take(cell)
+        other_warp = (before >> EVENT > 0) & ((before & WHO) // WARP != who // WARP)
+        if other_warp.any():
+            shape = other_warp.shape
+            read2[np.broadcast_to(cell, shape)[other_warp]] = np.broadcast_to(
+                before, shape)[other_warp]
+        cell, mine = put(read, cell, event, who)
+        back = read.take(cell)
+        if (back == mine).all():
+            return
+        others = back != mine
+        apart = others & ((back & WHO) // WARP != (mine & WHO) // WARP)
+        if apart.any():
+            read2[cell[apart]] = mine[apart] | SEVERAL
+        read[cell[others]] = back[others] | SEVERAL
+
+
+def put(layer: Array, cell: Array, event: int, who: Array,
+        twin: bool = False) -> tuple[Array, Array]:
+    """Enter an event of the threads into cells; both with their common shape."""
+    shape = np.broadcast_shapes(cell.shape, who.shape)
+    cell = np.broadcast_to(cell, shape)
+    mine = np.broadcast_to((TWIN if twin else 0) | event << EVENT | who, shape)
+    layer[cell] = mine
+    return cell, mine

@@ -1,0 +1,194 @@
+"""racecheck and initcheck of a batch's shared memory.
+
+As long as all blocks of the batch do the same, one row of shadows stands for all of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.sim.conflict import Conflicts
+from mlgpu.sim.errors import Party
+from mlgpu.sim.group import Grid, Group
+from mlgpu.sim.shadow import EVENT, EVENTS, SEVERAL, TWIN, WHO, Shadow, put
+from mlgpu.sim.site import Site
+
+if TYPE_CHECKING:
+    from mlgpu.sim.batch import Batch
+
+Array = np.ndarray[Any, Any]
+
+
+class SharedRaces:
+    """The shadows of shared memory."""
+
+    def __init__(self, x: Batch, conflicts: Conflicts) -> None:
+        self.x = x
+        self.conflicts = conflicts
+        self.check = x.racecheck
+        self.cell = x.code.cell
+        self.cells = x.shared.shape[1] // self.cell
+        self.shadow = Shadow((1, self.cells))
+
+    def _cells(self, g: Group, offset: Array, s: Site) -> tuple[Array, Array, bool]:
+        """The cells of an access as (…, cells of one access), the threads, and whether all blocks
+        do the same (then the shadow has one row)."""
+        count = max(s.size // self.cell, 1)
+        cell = offset // self.cell if count == 1 else (
+            (offset // self.cell)[..., None] + np.arange(count))
+        tid = g.tid if count == 1 else g.tid[..., None]
+        same = isinstance(g, Grid) and g.rows is None and offset.shape[0] == 1
+        if same and len(self.shadow.write) == 1:
+            return cell, tid, True
+        self._expand()
+        blk = g.blk if count == 1 else g.blk[..., None]
+        return blk * self.cells + cell, tid, False
+
+    def _expand(self) -> None:
+        """Give every block a row of its own."""
+        blocks = self.x.shape.blocks
+        if len(self.shadow.write) != blocks:
+            self.shadow.repeat(blocks, axis=0)
+
+    def read(self, g: Group, offset: Array, s: Site) -> None:
+        """A load from shared memory."""
+        cell, tid, _same = self._cells(g, offset, s)
+        shadow = self.shadow
+        if self.x.initcheck:
+            self._uninitialized(g, cell, offset, s)
+        if not self.check:
+            return
+        self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
+        if s.strong:
+            e = self.conflicts.event(s)
+            put(shadow.strong_reads().reshape(-1), cell, e, tid)
+            self.conflicts.flag(g, "shared", offset, s)
+            return
+        self.conflicts.compare(g, shadow.strong, cell, tid, s, "atomic")
+        shadow.note_read(cell, tid, self.conflicts.event(s))
+
+    def write(self, g: Group, offset: Array, s: Site, data: Array) -> None:
+        """A store to shared memory."""
+        cell, tid, _same = self._cells(g, offset, s)
+        self._write(g, offset, s, data, cell, tid)
+
+    def _write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array,
+                      tid: Array, twin: bool = False) -> None:
+        shadow = self.shadow
+        if self.check:
+            if not s.strong:
+                self.conflicts.compare(g, shadow.strong, cell, tid, s, "atomic", (offset, data))
+                if shadow.strong_read is not None:
+                    self.conflicts.compare(g, shadow.strong_read, cell, tid, s, "read")
+            self.conflicts.compare(g, shadow.write, cell, tid, s, "write", (offset, data))
+            self.conflicts.compare(g, shadow.read, cell, tid, s, "read")
+            self.conflicts.compare(g, shadow.read2, cell, tid, s, "read")
+        e = self.conflicts.event(s)
+        layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
+        cell, mine = put(layer, cell, e, tid, twin)
+        if self.check and not s.strong:
+            self.conflicts.same_cell(g, layer, cell, mine, tid, data, s)
+        if s.strong:
+            self.conflicts.flag(g, "shared", offset, s)
+
+    # -- asynchronous copies (copies.py): the thread's twin acts ----------------------------------
+
+    def copy_write(self, g: Group, offset: Array, s: Site, data: Array) -> Array:
+        """`cp.async` writes shared memory; the cells, a row for each thread."""
+        self._expand()
+        cell, tid, _ = self._cells(g, offset, s)
+        self._write(g, offset, s, data, cell, tid + self.x.shape.threads, twin=True)
+        shape = (*g.shape, cell.shape[2]) if cell.ndim == 3 else g.shape
+        result: Array = np.broadcast_to(cell, shape).reshape(g.size, -1)
+        return result
+
+    def own(self, layer: str, cells: Array, blk: Array, tid: Array, event: int, s: Site) -> None:
+        """Threads have waited for copies: they are their own doing from now on."""
+        flat = getattr(self.shadow, layer).reshape(-1)
+        there = flat[cells]
+        twins = TWIN | event << EVENT | (tid + self.x.shape.threads)[:, None]
+        mine = (there & ~SEVERAL) == twins
+        now = self.conflicts.event(s)
+        flat[cells] = np.where(mine, (now << EVENT) | tid[:, None], there)
+
+    def bulk_write(self, one: Group, offset: int, size: int, s: Site) -> None:
+        """A bulk copy writes shared memory."""
+        cell, tid = self._bulk_cells(one, offset, size)
+        shadow = self.shadow
+        if self.check:
+            for layer, access in ((shadow.write, "write"), (shadow.strong, "atomic"),
+                                  (shadow.read, "read"), (shadow.read2, "read")):
+                self.conflicts.compare(one, layer, cell, tid, s, access)
+        put(shadow.write.reshape(-1), cell, self.conflicts.event(s), tid, twin=True)
+
+    def bulk_read(self, one: Group, offset: int, size: int, s: Site) -> Array:
+        """A bulk copy reads shared memory; the cells."""
+        cell, tid = self._bulk_cells(one, offset, size)
+        shadow = self.shadow
+        if self.x.initcheck:
+            self._uninitialized(one, cell[None], np.array([[offset]]), s)
+        if self.check:
+            self.conflicts.compare(one, shadow.write, cell, tid, s, "write")
+            self.conflicts.compare(one, shadow.strong, cell, tid, s, "atomic")
+            self._unfenced(one, cell, s)
+        before = shadow.read.reshape(-1)[cell]
+        shadow.read2.reshape(-1)[cell] = before
+        put(shadow.read.reshape(-1), cell, self.conflicts.event(s), tid, twin=True)
+        return cell
+
+    def _bulk_cells(self, one: Group, offset: int, size: int) -> tuple[Array, Array]:
+        self._expand()
+        first = int(one.blk[0, 0]) * self.cells + offset // self.cell
+        return np.arange(first, first + size // self.cell)[None], one.tid + self.x.shape.threads
+
+    def _unfenced(self, one: Group, cell: Array, s: Site) -> None:
+        """What threads wrote reaches a bulk copy only past a fence.proxy.async."""
+        written = self.shadow.write.reshape(-1)[cell[0]]
+        event, who = written >> EVENT & EVENTS, written & WHO
+        n = self.x.shape.threads
+        fences = self.x.copies().proxy_fence[int(one.blk[0, 0])]
+        by_threads = (event > self.conflicts.order.start) & (who < n)
+        fenced = np.maximum(fences[np.where(who < n, who, 0)], fences[int(one.tid[0, 0])])
+        bad = np.flatnonzero(by_threads & (fenced < event))
+        if not len(bad):
+            return
+        k = int(bad[0])
+        site: Site = self.conflicts.events[int(event[k])]
+        block, thread = self.x.coordinates(one)
+        self.x.find_at("racecheck", "read after write", s.location,
+                       f"{s.text}: no fence.proxy.async lies between the writing of this memory "
+                       "and the bulk copy that reads it", block, thread, access="read",
+                       space="shared", size=s.size,
+                       address=int(cell[0, k] % self.cells) * self.cell,
+                       other=Party(site.access, site.location.file, site.location.line, block,
+                                   self.x.launch.thread_index(int(who[k]))))
+
+    def atomic(self, g: Group, offset: Array, s: Site, reads: bool) -> None:
+        """An atomic on shared memory."""
+        cell, tid, _same = self._cells(g, offset, s)
+        shadow = self.shadow
+        if self.x.initcheck and reads:
+            self._uninitialized(g, cell, offset, s)
+        if self.check:
+            self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
+            self.conflicts.compare(g, shadow.read, cell, tid, s, "read")
+            self.conflicts.compare(g, shadow.read2, cell, tid, s, "read")
+        e = self.conflicts.event(s)
+        put(shadow.strong.reshape(-1), cell, e, tid)
+        self.conflicts.flag(g, "shared", offset, s)
+
+    def _uninitialized(self, g: Group, cell: Array, offset: Array, s: Site) -> None:
+        written = (self.shadow.write.reshape(-1).take(cell)
+                   | self.shadow.strong.reshape(-1).take(cell))
+        if written.all():
+            return
+        bad = written == 0
+        if bad.ndim == 3:
+            bad = bad.any(axis=2)
+        at = int(np.flatnonzero(np.broadcast_to(bad, g.shape).ravel())[0])
+        value = int(np.broadcast_to(offset, g.shape).ravel()[at])
+        self.x.find("initcheck", "uninitialized read", s.location,
+                    f"{s.text}: {s.size} bytes at offset {value:#x} of shared memory were never "
+                    "written", g, at, access=s.access, space="shared", size=s.size, address=value)
