@@ -1,8 +1,9 @@
 """What a launch did, counted as a profiler counts: exact, and the same however blocks are batched.
 
-(But for loops that wait for other blocks: how often they turn depends on when those run, as it does
-on a GPU.  The L2 model depends on the order of blocks only where the launch needs more than the
-cache holds.)  Counts are kept per segment, per guarded instruction and per instruction that accesses memory, so
+Two things depend on the order in which blocks run, as they do on a GPU: how often a loop turns that
+waits for another block, and the L2 model where the launch needs more than the cache holds.
+
+Counts are kept per segment, per guarded instruction and per instruction that accesses memory, so
 that every figure can be traced to a source line; tally.py adds them up under Nsight Compute's
 names.
 """
