@@ -70,7 +70,10 @@ class Emitter:
         special = operand.name[1:].split(".")[0]
         known = special in SPECIAL or special.startswith("envreg")
         if known and operand.name not in self.registers:
-            return self._convert(self.special(operand.name[1:]), want)
+            name, have = self.special(operand.name[1:])
+            if want.kind == "f" or (have.itemsize != want.itemsize and have.itemsize != 4):
+                self.malformed(f"the special register {operand.name} as .{type}")
+            return self._convert((name, have), want)
         name, have = self._current(operand)
         if have.kind != "b":
             self._check_width(operand, type)

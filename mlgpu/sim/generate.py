@@ -113,6 +113,8 @@ class KernelEmitter(Emitter):
         if ins.opcode == "bra":
             return self._branch(part, ins)
         if ins.opcode == "brx":
+            if set(ins.mods) - {"idx", "uni"} or not ins.has("idx"):
+                self.malformed("the indexed branch is brx.idx")
             index = self.use(ins.operands[0], "u32")
             return f"x.table(g, {index}, {part.targets!r}, {part.number})"
         if ins.opcode in ("ret", "exit"):

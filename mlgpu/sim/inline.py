@@ -294,6 +294,11 @@ class _Inliner:
             return None
         values = ins.operands[0 if ins.opcode == "ld" else 1]
         count = len(values.items) if isinstance(values, Vec) else 1
+        mods = [m for m in ins.mods if m not in ("param", "param::func")]
+        if len(ins.operands) != 2 or sorted(mods) != sorted(
+                [ins.type] + [f"v{count}"] * (count > 1)):
+            raise PtxError(f"{ins.text} ({ins.location.file}:{ins.location.line}): operands or "
+                           "modifiers that do not fit an access to a call's parameter")
         at = address.offset + (address.base.offset if isinstance(address.base, Sym) else 0)
         whole = self.params[address.base.name].size
         if not 0 <= at <= whole - count * SIZES[ins.type]:

@@ -71,6 +71,7 @@ def flags_of(ins: Instruction) -> dict[str, object]:
 def load(e: Emitter, ins: Instruction) -> None:
     """A load into one register or a vector of them."""
     to, source = ins.operands[:2]
+    _check_scope(e, ins)
     space, kind = space_at(e, ins, source), ins.type
     items = vector(e, ins, to)
     _check_policy(e, ins, 2)
@@ -100,6 +101,7 @@ def load(e: Emitter, ins: Instruction) -> None:
 def store(e: Emitter, ins: Instruction) -> None:
     """A store from one register or a vector of them."""
     target, source = ins.operands[:2]
+    _check_scope(e, ins)
     space, kind = space_at(e, ins, target), ins.type
     items = vector(e, ins, source)
     _check_policy(e, ins, 2)
@@ -111,6 +113,13 @@ def store(e: Emitter, ins: Instruction) -> None:
     values = ", ".join(e.use(i, kind) for i in items)
     address = e.address(target)
     e.line(e.guarded(f"access.{STORES[space].__name__}", address, site, f"[{values}]"))
+
+
+def _check_scope(e: Emitter, ins: Instruction) -> None:
+    """Refuse a scope where the access orders nothing."""
+    scope = next((m for m in ("cta", "cluster", "gpu", "sys") if m in ins.mods), "")
+    if scope and not any(m in ins.mods for m in STRONG):
+        e.malformed(f".{scope} without .relaxed, .acquire or the like")
 
 
 def _check_policy(e: Emitter, ins: Instruction, operands: int) -> None:
@@ -143,6 +152,8 @@ def atomic(e: Emitter, ins: Instruction) -> None:
         e.malformed(f"{ins.opcode}.{operation} has no .{kind}")
     if kind == "b128":
         e.fail("atomics of 128 bits are not simulated")
+    if operation == "add" and kind in _ADDED and not ins.has("noftz"):
+        e.malformed(f"{ins.opcode}.add.{kind} without .noftz")
     wanted = 2 if operation == "cas" else 1
     _check_policy(e, ins, wanted + (2 if ins.opcode == "atom" else 1))
     operands = list(ins.operands)

@@ -31,6 +31,8 @@ def mov(e: Emitter, ins: Instruction) -> None:
 
 def _part(e: Emitter, ins: Instruction, vector: Vec) -> int:
     """The bits of each part of a word."""
+    if ins.type[0] != "b":
+        e.malformed(f"a vector for .{ins.type}; only untyped words have parts")
     width = 8 * SIZES[ins.type]
     if len(vector.items) not in (2, 4, 8) or width // len(vector.items) < 8:
         e.fail(f"{width} bits in {len(vector.items)} parts")
