@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from straight import Straight, parse
+from sim.straight import Straight, instructions
 
 from mlgpu.sim.errors import UnsupportedError
 from mlgpu.sim.isa import tensor  # noqa: F401  (declares the instructions)
@@ -32,7 +32,7 @@ def run(function, sources):
 
 def execute(text, given):
     emitter = Warps(REGISTERS, {})
-    for ins in parse(text):
+    for ins in instructions(text, REGISTERS, {}):
         emitter.ins = ins
         INSTRUCTIONS[ins.opcode](emitter, ins)
     scope = dict(emitter.namespace, given=given)
