@@ -20,6 +20,7 @@ from mlgpu.sim.group import WARP, Grid, Group, Shape, merge
 from mlgpu.sim.mbarriers import MBarriers
 from mlgpu.sim.memory import PIECES, Region
 from mlgpu.sim.ptx.syntax import Location
+from mlgpu.sim.specials import Specials
 
 if TYPE_CHECKING:
     from mlgpu.sim.launch import Launch
@@ -51,7 +52,7 @@ class Batch:
         self.racecheck: bool = "racecheck" in launch.machine.checks
         self.R: list[Array] = list(launch.code.initial)
         self.changed = False  # something wrote memory since the last look
-        self.special = launch.specials(first, count)
+        self.special = Specials(launch, first, count)
         self._make_shared()
         self._make_local()
         self.races = launch.make_races(self)

@@ -58,11 +58,11 @@ class Launch:
         self.printed = 0  # characters
         self.touched: list[Region] = []
         self.clock = 0
+        self.workspace = machine.grid_workspace() if cooperative else 0
         self.events: list[Any] = [None]  # the site of each event; 0 is before all
         self.flags = Flags()
         self.notes: dict[int, list[Any]] = {}  # accesses of regions that are not suspect (races.py)
         self.noted = 0
-        self._threads_special: dict[str, Array] | None = None
         self._param_region: Region | None = None
         self._seen: set[tuple[str, str, str, int]] = set()
 
@@ -213,51 +213,6 @@ class Launch:
         """threadIdx of a thread number."""
         x, y, _ = self.block
         return linear % x, linear // x % y, linear // (x * y)
-
-    def specials(self, first: int, count: int) -> dict[str, Array]:
-        """The special registers of a batch: (1, N) by thread, (B, 1) by block, (1, 1) else."""
-        if self._threads_special is None:
-            self._threads_special = self._by_thread()
-        blocks = np.arange(first, first + count, dtype=np.uint64)[:, None]
-        gx, gy = np.uint64(self.grid[0]), np.uint64(self.grid[1])
-        values: dict[str, Array] = dict(self._threads_special)
-        for name in ("tid", "ntid", "ctaid", "nctaid", "clusterid", "nclusterid", "cluster_ctaid",
-                     "cluster_nctaid"):
-            values[f"{name}.w"] = np.zeros((1, 1), np.uint32)  # a fourth dimension for symmetry
-        for name in ("ctaid", "clusterid"):
-            values[f"{name}.x"] = (blocks % gx).astype(np.uint32)
-            values[f"{name}.y"] = (blocks // gx % gy).astype(np.uint32)
-            values[f"{name}.z"] = (blocks // (gx * gy)).astype(np.uint32)
-        values["smid"] = (blocks % np.uint64(self.machine.arch.sms)).astype(np.uint32)
-        return values
-
-    def _by_thread(self) -> dict[str, Array]:
-        def one(value: int, dtype: Any = np.uint32) -> Array:
-            return np.array([[value]], np.uint64).astype(dtype)
-
-        t = np.arange(self.threads, dtype=np.uint32)[None]
-        bx, by, bz = self.block
-        lane = t % np.uint32(WARP)
-        bit = np.uint32(1) << lane
-        values = {"tid.x": t % np.uint32(bx), "tid.y": t // np.uint32(bx) % np.uint32(by),
-                  "tid.z": t // np.uint32(bx * by), "laneid": lane, "warpid": t // np.uint32(WARP),
-                  "lanemask_eq": bit, "lanemask_lt": bit - np.uint32(1),
-                  "lanemask_le": bit | (bit - np.uint32(1)), "lanemask_ge": ~(bit - np.uint32(1)),
-                  "lanemask_gt": ~(bit | (bit - np.uint32(1))),
-                  "nwarpid": one(-(-self.threads // WARP)), "nsmid": one(self.machine.arch.sms),
-                  "gridid": one(1, np.uint64), "dynamic_smem_size": one(self.dynamic_shared),
-                  "total_smem_size": one(self.shared_size), "aggr_smem_size": one(self.shared_size),
-                  "is_explicit_cluster": np.zeros((1, 1), bool), "cluster_ctarank": one(0),
-                  "cluster_nctarank": one(1), "current_graph_exec": one(0, np.uint64)}
-        for axis, extent, grid in zip("xyz", (bx, by, bz), self.grid, strict=True):
-            values[f"ntid.{axis}"] = one(extent)
-            values[f"nctaid.{axis}"] = values[f"nclusterid.{axis}"] = one(grid)
-            values[f"cluster_ctaid.{axis}"], values[f"cluster_nctaid.{axis}"] = one(0), one(1)
-        workspace = self.machine.grid_workspace() if self.cooperative else 0
-        for number in range(32):
-            values[f"envreg{number}"] = one(0)
-        values["envreg1"], values["envreg2"] = one(workspace >> 32), one(workspace & 0xFFFFFFFF)
-        return values
 
     def param(self, offset: int, dtype: np.dtype[Any]) -> Array:
         """A parameter of the kernel."""
