@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -265,9 +266,8 @@ class Kernel:
 
 
 def _is_ptx(text: str) -> bool:
-    """Whether the text is PTX: its first directive is `.version`."""
-    for line in text.splitlines():
-        stripped = line.strip()
-        if stripped and not stripped.startswith("//"):
-            return stripped.startswith(".version")
-    return False
+    """Whether the text is PTX, whole or not: a line begins with a directive that CUDA lacks."""
+    return _PTX.search(text) is not None
+
+
+_PTX = re.compile(r"^[ \t]*\.(?:version|target|address_size)[ \t]", re.MULTILINE)

@@ -58,8 +58,9 @@ def _wait(e: Emitter, ins: Instruction) -> None:
     allowed = None
     if ins.operands:
         number = ins.operands[0]
-        if not isinstance(number, Imm) or number.kind != "int" or number.value < 0:
-            e.malformed("the number of groups to leave must be a constant")
+        if not isinstance(number, Imm) or number.kind != "int" or not (
+                0 <= number.value < 1 << 31):
+            e.malformed("the number of groups to leave must be a small constant")
         allowed = number.value
     e.line(e.guarded("copies.wait", repr("bulk" if ins.has("bulk") else "async"), repr(allowed)))
 
