@@ -183,6 +183,8 @@ class Order:
         entries = sorted(self.acquired[b], key=lambda entry: -entry.event)
         result = np.zeros(len(thread), bool)
         for entry in entries:  # most often one of them says it at once
+            if entry.node.inner and entry.node.block != b + self.x.first:
+                continue
             at = np.flatnonzero(~result & entry.node.covers(other_block, other, event))
             if len(at):
                 result[at] = self._sees(b, thread[at], entry)
