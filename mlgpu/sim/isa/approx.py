@@ -79,6 +79,8 @@ def short_function(e: Emitter, ins: Instruction) -> None:
         write(e, d, ins.type, value, ins)
         return
     brain = ins.type.startswith("bf16")
+    if not brain:
+        value = f"{e.fn(approx.ex2_half)}({read(e, a, ins.type)})"
     cut = e.fn(half.float_to_bfloat_by if brain else half.float_to_half_by)
     if ftz != brain:
         e.fail("ex2 has .ftz with bfloat16, and not with float16")

@@ -55,7 +55,7 @@ def cvt(e: Emitter, ins: Instruction) -> None:
         e.fail(f"no conversion from {source} to {to}")
 
 
-# -- integers -------------------------------------------------------------------------------------
+# -- integers ------------------------------------------------------------------------------------
 
 def _between_integers(e: Emitter, ins: Instruction, to: str, source: str) -> None:
     d, a = ins.operands
@@ -107,11 +107,12 @@ def _pack(e: Emitter, ins: Instruction) -> None:
                     f"{int(types[0][1:])}, {types[0][0] == 's'})")
 
 
-# -- floats ---------------------------------------------------------------------------------------
+# -- floats --------------------------------------------------------------------------------------
 
 def _between_floats(e: Emitter, ins: Instruction, to: str, source: str, mode: str) -> None:
     d, a = ins.operands
-    value = read(e, a, source, ins.has("ftz") and source == "f32")
+    flushed = ins.has("ftz") and source == "f32" and to != "f16"  # hardware rounds it as it is
+    value = read(e, a, source, flushed)
     if mode in _TO_WHOLE:
         if to != source:
             e.fail("rounding to a whole number keeps the type")
@@ -166,7 +167,8 @@ def _to_tf32(e: Emitter, ins: Instruction, mode: str) -> None:
     if mode not in ("rn", "rz", "rna"):
         e.fail("a conversion to tf32 rounds .rn, .rz or .rna")
     value = _clamped(e, ins, read(e, ins.operands[1], "f32"), "tf32")
-    e.set(ins.operands[0], "tf32", f"{e.fn(half.float_to_tf32)}({value}, {mode!r})")
+    e.set(ins.operands[0], "tf32", f"{e.fn(half.float_to_tf32)}({value}, {mode!r}, "
+                                   f"{ins.has('satfinite')})")
 
 
 def _to_pair(e: Emitter, ins: Instruction, to: str, mode: str) -> None:
@@ -185,7 +187,7 @@ def _to_pair(e: Emitter, ins: Instruction, to: str, mode: str) -> None:
     e.set(ins.operands[0], to, f"{e.fn(half.join)}({halves[0]}, {halves[1]})")
 
 
-# -- small formats --------------------------------------------------------------------------------
+# -- small formats -------------------------------------------------------------------------------
 
 def _to_small(e: Emitter, ins: Instruction, to: str, source: str, mode: str) -> None:
     """Two or four values into one register, the first in the highest place."""

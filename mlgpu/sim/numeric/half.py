@@ -16,6 +16,8 @@ from mlgpu.sim.numeric.rounding import Array, narrow
 _F2, _F4, _F8 = np.dtype("f2"), np.dtype("f4"), np.dtype("f8")
 _U2, _U4 = np.dtype("u2"), np.dtype("u4")
 
+_NEARLY_NORMAL = np.float32(2.0 ** -14 * (1 - 2.0 ** -12))
+
 # As bits of a float32: 2^-14, 2^16; and what lies between the exponents' biases.
 _SMALLEST, _TOO_LARGE, _BIAS = np.uint32(0x38800000), np.uint32(0x47800000), np.uint32(126 << 10)
 
@@ -36,11 +38,13 @@ def pack(parts: Array, dtype: np.dtype[np.generic]) -> Array:
 
 @cache
 def _half_values() -> Array:
-    return np.arange(65536, dtype=_U2).view(_F2).astype(_F4)
+    values = np.arange(65536, dtype=_U2).view(_F2).astype(_F4)
+    values.view(_U4)[np.isnan(values)] = 0x7fffffff
+    return values
 
 
 def half_to_float(x: Array) -> Array:
-    """float16 as float32."""
+    """float16 as float32; NaN is canonical."""
     return _half_values().take(x.view(_U2))
 
 
@@ -68,6 +72,15 @@ def float_to_half(x: Array) -> Array:
     if nan is not None:
         h[nan] = 0x7fff
     return h.view(_F2)
+
+
+def flush_to_half(x: Array) -> Array:
+    """float32 for a float16 that is flushed: zero where it would be subnormal.
+
+    As on hardware, what is rounded to the smallest normal number with as many bits as that has
+    (and not on the coarser grid of the subnormals) stays.
+    """
+    return x * (np.abs(x) >= _NEARLY_NORMAL).astype(_F4)
 
 
 def float_to_half_by(x: Array, mode: str) -> Array:
@@ -112,9 +125,16 @@ def float_to_bfloat_by(x: Array, mode: str) -> Array:
     return h
 
 
-def float_to_tf32(x: Array, mode: str) -> Array:
-    """tf32 (the upper 19 bits of a float32) by any mode; NaN is canonical."""
-    return np.where(np.isnan(x), np.uint32(0x7fffffff), round_bits(x, 13, mode))
+def float_to_tf32(x: Array, mode: str, finite: bool = False) -> Array:
+    """tf32 (the upper 19 bits of a float32) by any mode; NaN is canonical.
+
+    But as on an H200, "rna" cuts a NaN's bits, which leaves infinity where only low ones were set,
+    and `finite` what is before that.
+    """
+    nan: Array = np.full((1, 1), 0x7fffffff, _U4)
+    if mode == "rna":
+        nan = (x.view(_U4) & ~np.uint32(0x1fff)) - np.uint32(0x2000 * finite)
+    return np.where(np.isnan(x), nan, round_bits(x, 13, mode))
 
 
 def round_bits(x: Array, drop: int, mode: str) -> Array:
