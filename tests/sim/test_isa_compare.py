@@ -66,6 +66,9 @@ def test_set(type, result):
     for name, compare in operators(type).items():
         check(f"set.{name}.{result}.{type} %d, %a, %b;", {"%a": type, "%b": type},
               {"%d": result}, lambda a, b, compare=compare: -compare(a, b))
+        for half, one in (("f16", 0x3c00), ("bf16", 0x3f80)):
+            check(f"set.{name}.{half}.{type} %d, %a, %b;", {"%a": type, "%b": type},
+                  {"%d": "b16"}, lambda a, b, compare=compare, one=one: one * compare(a, b))
 
 
 def test_set_combined_and_to_float():

@@ -38,11 +38,15 @@ def brev(e: Emitter, ins: Instruction) -> None:
 
 @form("bfe", types="u32 u64 s32 s64", operands=4)
 def bfe(e: Emitter, ins: Instruction) -> None:
-    """A bit field, extended."""
+    """A bit field, extended.
+
+    As the manual has it also where a constant start lies beyond a signed field of 32 bits: there
+    ptxas makes all ones of it, though of the same start in a register it makes the sign.
+    """
     a, start, length = ins.operands[1:]
     value, width = e.use(a, ins.type), 8 * SIZES[ins.type]
     if isinstance(start, Imm) and isinstance(length, Imm) and ins.type[0] == "u":
-        first, size = start.value & 0xFF, length.value & 0xFF
+        first, size = _constant(start, width), _constant(length, width)
         shifted = f"({value} >> {first})" if first else value
         if first >= width:
             shifted = f"({value} & 0)"
@@ -61,8 +65,8 @@ def bfi(e: Emitter, ins: Instruction) -> None:
     start, length = ins.operands[3:]
     width = 8 * SIZES[ins.type]
     if isinstance(start, Imm) and isinstance(length, Imm):
-        every, first = (1 << width) - 1, start.value & 0xFF
-        field = ((1 << (length.value & 0xFF)) - 1) << first & every
+        every, first = (1 << width) - 1, _constant(start, width)
+        field = ((1 << _constant(length, width)) - 1) << first & every
         moved = a if not first else f"({a} << {first})"
         if not field:
             text = b
@@ -79,11 +83,20 @@ def bfi(e: Emitter, ins: Instruction) -> None:
 
 
 def _place(e: Emitter, operand: Operand, width: int) -> str:
-    """A start or length of a bit field: its lowest 8 bits, as an unsigned number of the width."""
+    """A start or length of a bit field, as an unsigned number of the width.
+
+    Beyond 255 the manual says nothing; GPUs take the lowest 8 bits for a field of 32, and what it
+    says for a field of 64.
+    """
     if isinstance(operand, Imm):
-        return e.use(Imm(operand.value & 0xFF), f"u{width}")
-    value = f"({e.use(operand, 'u32')} & 0xff)"
-    return value if width == 32 else f"{value}.astype(np.uint64)"
+        return e.use(Imm(_constant(operand, width)), f"u{width}")
+    value = e.use(operand, "u32")
+    return f"({value} & 0xff)" if width == 32 else f"{value}.astype(np.uint64)"
+
+
+def _constant(operand: Imm, width: int) -> int:
+    """The same of a constant; beyond the width all are alike."""
+    return min(operand.value & (0xFF if width == 32 else 0xFFFFFFFF), 64)
 
 
 @form("bmsk", types="b32", mods="clamp wrap", operands=3)

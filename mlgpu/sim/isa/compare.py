@@ -52,14 +52,18 @@ def set_predicates(e: Emitter, ins: Instruction, results: list[tuple[Operand, st
         e.set(operand, "pred", name)
 
 
-@integer_form("set", types=f"{_TYPES} f32", mods=_MODS, operands=3, most=4)
+@integer_form("set", types=f"{_TYPES} f32 f16 bf16", mods=_MODS, operands=3, most=4)
 def set_(e: Emitter, ins: Instruction) -> None:
     """All ones (or 1.0) where the comparison holds, else 0."""
     result = first_type(ins)
-    if result not in ("u32", "s32", "f32"):
-        e.fail("the result of set is .u32, .s32 or .f32")
+    if result not in ("u32", "s32", "f32", "f16", "bf16"):
+        e.fail("the result of set is .u32, .s32, .f32, .f16 or .bf16")
     holds = f"({_combined(e, ins, _compared(e, ins))}).astype(np.{DTYPES[result].name})"
-    e.set(ins.operands[0], result, holds if result == "f32" else f"-{holds}")
+    if result in ("u32", "s32"):
+        holds = f"-{holds}"
+    elif result == "bf16":
+        holds = f"{holds} * 0x3f80"
+    e.set(ins.operands[0], result, holds)
 
 
 @form("selp", types=f"{_TYPES} f32 f64", operands=4)

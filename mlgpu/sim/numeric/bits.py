@@ -49,7 +49,8 @@ def find_leading(a: Array, distance: bool) -> Array:
 def find_nth(mask: Array, base: Array, offset: Array) -> Array:
     """The position of the offset-th bit set in mask, from base upward or downward; else all ones.
 
-    mask and base are uint32, offset is int32; 0 looks at the bit of base alone.
+    mask and base are uint32, offset is int32; 0 looks at the bit of base alone, and the least
+    offset gives 0.
     """
     upward = mask & (~np.zeros_like(base) << base)
     downward = mask & ~(~np.zeros_like(base) << base << 1)
@@ -61,7 +62,8 @@ def find_nth(mask: Array, base: Array, offset: Array) -> Array:
         rest = np.where(k < skip, rest & (rest - 1), rest)
     position = popcount((rest & -rest) - 1)
     position = np.where(offset < 0, 31 - position, position)
-    return np.where(rest == 0, ~np.uint32(0), position)
+    position = np.where(rest == 0, ~np.uint32(0), position)
+    return np.where(offset == np.iinfo(np.int32).min, np.uint32(0), position)
 
 
 def reverse(a: Array) -> Array:
@@ -80,7 +82,7 @@ def ones(length: Array) -> Array:
 
 
 def extract(a: Array, start: Array, length: Array) -> Array:
-    """The field of a at a position, extended by the sign of a's dtype; start and length < 256.
+    """The field of a at a position, extended by the sign of a's dtype.
 
     start and length have the unsigned dtype of a's width.
     """
