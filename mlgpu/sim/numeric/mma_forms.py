@@ -30,15 +30,15 @@ class _Family:
 
 
 _F16 = _Family(("f16",), 16, ("m8n8k4", "m16n8k8", "m16n8k16"), ("f16", "f32"))
+_FP8 = _Family(("e4m3", "e5m2"), 8, ("m16n8k16", "m16n8k32"), ("f16", "f32"))
 _S4 = _Family(("s4", "u4"), 4, ("m8n8k32", "m16n8k32", "m16n8k64"), ("s32",))
 _B1 = _Family(("b1",), 1, ("m8n8k128", "m16n8k128", "m16n8k256"), ("s32",))
 _FAMILIES = (
-    _F16, _S4, _B1,
+    _F16, _S4, _B1, _FP8,
     _Family(("bf16",), 16, ("m16n8k8", "m16n8k16"), ("f32",)),
     _Family(("tf32",), 32, ("m16n8k4", "m16n8k8"), ("f32",)),
     _Family(("f64",), 64, ("m8n8k4", "m16n8k4", "m16n8k8", "m16n8k16"), ("f64",)),
     _Family(("s8", "u8"), 8, ("m8n8k16", "m16n8k16", "m16n8k32"), ("s32",)),
-    _Family(("e4m3", "e5m2"), 8, ("m16n8k16", "m16n8k32"), ("f16", "f32")),
 )
 _NARROW = ("e4m3", "e5m2", "e3m2", "e2m3", "e2m1")
 _KINDS = {
@@ -98,7 +98,8 @@ class _Words:
         return Product(Operand(left, a, family.bits, repeated or left.registers),
                        Operand(right, b, family.bits, repeated or right.registers),
                        Operand(first, c, 16, first.registers), Operand(last, d, 16, last.registers),
-                       saturate=saturate, bits=bits, chunks=chunks, scale=scale)
+                       saturate=saturate, bits=bits, chunks=chunks, scale=scale,
+                       in_halves=family is _FP8 and d == "f16")
 
     def refuse(self, why: str) -> NoReturn:
         raise ValueError(f"{self.text} {why}")
