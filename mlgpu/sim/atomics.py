@@ -17,6 +17,7 @@ import numpy as np
 from mlgpu.sim import faults, memory
 from mlgpu.sim.access import check_write, in_spaces
 from mlgpu.sim.memory import Region
+from mlgpu.sim.numeric import rounding
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.site import Site
 
@@ -77,6 +78,8 @@ def _global(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: s
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
     _check(x, g, region, index, s, address, operation)
+    if operation == "add" and kind == "f32":
+        operation = "add flushed"
     return _apply(x, g, region.views[s.dtype.itemsize], offset // s.dtype.itemsize, s, operation,
                   kind, result, operands)
 
@@ -179,6 +182,10 @@ def _run(x: Batch, view: Array, index: Array, operation: str, values: list[Array
         view[addresses] = step(before, REDUCTIONS[operation].reduceat(sorted_values[0], starts))
     elif operation == "add" and not result and view.dtype.itemsize >= 4:
         np.add.at(view, at, sorted_values[0])  # one after the other, each sum rounded
+    elif operation == "add flushed" and not result:  # sums on the way are left as they are
+        view[addresses] = rounding.flush(before)
+        np.add.at(view, at, rounding.flush(sorted_values[0]))
+        view[addresses] = rounding.flush(view[addresses])
     else:
         old_sorted = _rounds(view, at, starts, step, sorted_values)
     x.changed = x.changed or bool((view[addresses] != before).any())
@@ -209,6 +216,11 @@ def _cas(old: Array, compare: Array, value: Array) -> Array:
     return chosen
 
 
+def _add_flushed(old: Array, v: Array) -> Array:
+    """The sum of float32 in global memory, where subnormals are zeros, coming and going."""
+    return rounding.flush(rounding.flush(old) + rounding.flush(v))
+
+
 def _inc(old: Array, limit: Array) -> Array:
     return np.where(old >= limit, 0, old + 1).astype(old.dtype)
 
@@ -218,8 +230,8 @@ def _dec(old: Array, limit: Array) -> Array:
 
 
 STEPS: dict[str, Callable[..., Array]] = {
-    "add": lambda old, v: old + v, "and": lambda old, v: old & v, "or": lambda old, v: old | v,
-    "xor": lambda old, v: old ^ v, "min": np.fmin, "max": np.fmax, "exch": lambda old, v: v,
-    "cas": _cas, "inc": _inc, "dec": _dec}
+    "add": lambda old, v: old + v, "add flushed": _add_flushed, "and": lambda old, v: old & v,
+    "or": lambda old, v: old | v, "xor": lambda old, v: old ^ v, "min": np.fmin, "max": np.fmax,
+    "exch": lambda old, v: v, "cas": _cas, "inc": _inc, "dec": _dec}
 REDUCTIONS: dict[str, Any] = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
                               "min": np.fmin, "max": np.fmax}
