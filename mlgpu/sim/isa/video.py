@@ -1,8 +1,9 @@
 """The video instructions: arithmetic on selected bytes and half-words, with a second operation.
 
 The compiler makes only `vabsdiff2` and `vabsdiff4` of CUDA's intrinsics; all have been compared
-with an H200.  There the one-valued ones with `.sat`, with a second `.min` or `.max`, or into `.h1`
-do not give what the PTX manual says, and neither does `vmad`: those are not known here.
+with an H200.  There many of the one-valued ones with `.sat`, with a second `.min` or `.max`, and
+all into `.h1` do not give what the PTX manual says, and neither does `vmad`: those are not known
+here.
 """
 from __future__ import annotations
 
