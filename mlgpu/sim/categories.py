@@ -75,12 +75,20 @@ def tensor(ins: Instruction) -> tuple[str, int] | None:
         kind = f"int{a[1:]}"
     else:
         kind = "int1" if a == "b1" else "fp8"
-    return f"sm__ops_path_tensor_src_{kind}.sum", 2 * m * n * k * product.count
+    return tensor_metric(kind), 2 * m * n * k * product.count
+
+
+def tensor_metric(kind: str) -> str:
+    """The metric that counts the operations of tensor cores on a kind of numbers."""
+    if kind == "int4":
+        return "mlgpu__ops_tensor_src_int4.sum"
+    path = "op_hmma_src" if kind.startswith("fp16") else "src"
+    return f"sm__ops_path_tensor_{path}_{kind}.sum"
 
 
 def access(ins: Instruction) -> str:
     """How an instruction accesses memory: "ld", "st", "atom", "red", "ldgsts" (an asynchronous
-    copy), "bulk", "ldsm" (ldmatrix); "" where it does not."""
+    copy), "bulk", "ldsm" (ldmatrix), "stsm" (stmatrix); "" where it does not."""
     if ins.opcode in ("ld", "ldu", "st", "atom", "red"):
         return "" if space_of(ins) in ("param", "const") else ins.opcode.replace("ldu", "ld")
     if ins.opcode == "wmma":
@@ -89,4 +97,4 @@ def access(ins: Instruction) -> str:
         if _NO_COPY.intersection(ins.mods):
             return ""
         return "bulk" if ins.has("bulk") else "ldgsts"
-    return {"ldmatrix": "ldsm", "stmatrix": "st"}.get(ins.opcode, "")
+    return {"ldmatrix": "ldsm", "stmatrix": "stsm"}.get(ins.opcode, "")

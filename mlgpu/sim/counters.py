@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlgpu.sim import banks
+from mlgpu.sim.atomic_forms import Form, form, used_registers
 from mlgpu.sim.group import WARP, Group, Part
 from mlgpu.sim.l2 import L2, unique_bytes
 from mlgpu.sim.memory import READ, WRITTEN, Region
-from mlgpu.sim.sectors import SECTOR, footprint, repeated, shifts
+from mlgpu.sim.sectors import SECTOR, footprint, one_by_one, repeated, shifts
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ Array = np.ndarray[Any, Any]
 class Traffic:
     """What one instruction moved in one address space."""
 
-    __slots__ = ("asked", "distinct", "ideal", "passes", "requests")
+    __slots__ = ("asked", "distinct", "groups", "ideal", "passes", "requests")
 
     def __init__(self) -> None:
         self.requests = 0  # times a warp accessed memory
         self.asked = 0  # bytes that its threads asked for
         self.distinct = 0  # different bytes of each request (global memory)
         self.passes = 0  # sectors of global and local memory, wavefronts of shared memory
+        self.groups = 0  # of shared memory: the wavefronts that are no bank conflicts
         self.ideal = 0  # passes if the bytes of each request lay side by side
 
     def add(self, other: Traffic) -> None:
@@ -61,6 +63,8 @@ class Counters:
         self.divergent = [0] * n  # times a warp's lanes parted there
         self.on = [0] * len(code.guarded)  # times a thread executed with its predicate on
         self.traffic: dict[tuple[str, int], Traffic] = {}  # by space and number of the site
+        self._code = code
+        self._forms: dict[int, Form] = {}  # of atomics, by number of the site
         self.l2 = L2(l2_bytes)
         self.unique_read = 0  # different bytes of global memory
         self.unique_written = 0
@@ -101,6 +105,13 @@ class Counters:
             found = self.traffic[key] = Traffic()
         return found
 
+    def _form(self, s: Site) -> Form:
+        found = self._forms.get(s.number)
+        if found is None:
+            ins, used = self._code.sited[s.number], used_registers(self._code)
+            found = self._forms[s.number] = form(ins, used)
+        return found
+
     def global_access(self, x: Batch, g: Group, offset: Array, s: Site, region: Region) -> None:
         """Requests, the sectors they touch, and a look-up in the L2 for each."""
         if not self.enabled or region.read_only:
@@ -118,10 +129,23 @@ class Counters:
         found = footprint(rows, s.size) if shift is None else repeated(rows, shift, s.size)
         times = warps // (len(rows) * (1 if shift is None else len(shift)))
         t.distinct += found.elements * s.size * times
-        t.passes += len(found.sectors) * times
+        sectors = len(found.sectors) * times
         t.ideal += found.ideal * times
         self.l2.look_up(region, found.sectors, times, s.access, s.access != "write")
+        if s.access == "atomic":
+            passes = self._one_by_one(g, offset, s)
+            self.l2.hits["atomic"] += passes - sectors
+            sectors = passes
+        t.passes += sectors
         x.touch(region)
+
+    def _one_by_one(self, g: Group, offset: Array, s: Site) -> int:
+        """The sectors that atomics pass over."""
+        wide = g.to_warps(offset)
+        if wide.shape[2] == 1:  # one element for all
+            return g.warps if self._form(s).joined else g.size
+        times: int = g.warps // (wide.shape[0] * wide.shape[1])
+        return times * one_by_one(wide.reshape(-1, WARP), g.lanes.active)
 
     @contextmanager
     def one_request(self, g: Group, s: Site) -> Iterator[None]:
@@ -168,20 +192,26 @@ class Counters:
         """Wavefronts: passes over the banks (banks.py)."""
         if not self.enabled:
             return
-        t, warps, atomic = self._of("shared", s), g.warps, s.access == "atomic"
+        t, warps = self._of("shared", s), g.warps
         t.requests += warps
         t.asked += g.size * s.size
         wide = g.to_warps(offset)
-        active = g.lanes.active
+        atomic, twice, active = False, 1, g.lanes.active
+        if s.access == "atomic":
+            made = self._form(s)
+            atomic, twice = not made.counted, made.passes
+            if wide.shape[2] == 1 and made.joined:
+                atomic = False  # one lane goes for all
+        if wide.shape[2] == 1:  # one word for all
+            rows = np.zeros((1 if active is None else len(active), 1), np.int64)
+        else:
+            rows = wide.reshape(-1, WARP)
+        times = twice * (warps // len(rows))
         for at in range(0, s.size, 16):
-            size = min(s.size, 16)
-            ideal = banks.groups(active, warps, size)
-            t.ideal += ideal
-            if wide.shape[2] == 1:  # one word for all
-                t.passes += g.size if atomic else ideal
-                continue
-            times = warps // (wide.shape[0] * wide.shape[1])
-            t.passes += times * banks.wavefronts(wide.reshape(-1, WARP) + at, size, active, atomic)
+            found = banks.wavefronts(rows + at, min(s.size, 16), active, atomic)
+            t.passes += times * found.passes
+            t.groups += times * found.groups
+            t.ideal += times * found.ideal
 
     # -- the end --------------------------------------------------------------------------------
 

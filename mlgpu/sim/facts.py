@@ -9,6 +9,7 @@ from mlgpu.sim.ptxas import Resources
 
 _LIMITS = {"warps": "warps", "blocks": "blocks", "registers": "registers",
            "shared memory": "shared_mem", "barriers": "barriers"}
+FEWEST_REGISTERS = 16  # a kernel that uses fewer is launched with these
 
 
 def facts(arch: Arch, blocks: int, threads: int, static_shared: int = 0, dynamic_shared: int = 0,
@@ -25,20 +26,24 @@ def facts(arch: Arch, blocks: int, threads: int, static_shared: int = 0, dynamic
         "smsp__warps_launched.sum": blocks * -(-threads // arch.warp_size),
         "launch__shared_mem_per_block_static": static_shared,
         "launch__shared_mem_per_block_dynamic": dynamic_shared,
-        "launch__shared_mem_per_block": shared}
+        "launch__shared_mem_per_block": shared + arch.shared_reserved}
+    registers = barriers = 0
     if resources is not None:
-        found |= {"launch__registers_per_thread": resources.registers,
-                  "launch__stack_size": resources.stack,
-                  "launch__barriers_per_block": resources.barriers,
+        registers, barriers = max(resources.registers, FEWEST_REGISTERS), resources.barriers
+        found |= {"launch__registers_per_thread": registers,
+                  "mlgpu__stack_bytes": resources.stack,
+                  "launch__barrier_count": resources.barriers,
                   "mlgpu__spill_store_bytes": resources.spill_stores,
                   "mlgpu__spill_load_bytes": resources.spill_loads}
-    registers, barriers = (resources.registers, resources.barriers) if resources else (0, 0)
     try:
         fits = occupancy(arch, threads, registers, shared, barriers)
     except LaunchError:
         return {**found, "sm__maximum_warps_per_active_cycle_pct": 0.0}
     found["sm__maximum_warps_per_active_cycle_pct"] = fits.percent
     found["launch__waves_per_multiprocessor"] = blocks / (fits.blocks * arch.sms)
-    for name, limit in fits.limits.items():
+    limits = dict(fits.limits)
+    if resources is not None and arch.barriers_per_sm:  # never more than there can be blocks
+        limits["barriers"] = min(limits.get("barriers", arch.blocks_per_sm), arch.blocks_per_sm)
+    for name, limit in limits.items():
         found[f"launch__occupancy_limit_{_LIMITS[name]}"] = limit
     return found

@@ -1,9 +1,13 @@
 """The counters: Nsight Compute's names, readable aliases, units and meanings.
 
-Names that Nsight Compute does not have begin with `mlgpu__`.  Instructions are those of PTX, which
-the assembler may join, split or remove: their counts are near what a GPU counts, not equal to it.
-Requests, sectors, wavefronts, branches and bytes follow from addresses and do not depend on that.
-Caches are simple models (their numbers are marked so), since no addresses of other work are known.
+Names that Nsight Compute does not have, or has for something else, begin with `mlgpu__`.
+Instructions and branches are those of PTX, which the assembler may join, split or remove, unroll or
+replace by predicates: their counts are near what a GPU counts, not equal to it.  Requests, sectors,
+wavefronts and bytes follow from addresses: they are what Nsight Compute counts on an H200, where
+the assembler keeps the access as it is.  (It makes loops of some atomics in shared memory, whose
+loads are not counted; and an asynchronous copy with bank conflicts reads a sector once a pass.)
+Caches are simple models (their numbers are marked so), since no addresses of other work are known;
+what is written stays in a GPU's L2 cache, and counts as written to memory here.
 """
 
 from __future__ import annotations
@@ -45,20 +49,20 @@ launch__thread_count
 smsp__warps_launched.sum
     warps | warp | warps of the grid
 launch__registers_per_thread
-    registers | register | registers of a thread (ptxas)
+    registers | register | registers of a thread, never fewer than 16 (ptxas)
 launch__shared_mem_per_block_static
     static_shared | byte | static shared memory of a block
 launch__shared_mem_per_block_dynamic
     dynamic_shared | byte | dynamic shared memory of a block
 launch__shared_mem_per_block
-    shared_per_block | byte | shared memory of a block in all
-launch__stack_size
+    shared_per_block | byte | shared memory of a block in all, with what the system keeps
+mlgpu__stack_bytes
     stack | byte | local memory of a thread: stack frame and spills (ptxas)
 mlgpu__spill_store_bytes
     spill_stores | byte | registers a thread writes to local memory (ptxas)
 mlgpu__spill_load_bytes
     spill_loads | byte | registers a thread reads from local memory (ptxas)
-launch__barriers_per_block
+launch__barrier_count
     barriers_per_block | barrier | named barriers of a block (ptxas)
 
 [occupancy]
@@ -71,7 +75,7 @@ launch__occupancy_limit_blocks
 launch__occupancy_limit_registers
     occupancy_limit_registers | block | blocks a multiprocessor has registers for
 launch__occupancy_limit_shared_mem
-    occupancy_limit_shared | block | blocks a multiprocessor has shared memory for
+    occupancy_limit_shared | block | blocks there is shared memory for, if the driver gives all
 launch__occupancy_limit_barriers
     occupancy_limit_barriers | block | blocks a multiprocessor has barriers for
 launch__waves_per_multiprocessor
@@ -134,11 +138,11 @@ smsp__sass_thread_inst_executed_op_hfma_pred_on.sum
     hfma | op | half and bfloat16 fused multiply-adds, packed ones twice
 
 [tensor cores]
-smsp__inst_executed_pipe_tensor.sum
+mlgpu__inst_executed_op_mma.sum
     tensor_instructions | inst | mma and wmma instructions, each counted once a warp
-sm__ops_path_tensor_src_fp16_dst_fp16.sum
+sm__ops_path_tensor_op_hmma_src_fp16_dst_fp16.sum
     tensor_fp16_fp16_ops | op | operations (2 a multiply-add) on half, sums in half
-sm__ops_path_tensor_src_fp16_dst_fp32.sum
+sm__ops_path_tensor_op_hmma_src_fp16_dst_fp32.sum
     tensor_fp16_ops | op | operations on half, sums in single
 sm__ops_path_tensor_src_bf16_dst_fp32.sum
     tensor_bf16_ops | op | operations on bfloat16
@@ -147,10 +151,10 @@ sm__ops_path_tensor_src_tf32_dst_fp32.sum
 sm__ops_path_tensor_src_fp64.sum
     tensor_fp64_ops | op | operations on double
 sm__ops_path_tensor_src_fp8.sum
-    tensor_fp8_ops | op | operations on fp8
+    tensor_fp8_ops | op | operations on fp8 (mma of fp8 is done in half on sm_90)
 sm__ops_path_tensor_src_int8.sum
     tensor_int8_ops | op | operations on 8-bit integers
-sm__ops_path_tensor_src_int4.sum
+mlgpu__ops_tensor_src_int4.sum
     tensor_int4_ops | op | operations on 4-bit integers
 sm__ops_path_tensor_src_int1.sum
     tensor_int1_ops | op | operations on bits
@@ -167,33 +171,37 @@ smsp__sass_inst_executed_op_global_red.sum
 smsp__sass_inst_executed_op_ldgsts.sum
     async_copy_instructions | inst | asynchronous copies to shared memory
 l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum
-    global_load_requests | request | loads that reach memory, each counted once a warp
+    global_load_requests | request | loads that reach memory, once a warp, with asynchronous copies
 l1tex__t_requests_pipe_lsu_mem_global_op_st.sum
     global_store_requests | request | stores
 l1tex__t_requests_pipe_lsu_mem_global_op_atom.sum
     global_atomic_requests | request | atomics whose result is used
 l1tex__t_requests_pipe_lsu_mem_global_op_red.sum
     global_reduction_requests | request | atomics without a result
-l1tex__t_requests_pipe_lsu_mem_global_op_ldgsts.sum
-    async_copy_requests | request | asynchronous copies to shared memory
+mlgpu__requests_mem_global_op_ldgsts.sum
+    async_copy_requests | request | of those, asynchronous copies to shared memory
 l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum
-    global_load_sectors | sector | 32-byte sectors that loads touch
+    global_load_sectors | sector | 32-byte sectors that loads and asynchronous copies touch
 l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum
     global_store_sectors | sector | sectors that stores touch
 l1tex__t_sectors_pipe_lsu_mem_global_op_atom.sum
-    global_atomic_sectors | sector | sectors that atomics with a result touch
+    global_atomic_sectors | sector | sectors of atomics with a result, once a lane of a word
 l1tex__t_sectors_pipe_lsu_mem_global_op_red.sum
-    global_reduction_sectors | sector | sectors that atomics without a result touch
-l1tex__t_sectors_pipe_lsu_mem_global_op_ldgsts.sum
-    async_copy_sectors | sector | sectors that asynchronous copies read
+    global_reduction_sectors | sector | sectors of atomics without one, once a lane of a word
+mlgpu__sectors_mem_global_op_ldgsts.sum
+    async_copy_sectors | sector | of those, what asynchronous copies read
 mlgpu__sectors_ideal_mem_global_op_ld.sum
     global_load_sectors_ideal | sector | sectors of loads if each warp's bytes lay side by side
 mlgpu__sectors_ideal_mem_global_op_st.sum
     global_store_sectors_ideal | sector | sectors of stores if each warp's bytes lay side by side
 smsp__sass_data_bytes_mem_global_op_ld.sum
-    global_load_bytes | byte | bytes that threads ask loads for
+    global_load_bytes | byte | different bytes of each load, added up
 smsp__sass_data_bytes_mem_global_op_st.sum
-    global_store_bytes | byte | bytes that threads store
+    global_store_bytes | byte | different bytes of each store, added up
+mlgpu__thread_bytes_mem_global_op_ld.sum
+    global_load_thread_bytes | byte | bytes that threads ask loads for
+mlgpu__thread_bytes_mem_global_op_st.sum
+    global_store_thread_bytes | byte | bytes that threads store
 l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_ld.ratio
     sectors_per_load | sector/request | sectors of a load on average (4 for 4 bytes a thread)
 l1tex__average_t_sectors_per_request_pipe_lsu_mem_global_op_st.ratio
@@ -221,9 +229,9 @@ smsp__sass_inst_executed_op_local_ld.sum
 smsp__sass_inst_executed_op_local_st.sum
     local_store_instructions | inst | stores to arrays and stacks
 l1tex__t_requests_pipe_lsu_mem_local_op_ld.sum
-    local_load_requests | request | loads, each counted once a warp
+    local_load_requests | request | loads, once a warp and 4 bytes of a thread
 l1tex__t_requests_pipe_lsu_mem_local_op_st.sum
-    local_store_requests | request | stores, each counted once a warp
+    local_store_requests | request | stores, once a warp and 4 bytes of a thread
 l1tex__t_sectors_pipe_lsu_mem_local_op_ld.sum
     local_load_sectors | sector | sectors that loads touch
 l1tex__t_sectors_pipe_lsu_mem_local_op_st.sum
@@ -238,7 +246,9 @@ smsp__sass_inst_executed_op_shared_atom.sum
     shared_atomic_instructions | inst | atomics
 smsp__sass_inst_executed_op_ldsm.sum
     ldmatrix_instructions | inst | loads of matrices (ldmatrix)
-l1tex__data_pipe_lsu_wavefronts_mem_shared.sum
+mlgpu__inst_executed_op_stsm.sum
+    stmatrix_instructions | inst | stores of matrices (stmatrix)
+memory_l1_wavefronts_shared
     shared_wavefronts | wavefront | passes over the banks of shared memory, of all accesses
 l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum
     shared_load_wavefronts | wavefront | passes of loads
@@ -246,21 +256,25 @@ l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum
     shared_store_wavefronts | wavefront | passes of stores
 l1tex__data_pipe_lsu_wavefronts_mem_shared_op_atom.sum
     shared_atomic_wavefronts | wavefront | passes of atomics
+smsp__sass_l1tex_data_pipe_lsu_wavefronts_mem_shared_op_ldgsts.sum
+    async_copy_wavefronts | wavefront | passes of asynchronous copies
 memory_l1_wavefronts_shared_ideal
-    shared_wavefronts_ideal | wavefront | passes without bank conflicts, of all accesses
+    shared_wavefronts_ideal | wavefront | passes that the bytes need at least, of all accesses
 mlgpu__wavefronts_ideal_mem_shared_op_ld.sum
-    shared_load_wavefronts_ideal | wavefront | passes of loads without bank conflicts
+    shared_load_wavefronts_ideal | wavefront | passes that the bytes of loads need at least
 mlgpu__wavefronts_ideal_mem_shared_op_st.sum
-    shared_store_wavefronts_ideal | wavefront | passes of stores without bank conflicts
+    shared_store_wavefronts_ideal | wavefront | passes that the bytes of stores need at least
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum
-    bank_conflicts | wavefront | passes over the banks beyond the ideal, of all accesses
+    bank_conflicts | wavefront | passes because words share a bank, without asynchronous copies
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum
-    load_bank_conflicts | wavefront | passes of loads beyond the ideal
+    load_bank_conflicts | wavefront | of those, passes of loads
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum
-    store_bank_conflicts | wavefront | passes of stores beyond the ideal
+    store_bank_conflicts | wavefront | of those, passes of stores
+smsp__sass_l1tex_data_bank_conflicts_pipe_lsu_mem_shared_op_ldgsts.sum
+    async_copy_bank_conflicts | wavefront | the same of asynchronous copies
 
 [branches]
-smsp__inst_executed_op_branch.sum
+smsp__sass_inst_executed_op_branch.sum
     branch_instructions | inst | branches, each counted once a warp
 smsp__sass_branch_targets.sum
     branches | branch | conditional branches, each counted once a warp
@@ -278,29 +292,29 @@ mlgpu__inst_executed_op_warp_barrier.sum
     warp_barriers | inst | __syncwarp
 mlgpu__inst_executed_op_fence.sum
     fences | inst | memory fences, each counted once a warp
-smsp__sass_inst_executed_op_shfl.sum
+mlgpu__inst_executed_op_shfl.sum
     shuffles | inst | shuffles, each counted once a warp
 mlgpu__inst_executed_op_vote.sum
     votes | inst | votes, matches and redux, each counted once a warp
 
 [L2 cache and DRAM, by a simple model]
-lts__t_sectors_op_read.sum
-    l2_read_sectors | sector | sectors read through the L2 cache
-lts__t_sectors_op_read_lookup_hit.sum
+lts__t_sectors_srcunit_tex_op_read.sum
+    l2_read_sectors | sector | sectors read through the L2 cache, as if there were no L1
+lts__t_sectors_srcunit_tex_op_read_lookup_hit.sum
     l2_read_hits | sector | of those, found there
-lts__t_sectors_op_read_lookup_miss.sum
+lts__t_sectors_srcunit_tex_op_read_lookup_miss.sum
     l2_read_misses | sector | of those, fetched from memory
-lts__t_sectors_op_write.sum
-    l2_write_sectors | sector | sectors written to the L2 cache
-lts__t_sectors_op_write_lookup_hit.sum
-    l2_write_hits | sector | of those, found there
-lts__t_sectors_op_write_lookup_miss.sum
-    l2_write_misses | sector | of those, new there
-lts__t_sectors_op_atom.sum
+lts__t_sectors_srcunit_tex_op_write.sum
+    l2_write_sectors | sector | sectors written to the L2 cache, with those of local memory
+mlgpu__l2_sectors_write_hit.sum
+    l2_write_hits | sector | of global memory, found there
+mlgpu__l2_sectors_write_miss.sum
+    l2_write_misses | sector | of global memory, new there
+lts__t_sectors_srcunit_tex_op_atom.sum
     l2_atomic_sectors | sector | sectors of atomics whose result is used
-lts__t_sectors_op_red.sum
+lts__t_sectors_srcunit_tex_op_red.sum
     l2_reduction_sectors | sector | sectors of atomics without a result
-lts__t_sector_hit_rate.pct
+mlgpu__l2_sector_hit_rate.pct
     l2_hit_rate | % | sectors found in the L2 cache
 dram__bytes_read.sum
     dram_bytes_read | byte | bytes read from memory

@@ -27,8 +27,8 @@ TELLING = """instructions threads_on_per_instruction global_load_efficiency glob
     integer_instructions branches warps""".split()
 SHOWN = 10
 # What depends on ptxas, which takes a while where it has not seen the module before.
-SLOW = frozenset({"launch__registers_per_thread", "launch__stack_size",
-                  "launch__barriers_per_block", "mlgpu__spill_store_bytes",
+SLOW = frozenset({"launch__registers_per_thread", "mlgpu__stack_bytes",
+                  "launch__barrier_count", "mlgpu__spill_store_bytes",
                   "mlgpu__spill_load_bytes",
                   *(name for name, metric in METRICS.items() if metric.group == "occupancy")})
 

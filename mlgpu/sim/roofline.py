@@ -85,14 +85,14 @@ DEVICES = {device.name: device for device in (
 
 # What tensor cores were asked for -> whose rate counts.
 _TENSOR = {
-    "sm__ops_path_tensor_src_fp16_dst_fp16.sum": "fp16 summed in fp16",
-    "sm__ops_path_tensor_src_fp16_dst_fp32.sum": "fp16",
+    "sm__ops_path_tensor_op_hmma_src_fp16_dst_fp16.sum": "fp16 summed in fp16",
+    "sm__ops_path_tensor_op_hmma_src_fp16_dst_fp32.sum": "fp16",
     "sm__ops_path_tensor_src_bf16_dst_fp32.sum": "bf16",
     "sm__ops_path_tensor_src_tf32_dst_fp32.sum": "tf32",
     "sm__ops_path_tensor_src_fp64.sum": "fp64",
     "sm__ops_path_tensor_src_fp8.sum": "fp8",
     "sm__ops_path_tensor_src_int8.sum": "int8",
-    "sm__ops_path_tensor_src_int4.sum": "int4",
+    "mlgpu__ops_tensor_src_int4.sum": "int4",
     "sm__ops_path_tensor_src_int1.sum": "int1",
 }
 
@@ -142,7 +142,7 @@ def estimate(device_name: str, metrics: Mapping[str, float]) -> Estimate:
         "FP16 operations": flops("h") / (device.fp16 * used),
         "tensor operations": tensor,
         # A multiprocessor passes over its banks once a cycle; its 4 schedulers issue once each.
-        "shared-memory wavefronts": (total(f"{wavefronts}.sum") or total(
+        "shared-memory wavefronts": (total("memory_l1_wavefronts_shared") or total(
             *(f"{wavefronts}_op_{op}.sum" for op in ("ld", "st", "atom")))) / cycles,
         "issue slots": total("smsp__inst_executed.sum") / (4 * cycles),
     }

@@ -78,6 +78,24 @@ def shifts(offset: Array) -> Array | None:
     return shift[:, 0] if (offset - shift == offset[0]).all() else None
 
 
+def one_by_one(offset: Array, active: Array | None) -> int:
+    """The sectors that atomics of warps pass over, from their lanes' byte offsets (warps, 32).
+
+    Lanes that want the same element go one after the other, each with the sector.  `active` says
+    which lanes are there, (w, 32) for warps in groups of w; None: all.
+    """
+    low = int(offset.min()) & -SECTOR
+    span = (int(offset.max()) - low) // SECTOR * SECTOR + SECTOR
+    keys = offset - low + np.arange(len(offset))[:, None] * span
+    if active is not None:
+        keys = keys[np.broadcast_to(active, (len(keys) // len(active), *active.shape)
+                                    ).reshape(keys.shape)]
+    elements, lanes = np.unique(keys, return_counts=True)
+    sectors = elements >> 5
+    first = np.flatnonzero(np.diff(sectors, prepend=-1))
+    return int(np.maximum.reduceat(lanes, first).sum())
+
+
 def _moved(starts: Array, relative: Array, size: int) -> list[Footprint]:
     """Warps of one pattern at different places: alike where they begin at the same byte of a
     sector."""

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mlgpu.sim import categories
+from mlgpu.sim.atomic_forms import kind_of, used_registers
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters, Traffic
-from mlgpu.sim.ptx.syntax import Instruction, Mem, Operand, Reg
+from mlgpu.sim.ptx.syntax import Instruction
 from mlgpu.sim.sectors import SECTOR
 
 L1 = "l1tex__"
@@ -100,20 +101,20 @@ def _instructions(rows: list[Executed]) -> dict[str, float]:
         found |= {ratio.format(""): threads / warps, ratio.format("_pred_on"): on / warps}
     for kind, count in (*by_class.items(), *flops.items()):
         found[f"{SASS}thread_inst_executed_op_{kind}_pred_on.sum"] = count
-    found["smsp__inst_executed_pipe_tensor.sum"] = by_opcode["tensor"]
+    found["mlgpu__inst_executed_op_mma.sum"] = by_opcode["tensor"]
     found |= tensor
     return found | {
-        "smsp__inst_executed_op_branch.sum": by_opcode["branch"],
+        f"{SASS}inst_executed_op_branch.sum": by_opcode["branch"],
         "mlgpu__inst_executed_op_barrier.sum": by_opcode["barrier"],
         "mlgpu__inst_executed_op_warp_barrier.sum": by_opcode["warp barrier"],
         "mlgpu__inst_executed_op_fence.sum": by_opcode["fence"],
-        f"{SASS}inst_executed_op_shfl.sum": by_opcode["shfl"],
+        "mlgpu__inst_executed_op_shfl.sum": by_opcode["shfl"],
         "mlgpu__inst_executed_op_vote.sum": by_opcode["vote"]}
 
 
-TENSOR = tuple(f"sm__ops_path_tensor_src_{kind}.sum" for kind in (
+TENSOR = tuple(map(categories.tensor_metric, (
     "fp16_dst_fp16", "fp16_dst_fp32", "bf16_dst_fp32", "tf32_dst_fp32", "fp64", "fp8", "int8",
-    "int4", "int1"))
+    "int4", "int1")))
 _SAME = {"bra": "branch", "brx": "branch", "match": "vote", "redux": "vote", "membar": "fence"}
 
 
@@ -150,6 +151,9 @@ def _memory(code: Code, counters: Counters, rows: list[Executed]) -> dict[str, f
             kind = f"bulk_{'ld' if code.sites[number].access == 'read' else 'st'}"
         moved.setdefault((space, kind), Traffic()).add(traffic)
         places.setdefault(id(ins), {})[space] = traffic.requests
+        if space == "local":  # every word of a thread is a request of its own
+            moved[space, kind].requests += traffic.requests * (max(code.sites[number].size // 4, 1)
+                                                               - 1)
     for row in rows:
         kind, space = kind_of(row.ins, used), spaces.get(id(row.ins), "")
         if kind == "ldgsts":
@@ -163,63 +167,37 @@ def _memory(code: Code, counters: Counters, rows: list[Executed]) -> dict[str, f
             | _shared(moved, executed) | _l2(moved, counters))
 
 
-def kind_of(ins: Instruction, used: set[str]) -> str:
-    """`categories.access`; an atomic whose result nobody reads is a reduction, as the assembler
-    makes it."""
-    kind = categories.access(ins)
-    if kind == "atom" and not any(r in used for r in _registers(ins.operands[0])):
-        return "red"
-    return kind
-
-
-def used_registers(code: Code) -> set[str]:
-    """The registers that some instruction reads."""
-    used: set[str] = set()
-    for part in code.parts:
-        for ins in (*part.instructions, *([part.end] if part.end is not None else [])):
-            operands = ins.operands
-            if operands and ins.opcode not in ("bar", "barrier", "brx", "nanosleep") and not (
-                    isinstance(operands[0], Mem)):
-                operands = operands[1:]
-            for operand in operands:
-                used.update(_registers(operand))
-            if ins.guard is not None:
-                used.add(ins.guard.name)
-    return used
-
-
-def _registers(operand: Operand) -> Iterator[str]:
-    if isinstance(operand, Reg):
-        yield operand.name
-        return
-    for name in ("base", "reg", "first", "second"):
-        inner = getattr(operand, name, None)
-        if inner is not None:
-            yield from _registers(inner)
-    for item in getattr(operand, "items", ()):
-        yield from _registers(item)
-
-
 Moved = dict[tuple[str, str], Traffic]
 
 
 def _global(moved: Moved, executed: Counter[tuple[str, str]],
             counters: Counters) -> dict[str, float]:
+    """Asynchronous copies are among the requests and sectors of loads, but not among the bytes."""
     found: dict[str, float] = {}
-    for op in ("ld", "st", "atom", "red", "ldgsts"):
+    copies = moved.get(("global", "ldgsts"), Traffic())
+    for op in ("ld", "st", "atom", "red"):
         t = moved.get(("global", op), Traffic())
-        name = "ldgsts" if op == "ldgsts" else f"global_{op}"
-        found[f"{SASS}inst_executed_op_{name}.sum"] = executed["global", op]
-        found[f"{L1}t_requests_{LSU}_global_op_{op}.sum"] = t.requests
-        found[f"{L1}t_sectors_{LSU}_global_op_{op}.sum"] = t.passes
+        requests, sectors, ideal = t.requests, t.passes, t.ideal
+        if op == "ld":
+            requests += copies.requests
+            sectors += copies.passes
+            ideal += copies.ideal
+        found[f"{SASS}inst_executed_op_global_{op}.sum"] = executed["global", op]
+        found[f"{L1}t_requests_{LSU}_global_op_{op}.sum"] = requests
+        found[f"{L1}t_sectors_{LSU}_global_op_{op}.sum"] = sectors
         if op in ("ld", "st"):
-            found[f"mlgpu__sectors_ideal_mem_global_op_{op}.sum"] = t.ideal
-            found[f"{SASS}data_bytes_mem_global_op_{op}.sum"] = t.asked
-            if t.requests:
+            found[f"mlgpu__sectors_ideal_mem_global_op_{op}.sum"] = ideal
+            found[f"mlgpu__thread_bytes_mem_global_op_{op}.sum"] = t.asked
+            found[f"{SASS}data_bytes_mem_global_op_{op}.sum"] = t.distinct
+            if requests:
                 found[f"{L1}average_t_sectors_per_request_{LSU}_global_op_{op}.ratio"] = (
-                    t.passes / t.requests)
+                    sectors / requests)
+            if t.requests:
                 found[f"{SASS}average_data_bytes_per_sector_mem_global_op_{op}.pct"] = (
                     100 * t.distinct / (t.passes * SECTOR))
+    found |= {f"{SASS}inst_executed_op_ldgsts.sum": executed["global", "ldgsts"],
+              "mlgpu__requests_mem_global_op_ldgsts.sum": copies.requests,
+              "mlgpu__sectors_mem_global_op_ldgsts.sum": copies.passes}
     for op in ("ld", "st"):
         t = moved.get(("global", f"bulk_{op}"), Traffic())
         found[f"mlgpu__bulk_copies_mem_global_op_{op}.sum"] = t.requests
@@ -239,42 +217,52 @@ def _local(moved: Moved, executed: Counter[tuple[str, str]]) -> dict[str, float]
 
 
 def _shared(moved: Moved, executed: Counter[tuple[str, str]]) -> dict[str, float]:
-    """Wavefronts: ldmatrix is among the loads, an asynchronous copy only in the total."""
-    found: dict[str, float] = {"smsp__sass_inst_executed_op_ldsm.sum": executed["shared", "ldsm"]}
-    groups = {"ld": ("ld", "ldsm"), "st": ("st",), "atom": ("atom", "red")}
-    wavefronts = f"{L1}data_pipe_lsu_wavefronts_mem_shared"
-    conflicts = f"{L1}data_bank_conflicts_{LSU}_shared"
+    """Wavefronts: those of matrices are among the loads and stores; asynchronous copies are in
+    the totals of wavefronts, but not in that of conflicts, as Nsight Compute has it."""
+    found: dict[str, float] = {f"{SASS}inst_executed_op_ldsm.sum": executed["shared", "ldsm"],
+                               "mlgpu__inst_executed_op_stsm.sum": executed["shared", "stsm"]}
+    groups = {"ld": ("ld", "ldsm"), "st": ("st", "stsm"), "atom": ("atom", "red")}
+    wavefronts = "data_pipe_lsu_wavefronts_mem_shared"
+    conflicts = f"data_bank_conflicts_{LSU}_shared"
+    beyond = 0
     for op, kinds in groups.items():
         t = Traffic()
         for kind in kinds:
             t.add(moved.get(("shared", kind), Traffic()))
-        found[f"{wavefronts}_op_{op}.sum"] = t.passes
+        beyond += t.passes - t.groups
+        found[f"{L1}{wavefronts}_op_{op}.sum"] = t.passes
         found[f"{SASS}inst_executed_op_shared_{op}.sum"] = sum(
-            executed["shared", kind] for kind in kinds if kind != "ldsm")
+            executed["shared", kind] for kind in kinds if kind not in ("ldsm", "stsm"))
         if op != "atom":
             found[f"mlgpu__wavefronts_ideal_mem_shared_op_{op}.sum"] = t.ideal
-            found[f"{conflicts}_op_{op}.sum"] = t.passes - t.ideal
+            found[f"{L1}{conflicts}_op_{op}.sum"] = t.passes - t.groups
+    copies = moved.get(("shared", "ldgsts"), Traffic())
     every = [t for (space, _), t in moved.items() if space == "shared"]
-    passes, ideal = sum(t.passes for t in every), sum(t.ideal for t in every)
-    return found | {f"{wavefronts}.sum": passes, "memory_l1_wavefronts_shared_ideal": ideal,
-                    f"{conflicts}.sum": passes - ideal}
+    return found | {"memory_l1_wavefronts_shared": sum(t.passes for t in every),
+                    "memory_l1_wavefronts_shared_ideal": sum(t.ideal for t in every),
+                    f"{L1}{conflicts}.sum": beyond,
+                    f"{SASS}l1tex_{wavefronts}_op_ldgsts.sum": copies.passes,
+                    f"{SASS}l1tex_{conflicts}_op_ldgsts.sum": copies.passes - copies.groups}
 
 
 def _l2(moved: Moved, counters: Counters) -> dict[str, float]:
+    """The L2 cache sees what global memory is asked for, and the stores to local memory."""
     def sectors(*kinds: str) -> int:
         return sum(moved[key].passes for kind in kinds if (key := ("global", kind)) in moved)
 
-    l2 = counters.l2
-    looked = {"read": sectors("ld", "ldgsts", "bulk_ld"), "write": sectors("st", "bulk_st")}
-    found: dict[str, float] = {"lts__t_sectors_op_atom.sum": sectors("atom"),
-                               "lts__t_sectors_op_red.sum": sectors("red")}
-    for op, count in looked.items():
-        found[f"lts__t_sectors_op_{op}.sum"] = count
-        found[f"lts__t_sectors_op_{op}_lookup_hit.sum"] = l2.hits[op]
-        found[f"lts__t_sectors_op_{op}_lookup_miss.sum"] = count - l2.hits[op]
-    total = sum(looked.values()) + sectors("atom", "red")
+    l2, tex = counters.l2, "lts__t_sectors_srcunit_tex_op"
+    read, write = sectors("ld", "ldgsts", "bulk_ld"), sectors("st", "bulk_st")
+    found: dict[str, float] = {
+        f"{tex}_read.sum": read,
+        f"{tex}_read_lookup_hit.sum": l2.hits["read"],
+        f"{tex}_read_lookup_miss.sum": read - l2.hits["read"],
+        f"{tex}_write.sum": write + moved.get(("local", "st"), Traffic()).passes,
+        "mlgpu__l2_sectors_write_hit.sum": l2.hits["write"],
+        "mlgpu__l2_sectors_write_miss.sum": write - l2.hits["write"],
+        f"{tex}_atom.sum": sectors("atom"), f"{tex}_red.sum": sectors("red")}
+    total = read + write + sectors("atom", "red")
     if total:
-        found["lts__t_sector_hit_rate.pct"] = 100 * sum(l2.hits.values()) / total
-    read, written = SECTOR * l2.read_from_dram, SECTOR * l2.written_to_dram
-    return found | {"dram__bytes_read.sum": read, "dram__bytes_write.sum": written,
-                    "dram__bytes.sum": read + written}
+        found["mlgpu__l2_sector_hit_rate.pct"] = 100 * sum(l2.hits.values()) / total
+    brought, written = SECTOR * l2.read_from_dram, SECTOR * l2.written_to_dram
+    return found | {"dram__bytes_read.sum": brought, "dram__bytes_write.sum": written,
+                    "dram__bytes.sum": brought + written}

@@ -129,13 +129,15 @@ def test_double():
 def test_broadcast():
     """All lanes read one float: 1 sector, of which 4 bytes are used; the lanes ask for 128."""
     check(measure("ld.global.f32 %f1, [%a];"), global_load_requests=1, global_load_sectors=1,
-          global_load_sectors_ideal=1, global_load_bytes=128, global_load_efficiency=12.5)
+          global_load_sectors_ideal=1, global_load_bytes=4, global_load_thread_bytes=128,
+          global_load_efficiency=12.5)
 
 
 def test_pairs_share():
     """Lanes 2k and 2k + 1 read float k: 16 floats, 64 bytes, 2 whole sectors; 128 bytes asked."""
     check(measure("shr.u32 %r2, %i, 1;" + at(4, index="%r2") + "ld.global.f32 %f1, [%x];"),
-          global_load_sectors=2, global_load_sectors_ideal=2, global_load_bytes=128,
+          global_load_sectors=2, global_load_sectors_ideal=2, global_load_bytes=64,
+          global_load_thread_bytes=128,
           global_load_efficiency=100)
 
 
@@ -191,7 +193,8 @@ def test_gather():
     check(measure(at(4, base="%b", to="%y") + "ld.global.u32 %r2, [%y];" + at(4, index="%r2")
                   + "ld.global.f32 %f1, [%x];", b=index),
           global_load_requests=2, global_load_sectors=8, global_load_sectors_ideal=5,
-          global_load_bytes=256, global_load_efficiency=100 * 144 / 256)
+          global_load_bytes=144, global_load_thread_bytes=256,
+          global_load_efficiency=100 * 144 / 256)
 
 
 def test_gather_that_differs_among_warps():
@@ -316,6 +319,7 @@ def test_halves_128_bytes_apart():
 
 
 FILL = "mov.u32 %r4, 0; mad.lo.u32 %r5, %t, 4, %s; st.shared.u32 [%r5], %r4; bar.sync 0;"
+FIRST_WARP = "setp.ge.u32 %p1, %t, 32; @%p1 bra end;"
 
 
 def test_broadcast_from_shared_memory():
@@ -331,9 +335,43 @@ def test_broadcast_from_shared_memory():
 
 
 def test_wide_broadcast():
-    """One address for all lanes, 16 bytes: each of the 4 quarters is 1 pass; no conflict."""
+    """One address for all lanes: 8 bytes go to both halves at once, 16 bytes to the quarters of
+    each half: 1 and 2 passes, no conflict."""
+    check(measure(FILL + "ld.shared.v2.u32 {%r6, %r7}, [%s];", shared=128),
+          shared_load_wavefronts=1, shared_load_wavefronts_ideal=1, load_bank_conflicts=0)
     check(measure(FILL + "ld.shared.v4.u32 {%r6, %r7, %r8, %r9}, [%s];", shared=128),
-          shared_load_wavefronts=4, shared_load_wavefronts_ideal=4, load_bank_conflicts=0)
+          shared_load_wavefronts=2, shared_load_wavefronts_ideal=2, load_bank_conflicts=0)
+
+
+@pytest.mark.parametrize("shift", [1, 2])
+def test_neighbours_that_share_8_bytes(shift):
+    """Lanes 2 k and 2 k + 1 read the 8 bytes k: every lane has the address of lane ^ 1, so the
+    halves go together, and 16 times 8 bytes are in 32 banks: 1 pass.  So with 4 lanes for each 8
+    bytes, which fill half of the banks."""
+    check(measure(FILL + f"shr.u32 %r3, %t, {shift};" + shared_at(8, index="%r3")
+                  + "ld.shared.v2.u32 {%r6, %r7}, [%r2];", shared=256),
+          shared_load_wavefronts=1, load_bank_conflicts=0)
+
+
+def test_every_second_neighbour_shares_8_bytes():
+    """Lanes i and i ^ 2 read the same 8 bytes, at 16 (i & 1) + 128 (i >> 2): the halves go
+    together, and 8 groups of 4 lanes meet in the same banks: 8 passes, 7 of them conflicts.  (If
+    the halves went apart, 2 of 4 and 4 passes would be none: 6 conflicts.)"""
+    check(measure(FILL + FIRST_WARP
+                  + "and.b32 %r3, %t, 1; shr.u32 %r4, %t, 2; mad.lo.u32 %r3, %r4, 8, %r3;"
+                  + shared_at(16, index="%r3") + "ld.shared.v2.u32 {%r6, %r7}, [%r2]; end:", 1,
+                  256, shared=1024),
+          shared_load_wavefronts=8, load_bank_conflicts=7)
+
+
+def test_one_lane_of_each_quarter():
+    """Lanes 0, 8, 16 and 24 read 16 bytes at 32 i, 256 bytes apart: the same 4 banks.  Nobody has
+    a neighbour, so the two quarters of a half go together and conflict: 2 passes a half, 4 in all,
+    2 of them conflicts.  64 bytes need 1 pass."""
+    check(measure(FILL + FIRST_WARP + "and.b32 %r3, %t, 7; setp.ne.u32 %p1, %r3, 0; @%p1 bra end;"
+                  + shared_at(32) + "ld.shared.v4.u32 {%r6, %r7, %r8, %r9}, [%r2]; end:", 1, 256,
+                  shared=1024),
+          shared_load_wavefronts=4, shared_load_wavefronts_ideal=1, load_bank_conflicts=2)
 
 
 def test_swizzled_column():
@@ -357,11 +395,12 @@ def test_quarters_that_are_not_there():
 
 
 def test_lanes_apart():
-    """Even lanes only, 8 bytes at 16 i: a half-warp has 8 of them, at words 8 k (i = 2 k): banks
-    0, 8, 16, 24 twice: 2 passes each half, 1 each at best."""
+    """Even lanes only, 8 bytes at 16 i: nobody has a neighbour, so the halves go together; 16
+    lanes at words 8 k (i = 2 k), banks 0, 8, 16, 24 four times each: 4 passes, 3 of them
+    conflicts.  128 bytes need 1."""
     check(measure("and.b32 %r3, %t, 1; setp.eq.u32 %p1, %r3, 0;" + shared_at(16)
                   + STORE[8].replace("st.", "@%p1 st."), shared=1024),
-          shared_store_wavefronts=4, shared_store_wavefronts_ideal=2)
+          shared_store_wavefronts=4, shared_store_wavefronts_ideal=1, store_bank_conflicts=3)
 
 
 @pytest.mark.parametrize(("row", "wavefronts"), [(16, 4), (64, 16), (80, 4), (128, 32), (144, 4)])
@@ -395,40 +434,56 @@ def test_ldmatrix_of_two():
           ldmatrix_instructions=1, shared_load_wavefronts=8, shared_load_wavefronts_ideal=2)
 
 
-@pytest.mark.parametrize(("index", "wavefronts"), [
-    ("mov.u32 %r3, %t;", 1), ("mov.u32 %r3, 0;", 32), ("and.b32 %r3, %t, 3;", 8),
-    ("mul.lo.u32 %r3, %t, 32;", 32), ("shr.u32 %r3, %t, 1;", 2)])
-def test_shared_atomics(index, wavefronts):
+@pytest.mark.parametrize(("index", "wavefronts", "counted"), [
+    ("mov.u32 %r3, %t;", 1, 1), ("mov.u32 %r3, 0;", 1, 1), ("and.b32 %r3, %t, 0;", 32, 1),
+    ("and.b32 %r3, %t, 3;", 8, 1), ("mul.lo.u32 %r3, %t, 32;", 32, 32),
+    ("shr.u32 %r3, %t, 1;", 2, 1)])
+def test_shared_atomics(index, wavefronts, counted):
     """An atomic serves the lanes of one word one after the other.  32 words in 32 banks: 1 pass;
-    one word for all: 32; 4 words, 8 lanes each: 8; 32 words of one bank: 32; pairs: 2.
+    one word for all: 32, but 1 where the assembler sees it and joins the lanes; 4 words, 8 lanes
+    each: 8; 32 words of one bank: 32; pairs: 2.  Where 1 is added, lanes of a word are counted:
+    only words that share a bank take more than 1 pass.
     A block of 1024 threads fills 4 KiB, 32 passes; its first warp adds."""
-    check(measure(FILL + "setp.ge.u32 %p1, %t, 32; @%p1 bra end;" + index
-                  + shared_at(4, index="%r3") + "red.shared.add.u32 [%r2], 1; end:", 1, 1024,
-                  shared=4096),
-          shared_atomic_instructions=1, shared_atomic_wavefronts=wavefronts,
-          shared_store_wavefronts=32, shared_wavefronts=32 + wavefronts,
-          shared_wavefronts_ideal=33, bank_conflicts=wavefronts - 1)
+    for value, passes in ((3, wavefronts), (1, counted)):
+        check(measure(FILL + FIRST_WARP + index + shared_at(4, index="%r3")
+                      + f"red.shared.add.u32 [%r2], {value}; end:", 1, 1024, shared=4096),
+              shared_atomic_instructions=1, shared_atomic_wavefronts=passes,
+              shared_store_wavefronts=32, shared_wavefronts=32 + passes,
+              shared_wavefronts_ideal=33, bank_conflicts=passes - 1)
+
+
+@pytest.mark.parametrize(("instruction", "wavefronts"), [
+    ("atom.shared.cas.b32 %r6, [%r2], 0, 3;", 2), ("red.shared.add.f32 [%r2], 0f40400000;", 2),
+    ("atom.shared.exch.b32 %r6, [%r2], 3;", 1), ("red.shared.max.u32 [%r2], 3;", 1)])
+def test_shared_atomics_that_swap(instruction, wavefronts):
+    """32 words in 32 banks: a compare-and-swap takes 2 passes, without a conflict, and so does
+    what is made of it; other atomics take 1."""
+    check(measure(FILL + shared_at(4) + instruction, shared=128),
+          shared_atomic_wavefronts=wavefronts, shared_wavefronts=1 + wavefronts,
+          shared_wavefronts_ideal=1 + wavefronts, bank_conflicts=0)
 
 
 def test_shared_atomics_under_a_predicate():
-    """All 4 warps of 128 threads execute it, but only lanes 0 to 9 of the first add, to one word:
-    10 passes, 1 at best."""
-    check(measure(FILL + "setp.lt.u32 %p1, %t, 10; @%p1 red.shared.add.u32 [%s], 1;", 1, 128,
-                  shared=512),
+    """All 4 warps of 128 threads execute it, but only lanes 0 to 9 of the first put a number into
+    one word: 10 passes, 1 at best."""
+    check(measure(FILL + "setp.lt.u32 %p1, %t, 10; @%p1 atom.shared.exch.b32 %r6, [%s], 1;", 1,
+                  128, shared=512),
           shared_atomic_instructions=4, shared_atomic_wavefronts=10,
           shared_wavefronts_ideal=4 + 1, thread_instructions_off=118)
 
 
 def test_shared_atomics_of_some_lanes():
-    """5 lanes of a block of 37 are in its second warp: 32 + 5 lanes add to one word."""
-    check(measure(FILL + "atom.shared.add.u32 %r6, [%s], 1;", 1, 37, shared=256),
+    """5 lanes of a block of 37 are in its second warp: 32 + 5 lanes put a number into one word,
+    which the assembler does not join."""
+    check(measure(FILL + "atom.shared.exch.b32 %r6, [%s], 1;", 1, 37, shared=256),
           shared_atomic_wavefronts=37, shared_wavefronts_ideal=2 + 2, shared_atomic_instructions=2)
 
 
 # -- global atomics --------------------------------------------------------------------------------
 
 def test_global_atomics_on_one_address():
-    """Two warps add to one word: a request and a sector each; the result is used."""
+    """Two warps add to one word, each at once, for the address is the same for all: a request and
+    a sector each; the result is used."""
     check(measure("atom.global.add.u32 %r2, [%a], 1;" + at(4, base="%b")
                   + "st.global.u32 [%x], %r2;", 1, 64),
           global_atomic_instructions=2, global_atomic_requests=2, global_atomic_sectors=2,
@@ -442,6 +497,33 @@ def test_global_atomics_on_different_addresses():
           global_reduction_requests=1, global_reduction_sectors=4, global_atomic_requests=0,
           l2_reduction_sectors=4, unique_bytes_read=128, unique_bytes_written=128,
           dram_bytes_read=128, dram_bytes_written=128)
+
+
+@pytest.mark.parametrize(("instruction", "sectors"), [
+    ("red.global.add.u32 [%x], 1;", 32), ("red.global.max.s32 [%x], 1;", 32),
+    ("red.global.add.u32 [%a], 1;", 1), ("red.global.xor.b32 [%a], 1;", 1),
+    ("red.global.add.u64 [%a], 1;", 1), ("red.global.add.f32 [%a], 0f3F800000;", 32),
+    ("atom.global.exch.b32 %r2, [%a], 1;", 32)])
+def test_global_atomics_of_all_lanes_on_one_word(instruction, sectors):
+    """Lanes of one word go one after the other, each with the sector, but for those that the
+    assembler joins: whole numbers at an address that is plainly the same for all threads."""
+    found = measure("and.b32 %r3, %t, 0;" + at(4, index="%r3") + instruction)
+    check(found, global_reduction_sectors=sectors, l2_reduction_sectors=sectors,
+          global_reduction_requests=1, unique_bytes_written=8 if "u64" in instruction else 4)
+
+
+def test_global_atomics_of_four_lanes_a_word():
+    """8 words of one sector, 4 lanes each: the sector 4 times.  Two blocks: 8 sectors, 1 of them
+    missing in the L2 cache."""
+    check(measure("shr.u32 %r3, %t, 2;" + at(4, index="%r3") + "red.global.add.u32 [%x], 1;", 2),
+          global_reduction_sectors=8, l2_hit_rate=100 * 7 / 8, dram_bytes_read=32)
+
+
+def test_global_atomics_of_some_lanes():
+    """A block of 40: 32 lanes add to the words 0 and 1 in turn, 8 lanes of the second warp too:
+    16 and 4 times the sector."""
+    check(measure("and.b32 %r3, %t, 1;" + at(4, index="%r3") + "red.global.add.u32 [%x], 1;", 1,
+                  40), global_reduction_sectors=20, global_reduction_requests=2)
 
 
 def test_an_atomic_whose_result_nobody_reads_is_a_reduction():
@@ -468,9 +550,9 @@ def test_local_array():
 
 
 def test_local_vector():
-    """16 bytes a thread are 4 rows of 128 bytes: 16 sectors."""
+    """16 bytes a thread are 4 rows of 128 bytes: 4 requests, 16 sectors."""
     check(measure("mov.u32 %r2, 7; st.local.v4.u32 [%l], {%r2, %r2, %r2, %r2};", local=32),
-          local_store_requests=1, local_store_sectors=16)
+          local_store_requests=4, local_store_instructions=1, local_store_sectors=16)
 
 
 def test_local_array_with_an_index_of_each_thread():
@@ -560,12 +642,14 @@ def test_l2_writes_back_what_it_loses():
 # -- asynchronous copies ---------------------------------------------------------------------------
 
 def test_cp_async():
-    """16 bytes a lane: 1 request, 16 sectors read; 4 passes to write shared memory, which is
-    neither a load nor a store of the kernel."""
+    """16 bytes a lane: 1 request, 16 sectors read, which count among those of loads; 4 passes to
+    write shared memory, which is no store of the kernel."""
     check(measure(at(16) + shared_at(16) + "cp.async.cg.shared.global [%r2], [%x], 16;"
                   "cp.async.commit_group; cp.async.wait_group 0;", shared=512),
           async_copy_instructions=1, async_copy_requests=1, async_copy_sectors=16,
-          global_load_requests=0, shared_store_wavefronts=0, shared_wavefronts=4,
+          global_load_requests=1, global_load_sectors=16, global_load_instructions=0,
+          global_load_bytes=0, shared_store_wavefronts=0, shared_wavefronts=4,
+          async_copy_wavefronts=4, async_copy_bank_conflicts=0,
           shared_wavefronts_ideal=4, l2_read_sectors=16, unique_bytes_read=512)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlgpu.sim import banks, l2
 from mlgpu.sim.memory import READ, WRITTEN, AddressSpace
-from mlgpu.sim.sectors import footprint, repeated, shifts
+from mlgpu.sim.sectors import footprint, one_by_one, repeated, shifts
 from mlgpu.sim.site import ATOMIC, STRONG_READ
 
 SIZES = (1, 2, 4, 8, 16)
@@ -79,24 +79,41 @@ def test_32_bytes_that_straddle_sectors():
     assert sorted(found.sectors.tolist()) == list(range(48))
 
 
-def one_wavefronts(lanes: list[int], there: list[bool], size: int, atomic: bool) -> int:
-    """The passes of one warp: the fullest bank of each group of lanes."""
+def one_wavefronts(lanes: list[int], there: list[bool], size: int,
+                   atomic: bool) -> tuple[int, int, int]:
+    """The passes of one warp (the fullest bank of each group of lanes), its groups, the passes
+    that its bytes need."""
     group = {1: 32, 2: 32, 4: 32, 8: 16, 16: 8}[size]
-    total = 0
-    for first in range(0, 32, group):
+
+    def alike(first: int, step: int) -> bool:
+        return all(not (there[lane] and there[lane ^ step]) or lanes[lane] == lanes[lane ^ step]
+                   for lane in range(first, first + 2 * group))
+
+    groups = []
+    for first in range(0, 32, 2 * group):
+        if group < 32 and not atomic and (alike(first, 1) or alike(first, 2)):
+            groups.append(range(first, first + 2 * group))
+        else:
+            groups += [range(at, at + group) for at in range(first, min(first + 2 * group, 32),
+                                                             group)]
+    total = used = 0
+    for together in groups:
         asked: dict[int, list[int]] = {}
-        for lane in range(first, first + group):
+        for lane in together:
             if there[lane]:
                 for word in range(lanes[lane] // 4, (lanes[lane] + max(size, 4)) // 4):
                     asked.setdefault(word % 32, []).append(word)
+        used += bool(asked)
         total += max((len(words if atomic else set(words)) for words in asked.values()), default=0)
-    return total
+    return total, used, min(total, -(-sum(there) * size // 128))
 
 
-@settings(max_examples=200, deadline=None)
-@given(warps(), st.booleans(), st.data())
-def test_wavefronts(given_warps, atomic, data):
+@settings(max_examples=300, deadline=None)
+@given(warps(), st.booleans(), st.sampled_from([0, 1, 2]), st.data())
+def test_wavefronts(given_warps, atomic, pairs, data):
     rows, size = given_warps
+    if pairs:  # of lanes that have one address
+        rows = rows[:, np.arange(32) & ~pairs]
     active = None
     if data.draw(st.booleans()):
         lane = st.lists(st.booleans(), min_size=32, max_size=32).filter(any)
@@ -104,12 +121,37 @@ def test_wavefronts(given_warps, atomic, data):
         active = np.array([mask] if len(rows) % 2 else [mask, data.draw(lane)])
     there = np.ones((1, 32), bool) if active is None else active
     there = np.tile(there, (len(rows) // len(there), 1))
-    assert banks.wavefronts(rows, size, active, atomic) == sum(
-        one_wavefronts(row.tolist(), mask.tolist(), size, atomic)
-        for row, mask in zip(rows, there, strict=True))
-    group = 32 // banks.parts(size)
-    assert banks.groups(active, len(rows), size) == sum(
-        bool(mask[first:first + group].any()) for mask in there for first in range(0, 32, group))
+    expected = [one_wavefronts(row.tolist(), mask.tolist(), size, atomic)
+                for row, mask in zip(rows, there, strict=True)]
+    assert banks.wavefronts(rows, size, active, atomic) == tuple(map(sum, zip(*expected,
+                                                                              strict=True)))
+
+
+@given(st.sampled_from(SIZES), st.booleans(), st.integers(0, 2**32 - 1))
+def test_wavefronts_of_one_word(size, atomic, bits):
+    """Offsets (warps, 1) are those of all lanes."""
+    active = np.array([[bits >> lane & 1 == 1 for lane in range(32)], [True] * 32])
+    one = np.full((4, 1), 64)
+    assert banks.wavefronts(one, size, active, atomic) == banks.wavefronts(
+        np.repeat(one, 32, axis=1), size, active, atomic)
+
+
+@settings(max_examples=150, deadline=None)
+@given(warps(), st.data())
+def test_atomics_one_by_one(given_warps, data):
+    rows, _ = given_warps
+    lane = st.lists(st.booleans(), min_size=32, max_size=32).filter(any)
+    active = np.array([data.draw(lane)]) if data.draw(st.booleans()) else None
+    total = 0
+    for row in rows.tolist():
+        lanes = [at for at, there in zip(row, [True] * 32 if active is None else active[0],
+                                         strict=True) if there]
+        while lanes:  # each pass takes one lane of every element
+            now = set(lanes)
+            total += len({at // 32 for at in now})
+            for at in now:
+                lanes.remove(at)
+    assert one_by_one(rows, active) == total
 
 
 class SlowL2:

@@ -36,8 +36,9 @@ def test_every_counter_has_a_name_alias_unit_and_meaning():
     l1tex__t_sectors_pipe_lsu_mem_local_op_ld.sum mlgpu__unique_bytes_read.sum
     l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum
     l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum
-    smsp__sass_branch_targets_threads_divergent.sum lts__t_sectors_op_read_lookup_hit.sum
-    dram__bytes_read.sum sm__ops_path_tensor_src_fp16_dst_fp32.sum""".split())
+    smsp__sass_branch_targets_threads_divergent.sum
+    lts__t_sectors_srcunit_tex_op_read_lookup_hit.sum
+    dram__bytes_read.sum sm__ops_path_tensor_op_hmma_src_fp16_dst_fp32.sum""".split())
 def test_the_names_are_nsight_computes(name):
     assert canonical(name) == name
     assert canonical(METRICS[name].alias) == name
@@ -46,7 +47,7 @@ def test_the_names_are_nsight_computes(name):
 def test_both_names_give_the_number():
     metrics = Metrics(COUNTED)
     assert metrics["smsp__inst_executed.sum"] == metrics["instructions"] == 12345678
-    assert metrics["lts__t_sector_hit_rate.pct"] == metrics["l2_hit_rate"] == 33.337
+    assert metrics["mlgpu__l2_sector_hit_rate.pct"] == metrics["l2_hit_rate"] == 33.337
     assert "instructions" in metrics
     assert "launch__grid_size" in metrics
     assert "registers" not in metrics
@@ -59,9 +60,9 @@ def test_both_names_give_the_number():
 def test_iteration_and_dictionaries_follow_the_table():
     metrics = Metrics(COUNTED)
     assert list(metrics) == ["launch__grid_size", "smsp__inst_executed.sum",
-                             "lts__t_sector_hit_rate.pct"]
+                             "mlgpu__l2_sector_hit_rate.pct"]
     assert metrics.as_dict() == {"launch__grid_size": 4, "smsp__inst_executed.sum": 12345678,
-                                 "lts__t_sector_hit_rate.pct": 33.337}
+                                 "mlgpu__l2_sector_hit_rate.pct": 33.337}
     assert metrics.as_dict(aliases=True) == {"grid_size": 4, "instructions": 12345678,
                                              "l2_hit_rate": 33.337}
     assert dict(metrics) == metrics.as_dict()

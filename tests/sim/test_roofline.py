@@ -11,6 +11,7 @@ from mlgpu.sim.roofline import DEVICES, estimate
 
 OP = "smsp__sass_thread_inst_executed_op_{}_pred_on.sum"
 TENSOR = "sm__ops_path_tensor_src_{}.sum"
+HALVES = "sm__ops_path_tensor_op_hmma_src_{}.sum"
 
 
 def test_a_copy_of_a_gibibyte_takes_its_bytes_over_the_bandwidth():
@@ -30,20 +31,20 @@ def test_a_copy_of_a_gibibyte_takes_its_bytes_over_the_bandwidth():
     ("L4", {OP.format("dadd"): 1e12}, "FP64 operations", 2e12 * 64 / 30.3e12),
     ("RTX 4090", {OP.format("hfma"): 1e12}, "FP16 operations", 2e12 / 82.6e12),
     # A product of two 4096x4096 matrices: 2*4096^3 operations.
-    ("A100", {TENSOR.format("fp16_dst_fp32"): 2 * 4096**3}, "tensor operations",
+    ("A100", {HALVES.format("fp16_dst_fp32"): 2 * 4096**3}, "tensor operations",
      2 * 4096**3 / 312e12),
     ("H100", {TENSOR.format("bf16_dst_fp32"): 2 * 4096**3}, "tensor operations",
      2 * 4096**3 / 989.4e12),
     ("H100", {TENSOR.format("fp8"): 2 * 4096**3}, "tensor operations", 2 * 4096**3 / 1978.9e12),
     ("L4", {TENSOR.format("tf32_dst_fp32"): 2e12}, "tensor operations", 2 / 60),
-    ("RTX 4090", {TENSOR.format("fp16_dst_fp16"): 2e12}, "tensor operations", 2 / 330.3),
-    ("RTX 4090", {TENSOR.format("fp16_dst_fp32"): 2e12}, "tensor operations", 2 / 165.2),
-    ("A100", {TENSOR.format("fp16_dst_fp16"): 2e12}, "tensor operations", 2 / 312),
+    ("RTX 4090", {HALVES.format("fp16_dst_fp16"): 2e12}, "tensor operations", 2 / 330.3),
+    ("RTX 4090", {HALVES.format("fp16_dst_fp32"): 2e12}, "tensor operations", 2 / 165.2),
+    ("A100", {HALVES.format("fp16_dst_fp16"): 2e12}, "tensor operations", 2 / 312),
     # Half the time for each of two types.
     ("A100", {TENSOR.format("int8"): 312e12, TENSOR.format("tf32_dst_fp32"): 78e12},
      "tensor operations", 1.0),
     # One wavefront a cycle on each of 108 multiprocessors at 1.41 GHz.
-    ("A100", {"l1tex__data_pipe_lsu_wavefronts_mem_shared.sum": 108 * 1.41e9},
+    ("A100", {"memory_l1_wavefronts_shared": 108 * 1.41e9},
      "shared-memory wavefronts", 1.0),
     ("A100", {"l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum": 100 * 1.41e9,
               "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum": 8 * 1.41e9},
@@ -78,7 +79,7 @@ def test_a_small_grid_has_few_multiprocessors_but_all_of_the_memory():
 
 def test_the_text_says_that_it_is_an_estimate_on_every_line():
     text = str(estimate("H100", {"dram__bytes_read.sum": 3350e9 * 12.5e-6,
-                                 TENSOR.format("int4"): 1e9}))
+                                 "tensor_int4_ops": 1e9}))
     assert all("estimate" in line for line in text.splitlines())
     assert "not a measurement" in text
     assert "at least 12.5 us, bound by DRAM bytes" in text
