@@ -21,7 +21,7 @@ from mlgpu.sim.atomic_forms import Form, form, used_registers
 from mlgpu.sim.group import WARP, Group, Part
 from mlgpu.sim.l2 import L2, unique_bytes
 from mlgpu.sim.memory import READ, WRITTEN, Region
-from mlgpu.sim.sectors import SECTOR, footprint, one_by_one, repeated, shifts
+from mlgpu.sim.sectors import SECTOR, again, footprint, repeated, shifts
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -129,23 +129,22 @@ class Counters:
         found = footprint(rows, s.size) if shift is None else repeated(rows, shift, s.size)
         times = warps // (len(rows) * (1 if shift is None else len(shift)))
         t.distinct += found.elements * s.size * times
-        sectors = len(found.sectors) * times
+        t.passes += len(found.sectors) * times
         t.ideal += found.ideal * times
         self.l2.look_up(region, found.sectors, times, s.access, s.access != "write")
-        if s.access == "atomic":
-            passes = self._one_by_one(g, offset, s)
-            self.l2.hits["atomic"] += passes - sectors
-            sectors = passes
-        t.passes += sectors
+        if s.access == "atomic" and found.elements * times < g.size:
+            more = self._again(g, offset, s)
+            t.passes += more
+            self.l2.hits["atomic"] += more
         x.touch(region)
 
-    def _one_by_one(self, g: Group, offset: Array, s: Site) -> int:
-        """The sectors that atomics pass over."""
+    def _again(self, g: Group, offset: Array, s: Site) -> int:
+        """How often atomics whose lanes meet pass over a sector once more."""
         wide = g.to_warps(offset)
         if wide.shape[2] == 1:  # one element for all
-            return g.warps if self._form(s).joined else g.size
+            return 0 if self._form(s).joined else g.size - g.warps
         times: int = g.warps // (wide.shape[0] * wide.shape[1])
-        return times * one_by_one(wide.reshape(-1, WARP), g.lanes.active)
+        return times * again(wide.reshape(-1, WARP), g.lanes.active)
 
     @contextmanager
     def one_request(self, g: Group, s: Site) -> Iterator[None]:

@@ -78,22 +78,24 @@ def shifts(offset: Array) -> Array | None:
     return shift[:, 0] if (offset - shift == offset[0]).all() else None
 
 
-def one_by_one(offset: Array, active: Array | None) -> int:
-    """The sectors that atomics of warps pass over, from their lanes' byte offsets (warps, 32).
+def again(offset: Array, active: Array | None) -> int:
+    """How often atomics of warps pass over a sector once more, from their lanes' byte offsets
+    (warps, 32): lanes that want the same element go one after the other, each with the sector.
 
-    Lanes that want the same element go one after the other, each with the sector.  `active` says
-    which lanes are there, (w, 32) for warps in groups of w; None: all.
+    `active` says which lanes are there, (w, 32) for warps in groups of w; None: all.
     """
-    low = int(offset.min()) & -SECTOR
-    span = (int(offset.max()) - low) // SECTOR * SECTOR + SECTOR
-    keys = offset - low + np.arange(len(offset))[:, None] * span
     if active is not None:
-        keys = keys[np.broadcast_to(active, (len(keys) // len(active), *active.shape)
-                                    ).reshape(keys.shape)]
-    elements, lanes = np.unique(keys, return_counts=True)
-    sectors = elements >> 5
-    first = np.flatnonzero(np.diff(sectors, prepend=-1))
-    return int(np.maximum.reduceat(lanes, first).sum())
+        there = np.broadcast_to(active, (len(offset) // len(active), *active.shape))
+        offset = np.where(there.reshape(offset.shape), offset, -1 - np.arange(offset.shape[1]))
+    offset = np.sort(offset, axis=1)
+    rows = offset[(offset[:, 1:] == offset[:, :-1]).any(axis=1)]
+    if not len(rows):
+        return 0
+    span = int(rows.max()) // SECTOR * SECTOR + SECTOR
+    keys = rows + np.arange(len(rows))[:, None] * span
+    elements, lanes = np.unique(keys[rows >= 0], return_counts=True)
+    first = np.flatnonzero(np.diff(elements >> 5, prepend=-1))
+    return int(np.maximum.reduceat(lanes, first).sum()) - len(first)
 
 
 def _moved(starts: Array, relative: Array, size: int) -> list[Footprint]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlgpu.sim import banks, l2
 from mlgpu.sim.memory import READ, WRITTEN, AddressSpace
-from mlgpu.sim.sectors import footprint, one_by_one, repeated, shifts
+from mlgpu.sim.sectors import again, footprint, repeated, shifts
 from mlgpu.sim.site import ATOMIC, STRONG_READ
 
 SIZES = (1, 2, 4, 8, 16)
@@ -138,20 +138,21 @@ def test_wavefronts_of_one_word(size, atomic, bits):
 
 @settings(max_examples=150, deadline=None)
 @given(warps(), st.data())
-def test_atomics_one_by_one(given_warps, data):
+def test_sectors_of_atomics_that_meet(given_warps, data):
     rows, _ = given_warps
     lane = st.lists(st.booleans(), min_size=32, max_size=32).filter(any)
     active = np.array([data.draw(lane)]) if data.draw(st.booleans()) else None
-    total = 0
+    more = 0
     for row in rows.tolist():
         lanes = [at for at, there in zip(row, [True] * 32 if active is None else active[0],
                                          strict=True) if there]
+        more -= len({at // 32 for at in lanes})
         while lanes:  # each pass takes one lane of every element
             now = set(lanes)
-            total += len({at // 32 for at in now})
+            more += len({at // 32 for at in now})
             for at in now:
                 lanes.remove(at)
-    assert one_by_one(rows, active) == total
+    assert again(rows, active) == more
 
 
 class SlowL2:
