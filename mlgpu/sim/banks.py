@@ -6,7 +6,8 @@ bytes the quarters.  Two halves, or two quarters of a half, go together where ne
 same: every lane that is there has the address of lane ^ 1, or every one that of lane ^ 2, or that
 lane is not there.  An atomic serves one lane of a word after the other.
 
-These rules give what Nsight Compute counts on an H200.
+Kernels measured with Nsight Compute on an H200 agree with this; of the rule about neighbours they
+tried broadcasts and lanes without neighbours.
 """
 
 from __future__ import annotations
