@@ -61,7 +61,7 @@ def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> Non
     mark = s.ones * (STRONG_READ if s.strong else READ)
     if x.racecheck:
         x.races.globals.read(g, region, index, s, bool(some & s.ones * (
-            WRITTEN if s.strong else WRITTEN | ATOMIC)))
+            (WRITTEN | ATOMIC if x.code.inner else WRITTEN) if s.strong else WRITTEN | ATOMIC)))
     if ~every & mark:
         region.mark_views[s.piece][index] = marks | x.mark_type[s.piece](mark)
         x.touch(region)
@@ -99,7 +99,8 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
                              ATOMIC | STRONG_READ if s.access == "atomic" else ATOMIC))
     if x.racecheck:
         x.races.globals.write(g, region, index, s, data, bool(some & s.ones * (
-            WRITTEN | READ if s.strong else WRITTEN | READ | ATOMIC | STRONG_READ)))
+            WRITTEN | READ if s.strong and not x.code.inner
+            else WRITTEN | READ | ATOMIC | STRONG_READ)))
     if ~every & mark:
         view[index] = marks | x.mark_type[s.piece](mark)
         x.touch(region)

@@ -98,6 +98,8 @@ class Batch:
         while True:
             if not ready:
                 if not self._resume():
+                    if self._copies is not None and not self.spinning and self.synccheck:
+                        self._copies.finish()
                     return not self.spinning
                 continue
             number = min(ready) if len(ready) > 1 else next(iter(ready))

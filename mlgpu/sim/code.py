@@ -80,6 +80,9 @@ class Code:
                 self._mask(step, part.instructions[0])
         self.initial: list[Array] = [np.zeros((1, 1), self.storages[r]) for r in self.numbers]
         self.fences = any(i.opcode in ("membar", "fence") for s in parts for i in s.instructions)
+        # whether atomics and the like of a block's scope work on global memory
+        self.inner = any(s.strong and s.scope == "cta" and s.space != "shared"
+                         for s in self.sites)
         self.cell = min((s.dtype.itemsize for s in self.sites if s.space in ("shared", "")),
                         default=4)
 

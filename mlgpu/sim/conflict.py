@@ -10,7 +10,7 @@ from mlgpu.sim.errors import Party
 from mlgpu.sim.group import WARP, Group
 from mlgpu.sim.memory import Region
 from mlgpu.sim.order import Order
-from mlgpu.sim.shadow import EVENT, EVENTS, SEVERAL, WHO
+from mlgpu.sim.shadow import DEVICE_TWIN, EVENT, EVENTS, INNER, SEVERAL, WHO
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Conflicts:
         self.order.word(g, space, address, s.access, s.acquire, s.release, s.scope)
 
     def compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
-                 values: tuple[Array, Array] | None = None,
-                 region: Region | None = None) -> None:
+                values: tuple[Array, Array] | None = None,
+                region: Region | None = None, between_blocks: bool = False) -> None:
         """Report the first access of a layer that the present one is not ordered after."""
         before = layer.reshape(-1).take(cell)
         floor = self.order.floor if region is None else 0
@@ -46,11 +46,16 @@ class Conflicts:
             return
         event = before >> EVENT & EVENTS
         other = before & WHO
-        mine = other == who
-        if region is None:
-            real = g.tid if cell.ndim == 2 else g.tid[..., None]  # a twin follows its own thread
-            mine = mine | (other == real)
+        # A thread's own accesses, which come before what it and its twin do.  What a twin has done
+        # (copies.py) is nobody's own before the wait.
+        real = (g.tid if region is None else
+                (g.blk + self.x.first) * self.x.shape.threads + g.tid)
+        mine = other == (real if cell.ndim == 2 else real[..., None])
         suspect = (before >> EVENT > floor) & (~mine | (before & SEVERAL != 0))
+        if between_blocks:  # strong accesses of a block's scope, against those of other blocks
+            n = self.x.shape.threads
+            inner = (s.scope == "cta") | (before & INNER != 0)
+            suspect &= inner & ((other & ~DEVICE_TWIN) // n != g.blk + self.x.first)
         if not suspect.any():
             return
         shape = suspect.shape
@@ -71,7 +76,9 @@ class Conflicts:
         if region is None:
             other_block, other_thread = blk + self.x.first, other
         else:
-            other_block, other_thread = other // n, other % n
+            real_other = other & ~DEVICE_TWIN
+            other_block = real_other // n
+            other_thread = real_other % n + n * (other >= DEVICE_TWIN)
         ordered = self.order.ordered(blk, tid, other_block, other_thread, event)
         if access == "atomic" and s.access == "write" and s.text.startswith("mbarrier.inval"):
             # lanes that use an mbarrier together count as one: the C++ library's pipelines let the
@@ -83,7 +90,8 @@ class Conflicts:
             return
         bad = np.flatnonzero(~ordered)
         if values is not None and access == "write":
-            bad = self._differing(g, at, bad, shape, s, values, region)
+            twins = bad[other_thread[bad] >= n]
+            bad = np.append(twins, self._differing(g, at, bad, shape, s, values, region))
             if not len(bad):
                 return
         k = int(bad[0])
@@ -94,7 +102,7 @@ class Conflicts:
         kind = kinds.get((access, writes), "write after write")
         tool = "racecheck"
         message = "nothing orders this {0} after the {1} of the same memory by another thread"
-        if region is None and int(other_thread[k]) >= n:
+        if int(other_thread[k]) >= n:
             other_thread[k] -= n
             tool, kind = "synccheck", "missing wait"
             message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"

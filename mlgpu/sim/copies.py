@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlgpu.sim import access, faults, mbarriers
-from mlgpu.sim.group import Group
-from mlgpu.sim.memory import INIT, SHARED_WINDOW, WINDOW
+from mlgpu.sim.group import Group, Scatter
+from mlgpu.sim.memory import INIT, SHARED_WINDOW, WINDOW, Region
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Pending:
     event: int
     site: Site
     done: Array
+    region: Region | None = None  # the copy writes there, in global memory
 
 
 class Copies:
@@ -48,21 +49,26 @@ class Copies:
         self.pending: dict[str, list[Pending]] = {"async": [], "bulk": []}
         self.proxy_fence = np.full(shape, -1, np.int64)  # the event of each thread's last one
 
-    def issued(self, kind: str, layer: str, g: Group, cells: Array, s: Site) -> None:
+    def issued(self, kind: str, layer: str, g: Group, cells: Array, s: Site,
+               region: Region | None = None) -> None:
         """Remember a copy of the group's threads; its cells already carry the twins' event."""
         if self.x.races is None:
             return
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         cells = cells.reshape(len(tid), -1)
         self.pending[kind].append(Pending(layer, cells, blk, tid, self.committed[kind][blk, tid],
-                                          self.x.races.order.now, s, np.zeros(len(tid), bool)))
+                                          self.x.races.order.now, s, np.zeros(len(tid), bool),
+                                          region))
 
     def commit(self, kind: str, g: Group) -> None:
         """Close each thread's current group."""
         self.committed[kind][g.blk, g.tid] += 1
 
-    def wait(self, kind: str, g: Group, allowed: int | None) -> None:
-        """All groups but the latest `allowed` are complete (None: and what is in no group)."""
+    def wait(self, kind: str, g: Group, allowed: int | None, reads: bool = False) -> None:
+        """All groups but the latest `allowed` are complete (None: and what is in no group).
+
+        `reads`: bulk copies need only have read their sources.
+        """
         races = self.x.races
         if races is None or not self.pending[kind]:
             return
@@ -72,12 +78,35 @@ class Copies:
         kept = []
         for p in self.pending[kind]:
             ready = (p.group < limit[p.blk, p.tid]) & ~p.done
-            if ready.any():
-                races.shared.own(p.layer, p.cells[ready], p.blk[ready], p.tid[ready], p.event, p.site)
+            if ready.any() and not (reads and p.region is not None):
+                these = p.cells[ready], p.blk[ready], p.tid[ready], p.event, p.site
+                if p.region is None:
+                    races.shared.own(p.layer, *these)
+                else:
+                    races.globals.own(p.region, *these)
                 p.done |= ready
             if not p.done.all():
                 kept.append(p)
         self.pending[kind] = kept
+
+
+    def dropped(self, g: Group) -> None:
+        """An mbarrier tells of the threads' copies: nobody waits for their groups."""
+        waits = np.zeros(self.committed["async"].shape, bool)
+        waits[g.blk, g.tid] = True
+        for p in self.pending["async"]:
+            p.done |= waits[p.blk, p.tid]
+        self.pending["async"] = [p for p in self.pending["async"] if not p.done.all()]
+
+    def finish(self) -> None:
+        """The blocks end, and their shared memory with them: has it been read?"""
+        for p in self.pending["bulk"]:
+            if p.layer == "read" and p.region is None and not p.done.all():
+                k = int(np.flatnonzero(~p.done)[0])
+                one = Scatter(self.x.shape, np.array([p.blk[k] * self.x.shape.threads + p.tid[k]]))
+                self.x.find("synccheck", "missing wait", p.site.location,
+                            f"{p.site.text}: the block ends while the copy may still read its "
+                            "shared memory: cp.async.bulk.wait_group.read is missing", one)
 
 
 def cp_async(x: Batch, g: Group, to: Array, source: Array, s_read: Site, s_write: Site,
@@ -177,6 +206,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
         if x.races is not None:
             x.races.globals.bulk(one, region, at, n, s_read)
             x.races.shared.bulk_write(one, dst, n, s_write)
+            x.races.shared.barrier_of_copy(one, bar, s_write)
         x.shared[blk, dst:dst + n] = region.data[at:at + n]
         x.changed = True
         x.mbarriers().complete_bytes(one, bar, n, s_write)
@@ -198,7 +228,8 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
         if x.races is not None:
             cells = x.races.shared.bulk_read(one, src, n, s_read)
             x.copies().issued("bulk", "read", one, cells, s_read)
-            x.races.globals.bulk(one, region, at, n, s_write)
+            cells = x.races.globals.bulk(one, region, at, n, s_write)
+            x.copies().issued("bulk", "write", one, cells, s_write, region)
         x.counters.bulk(x, s_write, region, at, n)
         data = x.shared[blk, src:src + n]
         if reduce:
@@ -212,7 +243,6 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
 def _each(g: Group, *arrays: Array) -> Any:
     """Every thread as a group of its own, with its values as numbers."""
     columns = [np.broadcast_to(a, g.shape).ravel().tolist() for a in arrays]
-    from mlgpu.sim.group import Scatter
     for lin, *values in zip(g.lin.tolist(), *columns, strict=True):
         yield Scatter(g.space, np.array([lin])), values
 
@@ -244,18 +274,18 @@ def commit(x: Batch, g: Group, kind: str) -> None:
     x.copies().commit(kind, g)
 
 
-def wait(x: Batch, g: Group, kind: str, allowed: int | None) -> None:
+def wait(x: Batch, g: Group, kind: str, allowed: int | None, reads: bool = False) -> None:
     """`wait_group` and `wait_all`."""
-    x.copies().wait(kind, g, allowed)
+    x.copies().wait(kind, g, allowed, reads)
 
 
 def arrive(x: Batch, g: Group, address: Array, s: Site, noinc: bool) -> None:
     """`cp.async.mbarrier.arrive`: an arrival when the thread's copies are complete."""
-    x.copies().wait("async", g, None)
     offset = mbarriers.offsets(address)
     if not mbarriers.fits(x, g, offset, s):
         return
+    if x.races is not None:
+        x.mbarriers().release_copies(g, offset)
+        x.copies().dropped(g)
     if noinc:
         x.mbarriers().arrive(g, offset, np.array([[1]]), s)
-    elif x.races is not None:
-        x.mbarriers()._release(g, offset)

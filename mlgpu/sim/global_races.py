@@ -14,7 +14,7 @@ import numpy as np
 from mlgpu.sim.conflict import Conflicts
 from mlgpu.sim.group import Group
 from mlgpu.sim.memory import READ, WRITTEN, Region
-from mlgpu.sim.shadow import Shadow, put
+from mlgpu.sim.shadow import DEVICE_TWIN, EVENT, INNER, SEVERAL, Shadow, put
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ class GlobalRaces:
         cell, who = self._cells(g, region, index, s)
         if s.strong:
             self.conflicts.compare(g, shadow.write, cell, who, s, "write", region=region)
+            self._between_blocks(g, region, cell, who, s)
             e = self.conflicts.event(s)
-            put(shadow.strong_reads(), cell, e, who)
+            put(shadow.strong_reads(), cell, e, who, INNER if s.scope == "cta" else 0)
             self.conflicts.flag(g, "global", self._addresses(region, index, s), s)
             return
         self.conflicts.compare(g, shadow.write, cell, who, s, "write", region=region)
@@ -69,7 +70,8 @@ class GlobalRaces:
     def write(self, g: Group, region: Region, index: Array, s: Site, data: Array,
                      suspect: bool) -> None:
         """A store to or atomic on global memory; suspect: the launch touched some of it."""
-        if region.race is None and not suspect:
+        inner = s.strong and s.scope == "cta"
+        if region.race is None and not suspect and not inner:
             self._note(g, region, index, s)
             if s.strong:
                 self.conflicts.flag(g, "global", self._addresses(region, index, s), s)
@@ -96,11 +98,27 @@ class GlobalRaces:
         self.conflicts.compare(g, shadow.write, cell, who, s, "write", values, region=region)
         self.conflicts.compare(g, shadow.read, cell, who, s, "read", region=region)
         self.conflicts.compare(g, shadow.read2, cell, who, s, "read", region=region)
+        if s.strong:
+            self._between_blocks(g, region, cell, who, s)
         e = self.conflicts.event(s)
         layer = shadow.strong if s.strong else shadow.write
-        cell, mine = put(layer, cell, e, who)
+        inner = s.strong and s.scope == "cta"
+        cell, mine = put(layer, cell, e, who, INNER if inner else 0)
+        if inner:  # blocks that meet in this very instruction
+            self._between_blocks(g, region, cell, who, s)
         if not s.strong:
             self.conflicts.same_cell(g, layer, cell, mine, who, data, s, region)
+
+    def _between_blocks(self, g: Group, region: Region, cell: Array, who: Array,
+                        s: Site) -> None:
+        """Strong accesses with a block's scope are strong for that block only."""
+        if self.x.code.inner:
+            shadow = region.race.shadow
+            self.conflicts.compare(g, shadow.strong, cell, who, s, "atomic", region=region,
+                                   between_blocks=True)
+            if s.access != "read" and shadow.strong_read is not None:
+                self.conflicts.compare(g, shadow.strong_read, cell, who, s, "read", region=region,
+                                       between_blocks=True)
 
     def _distinct(self, g: Group, index: Array) -> bool:
         """Whether every thread has an address of its own."""
@@ -145,7 +163,7 @@ class GlobalRaces:
                 continue
             layer = (shadow.strong_reads() if s.access == "read"
                      else shadow.strong if s.strong else shadow.write)
-            put(layer, cell, e, who)
+            put(layer, cell, e, who, INNER if s.strong and s.scope == "cta" else 0)
 
     def _cells(self, g: Group, region: Region, index: Array,
                       s: Site) -> tuple[Array, Array]:
@@ -166,13 +184,15 @@ class GlobalRaces:
             return cell, who
         return cell[..., None] + np.arange(count), who[..., None]
 
-    def bulk(self, one: Group, region: Region, at: int, size: int, s: Site) -> None:
-        """The global side of a bulk copy."""
+    def bulk(self, one: Group, region: Region, at: int, size: int, s: Site) -> Array:
+        """The global side of a bulk copy, whose writing the thread's twin does; the cells."""
         if region.race is None:
             self._open(region)
         shadow, unit = region.race.shadow, region.race.unit
         cell = np.arange(at // unit, (at + size) // unit)[None]
         who = (one.blk + self.x.first) * self.x.shape.threads + one.tid
+        if s.access != "read":
+            who = who | DEVICE_TWIN
         layers = [(shadow.write, "write")]
         if not s.strong:
             layers.append((shadow.strong, "atomic"))
@@ -188,3 +208,17 @@ class GlobalRaces:
             put(layer, cell, self.conflicts.event(s), who)
         region.marks[at:at + size] |= READ if s.access == "read" else WRITTEN
         self.x.touch(region)
+        return cell
+
+    def own(self, region: Region, cells: Array, blk: Array, tid: Array, event: int,
+            s: Site) -> None:
+        """Threads have waited for what their bulk copies write."""
+        if region.race is None:
+            return
+        shadow = region.race.shadow
+        thread = ((blk + self.x.first) * self.x.shape.threads + tid)[:, None]
+        now = self.conflicts.event(s)
+        for layer in (shadow.write, shadow.strong):
+            there = layer[cells]
+            mine = (there & ~SEVERAL) == (event << EVENT | thread | DEVICE_TWIN)
+            layer[cells] = np.where(mine, now << EVENT | thread, there)

@@ -116,7 +116,7 @@ class MBarriers:
                expect: Array | None = None, release: bool = True) -> Array:
         """Arrivals of each thread; the states before, as tokens for test_wait."""
         if release and self.x.races is not None:
-            self._release(g, address)
+            self.release(g, address)
         tokens = []
         counts = np.broadcast_to(count, g.shape).ravel().tolist()
         bytes_ = (np.broadcast_to(expect, g.shape).ravel().tolist() if expect is not None
@@ -137,17 +137,38 @@ class MBarriers:
                           phase)
         return np.array(tokens, np.uint64).reshape(g.shape)
 
-    def _release(self, g: Group, address: Array) -> None:
-        races = self.x.races
-        order = races.order
+    def _whole_warps(self, g: Group, address: Array) -> bool:
+        """Whether all live lanes of the group's warps are here, at one object."""
         whole = g.lanes.counts == WARP
-        b, w = self.x.shape.blocks, self.x.shape.warps
-        tail = self.x.shape.threads % WARP
+        w, tail = self.x.shape.warps, self.x.shape.threads % WARP
         if tail:
             whole |= (g.lanes.counts == tail) & (g.lanes.warp % w == w - 1)
-        if whole.all() and (address == address.ravel()[0]).all():
-            at = int(address.ravel()[0])
-            order.bring(self.bring.setdefault(at, np.zeros((b, w), np.int64)), g)
+        return bool(whole.all() and (address == address.ravel()[0]).all())
+
+    def _brought(self, at: int) -> Array:
+        """What those who have arrived in the phase bring, (B, 2 W)."""
+        if at not in self.bring:
+            self.bring[at] = np.zeros((self.x.shape.blocks, 2 * self.x.shape.warps), np.int64)
+        return self.bring[at]
+
+    def release_copies(self, g: Group, address: Array) -> None:
+        """The copies that the threads have under way are behind the object's phase."""
+        order, warps = self.x.races.order, self.x.shape.warps
+        blk, tid, places = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid, address))
+        if self._whole_warps(g, address):
+            self._brought(int(places[0]))[blk, warps + tid // WARP] = order.now
+            return
+        nobody = np.zeros(2 * warps, np.int64)
+        for k, t, at in zip(blk.tolist(), tid.tolist(), places.tolist(), strict=True):
+            self.single[k, at] = Publication(
+                k + self.x.first, self.x.shape.threads + t, order.now, nobody, order,
+                self.single.get((k, at)), True, (k + self.x.first, at))
+
+    def release(self, g: Group, address: Array) -> None:
+        """Publish what the threads know with the object's phase."""
+        order = self.x.races.order
+        if self._whole_warps(g, address):
+            order.bring(self._brought(int(address.ravel()[0])), g)
             return
         blk, tid, places = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid, address))
         order._settle(g)
@@ -174,8 +195,9 @@ class MBarriers:
         if races is not None:
             order = races.order
             twin = self.x.shape.threads + tid
+            nobody = np.zeros(2 * self.x.shape.warps, np.int64)
             self.single[blk, at] = Publication(
-                blk + self.x.first, twin, order.now, np.zeros(self.x.shape.warps, np.int64), order,
+                blk + self.x.first, twin, order.now, nobody, order,
                 self.single.get((blk, at)), True, (blk + self.x.first, at))
         found = self._state(g, blk, at, s)
         if found is not None:

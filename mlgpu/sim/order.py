@@ -37,7 +37,7 @@ class Publication:
     block: int  # in the grid
     thread: int
     event: int  # its own doings up to here
-    row: Array  # (W,): of each warp of its block
+    row: Array  # (2 W,): of each warp of its block, and of its twins
     order: Order
     before: Publication | None  # a read-modify-write continues the sequence it reads from
     inner: bool  # released to the block only
@@ -46,9 +46,10 @@ class Publication:
 
     def covers(self, block: Array | int, thread: Array, event: Array) -> Array:
         """Which events of threads come before this publication, by what its thread knew."""
-        warp = np.minimum(thread // WARP, len(self.row) - 1)
-        real = thread < self.order.extent[1]  # a twin (copies.py) only publishes itself
-        known = (real & (self.row[warp] >= event)) | (
+        n = self.order.extent[1]
+        real = thread < n
+        warp = np.where(real, thread, thread - n) // WARP
+        known = (self.row[np.where(real, warp, warp + len(self.row) // 2)] >= event) | (
             (thread == self.thread) & (event <= self.event))
         if self.lanes is not None:
             known |= real & (warp == self.thread // WARP) & (self.lanes[thread % WARP] >= event)
@@ -128,13 +129,14 @@ class Order:
         self.warp_time = np.full((1, x.shape.warps), self.start, np.int64)
         self.floor = self.start  # all threads of the batch know all of their block up to here
         self.lane_time: Array | None = None  # (B, N, 32): of each lane of the own warp
-        self.table: Array | None = None  # (B, N, W): of each warp of the block
+        # (B, N, 2 W): of each warp of the block, then of the twins (copies.py) of each
+        self.table: Array | None = None
         self.fence_gpu: Array | None = None  # (B, N): the event of the last fence
         self.fence_cta: Array | None = None
         self.pending: dict[tuple[int, int], list[Publication]] = {}  # read, no fence yet
         self.acquired = [Acquired() for _ in range(b)]
         self.any_acquired = False
-        self.at_barrier: dict[int, Array] = {}  # name -> (B, W): what those who came bring
+        self.at_barrier: dict[int, Array] = {}  # name -> (B, 2 W): what those who came bring
         self.extent = b, n
 
     @property
@@ -148,7 +150,7 @@ class Order:
         """Up to which event `thread` knows `other` of the same block."""
         twin = other >= self.extent[1]  # of an asynchronous copy: no barrier orders it
         if twin.any():
-            other = np.where(twin, 0, other)
+            other = np.where(twin, other - self.extent[1], other)
         time = self.block_time[0, 0] if len(self.block_time) == 1 else self.block_time[block, 0]
         warp, others = thread // WARP, other // WARP
         of_warp = (self.warp_time[0, warp] if len(self.warp_time) == 1
@@ -159,7 +161,8 @@ class Order:
             result = np.maximum(result, np.where(warp == others, lane, 0))
         if self.table is not None:
             result = np.maximum(result, self.table[block, thread, others])
-        return np.where(twin, 0, result)
+        twins = 0 if self.table is None else self.table[block, thread, others + self.x.shape.warps]
+        return np.where(twin, twins, result)
 
     def ordered(self, block: Array, thread: Array, other_block: Array, other: Array,
                 event: Array) -> Array:
@@ -295,10 +298,10 @@ class Order:
         self.table[blk, tid] = top[inverse]
 
     def rows_of(self, blk: Array, tid: Array) -> Array:
-        """What threads know of each warp of their block, (K, W)."""
+        """What threads know of each warp of their block and of its twins, (K, 2 W)."""
         w = self.x.shape.warps
-        time = self.block_time if len(self.block_time) == 1 else self.block_time[blk]
-        rows = np.broadcast_to(time, (len(tid), w)).copy()
+        rows = np.zeros((len(tid), 2 * w), np.int64)
+        rows[:, :w] = self.block_time if len(self.block_time) == 1 else self.block_time[blk]
         own = tid // WARP
         of_warp = (self.warp_time[0, own] if len(self.warp_time) == 1
                    else self.warp_time[blk, own])
@@ -316,11 +319,12 @@ class Order:
 
     def arrive(self, name: int, g: Group) -> None:
         """Threads come to a barrier with what they know."""
-        self.bring(self.at_barrier.setdefault(name, np.zeros((self.extent[0], self.x.shape.warps),
-                                                             np.int64)), g)
+        if name not in self.at_barrier:
+            self.at_barrier[name] = np.zeros((self.extent[0], 2 * self.x.shape.warps), np.int64)
+        self.bring(self.at_barrier[name], g)
 
     def bring(self, brought: Array, g: Group) -> None:
-        """Join what whole warps know into (B, W)."""
+        """Join what whole warps know into (B, 2 W)."""
         self._settle(g)
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         rows = self.rows_of(blk, tid)
@@ -344,9 +348,9 @@ class Order:
         brought[done] = 0
 
     def take(self, brought: Array, g: Group) -> None:
-        """The group's threads learn (B, W)."""
+        """The group's threads learn (B, 2 W)."""
         if self.table is None:
-            self.table = np.zeros((*self.extent, self.x.shape.warps), np.int64)
+            self.table = np.zeros((*self.extent, 2 * self.x.shape.warps), np.int64)
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         self.table[blk, tid] = np.maximum(self.table[blk, tid], brought[blk])
 
@@ -354,7 +358,7 @@ class Order:
 
     def fence(self, g: Group, inner: bool) -> None:
         """A fence: what comes before it may be published, what was read counts now."""
-        self._settle(g)
+        self._settle(g, inner)
         if self.fence_cta is None:
             self.fence_cta = np.full(self.extent, -1, np.int64)
             self.fence_gpu = np.full(self.extent, -1, np.int64)
@@ -363,15 +367,23 @@ class Order:
         if not inner:
             self.fence_gpu[g.blk, g.tid] = self.now
 
-    def _settle(self, g: Group) -> None:
-        """The publications that the group's threads have read are acquired."""
+    def _settle(self, g: Group, inner: bool = False) -> None:
+        """The publications that the group's threads have read are acquired.
+
+        A fence of the block (inner) settles only what their own block has published.
+        """
         if not self.pending:
             return
         now = self.now
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         for b, t in zip(blk.tolist(), tid.tolist(), strict=True):
-            for node in self.pending.pop((b, t), ()):
-                self.acquire(b, np.array([t]), node, now)
+            nodes = self.pending.pop((b, t), [])
+            left = [n for n in nodes if inner and n.block != b + self.x.first]
+            if left:
+                self.pending[b, t] = left
+            for node in nodes:
+                if node not in left:
+                    self.acquire(b, np.array([t]), node, now)
 
     def acquire(self, b: int, threads: Array, node: Publication, now: int) -> None:
         """Threads of a block have acquired a publication."""
@@ -392,7 +404,7 @@ class Order:
             key = (b + self.x.first if space == "shared" else -1, a)
             node = words.get(key)
             if node is not None and access != "write" and self._reaches_me(node, b):
-                if acquire:
+                if acquire and (scope != "cta" or node.block == b + self.x.first):
                     self.acquire(b, np.array([t]), node, now)
                 else:
                     self.pending.setdefault((b, t), []).append(node)

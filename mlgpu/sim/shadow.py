@@ -15,7 +15,9 @@ Array = np.ndarray[Any, Any]
 EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1  # where the event begins; several lanes; thread
 # Set in what the twin of a thread did (copies.py), so that no barrier's floor settles it.
 TWIN = 1 << 62
-EVENTS = (1 << 29) - 1
+INNER = 1 << 61  # set in strong accesses that are strong within their block only
+EVENTS = (1 << 28) - 1
+DEVICE_TWIN = 1 << 31  # a twin, in thread numbers that count through the grid
 
 
 class Shadow:
@@ -61,10 +63,10 @@ class Shadow:
 
 
 def put(layer: Array, cell: Array, event: int, who: Array,
-        twin: bool = False) -> tuple[Array, Array]:
+        flags: int = 0) -> tuple[Array, Array]:
     """Enter an event of the threads into cells; both with their common shape."""
     shape = np.broadcast_shapes(cell.shape, who.shape)
     cell = np.broadcast_to(cell, shape)
-    mine = np.broadcast_to((TWIN if twin else 0) | event << EVENT | who, shape)
+    mine = np.broadcast_to(flags | event << EVENT | who, shape)
     layer[cell] = mine
     return cell, mine

@@ -74,8 +74,8 @@ class SharedRaces:
         cell, tid, _same = self._cells(g, offset, s)
         self._write(g, offset, s, data, cell, tid)
 
-    def _write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array,
-                      tid: Array, twin: bool = False) -> None:
+    def _write(self, g: Group, offset: Array, s: Site, data: Array, cell: Array, tid: Array,
+               flags: int = 0) -> None:
         shadow = self.shadow
         if self.check:
             if not s.strong:
@@ -87,7 +87,7 @@ class SharedRaces:
             self.conflicts.compare(g, shadow.read2, cell, tid, s, "read")
         e = self.conflicts.event(s)
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
-        cell, mine = put(layer, cell, e, tid, twin)
+        cell, mine = put(layer, cell, e, tid, flags)
         if self.check and not s.strong:
             self.conflicts.same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
@@ -99,7 +99,7 @@ class SharedRaces:
         """`cp.async` writes shared memory; the cells, a row for each thread."""
         self._expand()
         cell, tid, _ = self._cells(g, offset, s)
-        self._write(g, offset, s, data, cell, tid + self.x.shape.threads, twin=True)
+        self._write(g, offset, s, data, cell, tid + self.x.shape.threads, TWIN)
         shape = (*g.shape, cell.shape[2]) if cell.ndim == 3 else g.shape
         result: Array = np.broadcast_to(cell, shape).reshape(g.size, -1)
         return result
@@ -121,7 +121,7 @@ class SharedRaces:
             for layer, access in ((shadow.write, "write"), (shadow.strong, "atomic"),
                                   (shadow.read, "read"), (shadow.read2, "read")):
                 self.conflicts.compare(one, layer, cell, tid, s, access)
-        put(shadow.write.reshape(-1), cell, self.conflicts.event(s), tid, twin=True)
+        put(shadow.write.reshape(-1), cell, self.conflicts.event(s), tid, TWIN)
 
     def bulk_read(self, one: Group, offset: int, size: int, s: Site) -> Array:
         """A bulk copy reads shared memory; the cells."""
@@ -135,13 +135,18 @@ class SharedRaces:
             self._unfenced(one, cell, s)
         before = shadow.read.reshape(-1)[cell]
         shadow.read2.reshape(-1)[cell] = before
-        put(shadow.read.reshape(-1), cell, self.conflicts.event(s), tid, twin=True)
+        put(shadow.read.reshape(-1), cell, self.conflicts.event(s), tid, TWIN)
         return cell
 
     def _bulk_cells(self, one: Group, offset: int, size: int) -> tuple[Array, Array]:
         self._expand()
         first = int(one.blk[0, 0]) * self.cells + offset // self.cell
         return np.arange(first, first + size // self.cell)[None], one.tid + self.x.shape.threads
+
+    def barrier_of_copy(self, one: Group, offset: int, s: Site) -> None:
+        """A bulk copy counts its bytes at an mbarrier, whose init must have been fenced."""
+        if self.check:
+            self._unfenced(one, self._bulk_cells(one, offset, 8)[0], s)
 
     def _unfenced(self, one: Group, cell: Array, s: Site) -> None:
         """What threads wrote reaches a bulk copy only past a fence.proxy.async."""
@@ -159,7 +164,7 @@ class SharedRaces:
         block, thread = self.x.coordinates(one)
         self.x.find_at("racecheck", "read after write", s.location,
                        f"{s.text}: no fence.proxy.async lies between the writing of this memory "
-                       "and the bulk copy that reads it", block, thread, access="read",
+                       "and the bulk copy that uses it", block, thread, access="read",
                        space="shared", size=s.size,
                        address=int(cell[0, k] % self.cells) * self.cell,
                        other=Party(site.access, site.location.file, site.location.line, block,

@@ -62,7 +62,8 @@ def _wait(e: Emitter, ins: Instruction) -> None:
                 0 <= number.value < 1 << 31):
             e.malformed("the number of groups to leave must be a small constant")
         allowed = number.value
-    e.line(e.guarded("copies.wait", repr("bulk" if ins.has("bulk") else "async"), repr(allowed)))
+    e.line(e.guarded("copies.wait", repr("bulk" if ins.has("bulk") else "async"), repr(allowed),
+                     repr(ins.has("read"))))
 
 
 @_kind("async.mbarrier.arrive", "noinc b64 shared shared::cta", 1)

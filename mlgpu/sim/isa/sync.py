@@ -57,7 +57,7 @@ _SCOPES = ("cta", "cluster", "gpu", "sys", "gl")
 @form("membar", mods="cta gl sys proxy alias", operands=0)
 def fence(e: Emitter, ins: Instruction) -> None:
     """Order the thread's accesses before it against those after it, for others in the scope."""
-    if ins.has("proxy"):
+    if ins.has("proxy") or ins.has("mbarrier_init"):
         e.line("x.proxy_fence(g)")
         return
     scope = one_of(e, ins, _SCOPES, "scope")
