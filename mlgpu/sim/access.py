@@ -178,17 +178,17 @@ def load_shared(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
 def shared_take(x: Batch, g: Group, offset: Array, s: Site) -> list[Array]:
     """The bytes themselves, without any check."""
     data = x.shared_views[s.piece]
-    index = offset >> s.shift
-    if s.pieces == 2:
-        index = np.stack((index, index + 1), axis=-1)
-    if index.shape[0] == 1 and g.rows is None and isinstance(g, Grid):
-        piece = data.take(index[0], axis=1)
-        return _components(piece, s, piece.shape[:2])
-    row = g.blk * data.shape[1]
-    if s.pieces == 2:
-        row = row[..., None]
-    piece = data.reshape(-1).take(row + index)
+    if offset.shape[0] == 1 and g.rows is None and isinstance(g, Grid):
+        piece = data.take(_places(offset, s)[0], axis=1)  # the same places in every block
+    else:
+        piece = data.reshape(-1).take(_places(offset, s, g.blk * data.shape[1]))
     return _components(piece, s, piece.shape[:2])
+
+
+def _places(offset: Array, s: Site, row: Array | None = None) -> Array:
+    """Where the pieces of an access lie, in rows of pieces that begin at `row`."""
+    place = offset >> s.shift if row is None else row + (offset >> s.shift)
+    return np.stack((place, place + 1), axis=-1) if s.pieces == 2 else place
 
 
 def store_shared(x: Batch, g: Group, address: Array, s: Site, values: list[Array]) -> None:
@@ -208,11 +208,7 @@ def shared_put(x: Batch, g: Group, offset: Array, s: Site, data: Array) -> None:
     """Write the pieces, without any check."""
     x.changed = True
     view = x.shared_views[s.piece]
-    index = offset >> s.shift
-    row = g.blk * view.shape[1]
-    if s.pieces == 2:
-        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    index = row + index
+    index = _places(offset, s, g.blk * view.shape[1])
     if index.shape != data.shape:
         index = np.broadcast_to(index, np.broadcast_shapes(index.shape, data.shape))
     view.reshape(-1)[index] = data
@@ -227,11 +223,8 @@ def load_local(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     offset = address.view(np.int64)
     x.counters.local_access(x, g, offset, s)
     view = x.local_views[s.piece]
-    index = offset >> s.shift
-    row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
-    if s.pieces == 2:
-        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    piece = view.reshape(-1).take(row + index)
+    index = _places(offset, s, (g.blk * x.shape.threads + g.tid) * view.shape[1])
+    piece = view.reshape(-1).take(index)
     return _components(piece, s, piece.shape[:2])
 
 
@@ -243,12 +236,8 @@ def store_local(x: Batch, g: Group, address: Array, s: Site, values: list[Array]
     offset = address.view(np.int64)
     x.counters.local_access(x, g, offset, s)
     view = x.local_views[s.piece]
-    index = offset >> s.shift
-    row = (g.blk * x.shape.threads + g.tid) * view.shape[1]
-    if s.pieces == 2:
-        index, row = np.stack((index, index + 1), axis=-1), row[..., None]
-    data = joined(values, s, g.shape)
-    view.reshape(-1)[row + index] = data
+    index = _places(offset, s, (g.blk * x.shape.threads + g.tid) * view.shape[1])
+    view.reshape(-1)[index] = joined(values, s, g.shape)
 
 
 # -- generic addresses ---------------------------------------------------------------------------
