@@ -60,6 +60,12 @@ __device__ __forceinline__ void mbarrier_arrive(mbarrier* bar) {
                  :: "r"(shared_address(bar)) : "memory");
 }
 
+// Arrives when the copies that this thread has started are done.
+__device__ __forceinline__ void cp_async_arrive(mbarrier* bar) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];"
+                 :: "r"(shared_address(bar)) : "memory");
+}
+
 __device__ __forceinline__ bool mbarrier_passed(mbarrier* bar, unsigned parity) {
     unsigned passed;
     asm volatile("{\n\t.reg .pred p;\n\t"
