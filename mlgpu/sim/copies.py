@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 class Pending:
     """A copy that nobody has waited for: shared cells and the threads that must."""
 
-    layer: str  # "write" into shared memory, "read" out of it
+    layer: str  # "write" into shared memory, "copy_read" out of it
     cells: Array  # flat, one row per thread
     blk: Array
     tid: Array
@@ -101,7 +101,7 @@ class Copies:
     def finish(self) -> None:
         """The blocks end, and their shared memory with them: has it been read?"""
         for p in self.pending["bulk"]:
-            if p.layer == "read" and p.region is None and not p.done.all():
+            if p.layer == "copy_read" and not p.done.all():
                 k = int(np.flatnonzero(~p.done)[0])
                 one = Scatter(self.x.shape, np.array([p.blk[k] * self.x.shape.threads + p.tid[k]]))
                 self.x.find("synccheck", "missing wait", p.site.location,
@@ -227,7 +227,7 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
         at, blk = dst - region.start, int(one.blk[0, 0])
         if x.races is not None:
             cells = x.races.shared.bulk_read(one, src, n, s_read)
-            x.copies().issued("bulk", "read", one, cells, s_read)
+            x.copies().issued("bulk", "copy_read", one, cells, s_read)
             cells = x.races.globals.bulk(one, region, at, n, s_write)
             x.copies().issued("bulk", "write", one, cells, s_write, region)
         x.counters.bulk(x, s_write, region, at, n)

@@ -29,12 +29,19 @@ class Shadow:
         self.read = np.zeros(shape, np.int64)
         self.read2 = np.zeros(shape, np.int64)
         self.strong_read: Array | None = None
+        self.copy_read: Array | None = None  # by bulk copies
 
     def strong_reads(self) -> Array:
         """The layer of strong reads, made at the first."""
         if self.strong_read is None:
             self.strong_read = np.zeros_like(self.write)
         return self.strong_read
+
+    def copy_reads(self) -> Array:
+        """The layer of what bulk copies read, made at the first."""
+        if self.copy_read is None:
+            self.copy_read = np.zeros_like(self.write)
+        return self.copy_read
 
     def repeat(self, times: int, axis: int) -> None:
         """Smaller cells, or a row for every block, each with what the one had."""

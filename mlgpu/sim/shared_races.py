@@ -83,8 +83,8 @@ class SharedRaces:
                 if shadow.strong_read is not None:
                     self.conflicts.compare(g, shadow.strong_read, cell, tid, s, "read")
             self.conflicts.compare(g, shadow.write, cell, tid, s, "write", (offset, data))
-            self.conflicts.compare(g, shadow.read, cell, tid, s, "read")
-            self.conflicts.compare(g, shadow.read2, cell, tid, s, "read")
+            for reads in self._reads():
+                self.conflicts.compare(g, reads, cell, tid, s, "read")
         e = self.conflicts.event(s)
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
         cell, mine = put(layer, cell, e, tid, flags)
@@ -92,6 +92,12 @@ class SharedRaces:
             self.conflicts.same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
             self.conflicts.flag(g, "shared", offset, s)
+
+    def _reads(self) -> list[Array]:
+        """The layers of reads that a write must be ordered after."""
+        shadow = self.shadow
+        return [shadow.read, shadow.read2,
+                *([] if shadow.copy_read is None else [shadow.copy_read])]
 
     # -- asynchronous copies (copies.py): the thread's twin acts ----------------------------------
 
@@ -118,9 +124,10 @@ class SharedRaces:
         cell, tid = self._bulk_cells(one, offset, size)
         shadow = self.shadow
         if self.check:
-            for layer, access in ((shadow.write, "write"), (shadow.strong, "atomic"),
-                                  (shadow.read, "read"), (shadow.read2, "read")):
-                self.conflicts.compare(one, layer, cell, tid, s, access)
+            self.conflicts.compare(one, shadow.write, cell, tid, s, "write")
+            self.conflicts.compare(one, shadow.strong, cell, tid, s, "atomic")
+            for reads in self._reads():
+                self.conflicts.compare(one, reads, cell, tid, s, "read")
         put(shadow.write.reshape(-1), cell, self.conflicts.event(s), tid, TWIN)
 
     def bulk_read(self, one: Group, offset: int, size: int, s: Site) -> Array:
@@ -133,9 +140,7 @@ class SharedRaces:
             self.conflicts.compare(one, shadow.write, cell, tid, s, "write")
             self.conflicts.compare(one, shadow.strong, cell, tid, s, "atomic")
             self._unfenced(one, cell, s)
-        before = shadow.read.reshape(-1)[cell]
-        shadow.read2.reshape(-1)[cell] = before
-        put(shadow.read.reshape(-1), cell, self.conflicts.event(s), tid, TWIN)
+        put(shadow.copy_reads().reshape(-1), cell, self.conflicts.event(s), tid, TWIN)
         return cell
 
     def _bulk_cells(self, one: Group, offset: int, size: int) -> tuple[Array, Array]:
@@ -178,8 +183,8 @@ class SharedRaces:
             self._uninitialized(g, cell, offset, s)
         if self.check:
             self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
-            self.conflicts.compare(g, shadow.read, cell, tid, s, "read")
-            self.conflicts.compare(g, shadow.read2, cell, tid, s, "read")
+            for layer in self._reads():
+                self.conflicts.compare(g, layer, cell, tid, s, "read")
         e = self.conflicts.event(s)
         put(shadow.strong.reshape(-1), cell, e, tid)
         self.conflicts.flag(g, "shared", offset, s)

@@ -520,7 +520,6 @@ def test_bulk_pipeline_with_a_producer_lane(hopper: sim.Machine) -> None:
     equal(y, 2 * x[:, ::-1])
 
 
-@pytest.mark.xfail(strict=True, reason="blamed: the wait forgets one of two reads of a cell")
 def test_source_of_two_bulk_stores(hopper: sim.Machine) -> None:
     x, y = X[:128], hopper.empty((2, 128), np.float32)
     launch(hopper, r"""
@@ -545,7 +544,6 @@ def test_source_of_two_bulk_stores(hopper: sim.Machine) -> None:
     equal(y, [x - x[::-1], x + 1])
 
 
-@pytest.mark.xfail(strict=True, reason="blamed: the wait forgets one of two reads of a cell")
 def test_source_of_a_bulk_store_is_read(hopper: sim.Machine) -> None:
     x, y = X[:128], hopper.empty(128, np.float32)
     launch(hopper, r"""
