@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.sim import arch as archs
 from mlgpu.sim.errors import PtxError
 from mlgpu.sim.flow import Segment, converges, segments
 from mlgpu.sim.generate import functions, mask_operand, storages
@@ -47,6 +48,8 @@ class Code:
         self.name = flat.name
         self.location = flat.location
         self.module = module
+        major, minor, _ = archs.parse(module.target)
+        self.target = 10 * major + minor
         self.params = flat.params
         self.param_offsets, self.param_size = layout(flat.params)
         self.directives = module.functions[flat.name].directives

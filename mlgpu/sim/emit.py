@@ -83,7 +83,8 @@ class Emitter:
         """Refuse a register narrower than the type, or wider where that is not allowed."""
         declared = self.registers[reg.name]
         width, wanted = DTYPES[declared].itemsize, DTYPES[type].itemsize
-        if width < wanted or (width > wanted and self.ins.opcode not in WIDER):
+        if width < wanted or (width > wanted and (
+                self.ins.opcode not in WIDER or (declared[0] == "f" and type[0] == "f"))):
             self.malformed(f"{reg.name} is a register of .{declared}; {8 * wanted} bits are needed")
 
     def _current(self, reg: Reg) -> tuple[str, np.dtype[Any]]:

@@ -16,7 +16,7 @@ from mlgpu.sim import access, atomics, copies, fragment_memory, intrinsics, mbar
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.errors import SimError
 from mlgpu.sim.flow import Segment, converges, predicate
-from mlgpu.sim.isa import INSTRUCTIONS, classes
+from mlgpu.sim.isa import INSTRUCTIONS, classes, targets
 from mlgpu.sim.isa.sync import check_barrier
 from mlgpu.sim.numeric.types import DTYPES
 from mlgpu.sim.ptx.syntax import Args, Imm, Instruction, Mem, Operand, Reg, Sym, Target
@@ -78,6 +78,7 @@ class KernelEmitter(Emitter):
             self.code.guarded.append(ins)
             self.line(f"x.counters.guard(x, g, {number}, {self.guard()})")
         classes.check(self, ins)
+        targets.check(self, ins, self.code.target)
         with self._fitting():
             emit(self, ins)
 

@@ -23,6 +23,7 @@ _ONE_TYPE = frozenset("""abs activemask and atom bfe bfi bfind brev clz cvta div
     match max mbarrier min mov mul neg not or popc prmt red redux rem selp setp shf shfl shl shr st
     sub vote xor""".split())
 
+_ROUNDINGS = frozenset("rn rz rm rp rna rs rni rzi rmi rpi".split())
 _WHOLE = frozenset("shl shr shf bfe bfi bfind brev bmsk szext fns prmt lop3 popc clz".split())
 
 
@@ -31,6 +32,12 @@ def check(e: Emitter, ins: Instruction) -> None:
     if ins.opcode in _WHOLE and any(isinstance(o, Imm) and o.kind != "int" for o in ins.operands):
         e.malformed(f"a floating-point constant for {ins.opcode}")
     types = [m for m in ins.mods if m in TYPES]
+    plain = [m for m in ins.mods if m not in TYPES]
+    if ins.opcode not in ("mma", "wmma"):  # .row.row
+        if len(set(plain)) < len(plain):
+            e.malformed("a modifier given twice")
+        if sum(m in _ROUNDINGS for m in plain) > 1:
+            e.malformed("two rounding modes")
     if len(types) == 2 and ins.opcode in _TWO_TYPES:
         first, last = _TWO_TYPES[ins.opcode]
         _check(e, ins.operands[first], types[0])
