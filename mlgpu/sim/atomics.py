@@ -50,9 +50,10 @@ def atomic(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: st
 
 
 def _no_local(x: Batch, g: Group, address: Array, s: Site, *rest: Any) -> list[Array]:
-    x.find("memcheck", "out of bounds", s.location,
-           f"{s.text}: atomics work on global and shared memory, not on local memory", g,
-           access="atomic", space="local", size=s.size, address=int(address.ravel()[0]))
+    if x.memcheck:
+        x.find("memcheck", "out of bounds", s.location,
+               f"{s.text}: atomics work on global and shared memory, not on local memory", g,
+               access="atomic", space="local", size=s.size, address=int(address.ravel()[0]))
     return [np.zeros(g.shape, s.dtype) for _ in range(s.count)]
 
 

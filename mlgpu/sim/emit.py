@@ -75,7 +75,7 @@ class Emitter:
                 self.malformed(f"the special register {operand.name} as .{type}")
             return self._convert((name, have), want)
         name, have = self._current(operand)
-        if have.kind != "b":
+        if have.kind != "b" and want.kind != "b":
             self._check_width(operand, type)
         return self._convert((name, have), want)
 

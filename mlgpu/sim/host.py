@@ -39,9 +39,17 @@ def dtype(given: Any, what: str) -> np.dtype[Any]:
     return kind
 
 
+def several(given: Any) -> tuple[Any, ...]:
+    """The values of something that can be iterated; else the thing alone."""
+    try:
+        return tuple(given)
+    except TypeError:
+        return (given,)
+
+
 def shape(given: Any, what: str) -> tuple[int, ...]:
     """The dimensions of an array as whole numbers, none negative."""
-    sizes = tuple(given) if hasattr(given, "__iter__") else (given,)
+    sizes = several(given)
     if any(isinstance(n, (bool, np.bool_)) or not hasattr(n, "__index__") for n in sizes):
         raise SimError(f"{what}: the shape {given!r}; whole numbers are needed")
     numbers = tuple(operator.index(n) for n in sizes)

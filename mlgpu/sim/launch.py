@@ -15,6 +15,7 @@ from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters
 from mlgpu.sim.errors import Finding, LaunchError, SimError
 from mlgpu.sim.group import WARP
+from mlgpu.sim.host import several
 from mlgpu.sim.memory import Region
 from mlgpu.sim.order import Flags
 from mlgpu.sim.races import Races
@@ -258,7 +259,7 @@ class Launch:
 def _dim(kernel: str, what: str, value: Dim, limits: tuple[int, int, int]) -> tuple[int, int, int]:
     """Three dimensions from one to three numbers."""
     wrong = f"{kernel}: {what}={value!r}; one to three whole numbers are needed"
-    given = tuple(value) if hasattr(value, "__iter__") else (value,)
+    given = several(value)
     if not 1 <= len(given) <= 3:
         raise LaunchError(wrong)
     x, y, z = [_whole(v, wrong) for v in given] + [1] * (3 - len(given))

@@ -21,7 +21,7 @@ _SOME = {"ld": slice(0, 1), "ldu": slice(0, 1), "st": slice(1, 2), "atom": slice
 _OTHERS = frozenset("mma wmma cp mbarrier cvta createpolicy".split())
 _ONE_TYPE = frozenset("""abs activemask and atom bfe bfi bfind brev clz cvta div ex2 ld ldu lop3 mad
     match max mbarrier min mov mul neg not or popc prmt red redux rem selp setp shf shfl shl shr st
-    sub vote xor""".split())
+    vote xor""".split())
 
 _ROUNDINGS = frozenset("rn rz rm rp rna rs rni rzi rmi rpi".split())
 _WHOLE = frozenset("shl shr shf bfe bfi bfind brev bmsk szext fns prmt lop3 popc clz".split())
@@ -42,7 +42,7 @@ def check(e: Emitter, ins: Instruction) -> None:
         first, last = _TWO_TYPES[ins.opcode]
         _check(e, ins.operands[first], types[0])
         _check(e, ins.operands[last], types[1])
-    elif len(types) > 1 and ins.opcode in _ONE_TYPE and not ins.has("f32"):
+    elif len(types) > 1 and ins.opcode in _ONE_TYPE:
         e.malformed(f"{ins.opcode} has one type, not .{' and .'.join(types)}")
     elif len(types) == 1 and ins.opcode not in _OTHERS:
         _check(e, ins.operands[_SOME.get(ins.opcode, slice(None))], types[0])
@@ -56,6 +56,9 @@ def _check(e: Emitter, operands: tuple[Operand, ...], type: str) -> None:
                         f"operand is .{type}")
         elif isinstance(operand, Imm) and operand.kind != "int" and type in _INTEGERS:
             e.malformed(f"a floating-point constant for an operand of .{type}")
+        elif isinstance(operand, Imm) and operand.kind == "int" and type in _FLOATS:
+            e.malformed(f"the integer {operand.value} for an operand of .{type}; write a constant "
+                        f"such as 0f3F800000")
         elif isinstance(operand, (Vec, Pair)):
             items = operand.items if isinstance(operand, Vec) else (operand.first, operand.second)
             _check(e, items, type)

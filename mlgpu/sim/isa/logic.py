@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from mlgpu.sim.emit import Emitter
@@ -62,6 +64,7 @@ def lop3(e: Emitter, ins: Instruction) -> None:
 _INPUTS = {0xF0: "a", 0xCC: "b", 0xAA: "c"}
 _found: list[dict[int, str]] = [dict(_INPUTS)]  # per number of operators: table -> expression
 _known: dict[int, str] = dict(_INPUTS)
+_LOCK = threading.Lock()  # machines of several threads may search at once
 
 
 def shortest(table: int) -> str:
@@ -70,16 +73,17 @@ def shortest(table: int) -> str:
     Searched by the number of operators, as far as asked for so far; tables of constants and of a
     single input have none.
     """
-    while table not in _known:
-        size = len(_found)
-        new: dict[int, str] = {}
-        for left in range(size):
-            _combine(_found[left], _found[size - 1 - left], new)
-        for bits, text in _found[size - 1].items():
-            new.setdefault(bits ^ 0xFF, f"~{text}")
-        _found.append({bits: text for bits, text in new.items() if bits not in _known})
-        _known.update(_found[-1])
-    return _known[table]
+    with _LOCK:
+        while table not in _known:
+            size = len(_found)
+            new: dict[int, str] = {}
+            for left in range(size):
+                _combine(_found[left], _found[size - 1 - left], new)
+            for bits, text in _found[size - 1].items():
+                new.setdefault(bits ^ 0xFF, f"~{text}")
+            _found.append({bits: text for bits, text in new.items() if bits not in _known})
+            _known.update(_found[-1])
+        return _known[table]
 
 
 def _combine(xs: dict[int, str], ys: dict[int, str], new: dict[int, str]) -> None:

@@ -173,7 +173,10 @@ def atomic(e: Emitter, ins: Instruction) -> None:
     site = e.site("atomic", space, DTYPES[raw], width, **flags)
     values = ["[" + ", ".join(e.use(i, raw) for i in vector(e, ins, operand)) + "]"
               for operand in operands[:wanted]]
-    found = e.bind(e.guarded_values("atomics.atomic", len(items), DTYPES[raw], address, site,
-                                    repr(operation), repr(kind), str(result), *values))
+    given = (address, site, repr(operation), repr(kind), str(result), *values)
+    if not result:
+        e.line(e.guarded("atomics.atomic", *given))
+        return
+    found = e.bind(e.guarded_values("atomics.atomic", width, DTYPES[raw], *given))
     for i, item in enumerate(items):
         e.set(item, raw, f"{found}[{i}]")
