@@ -5,7 +5,7 @@ What NVRTC writes fits its target; what stands in `asm` may not, and then compil
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 from mlgpu.sim.emit import Emitter
 from mlgpu.sim.ptx.syntax import Instruction
@@ -39,7 +39,7 @@ def check(e: Emitter, ins: Instruction, target: int) -> None:
         e.malformed(f"this needs a target of sm_{least} or newer; the PTX is for sm_{target}")
 
 
-@cache
+@lru_cache(4096)
 def needs(opcode: str, mods: tuple[str, ...], operands: int) -> int:
     """The least target that has an instruction."""
     given = frozenset(mods)
