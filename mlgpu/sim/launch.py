@@ -30,6 +30,7 @@ Dim = int | Sequence[int]
 # time is small.
 BATCH_THREADS = 32768
 BATCH_BYTES = 1 << 28  # about what a batch may take, where smaller batches can help it
+PARAMETERS = "the kernel's parameters"  # names their region; no variable is called so
 OUTPUT = 1 << 20  # characters that a launch prints at most, as on a GPU
 
 
@@ -106,43 +107,52 @@ class Launch:
 
     def run(self) -> None:
         """Run all blocks; findings are raised, or collected as the machine has it."""
+        machine = self.machine
+        if machine.unsettled:
+            _recover(machine)
+        machine.unsettled = True  # until nothing of this launch is left in memory
         per_batch = self.blocks if self.cooperative else self._blocks_at_once()
-        batches = self._batches(per_batch)
-        touched = self.touched
-        waiting: deque[Batch] = deque()
         try:
             with np.errstate(all="ignore"):
-                while True:
-                    start = next(batches, None)
-                    if start is not None:
-                        batch = Batch(self, *start)
-                        if batch.run():
-                            for b in waiting:
-                                b.revive()
-                        else:
-                            waiting.append(batch)
-                            if len(waiting) * per_batch >= self._resident():
-                                self._help(waiting)
-                    elif waiting:
-                        self._help(waiting)
-                    else:
-                        break
+                self._run(per_batch)
         except Stop:
             pass
         except Finding:
+            self._settle()
             raise
         except MemoryError as error:
             raise SimError(f"{self.code.name}: this computer has not enough memory for "
                            f"{min(per_batch, self.blocks)} blocks of {self.threads} threads at "
                            "once") from error
-        except BaseException:
-            touched = list(self.machine.space.regions)  # it may have come between any two steps
-            raise
-        finally:
-            for region in touched:
-                self._unmark(region)
-            if self._param_region is not None:
-                self.machine.space.drop(self._param_region)
+        self._settle()
+
+    def _run(self, per_batch: int) -> None:
+        batches = self._batches(per_batch)
+        waiting: deque[Batch] = deque()
+        while True:
+            start = next(batches, None)
+            if start is not None:
+                batch = Batch(self, *start)
+                if batch.run():
+                    for b in waiting:
+                        b.revive()
+                else:
+                    waiting.append(batch)
+                    if len(waiting) * per_batch >= self._resident():
+                        self._help(waiting)
+            elif waiting:
+                self._help(waiting)
+            else:
+                return
+
+    def _settle(self) -> None:
+        """Leave nothing of the launch in memory but what it computed."""
+        for region in self.touched:
+            self.counters.finish(region)
+            _unmark(region)
+        if self._param_region is not None:
+            self.machine.space.drop(self._param_region)
+        self.machine.unsettled = False
 
     def _batches(self, per_batch: int) -> Iterator[tuple[int, int]]:
         """The first block and the number of blocks of each batch."""
@@ -180,13 +190,6 @@ class Launch:
                 if idle > len(waiting):
                     batch.stuck()
 
-    def _unmark(self, region: Region) -> None:
-        self.counters.finish(region)
-        region.touched = False
-        region.stamps = region.race = None
-        if len(region.marks):
-            region.marks &= np.uint8(~LAUNCH_MARKS & 0xFF)
-
     def report(self, finding: Finding) -> None:
         """Raise a finding, or keep the first of its kind at its line."""
         if self.machine.findings == "raise":
@@ -222,7 +225,7 @@ class Launch:
     def param_address(self, offset: int) -> Array:
         """The address of a parameter, for kernels that index them."""
         if self._param_region is None:
-            region = self.machine.space.allocate(max(len(self.params), 1), "parameters",
+            region = self.machine.space.allocate(max(len(self.params), 1), PARAMETERS,
                                                  f"the launch of {self.code.name}", read_only=True)
             region.data[:len(self.params)] = np.frombuffer(self.params, np.uint8)
             region.marks[:] = 1
@@ -254,6 +257,23 @@ class Launch:
         if "racecheck" in self.machine.checks or "initcheck" in self.machine.checks:
             return Races(batch, self.flags)
         return None
+
+
+def _unmark(region: Region) -> None:
+    """Forget what the launch did to a region."""
+    region.touched = False
+    region.stamps = region.race = None
+    if len(region.marks):
+        region.marks &= np.uint8(~LAUNCH_MARKS & 0xFF)
+
+
+def _recover(machine: Machine) -> None:
+    """Forget all of a launch that was interrupted, at whatever step."""
+    for region in machine.space.regions:
+        _unmark(region)
+        if region.name == PARAMETERS:
+            machine.space.drop(region)
+    machine.unsettled = False
 
 
 def _dim(kernel: str, what: str, value: Dim, limits: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -65,6 +65,7 @@ class Machine:
         self.watchdog = watchdog
         self.space = AddressSpace(int(memory))
         self.lock = threading.RLock()
+        self.unsettled = False  # an interrupted launch has left marks in memory
         self._workspace: Region | None = None
 
     def module(self, source: str, options: Sequence[str] = (), names: Sequence[str] = (),

@@ -90,17 +90,16 @@ class AddressSpace:
         except MemoryError as error:
             raise SimError(f"out of memory: this computer cannot give {2 * size:,} bytes for "
                            f"{size:,} bytes of device memory and what is known of them") from error
-        self.used += size
         self._next += STEP * (1 + size // STEP)
-        at = bisect.bisect(self.starts, region.start)
-        self.starts.insert(at, region.start)
-        self.regions.insert(at, region)
+        # Addresses grow.  All at once, so that an interrupt comes before or after.
+        self.regions, self.starts, self.used = (
+            [*self.regions, region], [*self.starts, region.start], self.used + size)
         return region
 
     def free(self, region: Region, freed_at: str) -> None:
         """Give a region back; its address is never used again, and remembered as freed."""
-        self.drop(region)
         region.freed_at = freed_at
+        self.drop(region)
         region.data = region.marks = np.zeros(0, np.uint8)
         region.views.clear()
         region.mark_views.clear()
@@ -110,8 +109,10 @@ class AddressSpace:
     def drop(self, region: Region) -> None:
         """Give a region back without remembering it."""
         at = bisect.bisect_left(self.starts, region.start)
-        del self.starts[at], self.regions[at]
-        self.used -= region.size
+        if at < len(self.regions) and self.regions[at] is region:
+            self.regions, self.starts, self.used = (
+                self.regions[:at] + self.regions[at + 1:], self.starts[:at] + self.starts[at + 1:],
+                self.used - region.size)
 
     def find(self, low: int, high: int) -> Region | None:
         """The region that holds all bytes from low to before high."""
