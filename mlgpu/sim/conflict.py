@@ -38,7 +38,8 @@ class Conflicts:
 
     def compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
                 values: tuple[Array, Array] | None = None,
-                region: Region | None = None, between_blocks: bool = False) -> None:
+                region: Region | None = None, between_blocks: bool = False,
+                first: bool = False) -> None:
         """Report the first access of a layer that the present one is not ordered after."""
         before = layer.reshape(-1).take(cell)
         floor = self.order.floor if region is None else 0
@@ -102,7 +103,10 @@ class Conflicts:
         kind = kinds.get((access, writes), "write after write")
         tool = "racecheck"
         message = "nothing orders this {0} after the {1} of the same memory by another thread"
-        if int(other_thread[k]) >= n:
+        if first:
+            tool, kind = "initcheck", "uninitialized read"
+            message = "nothing orders this {0} after the first {1} of the memory"
+        elif int(other_thread[k]) >= n:
             other_thread[k] -= n
             tool, kind = "synccheck", "missing wait"
             message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"

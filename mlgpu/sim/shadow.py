@@ -30,6 +30,7 @@ class Shadow:
         self.read2 = np.zeros(shape, np.int64)
         self.strong_read: Array | None = None
         self.copy_read: Array | None = None  # by bulk copies
+        self.first: Array | None = None  # the first write, where it was a strong one
 
     def strong_reads(self) -> Array:
         """The layer of strong reads, made at the first."""
@@ -42,6 +43,15 @@ class Shadow:
         if self.copy_read is None:
             self.copy_read = np.zeros_like(self.write)
         return self.copy_read
+
+    def note_first(self, cell: Array, who: Array, event: int) -> None:
+        """Keep strong writes of cells that nobody has written before."""
+        if self.first is None:
+            self.first = np.zeros_like(self.write)
+        shape = np.broadcast_shapes(cell.shape, who.shape)
+        cell, who = np.broadcast_to(cell, shape), np.broadcast_to(who, shape)
+        new = (self.write.reshape(-1)[cell] | self.strong.reshape(-1)[cell]) == 0
+        self.first.reshape(-1)[cell[new]] = event << EVENT | who[new]
 
     def repeat(self, times: int, axis: int) -> None:
         """Smaller cells, or a row for every block, each with what the one had."""

@@ -62,6 +62,7 @@ class SharedRaces:
             return
         self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
         if s.strong:
+            self._first(g, cell, tid, s)
             e = self.conflicts.event(s)
             put(shadow.strong_reads().reshape(-1), cell, e, tid)
             self.conflicts.flag(g, "shared", offset, s)
@@ -86,6 +87,8 @@ class SharedRaces:
             for reads in self._reads():
                 self.conflicts.compare(g, reads, cell, tid, s, "read")
         e = self.conflicts.event(s)
+        if s.strong:
+            shadow.note_first(cell, tid, e)
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
         cell, mine = put(layer, cell, e, tid, flags)
         if self.check and not s.strong:
@@ -185,9 +188,21 @@ class SharedRaces:
             self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
             for layer in self._reads():
                 self.conflicts.compare(g, layer, cell, tid, s, "read")
+            if reads:
+                self._first(g, cell, tid, s)
         e = self.conflicts.event(s)
+        shadow.note_first(cell, tid, e)
         put(shadow.strong.reshape(-1), cell, e, tid)
         self.conflicts.flag(g, "shared", offset, s)
+
+    def _first(self, g: Group, cell: Array, tid: Array, s: Site) -> None:
+        """Strong accesses never race, but one that comes before the first write reads nothing."""
+        shadow = self.shadow
+        if shadow.first is not None and self.x.initcheck:
+            alone = np.where(shadow.write.reshape(-1).take(cell) == 0,
+                             shadow.first.reshape(-1).take(cell), 0)
+            if alone.any():
+                self.conflicts.compare(g, shadow.first, cell, tid, s, "write", first=True)
 
     def _uninitialized(self, g: Group, cell: Array, offset: Array, s: Site) -> None:
         written = (self.shadow.write.reshape(-1).take(cell)
