@@ -56,7 +56,9 @@ class Conflicts:
         if between_blocks:  # strong accesses of a block's scope, against those of other blocks
             n = self.x.shape.threads
             inner = (s.scope == "cta") | (before & INNER != 0)
-            suspect &= inner & ((other & ~DEVICE_TWIN) // n != g.blk + self.x.first)
+            here = g.blk + self.x.first
+            suspect = suspect & inner & ((other & ~DEVICE_TWIN) // n != (
+                here if cell.ndim == 2 else here[..., None]))
         if not suspect.any():
             return
         shape = suspect.shape

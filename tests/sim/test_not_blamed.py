@@ -895,3 +895,18 @@ def test_uneven_loop_around_a_vote(m: sim.Machine) -> None:
             rounds[threadIdx.x] = n;
         }""", 1, 64, m.array(x), rounds)
     equal(rounds, np.full(64, x.max()))
+
+
+# Words of a block's scope, of more than one cell.
+
+def test_wide_words_that_each_block_keeps_to_itself(m: sim.Machine) -> None:
+    counts = m.zeros(8, np.uint64)
+    launch(m, r"""
+        extern "C" __global__ void k(unsigned long long* counts) {
+            unsigned long long* mine = counts + blockIdx.x;
+            if (threadIdx.x == 0)
+                asm volatile("st.release.cta.global.u64 [%0], 5;" :: "l"(mine) : "memory");
+            __syncthreads();
+            atomicAdd_block(mine, 1ull);
+        }""", 8, 64, counts)
+    equal(counts, np.full(8, 69))
