@@ -174,3 +174,27 @@ extern "C" __global__ void dynamic_tail(const float* x, const float* w, float* y
             sum += row[j] * w[t];  // FAULT(dynamic_tail): initcheck: uninitialized read
     y[t] = sum;
 }
+
+// Warps hand a sum on by flags, which the other warps may see before they are cleared.
+extern "C" __global__ void flags_not_cleared(const float* x, float* y) {
+    __shared__ volatile int ready[4];
+    __shared__ float carry[4];
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (threadIdx.x < 4) ready[threadIdx.x] = 0;
+#ifdef FIXED
+    __syncthreads();
+#endif
+    if (lane == 0) {
+        float sum = 0;
+        if (warp > 0) {
+            while (!ready[warp - 1]) {  // FAULT(flags_not_cleared): initcheck: uninitialized read
+            }
+            __threadfence_block();
+            sum = carry[warp - 1];
+        }
+        carry[warp] = sum + x[warp];
+        __threadfence_block();
+        ready[warp] = 1;
+        y[warp] = carry[warp];
+    }
+}

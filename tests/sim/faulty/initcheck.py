@@ -105,3 +105,10 @@ def dynamic_tail(m: sim.Machine, mod: Any) -> None:
     args = (m.array(x), m.array(w), y, np.int32(30))
     mod.kernel("dynamic_tail").launch(1, 64, args, shared_mem=128)
     expect(y, x.sum() * w)
+
+
+@fault(SOURCE)
+def flags_not_cleared(m: sim.Machine, mod: Any) -> None:
+    x, y = X[1:5], m.empty(4, np.float32)
+    mod.kernel("flags_not_cleared").launch(1, 128, (m.array(x), y))
+    expect(y, np.cumsum(x))
