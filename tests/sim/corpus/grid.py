@@ -29,10 +29,10 @@ def diffusion(m: sim.Machine, mod: Any) -> None:
 
 @program("grid.cu")
 def breadth_first_search(m: sim.Machine, mod: Any) -> None:
-    n = 90
+    n = 600
     rng = np.random.default_rng(1)
     near = np.zeros((n, n), bool)
-    near[rng.integers(0, n, 110), rng.integers(0, n, 110)] = True
+    near[rng.integers(0, n, 700), rng.integers(0, n, 700)] = True
     near |= near.T
     offsets = np.concatenate([[0], near.sum(1).cumsum()]).astype(np.int32)
     edges = np.nonzero(near)[1].astype(np.int32)

@@ -52,19 +52,19 @@ extern "C" __global__ void specialised(const float* x, float* sums, int chunks) 
     __shared__ float stage[STAGES][96];
     __shared__ cuda::pipeline_shared_state<cuda::thread_scope_block, STAGES> state;
     auto block = cg::this_thread_block();
-    bool producer = threadIdx.x < 32;
+    bool producer = threadIdx.x < 64;
     auto pipe = cuda::make_pipeline(
         block, &state, producer ? cuda::pipeline_role::producer : cuda::pipeline_role::consumer);
     x += blockIdx.x * chunks * 96;
     if (producer) {
         for (int i = 0; i < chunks; i++) {
             pipe.producer_acquire();
-            for (int j = threadIdx.x; j < 96; j += 32)
+            for (int j = threadIdx.x; j < 96; j += 64)
                 cuda::memcpy_async(&stage[i % STAGES][j], &x[i * 96 + j], sizeof(float), pipe);
             pipe.producer_commit();
         }
     } else {
-        int t = threadIdx.x - 32;
+        int t = threadIdx.x - 64;
         float sum = 0.0f;
         for (int i = 0; i < chunks; i++) {
             pipe.consumer_wait();

@@ -25,9 +25,9 @@ def gemm_pipeline(m: sim.Machine, mod: Any) -> None:
 
 @program("libcu.cu", headers=HEADERS)
 def specialised(m: sim.Machine, mod: Any) -> None:
-    x = np.random.default_rng(1).standard_normal((2, 5, 96), np.float32)
+    x = np.random.default_rng(1).standard_normal((2, 8, 96), np.float32)
     sums = m.empty((2, 96), np.float32)
-    mod.kernel("specialised").launch(2, 128, (m.array(x), sums, np.int32(5)))
+    mod.kernel("specialised").launch(2, 160, (m.array(x), sums, np.int32(8)))
     exact = (x.astype(np.float64) * x[:, :, ::-1]).sum(1)
     assert_allclose(sums.numpy(), exact, rtol=1e-5, atol=1e-6)
 

@@ -61,11 +61,11 @@ def fp8_quantised_by_rows(m: sim.Machine, mod: Any) -> None:
 @program("mma_hopper.cu", since="sm_90")
 def stmatrix(m: sim.Machine, mod: Any) -> None:
     rng = np.random.default_rng(2)
-    a, b = (rng.standard_normal(shape).astype(np.float16) for shape in ((32, 64), (64, 48)))
+    a, b = (rng.standard_normal(shape).astype(np.float16) for shape in ((32, 160), (160, 48)))
     exact = a.astype(np.float64) @ b.astype(np.float64)
     for transposed in (0, 1):
         c = m.empty((48, 32) if transposed else (32, 48), np.float16)
-        args = m.array(a), m.array(b), c, *sizes(32, 48, 64, transposed)
+        args = m.array(a), m.array(b), c, *sizes(32, 48, 160, transposed)
         mod.kernel("gemm_stmatrix").launch((3, 2), 32, args)
         got = c.numpy().astype(np.float64)
         assert_allclose(got.T if transposed else got, exact, rtol=2**-11 + 1e-5, atol=2e-5)

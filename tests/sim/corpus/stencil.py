@@ -45,7 +45,7 @@ def heat(m: sim.Machine, mod: Any) -> None:
 
 @program("stencil.cu")
 def laplace(m: sim.Machine, mod: Any) -> None:
-    for nx, ny, nz in ((16, 4, 3), (20, 7, 2)):
+    for nx, ny, nz in ((16, 4, 3), (20, 7, 2), (20, 7, 5)):
         x = np.random.default_rng(2).standard_normal((nz, ny, nx)).astype(np.float32)
         out = m.empty(x.shape, np.float32)
         args = out, m.array(x), np.int32(nx), np.int32(ny), np.int32(nz)

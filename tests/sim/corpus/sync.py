@@ -191,7 +191,7 @@ def atomic_kinds_64(m: sim.Machine, mod: Any) -> None:
 
 @program("sync.cu")
 def named_barriers(m: sim.Machine, mod: Any) -> None:
-    for tiles in (1, 2, 5):
+    for tiles in (1, 2, 5, 10):
         x = np.random.default_rng(9).integers(-99, 99, (tiles, 32), np.int32)
         out = m.empty((tiles, 32), np.int32)
         mod.kernel("named_barriers").launch(1, 64, (out, m.array(x), np.int32(tiles)))
@@ -217,7 +217,7 @@ def warp_exchange(m: sim.Machine, mod: Any) -> None:
 
 @program("sync.cu")
 def uniform_branches(m: sim.Machine, mod: Any) -> None:
-    for rounds, mode in ((1, 0), (4, 1), (5, 0)):
+    for rounds, mode in ((1, 0), (4, 1), (5, 0), (11, 1)):
         out = m.empty((3, 64), np.int32)
         mod.kernel("uniform_branches").launch(3, 64, (out, np.int32(rounds), np.int32(mode)))
         for block, found in enumerate(out.numpy()):

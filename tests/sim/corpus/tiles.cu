@@ -73,9 +73,9 @@ extern "C" __global__ void grid_rotate(float* a, float* b, int n, int rounds) {
     cg::grid_group grid = cg::this_grid();
     for (int r = 0; r < rounds; ++r) {
         for (int i = grid.thread_rank(); i < n; i += grid.size())
-            b[i] = 0.5f * (a[i] + a[(i + 1) % n]);
+            b[i] = 0.5f * (a[i] + a[(i + 41) % n]);
         grid.sync();
-        for (int i = grid.thread_rank(); i < n; i += grid.size()) a[i] = b[(i + n - 1) % n];
+        for (int i = grid.thread_rank(); i < n; i += grid.size()) a[i] = b[(i + n - 41) % n];
         grid.sync();
     }
 }

@@ -67,6 +67,6 @@ def grid_rotate(m: sim.Machine, mod: Any) -> None:
                                      cooperative=True)
     expected = x.copy()
     for _ in range(rounds):
-        mixed = np.float32(0.5) * (expected + np.roll(expected, -1))
-        expected = np.roll(mixed, 1)
+        mixed = np.float32(0.5) * (expected + np.roll(expected, -41))
+        expected = np.roll(mixed, 41)
     assert_array_equal(a.numpy(), expected)
