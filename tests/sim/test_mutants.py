@@ -5,7 +5,8 @@ What survives is accounted for:
 
 - The program's launches cannot tell: a probe in the mutant's place (mutants.py) never traps.
 - Data: every byte of memory is the same in the end, and no rule was broken on the way.
-- Synchronisation: the table `ALIVE` says why nothing is lost.
+- Synchronisation: the table `ALIVE` says why nothing is lost, and `MISSED` names real bugs that the
+  sanitizers do not find yet.  MLGPU_MUTANTS=all still meets some that neither names.
 
 By default a sample of programs and mutants is tried; MLGPU_MUTANTS=all tries all (an hour).
 """
@@ -42,8 +43,6 @@ ONE_WARP = "the threads that meet here are of one warp"
 ORDERED = "other synchronisation orders these accesses already"
 IN_THE_WORD = "the word carries its value; it announces nothing else"
 OF_THE_HOST = "the host wrote the word, and nobody has changed it yet"
-VALUES_ONLY = "only atomics and volatile accesses meet: no race, their order shows in values alone"
-IN_ORDER = "volatile accesses of one thread, which hardware keeps in order"
 UNUSED_STAGE = "the first wait for a stage that nobody has used passes at once"
 OWN_ARRIVAL = "the thread's own arrival ended the phase"
 NOBODY_WAITS = "the last arrival: nobody waits for it"
@@ -52,7 +51,8 @@ NO_GROUPS = "wait_all waits for copies in no group, too"
 SAME_LANE = "the lane that loads an element of an accumulator stores it, too"
 ENDS = "shared memory has been read; the end of the kernel waits for the rest"
 
-STANDS = "the barrier behind the read stands for its fence, as in CUDA's own samples"
+LENIENT = "a barrier behind the read is taken for the missing fence"
+UNSEEN = "strong accesses alone meet, which race detection does not compare"
 ANY_SCALE = "any number near the largest serves as the scale"
 STANDING = "the timer need not have moved"
 NO_ZERO = "no element is zero"
@@ -82,14 +82,11 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("bulk.gemm_blocked", LANES, "__syncwarp();", NOBODY_WAITS),
     ("bulk.gemm_blocked", ARRIVAL, ":: \"r\"(shared_address(&barrier))", NOBODY_WAITS),
     ("bulk.rms_norm", BULK_WAIT, "if (lane == 0) asm volatile(\"cp.async.bulk.wait_group 0", ENDS),
-    ("gemm.gemm_stream_k", FENCE, "__threadfence();", STANDS),
     ("gemm_async.gemm_narrow", COMMIT, "asm volatile(\"cp.async.commit_group", NO_GROUPS),
     ("grid.largest", BARRIER, "__syncthreads();", ONE_WARP),
-    ("grid.ring_reduce", RELAXED, "asm volatile(\"ld.acquire", STANDS),
     ("grid.ring_reduce", DATA, "for (int step = 0;", ONE_MORE),
     ("grid.search", ANY_ORDER, "asm volatile(\"ld.acquire", ORDERED),
     ("grid.sum_last_block", WEAK, "for (int b = 0; b < gridDim.x", ORDERED),
-    ("grid.sum_last_block", FENCE, "__threadfence();", STANDS),
     ("grid.sum_last_block", BARRIER, "__syncthreads();", ONE_WARP),
     ("groups.normalise", BARRIER, "grid.sync();", OWN),
     ("hints.carved", BARRIER, "__syncthreads();", ONE_WARP),
@@ -101,9 +98,7 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("libcu.products", WEAK, "int old = p.load", GUESS),
     ("libcu.products", WEAK, "t.fetch_max", GUESS),
     ("libcu.specialised", WEAK, "auto pipe", ORDERED),
-    ("libcu.specialised", BARRIER, "auto pipe", VALUES_ONLY),
     ("libcu.specialised", ("fence removed", "order relaxed", *NARROW), "block.sync();", ORDERED),
-    ("mbarrier.dropping_out", WAIT, ": \"=r\"(done)", VALUES_ONLY),
     ("mbarrier.dropping_out", WEAK, "seen = ", ORDERED),
     ("mbarrier.pending", WAIT, ": \"=r\"(done)", OWN_ARRIVAL),
     ("mbarrier.pending", WEAK, "*(volatile Barrier*)&barrier = 5", OWN),
@@ -112,7 +107,6 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("mbarrier.scan_by_phases", WAIT, ": \"=r\"(done)", OWN),
     ("reduction.argmax", DATA, "bits = bits >> 31", NO_ZERO),
     ("reduction.block_sum_unrolled", LANES, "__syncwarp();", LAST_USE),
-    ("reduction.sum_last_block_volatile", FENCE, "__threadfence();", STANDS),
     ("reduction.sum_last_block_volatile", WEAK, "partial[blockIdx.x] = sum", ORDERED),
     ("reduction.sum_last_block_volatile", WEAK, "for (int b = 0; b < gridDim.x", ORDERED),
     ("rownorm.add_rms_norm", BARRIER, "__syncthreads();", LAST_USE),
@@ -128,14 +122,11 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("scan.scan_lookback_fence", BARRIER, "__syncthreads();", LAST_USE),
     ("scan.scan_lookback_fence", DATA, "tiles[mine].prefix = sum + total;", LOOKED),
     ("scan.scan_lookback_fence", WEAK, "", ORDERED),
-    ("scan.scan_lookback_fence", FENCE, "__threadfence();", IN_ORDER),
     ("scan.scan_tiles", BARRIER, "__syncthreads();", LAST_USE),
     ("sort.bitonic_pairs", NARROW, "__syncthreads();", ONE_WARP),
     ("sort.kth_smallest", BARRIER, "__syncthreads();", LAST_USE),
     ("sort.top_k", LANES, "__syncwarp();", OWN),
-    ("sync.jacobi", FENCE, "__threadfence();", STANDS),
     ("sync.jacobi", DATA, "for (int s = 0; s < sweeps; ++s) {", ONE_MORE),
-    ("sync.lock_by_lane", FENCE, "__threadfence();", VALUES_ONLY),
     ("sync.lock_by_lane", WEAK, "*count = *count + 1", ORDERED),
     ("sync.swap_loops", WEAK, "int seen = ", GUESS),
     ("sync.swap_loops", WEAK, "unsigned short seen = ", GUESS),
@@ -143,6 +134,19 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      OF_THE_HOST),
     ("sync.warp_exchange", LANES, "__syncwarp();", LAST_USE),
     ("wmma.gemm_half", LANES, "__syncwarp();", SAME_LANE),
+)
+
+# Real bugs that the sanitizers do not find yet: not equivalent, and to become findings.
+MISSED: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("grid.ring_reduce", RELAXED, "asm volatile(\"ld.acquire", LENIENT),
+    ("grid.sum_last_block", FENCE, "__threadfence();", LENIENT),
+    ("gemm.gemm_stream_k", FENCE, "__threadfence();", LENIENT),
+    ("reduction.sum_last_block_volatile", FENCE, "__threadfence();", LENIENT),
+    ("sync.jacobi", FENCE, "__threadfence();", LENIENT),
+    ("scan.scan_lookback_fence", FENCE, "__threadfence();", UNSEEN),
+    ("sync.lock_by_lane", FENCE, "__threadfence();", UNSEEN),
+    ("mbarrier.dropping_out", WAIT, ": \"=r\"(done)", UNSEEN),
+    ("libcu.specialised", BARRIER, "auto pipe", UNSEEN),
 )
 
 
@@ -253,7 +257,7 @@ def is_ours(error: Exception) -> bool:
 def reason(program: Program, mutant: Mutant) -> str:
     """What the table says of a mutant."""
     text = line_of(program, mutant)
-    for function, kinds, start, why in ALIVE:
+    for function, kinds, start, why in (*ALIVE, *MISSED):
         if (function == f"{program.source.stem}.{mutant.function}" and mutant.kind in kinds
                 and text.startswith(start)):
             return why
