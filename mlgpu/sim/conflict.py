@@ -63,16 +63,12 @@ class Conflicts:
             return
         shape = suspect.shape
         at = np.flatnonzero(suspect)
-        full = (*g.shape, shape[2]) if len(shape) == 3 else g.shape
-        if shape != full:  # the same for all blocks: one block stands for all
-            blk = np.zeros(len(at), np.int64) + int(g.blk.ravel()[0])
-            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
-                                  shape).ravel()[at]
-        else:
-            blk = np.broadcast_to(g.blk if len(shape) == 2 else g.blk[..., None],
-                                  shape).ravel()[at]
-            tid = np.broadcast_to(g.tid if len(shape) == 2 else g.tid[..., None],
-                                  shape).ravel()[at]
+        g_blk, g_tid = (a if len(shape) == 2 else a[..., None] for a in (g.blk, g.tid))
+        if shape[:2] == g.shape:
+            blk = np.broadcast_to(g_blk, shape).ravel()[at]
+        else:  # the same for all blocks: one block stands for all
+            blk = np.full(len(at), int(g.blk.ravel()[0]))
+        tid = np.broadcast_to(g_tid, shape).ravel()[at]
         event = np.broadcast_to(event, shape).ravel()[at]
         other = np.broadcast_to(other, shape).ravel()[at]
         n = self.x.shape.threads
@@ -98,37 +94,40 @@ class Conflicts:
             if not len(bad):
                 return
         k = int(bad[0])
-        site: Site = self.events[int(event[k])]
-        kinds = {("read", True): "write after read", ("write", False): "read after write",
-                 ("atomic", False): "read after write"}
-        writes = s.access != "read"
-        kind = kinds.get((access, writes), "write after write")
-        tool = "racecheck"
-        message = "nothing orders this {0} after the {1} of the same memory by another thread"
-        if first:
-            tool, kind = "initcheck", "uninitialized read"
-            message = "nothing orders this {0} after the first {1} of the memory"
-        elif int(other_thread[k]) >= n:
-            other_thread[k] -= n
-            tool, kind = "synccheck", "missing wait"
-            message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"
-            if not self.x.synccheck:
-                return
-        block = self.x.launch.block_index(int(blk[k]) + self.x.first)
-        thread = self.x.launch.thread_index(int(tid[k]))
-        party = Party(site.access, site.location.file, site.location.line,
-                      self.x.launch.block_index(int(other_block[k])),
-                      self.x.launch.thread_index(int(other_thread[k])))
         unit = self.x.code.cell if region is None else region.race.unit
         offset = int(np.broadcast_to(cell, shape).ravel()[at[k]]) * unit
         if region is None:
             offset %= self.x.shared.shape[1]
-        address = offset if region is None else region.start + offset
+        self._report(s, self.events[int(event[k])], access, (int(blk[k]), int(tid[k])),
+                     (int(other_block[k]), int(other_thread[k])), offset, region, first)
+
+    def _report(self, s: Site, site: Site, access: str, mine: tuple[int, int],
+                theirs: tuple[int, int], offset: int, region: Region | None,
+                first: bool) -> None:
+        """The finding; `mine` and `theirs` are block (in the batch, in the grid) and thread."""
+        launch, n = self.x.launch, self.x.shape.threads
+        other_block, other = theirs
+        kinds = {("read", True): "write after read", ("write", False): "read after write",
+                 ("atomic", False): "read after write"}
+        tool, kind = "racecheck", kinds.get((access, s.access != "read"), "write after write")
+        message = "nothing orders this {0} after the {1} of the same memory by another thread"
+        if first:
+            tool, kind = "initcheck", "uninitialized read"
+            message = "nothing orders this {0} after the first {1} of the memory"
+        elif other >= n:  # a twin
+            if not self.x.synccheck:
+                return
+            other -= n
+            tool, kind = "synccheck", "missing wait"
+            message = "an asynchronous copy precedes this {0}, and its {1} is not waited for"
+        party = Party(site.access, site.location.file, site.location.line,
+                      launch.block_index(other_block), launch.thread_index(other))
         self.x.find_at(tool, kind, s.location,
-                       f"{s.text}: {message.format(s.access, site.access)}", block, thread,
-                       access=s.access,
-                       space="shared" if region is None else "global", size=s.size,
-                       address=address, other=party, region=region)
+                       f"{s.text}: {message.format(s.access, site.access)}",
+                       launch.block_index(mine[0] + self.x.first), launch.thread_index(mine[1]),
+                       access=s.access, space="shared" if region is None else "global",
+                       size=s.size, address=offset if region is None else region.start + offset,
+                       other=party, region=region)
 
     def _differing(self, g: Group, at: Array, bad: Array, shape: tuple[int, ...], s: Site,
                    values: tuple[Array, Array], region: Region | None) -> Array:
