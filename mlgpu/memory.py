@@ -7,6 +7,7 @@ when the last holder drops it: there is no other path by which the figures chang
 
 from __future__ import annotations
 
+import numbers
 import os
 import re
 import sys
@@ -30,8 +31,8 @@ def parse_bytes(size: int | str) -> int:
 
     Raises ShapeError (a ValueError) for anything else.
     """
-    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
-        return size
+    if isinstance(size, numbers.Integral) and not isinstance(size, bool) and size >= 0:
+        return int(size)  # NumPy's integers are welcome, too
     if isinstance(size, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size)
         if match and match[2].upper() in _UNITS:

@@ -16,6 +16,7 @@ import pytest
 
 import mlgpu
 from mlgpu import memory
+from mlgpu.cpu import runtime
 from mlgpu.errors import OutOfMemoryError, ReleasedError, ShapeError
 
 KIB = 1024
@@ -192,12 +193,22 @@ def test_memory_maps_of_the_user(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "nbytes"), [
-    (0, 0), (4096, 4096), ("4096", 4096), ("1 KiB", 1024), ("2 GiB", 2 << 30),
+    (0, 0), (4096, 4096), (np.int64(4096), 4096), ("4096", 4096), ("1 KiB", 1024), ("2 GiB", 2 << 30),
     ("1.5GB", 15 * 10**8),
     (" 3 mb ", 3000000), ("7B", 7), ("1tib", 1 << 40), ("0.5 MiB", 1 << 19),
 ])
 def test_sizes(text, nbytes):
     assert memory.parse_bytes(text) == nbytes
+    assert type(memory.parse_bytes(text)) is int
+
+
+def test_sizes_from_numpy_stay_out_of_the_books():
+    watch = Watch()
+    array = runtime.empty((np.int64(3), 5), np.float32)
+    assert watch.allocated == 60
+    assert type(memory.stats().allocated) is type(memory.stats().peak) is int
+    del array
+    assert watch.allocated == 0
 
 
 @pytest.mark.parametrize("text", [-1, True, 1.5, None, "", "GiB", "1 GG", "-1 KiB", "1 2", "1e3",

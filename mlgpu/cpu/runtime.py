@@ -22,7 +22,7 @@ def empty(shape: Sequence[int], dtype: Any, order: str = "C") -> np.ndarray[Any,
     """
     shape = tuple(shape)
     dtype = np.dtype(dtype)
-    charge = memory.Charge(_books, math.prod(shape) * dtype.itemsize, shape, dtype.name)
+    charge = memory.Charge(_books, int(math.prod(shape)) * dtype.itemsize, shape, dtype.name)
     try:
         array = np.empty(shape, dtype, order)  # type: ignore[call-overload]
     except MemoryError as error:

@@ -7,6 +7,7 @@ rounded once; integers and bool are summed in int64.
 
 from __future__ import annotations
 
+import builtins
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -165,8 +166,8 @@ class Prod(Reduction):
 
 
 def _concatenated(parts: Sequence[Any]) -> Any:
-    out = empty((np.add.reduce([len(part) for part in parts]), *parts[0].shape[1:]),
-                parts[0].dtype)
+    length = builtins.sum(len(part) for part in parts)
+    out = empty((length, *parts[0].shape[1:]), parts[0].dtype)
     return np.concatenate(parts, out=out)
 
 
