@@ -193,8 +193,8 @@ def test_memory_maps_of_the_user(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "nbytes"), [
-    (0, 0), (4096, 4096), (np.int64(4096), 4096), ("4096", 4096), ("1 KiB", 1024), ("2 GiB", 2 << 30),
-    ("1.5GB", 15 * 10**8),
+    (0, 0), (4096, 4096), (np.int64(4096), 4096), ("4096", 4096),
+    ("1 KiB", 1024), ("2 GiB", 2 << 30), ("1.5GB", 15 * 10**8),
     (" 3 mb ", 3000000), ("7B", 7), ("1tib", 1 << 40), ("0.5 MiB", 1 << 19),
 ])
 def test_sizes(text, nbytes):

@@ -100,7 +100,7 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
     if x.racecheck:
         x.races.globals.write(g, region, index, s, data, bool(some & s.ones * (
             WRITTEN | READ if s.strong and not x.code.inner
-            else WRITTEN | READ | ATOMIC | STRONG_READ)))
+            else WRITTEN | READ | ATOMIC | STRONG_READ)), bool(s.strong and ~every & s.init))
     if ~every & mark:
         view[index] = marks | x.mark_type[s.piece](mark)
         x.touch(region)

@@ -353,7 +353,7 @@ class Batch:
     def fence(self, g: Group, scope: str) -> None:
         """A memory fence."""
         if self.races is not None:
-            self.races.order.fence(g, scope == "cta")
+            self.races.order.flags.fence(g, scope == "cta")
 
     # -- findings ---------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from mlgpu.sim.errors import Party
 from mlgpu.sim.group import WARP, Group
 from mlgpu.sim.memory import Region
 from mlgpu.sim.order import Order
-from mlgpu.sim.shadow import DEVICE_TWIN, EVENT, EVENTS, INNER, SEVERAL, WHO
+from mlgpu.sim.shadow import DEVICE_TWIN, EVENT, EVENTS, INNER, SEVERAL, WHO, Shadow
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Conflicts:
 
     def flag(self, g: Group, space: str, address: Array, s: Site) -> None:
         """A strong access, which may publish or collect."""
-        self.order.word(g, space, address, s.access, s.acquire, s.release, s.scope)
+        self.order.flags.word(g, space, address, s.access, s.acquire, s.release, s.scope)
 
     def compare(self, g: Group, layer: Array, cell: Array, who: Array, s: Site, access: str,
                 values: tuple[Array, Array] | None = None,
@@ -78,7 +78,7 @@ class Conflicts:
             real_other = other & ~DEVICE_TWIN
             other_block = real_other // n
             other_thread = real_other % n + n * (other >= DEVICE_TWIN)
-        ordered = self.order.ordered(blk, tid, other_block, other_thread, event)
+        ordered = self.order.ordered(blk, tid, other_block, other_thread, event, fenced=not first)
         if access == "atomic" and s.access == "write" and s.text.startswith("mbarrier.inval"):
             # lanes that use an mbarrier together count as one: the C++ library's pipelines let the
             # one whose lane was elected vouch for its warp
@@ -100,6 +100,15 @@ class Conflicts:
             offset %= self.x.shared.shape[1]
         self._report(s, self.events[int(event[k])], access, (int(blk[k]), int(tid[k])),
                      (int(other_block[k]), int(other_thread[k])), offset, region, first)
+
+    def compare_first(self, g: Group, shadow: Shadow, cell: Array, who: Array, s: Site,
+                      region: Region | None = None) -> None:
+        """Strong accesses never race, but one that comes before the first write reads nothing."""
+        if shadow.first is not None and self.x.initcheck:
+            alone = np.where(shadow.write.reshape(-1).take(cell) == 0,
+                             shadow.first.reshape(-1).take(cell), 0)
+            if alone.any():
+                self.compare(g, shadow.first, cell, who, s, "write", region=region, first=True)
 
     def _report(self, s: Site, site: Site, access: str, mine: tuple[int, int],
                 theirs: tuple[int, int], offset: int, region: Region | None,

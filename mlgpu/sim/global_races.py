@@ -13,7 +13,7 @@ import numpy as np
 
 from mlgpu.sim.conflict import Conflicts
 from mlgpu.sim.group import Group
-from mlgpu.sim.memory import READ, WRITTEN, Region
+from mlgpu.sim.memory import INIT, READ, WRITTEN, Region
 from mlgpu.sim.shadow import DEVICE_TWIN, EVENT, INNER, SEVERAL, Shadow, put
 from mlgpu.sim.site import Site
 
@@ -59,6 +59,7 @@ class GlobalRaces:
         if s.strong:
             self.conflicts.compare(g, shadow.write, cell, who, s, "write", region=region)
             self._between_blocks(g, region, cell, who, s)
+            self.conflicts.compare_first(g, shadow, cell, who, s, region)
             e = self.conflicts.event(s)
             put(shadow.strong_reads(), cell, e, who, INNER if s.scope == "cta" else 0)
             self.conflicts.flag(g, "global", self._addresses(region, index, s), s)
@@ -68,10 +69,11 @@ class GlobalRaces:
         shadow.note_read(cell, who, self.conflicts.event(s))
 
     def write(self, g: Group, region: Region, index: Array, s: Site, data: Array,
-                     suspect: bool) -> None:
-        """A store to or atomic on global memory; suspect: the launch touched some of it."""
+              suspect: bool, new: bool) -> None:
+        """A store to or atomic on global memory; suspect: the launch touched some of it; new:
+        it is a strong access of some that nobody has written yet."""
         inner = s.strong and s.scope == "cta"
-        if region.race is None and not suspect and not inner:
+        if region.race is None and not suspect and not inner and not new:
             self._note(g, region, index, s)
             if s.strong:
                 self.conflicts.flag(g, "global", self._addresses(region, index, s), s)
@@ -100,7 +102,11 @@ class GlobalRaces:
         self.conflicts.compare(g, shadow.read2, cell, who, s, "read", region=region)
         if s.strong:
             self._between_blocks(g, region, cell, who, s)
+        if atomic:
+            self.conflicts.compare_first(g, shadow, cell, who, s, region)
         e = self.conflicts.event(s)
+        if s.strong:
+            shadow.note_first(cell, who, e, region.marks[cell * region.race.unit] & INIT == 0)
         layer = shadow.strong if s.strong else shadow.write
         inner = s.strong and s.scope == "cta"
         cell, mine = put(layer, cell, e, who, INNER if inner else 0)

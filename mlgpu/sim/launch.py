@@ -14,10 +14,10 @@ from mlgpu.sim.batch import Batch, Stop
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters
 from mlgpu.sim.errors import Finding, LaunchError, SimError
+from mlgpu.sim.flags import Publication, Word
 from mlgpu.sim.group import WARP
 from mlgpu.sim.host import several
 from mlgpu.sim.memory import Region
-from mlgpu.sim.order import Flags
 from mlgpu.sim.races import Races
 from mlgpu.sim.site import LAUNCH_MARKS
 
@@ -62,7 +62,7 @@ class Launch:
         self.clock = 0
         self.workspace = machine.grid_workspace() if cooperative else 0
         self.events: list[Any] = [None]  # the site of each event; 0 is before all
-        self.flags = Flags()
+        self.published: dict[Word, Publication] = {}
         self.notes: dict[int, list[Any]] = {}  # accesses of regions that are not suspect (races.py)
         self.noted = 0
         self._param_region: Region | None = None
@@ -255,7 +255,7 @@ class Launch:
     def make_races(self, batch: Batch) -> Any:
         """What racecheck keeps for a batch (None: it is off)."""
         if "racecheck" in self.machine.checks or "initcheck" in self.machine.checks:
-            return Races(batch, self.flags)
+            return Races(batch, self.published)
         return None
 
 

@@ -129,8 +129,13 @@ class Machine:
         return buffer
 
     def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Buffer:
-        """Device memory that nobody has written: reading it is a finding of initcheck."""
-        return self._buffer(shape, dtype, "empty")
+        """Device memory that nobody has written: reading it is a finding of initcheck.
+
+        Its bytes are 255, so that what a kernel forgot to write is no zero (but NaN, -1 or True).
+        """
+        buffer = self._buffer(shape, dtype, "empty")
+        buffer.region.data[:] = 255
+        return buffer
 
     def _buffer(self, shape: int | Sequence[int], dtype: Any, what: str) -> Buffer:
         kind = host.dtype(dtype, what)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlgpu.sim import faults
+from mlgpu.sim.flags import Publication
 from mlgpu.sim.group import WARP, Group
 from mlgpu.sim.memory import SHARED_WINDOW
-from mlgpu.sim.order import Publication
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class MBarriers:
         nobody = np.zeros(2 * warps, np.int64)
         for k, t, at in zip(blk.tolist(), tid.tolist(), places.tolist(), strict=True):
             self.single[k, at] = Publication(
-                k + self.x.first, self.x.shape.threads + t, order.now, nobody, order,
+                k + self.x.first, self.x.shape.threads + t, order.now, nobody, order.flags,
                 self.single.get((k, at)), True, (k + self.x.first, at))
 
     def release(self, g: Group, address: Array) -> None:
@@ -171,12 +171,12 @@ class MBarriers:
             order.bring(self._brought(int(address.ravel()[0])), g)
             return
         blk, tid, places = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid, address))
-        order._settle(g)
+        order.flags.settle(g, inner=True)
         rows = order.rows_of(blk, tid)
         columns = zip(blk.tolist(), tid.tolist(), places.tolist(), strict=True)
         for i, (k, t, at) in enumerate(columns):
-            self.single[k, at] = Publication(k + self.x.first, t, order.now, rows[i], order,
-                                             self.single.get((k, at)), True,
+            self.single[k, at] = Publication(k + self.x.first, t, order.now, rows[i],
+                                             order.flags, self.single.get((k, at)), True,
                                              (k + self.x.first, at),
                                              order.lanes_of(k, t, order.now))
 
@@ -197,7 +197,7 @@ class MBarriers:
             twin = self.x.shape.threads + tid
             nobody = np.zeros(2 * self.x.shape.warps, np.int64)
             self.single[blk, at] = Publication(
-                blk + self.x.first, twin, order.now, nobody, order,
+                blk + self.x.first, twin, order.now, nobody, order.flags,
                 self.single.get((blk, at)), True, (blk + self.x.first, at))
         found = self._state(g, blk, at, s)
         if found is not None:
@@ -233,7 +233,7 @@ class MBarriers:
             for b in np.unique(blk).tolist():
                 node = self.single_left.get((b, at))
                 if node is not None:
-                    order.acquire(b, np.sort(tid[blk == b]), node, order.now)
+                    order.flags.acquire(b, np.sort(tid[blk == b]), node)
 
 
 def offsets(address: Array) -> Array:

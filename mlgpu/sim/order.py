@@ -7,121 +7,29 @@ now.  Three kinds of knowledge, from the common to the rare:
 - A barrier of the whole block and `__syncwarp` of a whole warp: one number per block and per warp.
 - Barriers of some warps, partial masks, mbarriers: a table of what each thread knows of each warp,
   made when the first such synchronisation comes.
-- Flags: a thread that passes a fence and then writes a word publishes what it knows with that word;
-  a thread that reads the word and then passes a fence or barrier has acquired it (the release and
-  acquire patterns of the PTX memory model).  Publications are kept as they are, and searched only
-  when two accesses would else be a race.
+- Flags (flags.py): searched only when two accesses would else be a race.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlgpu.sim.flags import Flags, Publication, Word
 from mlgpu.sim.group import WARP, Grid, Group
 
 if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
 
 Array = np.ndarray[Any, Any]
-Word = tuple[int, int]  # (block or -1 for global memory, address)
-
-
-@dataclass(eq=False, slots=True)
-class Publication:
-    """What one thread knew when it published, with the publications it follows on the same word."""
-
-    block: int  # in the grid
-    thread: int
-    event: int  # its own doings up to here
-    row: Array  # (2 W,): of each warp of its block, and of its twins
-    order: Order
-    before: Publication | None  # a read-modify-write continues the sequence it reads from
-    inner: bool  # released to the block only
-    word: Word
-    lanes: Array | None = None  # (32,): of each lane of its warp, where that differs
-
-    def covers(self, block: Array | int, thread: Array, event: Array) -> Array:
-        """Which events of threads come before this publication, by what its thread knew."""
-        n = self.order.extent[1]
-        real = thread < n
-        warp = np.where(real, thread, thread - n) // WARP
-        known = (self.row[np.where(real, warp, warp + len(self.row) // 2)] >= event) | (
-            (thread == self.thread) & (event <= self.event))
-        if self.lanes is not None:
-            known |= real & (warp == self.thread // WARP) & (self.lanes[thread % WARP] >= event)
-        result: Array = (self.block == block) & known
-        return result
-
-
-@dataclass(eq=False, slots=True)
-class Acquisition:
-    """Publications that some threads of a block have acquired, and since when."""
-
-    threads: Array | None  # sorted; None: all of the block
-    event: int
-    node: Publication
-
-    def seen_by(self, node: Publication) -> bool:
-        """Whether a thread of the block had it when it published."""
-        if self.threads is None:
-            return self.event <= node.event
-        return bool(node.covers(node.block, self.threads, np.array(self.event)).any())
-
-
-KEPT = 8  # acquisitions of one word by the same threads: older ones are behind what is awaited now
-
-
-class Acquired:
-    """What the threads of one block have acquired."""
-
-    def __init__(self) -> None:
-        self.recent: dict[tuple[Word, bytes], list[Acquisition]] = {}  # since the last barrier
-        self.settled: dict[tuple[Word, int, int], list[Acquisition]] = {}  # known to the block
-
-    def __bool__(self) -> bool:
-        return bool(self.recent or self.settled)
-
-    def __iter__(self) -> Iterator[Acquisition]:
-        for entries in (*self.settled.values(), *self.recent.values()):
-            yield from entries
-
-    def add(self, threads: Array, event: int, node: Publication) -> None:
-        """Some threads have acquired a publication."""
-        entries = self.recent.setdefault((node.word, threads.tobytes()), [])
-        if entries and entries[-1].node is node:
-            return
-        entries.append(Acquisition(threads, event, node))
-        del entries[:-KEPT]
-
-    def settle(self, event: int) -> None:
-        """A barrier of the whole block: what one thread has acquired, all have."""
-        for entries in self.recent.values():
-            for entry in entries:
-                node = entry.node
-                kept = self.settled.setdefault((node.word, node.block, node.thread), [])
-                if not kept or kept[-1].node is not node:
-                    kept.append(Acquisition(None, event, node))
-                    del kept[:-KEPT]
-        self.recent.clear()
-
-
-@dataclass(slots=True)
-class Flags:
-    """The publications of a launch, by word; shared by its batches."""
-
-    words: dict[Word, Publication] = field(default_factory=dict)
 
 
 class Order:
     """What the threads of a batch know."""
 
-    def __init__(self, x: Batch, flags: Flags) -> None:
+    def __init__(self, x: Batch, published: dict[Word, Publication]) -> None:
         self.x = x
-        self.flags = flags
         self.events = x.launch.events
         b, n = x.shape.blocks, x.shape.threads
         self.start = len(self.events) - 1
@@ -131,13 +39,9 @@ class Order:
         self.lane_time: Array | None = None  # (B, N, 32): of each lane of the own warp
         # (B, N, 2 W): of each warp of the block, then of the twins (copies.py) of each
         self.table: Array | None = None
-        self.fence_gpu: Array | None = None  # (B, N): the event of the last fence
-        self.fence_cta: Array | None = None
-        self.pending: dict[tuple[int, int], list[Publication]] = {}  # read, no fence yet
-        self.acquired = [Acquired() for _ in range(b)]
-        self.any_acquired = False
         self.at_barrier: dict[int, Array] = {}  # name -> (B, 2 W): what those who came bring
         self.extent = b, n
+        self.flags = Flags(self, published)
 
     @property
     def now(self) -> int:
@@ -165,66 +69,29 @@ class Order:
         return np.where(twin, twins, result)
 
     def ordered(self, block: Array, thread: Array, other_block: Array, other: Array,
-                event: Array) -> Array:
+                event: Array, fenced: bool = True) -> Array:
         """For pairs of threads (flat arrays; `block` in the batch, `other_block` in the grid):
-        whether the other's event comes before what the thread does now."""
+        whether the other's event comes before what the thread does now.  Not fenced: what it does
+        is a strong access, to which flags read without a fence count as well."""
         mine = other_block == block + self.x.first
         result = np.zeros(len(thread), bool)
         if mine.any():
             result[mine] = self.known(block[mine], thread[mine], other[mine]) >= event[mine]
-        if result.all() or not self.any_acquired:
+        if result.all() or not self.flags.any:
             return result
         for b in np.unique(block[~result]):
-            if self.acquired[b]:
-                there = np.flatnonzero(~result & (block == b))
-                result[there] = self._by_flags(int(b), thread[there], other_block[there],
-                                               other[there], event[there])
-        return result
-
-    def _by_flags(self, b: int, thread: Array, other_block: Array, other: Array,
-                  event: Array) -> Array:
-        entries = sorted(self.acquired[b], key=lambda entry: -entry.event)
-        result = np.zeros(len(thread), bool)
-        for entry in entries:  # most often one of them says it at once
-            if entry.node.inner and entry.node.block != b + self.x.first:
-                continue
-            at = np.flatnonzero(~result & entry.node.covers(other_block, other, event))
-            if len(at):
-                result[at] = self._sees(b, thread[at], entry)
-                if result.all():
-                    return result
-        left = np.flatnonzero(~result)
-        threads, which = np.unique(thread[left], return_inverse=True)
-        sees = np.stack([self._sees(b, threads, entry) for entry in entries], axis=1)
-        patterns, pattern = np.unique(sees, axis=0, return_inverse=True)
-        pattern = pattern.reshape(-1)[which.reshape(-1)]
-        for k, entries_seen in enumerate(patterns):
-            start = [entries[i].node for i in np.flatnonzero(entries_seen)]
-            for target in np.unique(other_block[left][pattern == k]):
-                at = left[(pattern == k) & (other_block[left] == target)]
-                result[at] = _reaches(start, b + self.x.first, int(target), other[at], event[at])
-        return result
-
-    def _sees(self, b: int, thread: Array, entry: Acquisition) -> Array:
-        """Whether threads of a block have an acquisition of it."""
-        if entry.threads is None:
-            return np.ones(len(thread), bool)
-        result = np.isin(thread, entry.threads)
-        rest, which = np.unique(thread[~result], return_inverse=True)
-        if len(rest):
-            known = self.known(np.full((1, 1), b), rest[:, None], entry.threads[None])
-            result[~result] = np.any(known >= entry.event, axis=1)[which.reshape(-1)]
+            there = np.flatnonzero(~result & (block == b))
+            result[there] = self.flags.ordered(int(b), thread[there], other_block[there],
+                                               other[there], event[there], fenced)
         return result
 
     # -- barriers ---------------------------------------------------------------------------------
 
     def block(self, g: Grid) -> None:
         """All threads of the group's blocks have met."""
-        self._settle(g)
+        self.flags.settle(g, inner=True)
+        self.flags.barrier(g.blk[:, 0].tolist())
         now = self.now
-        if self.any_acquired:
-            for b in g.blk[:, 0].tolist():
-                self.acquired[b].settle(now)
         if g.rows is None:
             self.block_time = np.full((1, 1), now, np.int64)
             self.floor = now
@@ -239,7 +106,7 @@ class Order:
 
     def warp(self, g: Group, mask: Array) -> None:
         """Lanes of warps have met (`__syncwarp`)."""
-        self._settle(g)
+        self.flags.settle(g, inner=True)
         now = self.now
         if mask.size > 1 and (mask == mask.ravel()[0]).all():
             mask = mask[:1, :1]
@@ -325,7 +192,7 @@ class Order:
 
     def bring(self, brought: Array, g: Group) -> None:
         """Join what whole warps know into (B, 2 W)."""
-        self._settle(g)
+        self.flags.settle(g, inner=True)
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         rows = self.rows_of(blk, tid)
         rows[np.arange(len(tid)), tid // WARP] = self.now
@@ -337,9 +204,7 @@ class Order:
         whole = np.flatnonzero(done & (expect == 0))
         if len(whole):
             self._block_rows(whole, now)
-            if self.any_acquired:
-                for b in whole.tolist():
-                    self.acquired[b].settle(now)
+            self.flags.barrier(whole.tolist())
         brought = self.at_barrier.get(name)
         if brought is None:
             return
@@ -354,101 +219,3 @@ class Order:
         blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
         self.table[blk, tid] = np.maximum(self.table[blk, tid], brought[blk])
 
-    # -- fences and flags -------------------------------------------------------------------------
-
-    def fence(self, g: Group, inner: bool) -> None:
-        """A fence: what comes before it may be published, what was read counts now."""
-        self._settle(g, inner)
-        if self.fence_cta is None:
-            self.fence_cta = np.full(self.extent, -1, np.int64)
-            self.fence_gpu = np.full(self.extent, -1, np.int64)
-        assert self.fence_gpu is not None
-        self.fence_cta[g.blk, g.tid] = self.now
-        if not inner:
-            self.fence_gpu[g.blk, g.tid] = self.now
-
-    def _settle(self, g: Group, inner: bool = False) -> None:
-        """The publications that the group's threads have read are acquired.
-
-        A fence of the block (inner) settles only what their own block has published.
-        """
-        if not self.pending:
-            return
-        now = self.now
-        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
-        for b, t in zip(blk.tolist(), tid.tolist(), strict=True):
-            nodes = self.pending.pop((b, t), [])
-            left = [n for n in nodes if inner and n.block != b + self.x.first]
-            if left:
-                self.pending[b, t] = left
-            for node in nodes:
-                if node not in left:
-                    self.acquire(b, np.array([t]), node, now)
-
-    def acquire(self, b: int, threads: Array, node: Publication, now: int) -> None:
-        """Threads of a block have acquired a publication."""
-        self.acquired[b].add(threads, now, node)
-        self.any_acquired = True
-
-    def word(self, g: Group, space: str, address: Array, access: str, acquire: bool,
-             release: bool, scope: str) -> None:
-        """Strong accesses of words: reads collect what was published, writes publish."""
-        words = self.flags.words
-        fences = self.fence_cta
-        if not words and not release and (access == "read" or fences is None):
-            return
-        now = self.now
-        blk, tid, at = (np.broadcast_to(a, g.shape).ravel().tolist()
-                        for a in (g.blk, g.tid, address))
-        for b, t, a in zip(blk, tid, at, strict=True):
-            key = (b + self.x.first if space == "shared" else -1, a)
-            node = words.get(key)
-            if node is not None and access != "write" and self._reaches_me(node, b):
-                if acquire and (scope != "cta" or node.block == b + self.x.first):
-                    self.acquire(b, np.array([t]), node, now)
-                else:
-                    self.pending.setdefault((b, t), []).append(node)
-            if access == "read":
-                continue
-            inner = scope == "cta"
-            event = now if release else -1
-            if not release and fences is not None and self.fence_gpu is not None:
-                event = int(self.fence_gpu[b, t])
-                if event < 0:
-                    event, inner = int(fences[b, t]), True
-            if event >= 0:
-                row = np.minimum(self.rows_of(np.array([b]), np.array([t]))[0], event)
-                words[key] = Publication(b + self.x.first, t, event, row, self,
-                                         node if access == "atomic" else None, inner, key,
-                                         self.lanes_of(b, t, event))
-            elif access == "write" and node is not None:
-                del words[key]
-
-    def _reaches_me(self, node: Publication, b: int) -> bool:
-        return not node.inner or node.block == b + self.x.first or node.before is not None
-
-
-def _reaches(start: list[Publication], from_block: int, target: int, thread: Array,
-             event: Array) -> Array:
-    """Which (thread, event) of a block some publication reachable from `start` covers."""
-    left = np.ones(len(thread), bool)
-    seen: set[int] = set()
-    chains = list(start)
-    while chains:
-        found: list[Publication] = []  # whose own acquisitions come next
-        for first in chains:
-            node: Publication | None = first
-            while node is not None and id(node) not in seen:
-                seen.add(id(node))
-                if not node.inner or node.block == from_block:
-                    found.append(node)
-                    if node.block == target:
-                        left &= ~node.covers(target, thread, event)
-                        if not left.any():
-                            return ~left
-                node = node.before
-        chains = [entry.node for node in found
-                  for entry in node.order.acquired[node.block - node.order.x.first]
-                  if id(entry.node) not in seen
-                  and entry.seen_by(node)]
-    return ~left

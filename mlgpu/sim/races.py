@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlgpu.sim.conflict import Conflicts
+from mlgpu.sim.flags import Publication, Word
 from mlgpu.sim.global_races import GlobalRaces
-from mlgpu.sim.order import Flags, Order
+from mlgpu.sim.order import Order
 from mlgpu.sim.shared_races import SharedRaces
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 class Races:
     """racecheck, and initcheck of shared memory, for a batch."""
 
-    def __init__(self, x: Batch, flags: Flags) -> None:
-        self.order = Order(x, flags)
+    def __init__(self, x: Batch, published: dict[Word, Publication]) -> None:
+        self.order = Order(x, published)
         conflicts = Conflicts(x, self.order)
         self.shared = SharedRaces(x, conflicts)
         self.globals = GlobalRaces(x, conflicts)

@@ -44,13 +44,14 @@ class Shadow:
             self.copy_read = np.zeros_like(self.write)
         return self.copy_read
 
-    def note_first(self, cell: Array, who: Array, event: int) -> None:
-        """Keep strong writes of cells that nobody has written before."""
+    def note_first(self, cell: Array, who: Array, event: int, new: Array) -> None:
+        """Keep strong writes of the cells that are new: nobody has written them before."""
+        if not new.any():
+            return
         if self.first is None:
             self.first = np.zeros_like(self.write)
         shape = np.broadcast_shapes(cell.shape, who.shape)
-        cell, who = np.broadcast_to(cell, shape), np.broadcast_to(who, shape)
-        new = (self.write.reshape(-1)[cell] | self.strong.reshape(-1)[cell]) == 0
+        cell, who, new = (np.broadcast_to(a, shape) for a in (cell, who, new))
         self.first.reshape(-1)[cell[new]] = event << EVENT | who[new]
 
     def repeat(self, times: int, axis: int) -> None:

@@ -62,7 +62,7 @@ class SharedRaces:
             return
         self.conflicts.compare(g, shadow.write, cell, tid, s, "write")
         if s.strong:
-            self._first(g, cell, tid, s)
+            self.conflicts.compare_first(g, shadow, cell, tid, s)
             e = self.conflicts.event(s)
             put(shadow.strong_reads().reshape(-1), cell, e, tid)
             self.conflicts.flag(g, "shared", offset, s)
@@ -88,13 +88,20 @@ class SharedRaces:
                 self.conflicts.compare(g, reads, cell, tid, s, "read")
         e = self.conflicts.event(s)
         if s.strong:
-            shadow.note_first(cell, tid, e)
+            shadow.note_first(cell, tid, e, self._new(cell))
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
         cell, mine = put(layer, cell, e, tid, flags)
         if self.check and not s.strong:
             self.conflicts.same_cell(g, layer, cell, mine, tid, data, s)
         if s.strong:
             self.conflicts.flag(g, "shared", offset, s)
+
+    def _new(self, cell: Array) -> Array:
+        """Which cells nobody has written."""
+        shadow = self.shadow
+        result: Array = (shadow.write.reshape(-1).take(cell)
+                         | shadow.strong.reshape(-1).take(cell)) == 0
+        return result
 
     def _reads(self) -> list[Array]:
         """The layers of reads that a write must be ordered after."""
@@ -189,29 +196,18 @@ class SharedRaces:
             for layer in self._reads():
                 self.conflicts.compare(g, layer, cell, tid, s, "read")
             if reads:
-                self._first(g, cell, tid, s)
+                self.conflicts.compare_first(g, shadow, cell, tid, s)
         e = self.conflicts.event(s)
-        shadow.note_first(cell, tid, e)
+        shadow.note_first(cell, tid, e, self._new(cell))
         put(shadow.strong.reshape(-1), cell, e, tid)
         self.conflicts.flag(g, "shared", offset, s)
 
-    def _first(self, g: Group, cell: Array, tid: Array, s: Site) -> None:
-        """Strong accesses never race, but one that comes before the first write reads nothing."""
-        shadow = self.shadow
-        if shadow.first is not None and self.x.initcheck:
-            alone = np.where(shadow.write.reshape(-1).take(cell) == 0,
-                             shadow.first.reshape(-1).take(cell), 0)
-            if alone.any():
-                self.conflicts.compare(g, shadow.first, cell, tid, s, "write", first=True)
-
     def _uninitialized(self, g: Group, cell: Array, offset: Array, s: Site) -> None:
-        written = (self.shadow.write.reshape(-1).take(cell)
-                   | self.shadow.strong.reshape(-1).take(cell))
-        if written.all():
+        bad = self._new(cell)
+        if not bad.any():
             return
-        bad = written == 0
         if bad.ndim == 3:
-            bad = bad.any(axis=2)
+            bad = np.asarray(bad.any(axis=2))
         at = int(np.flatnonzero(np.broadcast_to(bad, g.shape).ravel())[0])
         value = int(np.broadcast_to(offset, g.shape).ravel()[at])
         self.x.find("initcheck", "uninitialized read", s.location,

@@ -5,8 +5,7 @@ What survives is accounted for:
 
 - The program's launches cannot tell: a probe in the mutant's place (mutants.py) never traps.
 - Data: every byte of memory is the same in the end, and no rule was broken on the way.
-- Synchronisation: the table `ALIVE` says why nothing is lost, and `MISSED` names real bugs that the
-  sanitizers do not find yet.  MLGPU_MUTANTS=all still meets some that neither names.
+- The table `ALIVE` says why nothing is lost.
 
 By default a sample of programs and mutants is tried; MLGPU_MUTANTS=all tries all (an hour).
 """
@@ -51,8 +50,6 @@ NO_GROUPS = "wait_all waits for copies in no group, too"
 SAME_LANE = "the lane that loads an element of an accumulator stores it, too"
 ENDS = "shared memory has been read; the end of the kernel waits for the rest"
 
-LENIENT = "a barrier behind the read is taken for the missing fence"
-UNSEEN = "strong accesses alone meet, which race detection does not compare"
 ANY_SCALE = "any number near the largest serves as the scale"
 STANDING = "the timer need not have moved"
 NO_ZERO = "no element is zero"
@@ -135,20 +132,6 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("sync.warp_exchange", LANES, "__syncwarp();", LAST_USE),
     ("wmma.gemm_half", LANES, "__syncwarp();", SAME_LANE),
 )
-
-# Real bugs that the sanitizers do not find yet: not equivalent, and to become findings.
-MISSED: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
-    ("grid.ring_reduce", RELAXED, "asm volatile(\"ld.acquire", LENIENT),
-    ("grid.sum_last_block", FENCE, "__threadfence();", LENIENT),
-    ("gemm.gemm_stream_k", FENCE, "__threadfence();", LENIENT),
-    ("reduction.sum_last_block_volatile", FENCE, "__threadfence();", LENIENT),
-    ("sync.jacobi", FENCE, "__threadfence();", LENIENT),
-    ("scan.scan_lookback_fence", FENCE, "__threadfence();", UNSEEN),
-    ("sync.lock_by_lane", FENCE, "__threadfence();", UNSEEN),
-    ("mbarrier.dropping_out", WAIT, ": \"=r\"(done)", UNSEEN),
-    ("libcu.specialised", BARRIER, "auto pipe", UNSEEN),
-)
-
 
 class Outcome(NamedTuple):
     """How a run ended."""
@@ -257,7 +240,7 @@ def is_ours(error: Exception) -> bool:
 def reason(program: Program, mutant: Mutant) -> str:
     """What the table says of a mutant."""
     text = line_of(program, mutant)
-    for function, kinds, start, why in (*ALIVE, *MISSED):
+    for function, kinds, start, why in ALIVE:
         if (function == f"{program.source.stem}.{mutant.function}" and mutant.kind in kinds
                 and text.startswith(start)):
             return why

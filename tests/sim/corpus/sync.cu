@@ -19,7 +19,7 @@ extern "C" __global__ void spin_lock(int* lock, int* shared_value, int* log) {
 
 // Every lane takes the lock: the critical section stands inside the loop, so that the holder does
 // not wait for the lanes that spin.
-extern "C" __global__ void lock_by_lane(int* lock, volatile int* count, int rounds) {
+extern "C" __global__ void lock_by_lane(int* lock, int* count, int rounds) {
     for (int r = 0; r < rounds; ++r) {
         bool done = false;
         while (!done) {
