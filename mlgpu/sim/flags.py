@@ -189,10 +189,11 @@ class Flags:
                 continue
             blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
             threads = np.sort(tid[blk == b])
+            event = self.order.tick()
             for entry in entries:
                 sees = self._sees(b, threads, entry)
                 if sees.any():
-                    self.acquired[b].add(threads[sees], self.order.now, entry.node)
+                    self.acquired[b].add(threads[sees], event, entry.node)
 
     def barrier(self, blocks: list[int]) -> None:
         """All threads of blocks have met."""
@@ -202,7 +203,7 @@ class Flags:
 
     def acquire(self, b: int, threads: Array, node: Publication) -> None:
         """Threads of a block have acquired a publication."""
-        self.acquired[b].add(threads, self.order.now, node)
+        self.acquired[b].add(threads, self.order.tick(), node)
         self.any = True
 
     def word(self, g: Group, space: str, address: Array, access: str, acquire: bool,

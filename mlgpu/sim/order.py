@@ -48,6 +48,12 @@ class Order:
         """The number of the latest event."""
         return len(self.events) - 1
 
+    def tick(self) -> int:
+        """A new event that is no access, so that what is learnt now is behind the barriers before
+        it."""
+        self.events.append(self.events[-1])
+        return self.now
+
     # -- asking -----------------------------------------------------------------------------------
 
     def known(self, block: Array, thread: Array, other: Array) -> Array:

@@ -198,3 +198,17 @@ extern "C" __global__ void flags_not_cleared(const float* x, float* y) {
         y[warp] = carry[warp];
     }
 }
+
+// The last block adds up what the others have stored; nothing makes it visible before the ticket is.
+extern "C" __global__ void stored_behind_the_ticket(const float* x, volatile float* partial, unsigned* ticket, float* sum) {
+    if (threadIdx.x) return;
+    partial[blockIdx.x] = 2 * x[blockIdx.x];
+#ifdef FIXED
+    __threadfence();
+#endif
+    if (atomicAdd(ticket, 1u) != gridDim.x - 1) return;
+    float total = 0;
+    for (int b = 0; b < gridDim.x; ++b)
+        total += partial[b];  // FAULT(stored_behind_the_ticket): initcheck: uninitialized read
+    *sum = total;
+}

@@ -112,3 +112,10 @@ def flags_not_cleared(m: sim.Machine, mod: Any) -> None:
     x, y = X[1:5], m.empty(4, np.float32)
     mod.kernel("flags_not_cleared").launch(1, 128, (m.array(x), y))
     expect(y, np.cumsum(x))
+
+
+@fault(SOURCE)
+def stored_behind_the_ticket(m: sim.Machine, mod: Any) -> None:
+    partial, ticket, total = m.empty(16, np.float32), m.zeros(1, np.uint32), m.empty(1, np.float32)
+    mod.kernel("stored_behind_the_ticket").launch(16, 32, (m.array(X), partial, ticket, total))
+    expect(total, [2 * X[:16].sum()])

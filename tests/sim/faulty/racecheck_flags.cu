@@ -289,3 +289,40 @@ extern "C" __global__ void flag_is_relaxed(const int* x, int* data, int* flag, i
         y[t] = data[t];  // FAULT(flag_is_relaxed): racecheck: read after write
     }
 }
+
+// One thread waits for the flag, relaxed; the barrier behind it is no fence for another block's data.
+extern "C" __global__ void barrier_for_fence(const float* x, float* data, unsigned* flag, float* y) {
+    int t = threadIdx.x;
+    if (blockIdx.x == 0) {
+        data[t] = 2 * x[t];
+        __syncthreads();
+        if (t == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" :: "l"(flag) : "memory");
+    } else {
+        unsigned seen = 0;
+        while (t == 0 && !seen)
+#ifdef FIXED
+            asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+#else
+            asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+#endif
+        __syncthreads();
+        y[t] = data[t] + 1;  // FAULT(barrier_for_fence): racecheck: read after write
+    }
+}
+
+// The last block is found by a ticket, but only its first warp has passed a fence since.
+extern "C" __global__ void ticket_for_fence(const float* x, float* partial, unsigned* ticket, float* y) {
+    __shared__ bool last;
+    int t = threadIdx.x;
+    if (t < 2) partial[2 * blockIdx.x + t] = x[2 * blockIdx.x + t] * 3;
+    __threadfence();
+    __syncthreads();
+    if (t == 0) last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    __syncthreads();
+#ifdef FIXED
+    __threadfence();
+#else
+    if (t < 32) __threadfence();
+#endif
+    if (last) y[t] = partial[t];  // FAULT(ticket_for_fence): racecheck: read after write
+}

@@ -113,3 +113,15 @@ def flag_is_relaxed(m: sim.Machine, mod: Any) -> None:
     args = (m.array(x), data, flags, y)
     mod.kernel("flag_is_relaxed").launch(2, 64, args, cooperative=True)
     expect(y, 5 * x)
+
+
+@fault(SOURCE)
+def barrier_for_fence(m: sim.Machine, mod: Any) -> None:
+    hand_over(m, mod, "barrier_for_fence", 96)
+
+
+@fault(SOURCE)
+def ticket_for_fence(m: sim.Machine, mod: Any) -> None:
+    partial, ticket, y = m.empty(64, np.float32), m.zeros(1, np.uint32), m.empty(64, np.float32)
+    mod.kernel("ticket_for_fence").launch(32, 64, (m.array(X), partial, ticket, y))
+    expect(y, 3 * X[:64])
