@@ -67,15 +67,23 @@ class Barriers:
         self.shape = x.shape
         self.states: dict[int, Barrier] = {}
         self.held: dict[Call, Group] = {}  # lanes that wait for their warp
+        self.votes: Array | None = None  # (B, N): the predicates that threads have brought
+        # barrier -> (2, B): of how many threads it was true, of how many that met
+        self.counts: dict[int, Array] = {}
 
     def anyone(self) -> bool:
         """Whether threads wait."""
         return bool(self.held) or any(b.waiting for b in self.states.values())
 
     def come(self, g: Group, number: Array, count: Array | None, segment: int,
-             target: int | None, aligned: bool, waits: bool = True) -> Ways:
+             target: int | None, aligned: bool, waits: bool = True,
+             vote: Array | None = None) -> Ways:
         """Arrive at a barrier, and wait there unless it is only an arrival."""
         where = self.x.code.segments[segment].end_at
+        if vote is not None:
+            if self.votes is None:
+                self.votes = np.zeros((self.shape.blocks, self.shape.threads), bool)
+            self.votes[g.blk, g.tid] = vote
         if number.size > 1 and (number != number.ravel()[0]).any():
             ways: list[tuple[int, Group]] = []
             for value in np.unique(number):
@@ -122,6 +130,7 @@ class Barriers:
             if x.races is not None:
                 x.races.order.block(g)
             assert call.target is not None
+            self._count(name, g)
             return ((call.target, g),)
         if state is None:
             state = self.states[name] = Barrier(self.shape.blocks)
@@ -179,11 +188,32 @@ class Barriers:
             together = merge(together, w.group)
         if together is not None and x.synccheck and x.exited is not None:
             self._check_exited(together, state, freed[0].where)
+        if together is not None:
+            self._count(name, together)
         if x.races is not None:
             x.races.order.release(name, together, done, state.expect)
         for w in freed:
             x.go_on(w.target, w.group)
         state.arrived[done] = state.counted[done] = state.expect[done] = 0
+
+    def _count(self, name: int, g: Group) -> None:
+        """Those who have met leave, with the result of `bar.red`."""
+        if self.votes is None:
+            return
+        counts = self.counts.setdefault(name, np.zeros((2, self.shape.blocks), np.int64))
+        blk, tid = (np.broadcast_to(a, g.shape).ravel() for a in (g.blk, g.tid))
+        here = np.unique(blk)
+        counts[0, here] = np.bincount(blk, self.votes[blk, tid], self.shape.blocks)[here]
+        counts[1, here] = np.bincount(blk, minlength=self.shape.blocks)[here]
+
+    def vote(self, g: Group, mode: str, number: Array) -> Array:
+        """The count, conjunction or disjunction of the predicates of a barrier's threads."""
+        blk, names = np.broadcast_arrays(g.blk, number)
+        true, met = (np.zeros(blk.shape, np.uint32) for _ in range(2))
+        for name in np.unique(number).tolist():
+            there = names == name
+            true[there], met[there] = self.counts[name][:, blk[there]]
+        return true if mode == "popc" else np.asarray(true > 0 if mode == "or" else true == met)
 
     def exited(self) -> None:
         """Threads have exited: warps and blocks in which they were awaited may be complete."""

@@ -95,6 +95,7 @@ class Batch:
         """Run until all threads have exited (True), or only other batches can help (False)."""
         ready, segments = self.ready, self.code.segments
         counts = self.counters
+        by_warp = self.launch.machine.schedule == "warps"
         while True:
             if not ready:
                 if not self._resume():
@@ -102,15 +103,18 @@ class Batch:
                         self._copies.finish()
                     return not self.spinning
                 continue
-            number = min(ready) if len(ready) > 1 else next(iter(ready))
-            g = ready.pop(number)
+            if by_warp:
+                number, g = self._first_warp()
+            else:
+                number = min(ready) if len(ready) > 1 else next(iter(ready))
+                g = ready.pop(number)
             segment = segments[number]
             if segment.mask is not None:
                 found = self._together(number, g, segment)
                 if found is None:
                     continue
                 g = found
-            if self.synccheck and (self.barriers.held or self.barriers.states):
+            if not by_warp and self.synccheck and (self.barriers.held or self.barriers.states):
                 self.barriers.passed_by(number, g)
             counts.warps[number] += g.warps
             counts.lanes[number] += g.size
@@ -122,6 +126,18 @@ class Batch:
                     ready[target] = merge(ready[target], part)
                 else:
                     ready[target] = part
+
+    def _first_warp(self) -> tuple[int, Group]:
+        """Of the threads that are ready, the first warp's, at the lowest segment it is at."""
+        firsts = {number: int((g.blk * self.shape.warps + g.tid // WARP).min())
+                  for number, g in self.ready.items()}
+        number = min(firsts, key=lambda number: (firsts[number], number))
+        g = self.ready.pop(number)
+        mine, others = g.split(g.blk * self.shape.warps + g.tid // WARP == firsts[number])
+        assert mine is not None
+        if others is not None:
+            self.ready[number] = others.group
+        return number, mine.group
 
     def _resume(self) -> bool:
         """Let the spinners try again; False where nothing can move."""

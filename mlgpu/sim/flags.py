@@ -246,7 +246,15 @@ class Flags:
 
     def _publication(self, b: int, t: int, event: int, before: Publication | None, inner: bool,
                      word: Word) -> Publication:
-        row = np.minimum(self.order.rows_of(np.array([b]), np.array([t]))[0], event)
+        known = self.order.rows_of(np.array([b]), np.array([t]))[0]
+        row = np.minimum(known, event)
+        fences = self.fence_cta if inner else self.fence_gpu
+        if fences is not None and event < self.order.now:
+            # Behind the barrier of a block whose warps have all fenced what they did before it, one
+            # thread may publish for all.
+            lanes = np.pad(fences[b], (0, -len(fences[b]) % WARP), mode="edge").reshape(-1, WARP)
+            row[:len(lanes)] = np.maximum(row[:len(lanes)], np.minimum(
+                known[:len(lanes)], lanes.min(axis=1)))
         return Publication(b + self.order.x.first, t, event, row, self, before, inner, word,
                            self.order.lanes_of(b, t, event))
 

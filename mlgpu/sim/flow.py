@@ -108,8 +108,7 @@ def _blocks(flat: Flat) -> list[_Block]:
         """The result of a `bar.red` is found by those who leave the barrier."""
         if ins.opcode in BARRIERS and ins.has("red"):
             start().instructions.append(dataclasses.replace(
-                ins, opcode="bar_red", guard=None, operands=(
-                    *ins.operands[:1], Reg("%bar_red"), *ins.operands[1:2])))
+                ins, opcode="bar_red", guard=None, operands=ins.operands[:2]))
 
     skips = 0
     for statement in flat.body:

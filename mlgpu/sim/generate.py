@@ -145,19 +145,15 @@ class KernelEmitter(Emitter):
     def _barrier(self, part: Segment, ins: Instruction) -> str:
         check_barrier(self, ins)
         operands = list(ins.operands)
-        if ins.has("red"):
-            # the predicate is kept aside; the next segment finds the result (isa/sync.py)
-            kept = Reg("%bar_red")
-            self.registers.setdefault("%bar_red", "pred")
-            predicate_operand = operands.pop()
+        vote = ""
+        if ins.has("red"):  # the next segment finds the result (isa/sync.py)
+            vote = f", vote={self.use(operands.pop(), 'pred')}"
             operands.pop(0)
-            self.ins = Instruction("bar", (), ())
-            self.set(kept, "pred", self.use(predicate_operand, "pred"))
-            self.ins = ins
         number = self.use(operands[0], "u32")
         count = self.use(operands[1], "u32") if len(operands) > 1 else "None"
         aligned = ins.opcode == "bar" or ins.has("aligned")
-        return f"x.barriers.come(g, {number}, {count}, {part.number}, {part.next}, {aligned})"
+        return (f"x.barriers.come(g, {number}, {count}, {part.number}, {part.next}, "
+                f"{aligned}{vote})")
 
     # -- what instructions ask for ----------------------------------------------------------------
 
@@ -293,7 +289,6 @@ def storages(parts: list[Segment], registers: dict[str, str]) -> dict[str, np.dt
         elif dtype.kind == "i":
             dtype = np.dtype(f"u{dtype.itemsize}")
         result[name] = dtype
-    result.setdefault("%bar_red", np.dtype(bool))
     result.setdefault("%cc", np.dtype(bool))
     return result
 

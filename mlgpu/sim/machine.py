@@ -37,6 +37,9 @@ class Machine:
       "synccheck"; all by default.
     - `counters`: False leaves the memory counters out, for speed.
     - `watchdog`: how many segments a batch of blocks may run before a launch counts as endless.
+    - `schedule`: "lockstep" runs all threads that are at the same place together; "warps" runs the
+      first warp as far as it gets, then the next, which is slower and shows what is right only
+      while warps keep pace.
     - `memory`: bytes of device memory; the simulation takes about twice that much when all is used.
 
     Threads may share a machine: what they ask of it is done one after the other.
@@ -44,9 +47,12 @@ class Machine:
 
     def __init__(self, arch: str = "sm_90", findings: Literal["raise", "collect"] = "raise",
                  checks: Sequence[str] = CHECKS, counters: bool = True,
-                 watchdog: int = 2_000_000, memory: int = 1 << 33) -> None:
+                 watchdog: int = 2_000_000, memory: int = 1 << 33,
+                 schedule: Literal["lockstep", "warps"] = "lockstep") -> None:
         if findings not in ("raise", "collect"):
             raise SimError(f"Machine: findings={findings!r}; it is 'raise' or 'collect'")
+        if schedule not in ("lockstep", "warps"):
+            raise SimError(f"Machine: schedule={schedule!r}; it is 'lockstep' or 'warps'")
         if not all(c in CHECKS for c in host.sequence("Machine: checks", checks)):
             raise SimError(f"Machine: checks={checks!r}; a sequence of {', '.join(CHECKS)}")
         for name, value in (("watchdog", watchdog), ("memory", memory)):
@@ -63,6 +69,7 @@ class Machine:
         self.checks = frozenset(checks)
         self.counters = counters
         self.watchdog = watchdog
+        self.schedule = schedule
         self.space = AddressSpace(int(memory))
         self.lock = threading.RLock()
         self.unsettled = False  # an interrupted launch has left marks in memory

@@ -137,16 +137,3 @@ def warp_call(x: Batch, g: Group, function: Callable[[list[Array]], list[Array]]
     results = function([np.ascontiguousarray(np.broadcast_to(w, shape)).reshape(-1, WARP)
                         for w in wide])
     return [g.from_warps(r.reshape(shape)) for r in results]
-
-
-def bar_red(x: Batch, g: Group, mode: str, p: Array, barrier: Array) -> Array:
-    """The count, conjunction or disjunction of a predicate over each barrier's threads."""
-    meeting = np.broadcast_to(g.blk * 16 + barrier, g.shape)
-    flat = meeting.ravel()
-    on: Array = np.bincount(flat, weights=np.broadcast_to(p, g.shape).ravel(),
-                     minlength=x.shape.blocks * 16).astype(np.uint32)
-    if mode == "popc":
-        return np.asarray(on[meeting])
-    every = np.bincount(flat, minlength=x.shape.blocks * 16)
-    result: Array = ((on > 0) if mode == "or" else (on == every))[meeting]
-    return result

@@ -41,10 +41,9 @@ def barrier(e: Emitter, ins: Instruction) -> None:
 
 @instruction("bar_red")
 def bar_red(e: Emitter, ins: Instruction) -> None:
-    """The result of `bar.red`, from the predicates that its threads left (made by flow.py)."""
+    """The result of `bar.red`, for those who leave the barrier (made by flow.py)."""
     mode = one_of(e, ins, ("popc", "and", "or"), "operation")
-    result = (f"warps.bar_red(x, g, {mode!r}, {e.use(ins.operands[1], 'pred')}, "
-              f"{e.use(ins.operands[2], 'u32')})")
+    result = f"x.barriers.vote(g, {mode!r}, {e.use(ins.operands[1], 'u32')})"
     e.set(ins.operands[0], "u32" if mode == "popc" else "pred", result)
 
 

@@ -152,7 +152,7 @@ extern "C" __global__ void scan_lookback_fence(int* out, const int* in, int n, L
             for (int look = mine - 1;; --look) {
                 int s;
                 while ((s = status[look]) == 0) {}
-                __threadfence();
+                __threadfence();  // acquires what the tile has published
                 if (s == 2) {
                     sum += tiles[look].prefix;
                     break;

@@ -69,8 +69,8 @@ def scan_three_launches(m: sim.Machine, mod: Any) -> None:
 
 @program("scan.cu")
 def scan_lookback_fence(m: sim.Machine, mod: Any) -> None:
-    for n, block in ((40, 64), (500, 64), (333, 32)):
-        blocks = -(-n // block)
+    for n, block in ((40, 64), (500, 64), (333, 32), (40_000, 1024)):
+        blocks = -(-n // block)  # of the last, the first 32 have their sums when others begin
         x = _integers(5, n)
         out = m.empty(n, np.int32)
         tiles, status = m.empty((blocks, 2), np.int32), m.zeros(blocks, np.int32)
