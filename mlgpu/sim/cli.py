@@ -57,6 +57,8 @@ def _add_run(commands: Any) -> None:
                      help="dynamic shared memory of a block (0)")
     run.add_argument("--cooperative", action="store_true", help="a launch that may sync its grid")
     run.add_argument("--arch", default="sm_90", metavar="SM", help="the target (sm_90)")
+    run.add_argument("--schedule", choices=("lockstep", "warps"), default="lockstep",
+                     help="warps: the first warp as far as it gets, then the next (lockstep)")
     run.add_argument("--seed", type=int, default=0, help="of random arguments (0)")
     compiler = run.add_argument_group("compiler")
     compiler.add_argument("-D", action="append", default=[], metavar="NAME[=VALUE]",
@@ -90,7 +92,8 @@ def _run(args: argparse.Namespace) -> int:
     saved = {_buffers((index,), made, "--save")[0]: path for index, path in args.save}
     if args.roofline:
         roofline.find(args.roofline)  # before the work, not after it
-    machine = Machine(arch=args.arch, findings="collect", checks=args.check)
+    machine = Machine(arch=args.arch, findings="collect", checks=args.check,
+                      schedule=args.schedule)
     template = "<" in args.kernel or "::" in args.kernel
     options = [*(f"-D{name}" for name in args.defines), *(f"-I{path}" for path in args.includes),
                *args.options]

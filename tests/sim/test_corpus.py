@@ -10,12 +10,24 @@ from mlgpu import sim
 PROGRAMS = programs()
 
 
+EACH = [pytest.param(p, id=n) for n, p in PROGRAMS.items()]
+
+
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("program", [pytest.param(p, id=n) for n, p in PROGRAMS.items()])
+@pytest.mark.parametrize("program", EACH)
 def test_program(program: Program, target: str) -> None:
-    if not program.exists_on(target):
+    run(program, sim.Machine(arch=target, findings="raise"))
+
+
+@pytest.mark.parametrize("program", EACH)
+def test_warps_one_after_the_other(program: Program) -> None:
+    run(program, sim.Machine(arch="sm_90", findings="raise", schedule="warps"))
+
+
+def run(program: Program, m: sim.Machine) -> None:
+    """Run a program on a machine, if it exists there."""
+    if not program.exists_on(m.target):
         pytest.skip(f"needs {program.since}")
-    m = sim.Machine(arch=target, findings="raise")
     try:
         mod = program.load(m)
     except sim.CompileError as error:

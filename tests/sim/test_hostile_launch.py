@@ -32,7 +32,8 @@ def refused(words: str, call: Callable[..., Any], *args: Any, **named: Any) -> N
     {"arch": None}, {"arch": 90}, {"arch": "90"}, {"arch": "sm_10"}, {"arch": "sm_9x"},
     {"arch": ""}, {"findings": "ignore"}, {"findings": None}, {"checks": "memcheck"},
     {"checks": ("memchek",)}, {"checks": 5}, {"checks": [[]]}, {"watchdog": 0}, {"watchdog": -1},
-    {"watchdog": 1.5}, {"watchdog": True}, {"watchdog": None}, {"memory": 0}, {"memory": "8G"}])
+    {"watchdog": 1.5}, {"watchdog": True}, {"watchdog": None}, {"memory": 0}, {"memory": "8G"},
+    {"schedule": "warp"}, {"schedule": None}])
 def test_machines(given: dict[str, Any]) -> None:
     refused("Machine: |arch: ", sim.Machine, **given)
 

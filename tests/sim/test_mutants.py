@@ -209,8 +209,10 @@ class Subject:
             return "memory is the same"
         elif self.run(mutant.probed(self.good.parsed)).found != "program: trap":
             return "the launches cannot tell"
-        return reason(self.program, mutant) or (
-            self.run(mutant.applied(self.good.parsed), "warps").found if mutant.synchronises else "")
+        why = reason(self.program, mutant)
+        if not why and mutant.synchronises:
+            why = self.run(mutant.applied(self.good.parsed), "warps").found
+        return why
 
 
 class Endless(Exception):

@@ -15,14 +15,19 @@ RNG = np.random.default_rng(0)
 X = np.arange(1024, dtype=np.float32)
 
 
+@pytest.fixture(params=["lockstep", "warps"])
+def schedule(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
 @pytest.fixture(params=["sm_80", "sm_90"])
-def m(request: pytest.FixtureRequest) -> sim.Machine:
-    return sim.Machine(arch=request.param, findings="raise", watchdog=20_000)
+def m(request: pytest.FixtureRequest, schedule: Any) -> sim.Machine:
+    return sim.Machine(arch=request.param, findings="raise", watchdog=20_000, schedule=schedule)
 
 
 @pytest.fixture
-def hopper() -> sim.Machine:
-    return sim.Machine(arch="sm_90", findings="raise", watchdog=20_000)
+def hopper(schedule: Any) -> sim.Machine:
+    return sim.Machine(arch="sm_90", findings="raise", watchdog=20_000, schedule=schedule)
 
 
 def launch(m: sim.Machine, source: str, grid: int, block: int, *args: Any,
@@ -324,6 +329,23 @@ def test_barriers_of_two_places_meet(m: sim.Machine) -> None:
             y[t] = row[127 - t];
         }""", 1, 128, m.array(x), y)
     equal(y, np.where(X[:128] < 32, -x, x)[::-1])
+
+
+def test_votes_of_two_places_meet(m: sim.Machine) -> None:
+    counts = m.empty(96, np.uint32)
+    launch(m, r"""
+        extern "C" __global__ void k(unsigned* counts) {
+            int t = threadIdx.x;
+            unsigned count;
+            if (t < 32)
+                asm volatile("{.reg .pred p; setp.lt.s32 p, %1, 5; barrier.red.popc.u32 %0, 3, p;}"
+                             : "=r"(count) : "r"(t) : "memory");
+            else
+                asm volatile("{.reg .pred p; setp.gt.s32 p, %1, 80; barrier.red.popc.u32 %0, 3, p;}"
+                             : "=r"(count) : "r"(t) : "memory");
+            counts[t] = count;
+        }""", 1, 96, counts)
+    equal(counts, np.full(96, 5 + 15))
 
 
 def test_order_goes_through_a_third_warp(m: sim.Machine) -> None:
@@ -769,6 +791,32 @@ def test_order_goes_through_a_third_block(m: sim.Machine) -> None:
         }""", 3, 64, m.array(x), m.empty(64, np.float32), m.zeros(2, np.int32), y,
            cooperative=True)
     equal(y, x[::-1] - 3)
+
+
+def test_each_fences_and_one_publishes_for_all(m: sim.Machine) -> None:
+    x, y = X[:96], m.empty(96, np.float32)
+    launch(m, r"""
+        extern "C" __global__ void k(const float* x, float* data, volatile int* flag, float* y) {
+            int t = threadIdx.x;
+            if (blockIdx.x == 0) {
+                if (t >= 64) {  // the others have fenced when these begin
+                    data[t] = x[t] + 1;
+                    __threadfence();
+                } else if (t < 64) {
+                    data[t] = x[t] + 1;
+                    __threadfence();
+                }
+                __syncthreads();
+                if (t == 0) *flag = 1;
+            } else {
+                if (t == 0) while (!*flag) {}
+                __syncthreads();
+                __threadfence();
+                y[t] = data[95 - t];
+            }
+        }""", 2, 96, m.array(x), m.empty(96, np.float32), m.zeros(1, np.int32), y,
+           cooperative=True)
+    equal(y, x[::-1] + 1)
 
 
 def test_data_handed_over_by_atomics(m: sim.Machine) -> None:
