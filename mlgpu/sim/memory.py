@@ -8,6 +8,7 @@ count of distinct bytes that a launch moves.
 from __future__ import annotations
 
 import bisect
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ FIRST, STEP = 0x7_0000_0000, 0x10_0000_0000
 SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW = 0x7F00_0000_0000_0000, 0x7F10_0000_0000_0000, \
     0x7F20_0000_0000_0000
 WINDOW = 0x10_0000_0000_0000
+REMEMBERED = 4096  # freed regions, which a later use is told of
 
 # An access of each size in one piece: a 16-byte element has no integer type, a complex one serves.
 PIECES = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8"),
@@ -68,13 +70,15 @@ def padded(size: int) -> Array:
 class AddressSpace:
     """The regions of a device, found by address."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, first: int = FIRST, step: int = STEP) -> None:
         self.limit = limit  # bytes
+        self.others: list[AddressSpace] = []  # whose memory its kernels may access, too
         self.used = 0
         self.starts: list[int] = []
         self.regions: list[Region] = []
-        self.freed: list[Region] = []
-        self._next = FIRST
+        self.freed: deque[Region] = deque(maxlen=REMEMBERED)
+        self.step = step  # from one region's end to the next one's start, at least
+        self._next = first
 
     def allocate(self, size: int, name: str, made_at: str, read_only: bool = False) -> Region:
         """A new region of zeroed bytes that nobody has written yet.
@@ -90,11 +94,18 @@ class AddressSpace:
         except MemoryError as error:
             raise SimError(f"out of memory: this computer cannot give {2 * size:,} bytes for "
                            f"{size:,} bytes of device memory and what is known of them") from error
-        self._next += STEP * (1 + size // STEP)
+        self._next += self.step * (1 + size // self.step)
         # Addresses grow.  All at once, so that an interrupt comes before or after.
         self.regions, self.starts, self.used = (
             [*self.regions, region], [*self.starts, region.start], self.used + size)
         return region
+
+    def adopt(self, region: Region) -> None:
+        """Take in a region that has its place and its bytes already."""
+        at = bisect.bisect_left(self.starts, region.start)
+        self.regions, self.starts, self.used = (
+            [*self.regions[:at], region, *self.regions[at:]],
+            [*self.starts[:at], region.start, *self.starts[at:]], self.used + region.size)
 
     def free(self, region: Region, freed_at: str) -> None:
         """Give a region back; its address is never used again, and remembered as freed."""
@@ -119,13 +130,17 @@ class AddressSpace:
         at = bisect.bisect(self.starts, low) - 1
         if at >= 0 and high <= self.regions[at].end:
             return self.regions[at]
+        for other in self.others:
+            region = other.find(low, high)
+            if region is not None:
+                return region
         return None
 
     def nearest(self, address: int) -> Region | None:
         """The live region an address outside all regions most likely meant to be in."""
         at = bisect.bisect(self.starts, address) - 1
         candidates = [r for r in self.regions[max(at, 0):at + 2]
-                      if -STEP // 2 < address - r.start < r.size + STEP // 2]
+                      if -self.step // 2 < address - r.start < r.size + self.step // 2]
         return min(candidates, default=None,
                    key=lambda r: r.start - address if address < r.start else address - r.end)
 

@@ -1,0 +1,1 @@
+"""The CUDA runtime and driver of simulated devices, for CuPy to call."""
