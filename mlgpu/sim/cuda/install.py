@@ -39,7 +39,7 @@ def install(devices: int = 1, arch: str = "sm_90", memory: int | str = "4 GiB", 
                        "import of cupy")
     if find_spec("cupy") is None:
         raise SimError("install: CuPy is not installed; pip install 'cupy-cuda12x==14.2.*'")
-    if _real_devices():
+    if real_devices():
         raise SimError("install: this machine has an NVIDIA GPU; run the program on it, or hide it "
                        "with CUDA_VISIBLE_DEVICES=-1")
     archs.find(arch)
@@ -57,7 +57,12 @@ def install(devices: int = 1, arch: str = "sm_90", memory: int | str = "4 GiB", 
     return system
 
 
-def _real_devices() -> int:
+def installed() -> System | None:
+    """The simulated system that CuPy runs on in this process, if it does."""
+    return _installed
+
+
+def real_devices() -> int:
     """How many devices a real driver offers."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
