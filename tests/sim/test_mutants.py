@@ -90,7 +90,6 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("groups.normalise", BARRIER, "grid.sync();", OWN),
     ("hints.carved", BARRIER, "__syncthreads();", ONE_WARP),
     ("language.timing", DATA, "out[4 * threadIdx.x + 2] = later - timer;", STANDING),
-    ("libcu.barrier_copy", BARRIER, "block.sync();", OWN),
     ("libcu.gemm_pipeline", WEAK, "auto pipe", ORDERED),
     ("libcu.gemm_pipeline", WAIT, "pipe.producer_acquire();", UNUSED_STAGE),
     ("libcu.gemm_pipeline", ("fence removed", "order relaxed", *NARROW), "block.sync();", ORDERED),

@@ -87,7 +87,7 @@ extern "C" __global__ void barrier_copy(const int* x, int* y, int n) {
         int count = min(256, n - begin);
         cuda::memcpy_async(block, stage, x + begin, sizeof(int) * count, barrier);
         barrier.arrive_and_wait();
-        for (int i = threadIdx.x; i < count; i += blockDim.x) y[begin + i] = stage[i] * 3;
+        for (int i = threadIdx.x; i < count; i += blockDim.x) y[begin + i] = stage[count - 1 - i] * 3;
         block.sync();
     }
 }

@@ -37,7 +37,8 @@ def barrier_copy(m: sim.Machine, mod: Any) -> None:
     x = np.random.default_rng(2).integers(-99, 99, 900, np.int32)
     y = m.empty(900, np.int32)
     mod.kernel("barrier_copy").launch(2, 64, (m.array(x), y, np.int32(900)))
-    assert_array_equal(y.numpy(), 3 * x)
+    pieces = [x[i:i + 256][::-1] for i in range(0, 900, 256)]
+    assert_array_equal(y.numpy(), 3 * np.concatenate(pieces))
 
 
 @program("libcu.cu", headers=HEADERS)

@@ -145,6 +145,8 @@ def reduce_rows(m: sim.Machine, mod: Any) -> None:
         for n, block in ((40, 32), (150, 64)):
             x = rng.uniform(0.5, 1.6, (3, n)) if dtype == np.float32 else \
                 rng.integers(1, 1000, (3, n)).astype(dtype)
+            if dtype == np.uint64:
+                x = x.astype(dtype) | dtype(1)  # an even product of so many would be 0
             x = x.astype(dtype)
             out = m.empty(3, dtype)
             mod.kernel(name).launch(3, block, (out, m.array(x), np.int32(n), dtype(start)))

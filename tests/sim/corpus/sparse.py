@@ -126,8 +126,11 @@ def hash_insert(m: sim.Machine, mod: Any) -> None:
 
 @program("sparse.cu")
 def hash_count(m: sim.Machine, mod: Any) -> None:
-    n, capacity = 150, 64
-    keys = np.random.default_rng(11).integers(1, 41, n).astype(np.uint32) * np.uint32(7919)
+    n, capacity = 150, 61
+    # Close multiples of the multiplier's inverse: neighbours in the table, which collide.
+    inverse = np.uint32(pow(0x9E3779B1, -1, 1 << 32))
+    keys = np.random.default_rng(11).integers(1, 200, n).astype(np.uint32) // 4 * 4 * inverse
+    keys[keys == 0] = 4 * inverse
     slots = m.zeros(capacity, np.uint64)
     mod.kernel("hash_count").launch(3, 64, (slots, m.array(keys), np.int32(n), np.uint32(capacity)))
     used = [int(s) for s in slots.numpy() if s]
