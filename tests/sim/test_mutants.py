@@ -19,6 +19,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -55,8 +56,8 @@ ANY_SCALE = "any number near the largest serves as the scale"
 STANDING = "the timer need not have moved"
 NO_ZERO = "no element is zero"
 ONE_MORE = "a step more changes nothing any more"
+FURTHER = "without a tile's prefix, the others look further back"
 IN_ORDER = "a thread's volatile reads stay in order"
-LOOKED = "all tiles have looked back by then: nobody reads it"
 
 DATA = ("address shifted", "comparison of equals changed", "store removed")
 BARRIER = ("barrier removed", "barrier of the warp only")
@@ -115,7 +116,8 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("scan.hillis_steele_in_place", BARRIER, "__syncthreads();", LAST_USE),
     ("scan.partition_even", BARRIER, "__syncthreads();", LAST_USE),
     ("scan.scan_lookback_acquire", BARRIER, "__syncthreads();", LAST_USE),
-    ("scan.scan_lookback_acquire", DATA, "asm volatile(\"st.release", LOOKED),
+    ("scan.scan_lookback_acquire", DATA, "asm volatile(\"st.release", FURTHER),
+    ("scan.scan_lookback_acquire", DATA, "for (int look = mine - 1;", FURTHER),
     ("scan.scan_lookback_acquire", RELAXED, "asm volatile(\"", IN_THE_WORD),
     ("scan.scan_lookback_fence", BARRIER, "__syncthreads();", LAST_USE),
     ("scan.scan_lookback_fence", FENCE, "__threadfence();  // acquires", IN_ORDER),
@@ -132,6 +134,10 @@ ALIVE: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      OF_THE_HOST),
     ("sync.warp_exchange", LANES, "__syncwarp();", LAST_USE),
     ("wmma.gemm_half", LANES, "__syncwarp();", SAME_LANE),
+    # From sm_100 on, NVRTC peels the last turn off these loops, and the barrier at its end is dead.
+    *([("*.*gemm_*", BARRIER, "__syncthreads();", LAST_USE),
+       ("mma_hopper.gemm_stmatrix", LANES, "__syncwarp();", LAST_USE)]
+      if TARGET in ("sm_100", "sm_120") else []),
 )
 
 class Outcome(NamedTuple):
@@ -246,8 +252,8 @@ def reason(program: Program, mutant: Mutant) -> str:
     """What the table says of a mutant."""
     text = line_of(program, mutant)
     for function, kinds, start, why in ALIVE:
-        if (function == f"{program.source.stem}.{mutant.function}" and mutant.kind in kinds
-                and text.startswith(start)):
+        if (fnmatchcase(f"{program.source.stem}.{mutant.function}", function)
+                and mutant.kind in kinds and text.startswith(start)):
             return why
     return ""
 

@@ -82,7 +82,7 @@ def scan_lookback_fence(m: sim.Machine, mod: Any) -> None:
 
 @program("scan.cu")
 def scan_lookback_acquire(m: sim.Machine, mod: Any) -> None:
-    for n, block in ((20, 32), (450, 64), (1300, 32)):
+    for n, block in ((20, 32), (450, 64), (1300, 32), (40_000, 1024)):
         blocks = -(-n // block)
         x = _integers(6, n).view(np.uint32)
         out = m.empty(n, np.uint32)
