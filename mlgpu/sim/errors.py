@@ -83,6 +83,7 @@ class Finding(SimError):
     other: Party | None = None
     allocation: Allocation | None = None
     calls: tuple[str, ...] = field(default=())  # "file:line" of inlined callers, innermost first
+    launched: str = ""  # the "file:line" that launched, where launches run later (under CuPy)
 
     def __post_init__(self) -> None:
         super().__init__(str(self))
@@ -102,4 +103,6 @@ class Finding(SimError):
             name = f" '{a.name}'" if a.name else ""
             lines.append(f"    allocation{name} of {a.size:,} bytes at {a.address:#x}, "
                          f"made at {a.made_at}")
+        if self.launched:
+            lines.append(f"    launched at {self.launched}")
         return "\n".join(lines)

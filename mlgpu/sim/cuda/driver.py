@@ -11,10 +11,10 @@ from pathlib import Path
 
 from mlgpu.errors import MissingExtraError
 from mlgpu.sim import ptxas
-from mlgpu.sim.cuda import errors
+from mlgpu.sim.cuda import errors, lines
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.streams import Stream
-from mlgpu.sim.cuda.system import System
+from mlgpu.sim.cuda.system import System, caller
 from mlgpu.sim.errors import Finding, LaunchError, PtxError, SimError, UnsupportedError
 from mlgpu.sim.launch import Launch
 from mlgpu.sim.machine import Kernel, Module
@@ -86,6 +86,7 @@ class Driver:
             raise CudaError(errors.NO_BINARY, str(error)) from error
         except PtxError as error:
             raise CudaError(errors.INVALID_PTX, str(error)) from error
+        lines.attach(module)
         handle = next(self._handles)
         self.modules[handle] = module
         return handle
@@ -220,20 +221,24 @@ class Driver:
             status = errors.COOPERATIVE_TOO_LARGE if "cooperative" in str(error) else (
                 errors.INVALID_VALUE)
             raise CudaError(status, str(error)) from error
-        self.system.submit(found, lambda: self._run(launch, kernel, found), kernel.name)
+        where = caller()
+        self.system.submit(found, lambda: self._run(launch, kernel, found, where), kernel.name)
 
-    def _run(self, launch: Launch, kernel: Kernel, stream: Stream) -> None:
+    def _run(self, launch: Launch, kernel: Kernel, stream: Stream, where: str) -> None:
         machine = kernel.module.machine
         try:
             with machine.lock:
                 launch.run()
-        except Finding as finding:
-            self.system.failed(stream.device, finding)
+        except Finding as error:
+            launch.findings.append(error)
         except UnsupportedError as error:
             raise CudaError(errors.NOT_SUPPORTED, str(error)) from error
         if launch.output:
             print("".join(launch.output), end="")
-        if self.system.keep_reports:
-            self.system.reports.append(Report(launch, kernel.module))
+        for finding in launch.findings:
+            finding.launched = where
+            self.system.failed(stream.device, finding)
+        for watch in self.system.watchers:
+            watch(Report(launch, kernel.module))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from mlgpu.memory import parse_bytes
 from mlgpu.sim import arch as archs
 from mlgpu.sim.cache import folder
+from mlgpu.sim.cuda import lines
 from mlgpu.sim.cuda.binding import RUNTIME, redirect
 from mlgpu.sim.cuda.system import System
 from mlgpu.sim.errors import SimError
@@ -53,6 +54,7 @@ def install(devices: int = 1, arch: str = "sm_90", memory: int | str = "4 GiB", 
     system = System(devices, arch, parse_bytes(memory), seed, **options)
     redirect(system, 0)
     import_module("cupy")
+    lines.follow(import_module("cupy.cuda.compiler"))
     _installed = system
     return system
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from mlgpu.sim.cuda import errors
 from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.findings import Findings
 from mlgpu.sim.cuda.memory import Memory, space_of
 from mlgpu.sim.cuda.properties import attributes
 from mlgpu.sim.cuda.streams import LEGACY, PER_THREAD, Event, Stream, Streams, Work
 from mlgpu.sim.errors import Finding
 from mlgpu.sim.machine import Machine
+from mlgpu.sim.report import Report
 
 HERE = str(Path(__file__).parent.parent)
 
@@ -44,8 +46,9 @@ class System:
         self.memory = Memory([d.space for d in self.devices])
         self.streams = Streams(seed)
         self.threads = threading.local()
-        self.reports: list[Any] = []
-        self.keep_reports = False
+        self.findings = Findings()
+        self.collects = options.get("findings") == "collect"  # no error sticks then
+        self.watchers: list[Callable[[Report], None]] = []  # are told of every launch
 
     # -- the calling thread -----------------------------------------------------------------------
 
@@ -73,13 +76,14 @@ class System:
             raise error
 
     def reset(self) -> None:
-        """Forget errors that stick; what waits is dropped."""
+        """Forget findings, and errors that stick; what waits is dropped."""
         with self.lock:
             for work in list(self.streams.waiting):
                 work.done, work.run = True, None
             self.streams.waiting.clear()
             for device in self.devices:
                 device.error = None
+            self.findings.clear()
 
     # -- handles ----------------------------------------------------------------------------------
 
@@ -121,9 +125,10 @@ class System:
         self.finish(*self.streams.of_device(device))
 
     def failed(self, device: int, finding: Finding) -> None:
-        """A kernel is at fault: no further call on the device succeeds."""
+        """A kernel is at fault.  No later call on the device succeeds, unless findings collect."""
+        self.findings.add(finding)
         found = self.devices[device]
-        if found.error is None:
+        if found.error is None and not self.collects:
             found.error = CudaError(errors.status_of(finding), str(finding), finding)
 
 
