@@ -221,7 +221,7 @@ class Flags:
             if node is not None and access != "write" and self._reaches_me(node, b):
                 found.setdefault((b, node), []).append(t)
             if access != "read":
-                event, inner = self._released(b, t, release, scope)
+                event, inner = self._released(b, t, release, "cta" if key[0] >= 0 else scope)
                 if event >= 0:
                     words[key] = self._publication(
                         b, t, event, node if access == "atomic" else None, inner, key)
@@ -241,8 +241,8 @@ class Flags:
             return self.order.now, scope == "cta"
         if self.fence_cta is None or self.fence_gpu is None:
             return -1, False
-        event = int(self.fence_gpu[b, t])
-        return (event, scope == "cta") if event >= 0 else (int(self.fence_cta[b, t]), True)
+        event = -1 if scope == "cta" else int(self.fence_gpu[b, t])
+        return (event, False) if event >= 0 else (int(self.fence_cta[b, t]), True)
 
     def _publication(self, b: int, t: int, event: int, before: Publication | None, inner: bool,
                      word: Word) -> Publication:

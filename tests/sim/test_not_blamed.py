@@ -243,6 +243,29 @@ def test_relaxed_flag_before_a_barrier(m: sim.Machine) -> None:
     equal(y, 2 * X[:64][::-1])
 
 
+def test_fence_of_the_block_behind_one_of_the_device(m: sim.Machine) -> None:
+    y = m.empty(32, np.int32)
+    launch(m, r"""
+        extern "C" __global__ void k(int* y) {
+            __shared__ int data[32];
+            __shared__ volatile int ready[32];
+            int t = threadIdx.x;
+            if (t < 32) ready[t] = 0;
+            __syncthreads();
+            if (t < 32) {
+                __threadfence();
+                data[t] = 5 * t;
+                __threadfence_block();
+                ready[t] = 1;
+            } else {
+                while (!ready[t - 32]) {}
+                __threadfence_block();
+                y[t - 32] = data[t - 32];
+            }
+        }""", 1, 64, y)
+    equal(y, 5 * np.arange(32))
+
+
 def test_volatile_flag_polled_by_one_lane(m: sim.Machine) -> None:
     x, y = X[:128], m.empty(96, np.float32)
     launch(m, r"""
