@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cuda import environment
 from mlgpu.device import cuda_problem
-from mlgpu.errors import MissingExtraError
+from mlgpu.errors import DeviceError, MissingExtraError
 from mlgpu.extras import require
 from mlgpu.memory import format_bytes
 
@@ -56,6 +57,7 @@ class Info:
     blas: list[Blas]
     gpus: list[Gpu]
     gpu_note: str
+    simulated: str  # devices that MLGPU_CUDA=sim asks for, in words; "" where it does not
     features: list[Feature] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def collect() -> Info:
     """Look at this machine.  Starts nothing on a GPU."""
     gpus, note = _gpus()
     return Info(_versions(), f"{platform.system()} {platform.release()} {platform.machine()}",
-                _blas(), gpus, note, _features())
+                _blas(), gpus, note, _simulated(), _features())
 
 
 def _versions() -> dict[str, str]:
@@ -149,6 +151,13 @@ def _gpu(nvml: Any, index: int) -> Gpu:
                answer(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU))
 
 
+def _simulated() -> str:
+    try:
+        return environment.described()
+    except DeviceError as error:
+        return str(error)
+
+
 def _features() -> list[Feature]:
     problem = cuda_problem()
     features = [Feature("CPU (NumPy)", True, ""),
@@ -169,6 +178,8 @@ def text(info: Info) -> str:
     lines += ["devices", "  cpu", *(f"  {_gpu_line(gpu)}" for gpu in info.gpus)]
     if info.gpu_note:
         lines.append(f"  no GPU: {info.gpu_note}")
+    if info.simulated:
+        lines.append(f"  CUDA: {info.simulated}")
     lines.append("features")
     lines += [f"  {f.name:32} {'active' if f.active else 'not active: ' + f.reason}"
               for f in info.features]

@@ -1,7 +1,8 @@
 """mlgpu.cuda: what there is to know about CUDA on this machine.
 
-This is the only package that may import CuPy.  Operations do not run on CUDA devices yet, so no
-device is offered: `is_available()` is False and `unavailable_reason()` says why.
+Everything of mlgpu that computes on CUDA devices gets CuPy from `loading.py`.  Operations do not
+run there yet, so no device is offered: `is_available()` is False and `unavailable_reason()` says
+why.
 """
 
 from __future__ import annotations

@@ -12,7 +12,11 @@ specification; nothing of NVIDIA's is patched, disassembled or redistributed.
     y.numpy(), report.findings, report.metrics["global_load_sectors"], report.source()
 
 The guide is docs/simulated-gpu.md; `mlgpu.sim.roofline` estimates the time on a described GPU.
+
+`install` has CuPy itself run on simulated devices; its guide is docs/simulated-cuda.md.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from mlgpu.sim.buffer import Buffer
 from mlgpu.sim.errors import (
@@ -26,5 +30,17 @@ from mlgpu.sim.errors import (
 from mlgpu.sim.machine import Kernel, Machine, Module
 from mlgpu.sim.report import Report
 
+if TYPE_CHECKING:
+    from mlgpu.sim.cuda.install import install, reset
+
 __all__ = ["Buffer", "CompileError", "Finding", "Kernel", "LaunchError", "Machine", "Module",
-           "PtxError", "Report", "SimError", "UnsupportedError"]
+           "PtxError", "Report", "SimError", "UnsupportedError", "install", "reset"]
+
+
+def __getattr__(name: str) -> Any:
+    """`install` and `reset`, which few programs need."""
+    if name in ("install", "reset"):
+        from mlgpu.sim.cuda import install as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from mlgpu.sim.errors import SimError
 _installed: System | None = None
 
 
-def install(devices: int = 1, arch: str = "sm_90", memory: int | str = "4 GiB", seed: int = 0,
+def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", seed: int = 0,
             **options: Any) -> System:
     """Have CuPy run on simulated devices, in this process, from now on.
 
@@ -57,6 +57,16 @@ def install(devices: int = 1, arch: str = "sm_90", memory: int | str = "4 GiB", 
     lines.follow(import_module("cupy.cuda.compiler"))
     _installed = system
     return system
+
+
+def reset() -> None:
+    """Start afresh: errors that stick and findings are forgotten, work that waits is dropped.
+
+    What the program has in memory stays.
+    """
+    if _installed is None:
+        raise SimError("reset: there are no simulated devices; call mlgpu.sim.install first")
+    _installed.reset()
 
 
 def installed() -> System | None:
