@@ -42,6 +42,7 @@ def load_global(x: Batch, g: Group, address: Array, s: Site) -> list[Array]:
     if s.size > 1 and x.memcheck and _some(offset) & (s.size - 1):
         return _load_apart(x, g, address, s)
     if s.space != "const":
+        region.reach(low, high)
         x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
     if s.pieces == 2:
@@ -80,6 +81,7 @@ def store_global(x: Batch, g: Group, address: Array, s: Site, values: list[Array
         return
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
+    region.reach(low, high)
     data = joined(values, s, g.shape)
     if s.pieces == 2:
         index = np.stack((index, index + 1), axis=-1)

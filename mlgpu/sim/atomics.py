@@ -76,6 +76,7 @@ def _global(x: Batch, g: Group, address: Array, s: Site, operation: str, kind: s
                     results = [part.put(v, r, g.shape)
                                for v, r in zip(values, results, strict=True)]
         return results
+    region.reach(low, high)
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
     _check(x, g, region, index, s, address, operation)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 MARKS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.uint64}  # by size of piece
+SPARSE = 64  # bytes that a thread accesses of a region, if it is one of many
 PATIENCE = 4  # times a polling loop turns without progress before its threads step back
 ROUNDS = 24  # rounds of nothing but polling before the batch is stuck
 
@@ -87,6 +88,7 @@ class Batch:
         """Remember that the launch marked bytes of the region."""
         if not region.touched:
             region.touched = True
+            region.sparse = SPARSE * self.launch.blocks * self.launch.threads < region.size
             self.launch.touched.append(region)
 
     # -- the schedule -----------------------------------------------------------------------------

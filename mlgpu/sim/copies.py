@@ -203,6 +203,7 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
             faults.uninitialized_bulk(x, one, s_read, region, at, n)
         blk = int(one.blk[0, 0])
         x.counters.bulk(x, s_read, region, at, n)
+        region.reach(src, src + n)
         if x.races is not None:
             x.races.globals.bulk(one, region, at, n, s_read)
             x.races.shared.bulk_write(one, dst, n, s_write)
@@ -233,6 +234,7 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
         x.counters.bulk(x, s_write, region, at, n)
         data = x.shared[blk, src:src + n]
         if reduce:
+        region.reach(dst, dst + n)
             atomics.bulk(region.data[at:at + n], data, reduce, kind)
         else:
             region.data[at:at + n] = data

@@ -133,10 +133,10 @@ class Counters:
         t.ideal += found.ideal * times
         self.l2.look_up(region, found.sectors, times, s.access, s.access != "write")
         if s.access == "atomic" and found.elements * times < g.size:
+        x.touch(region)
             more = self._again(g, offset, s)
             t.passes += more
             self.l2.hits["atomic"] += more
-        x.touch(region)
 
     def _again(self, g: Group, offset: Array, s: Site) -> int:
         """How often atomics whose lanes meet pass over a sector once more."""

@@ -29,7 +29,7 @@ class Opened:
 
     def __init__(self, region: Region) -> None:
         self.unit = 4  # bytes of a cell
-        self.shadow = Shadow((len(region.data) // 4,))
+        self.shadow = Shadow((len(region.data) // 4,), region.sparse)
 
     def refine(self, unit: int) -> None:
         """Smaller cells, for smaller accesses."""
@@ -158,8 +158,8 @@ class GlobalRaces:
 
     def _open(self, region: Region, apart: int = 0) -> None:
         """Make the region's shadows from what was noted (but for the last `apart` accesses)."""
-        region.race = Opened(region)
         self.x.touch(region)
+        region.race = Opened(region)
         notes = self.x.launch.notes.pop(region.start, [])
         shadow = region.race.shadow
         for e, races, g, index, s in notes[:len(notes) - apart]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.sim.memory import READ, WRITTEN, Region
+from mlgpu.sim.memory import READ, WRITTEN, Region, blank
 from mlgpu.sim.sectors import SECTOR
 from mlgpu.sim.site import ATOMIC, STRONG_READ
 
@@ -40,7 +40,7 @@ class L2:
 
         Atomics read and write; a write may be one that does not read."""
         if region.stamps is None:
-            region.stamps = np.zeros(-(-len(region.data) // SECTOR), np.int64)
+            region.stamps = blank(-(-len(region.data) // SECTOR), region.sparse)
         stamps = region.stamps
         seen = stamps[sectors]
         there = seen > 2 * max(self.brought - self.capacity + 1, 0) + 1
@@ -75,7 +75,7 @@ def _different(stamps: Array, sectors: Array) -> int:
 
 def unique_bytes(region: Region) -> tuple[int, int]:
     """How many bytes of a region carry marks of reading, and of writing."""
-    marks = region.marks.view(np.uint64)
+    marks = region.marks[region.reached()].view(np.uint64)
     read = written = 0
     for start in range(0, len(marks), CHUNK):
         part = marks[start:start + CHUNK]

@@ -263,13 +263,14 @@ def _unmark(region: Region) -> None:
     """Forget what the launch did to a region."""
     region.touched = False
     region.stamps = region.race = None
-    if len(region.marks):
-        region.marks &= np.uint8(~LAUNCH_MARKS & 0xFF)
+    region.marks[region.reached()] &= np.uint8(~LAUNCH_MARKS & 0xFF)
+    region.low, region.high = len(region.marks), 0
 
 
 def _recover(machine: Machine) -> None:
     """Forget all of a launch that was interrupted, at whatever step."""
-    for region in machine.space.regions:
+    for region in machine.space.reachable():
+        region.low, region.high = 0, len(region.marks)  # an access may not have told yet
         _unmark(region)
         if region.name == PARAMETERS:
             machine.space.drop(region)

@@ -11,6 +11,7 @@ import bisect
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
+from mmap import mmap
 
 import numpy as np
 
@@ -27,6 +28,7 @@ SHARED_WINDOW, LOCAL_WINDOW, PARAM_WINDOW = 0x7F00_0000_0000_0000, 0x7F10_0000_0
 WINDOW = 0x10_0000_0000_0000
 REMEMBERED = 4096  # freed regions, which a later use is told of
 
+LAZY = 1 << 17  # bytes from which zeros may come from the system, page by page
 # An access of each size in one piece: a 16-byte element has no integer type, a complex one serves.
 PIECES = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8"),
           16: np.dtype("c16")}
@@ -51,9 +53,15 @@ class Region:
     touched: bool = False  # by this launch
 
     def __post_init__(self) -> None:
+    sparse: bool = False  # the launch has too few threads to access much of it
+    # Between which bytes lies all that this launch accessed: only there are marks of it.
+    low: int = field(init=False)
+    high: int = 0
+    layout: Any = None  # a memory pool's pieces of it (cuda/guard.py), which explain POISON
         self.end = self.start + self.size
         self.marks = np.zeros(len(self.data), np.uint8)
         for size in (1, 2, 4, 8):
+        self.low = len(self.data)
             self.views[size] = self.data.view(PIECES[size])
             self.mark_views[size] = self.marks.view(PIECES[size])
         self.views[16] = self.data.view(PIECES[16])
@@ -61,6 +69,22 @@ class Region:
 
 
 def padded(size: int) -> Array:
+    def reach(self, low: int, high: int) -> None:
+        """The launch accesses addresses from low to before high."""
+        self.low = min(self.low, low - self.start)
+        self.high = max(self.high, high - self.start)
+
+    def reached(self) -> slice:
+        """The marks that the launch may have changed, in whole words."""
+        return slice(self.low & -8, min(-(-self.high // 8) * 8, len(self.marks)))
+
+
+def blank(count: int, sparse: bool) -> Array:
+    """So many zeros of int64; sparse: of which few are used, and only their pages cost time."""
+    if sparse and 8 * count >= LAZY:
+        return np.frombuffer(mmap(-1, 8 * count), np.int64)
+    return np.zeros(count, np.int64)
+
     """Zeroed bytes for a region, aligned and padded to 64 bytes."""
     whole = np.zeros(-(-size // 64) * 64 + 64, np.uint8)
     shift = -whole.ctypes.data % 64
@@ -147,3 +171,11 @@ class AddressSpace:
     def was_freed(self, address: int) -> Region | None:
         """The freed region that held an address."""
         return next((r for r in self.freed if r.start <= address < r.end), None)
+    def reachable(self) -> list[Region]:
+        """All regions that kernels here may access, by address."""
+        found = [*self.regions]
+        for other in self.others:
+            if other.regions:
+                found = sorted([*found, *other.regions], key=lambda r: r.start)
+        return found
+

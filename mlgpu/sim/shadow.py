@@ -5,11 +5,13 @@ An access is one number, event and thread packed, so that the latest of many is 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from mlgpu.sim.group import WARP
+from mlgpu.sim.memory import blank
 
 Array = np.ndarray[Any, Any]
 EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1  # where the event begins; several lanes; thread
@@ -23,25 +25,27 @@ DEVICE_TWIN = 1 << 31  # a twin, in thread numbers that count through the grid
 class Shadow:
     """The last write, strong write, strong read, and two reads by different warps, of cells."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.write = np.zeros(shape, np.int64)
-        self.strong = np.zeros(shape, np.int64)
-        self.read = np.zeros(shape, np.int64)
-        self.read2 = np.zeros(shape, np.int64)
+    def __init__(self, shape: tuple[int, ...], sparse: bool = False) -> None:
+        self._sparse = sparse
+        self.write, self.strong, self.read, self.read2 = (
+            blank(math.prod(shape), sparse).reshape(shape) for _ in range(4))
         self.strong_read: Array | None = None
         self.copy_read: Array | None = None  # by bulk copies
         self.first: Array | None = None  # the first write, where it was a strong one
 
+    def _layer(self) -> Array:
+        return blank(self.write.size, self._sparse).reshape(self.write.shape)
+
     def strong_reads(self) -> Array:
         """The layer of strong reads, made at the first."""
         if self.strong_read is None:
-            self.strong_read = np.zeros_like(self.write)
+            self.strong_read = self._layer()
         return self.strong_read
 
     def copy_reads(self) -> Array:
         """The layer of what bulk copies read, made at the first."""
         if self.copy_read is None:
-            self.copy_read = np.zeros_like(self.write)
+            self.copy_read = self._layer()
         return self.copy_read
 
     def note_first(self, cell: Array, who: Array, event: int, new: Array) -> None:
@@ -49,7 +53,7 @@ class Shadow:
         if not new.any():
             return
         if self.first is None:
-            self.first = np.zeros_like(self.write)
+            self.first = self._layer()
         shape = np.broadcast_shapes(cell.shape, who.shape)
         cell, who, new = (np.broadcast_to(a, shape) for a in (cell, who, new))
         self.first.reshape(-1)[cell[new]] = event << EVENT | who[new]
@@ -57,7 +61,7 @@ class Shadow:
     def repeat(self, times: int, axis: int) -> None:
         """Smaller cells, or a row for every block, each with what the one had."""
         for name, layer in vars(self).items():
-            if layer is not None:
+            if isinstance(layer, np.ndarray):
                 setattr(self, name, np.repeat(layer, times, axis=axis))
 
     def note_read(self, cell: Array, who: Array, event: int) -> None:

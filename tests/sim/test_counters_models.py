@@ -207,9 +207,19 @@ def test_l2_of_accesses_that_repeat():
 def test_unique_bytes(size, share):
     rng = np.random.default_rng(size)
     region = AddressSpace(1 << 30).allocate(size, "", "")
+    region.reach(region.start, region.end)
     marks = region.marks[:size]
     marks[:] = 1
     for mark in (READ, WRITTEN, ATOMIC, STRONG_READ):
         marks[rng.random(size) < share] |= mark
     assert l2.unique_bytes(region) == (np.count_nonzero(marks & (READ | STRONG_READ)),
                                        np.count_nonzero(marks & (WRITTEN | ATOMIC)))
+
+
+def test_unique_bytes_beside_what_was_reached():
+    """Marks are looked for only between the launch's first and last access."""
+    region = AddressSpace(1 << 30).allocate(4096, "", "")
+    region.marks[:] = 1 | READ
+    region.reach(region.start + 101, region.start + 201)
+    region.reach(region.start + 301, region.start + 303)
+    assert l2.unique_bytes(region) == (304 - 96, 0)
