@@ -47,10 +47,10 @@ class Batch:
         self.shape: Shape = Shape(count, launch.threads)
         self.space = launch.machine.space
         self.counters = launch.counters
-        self.memcheck = "memcheck" in launch.machine.checks
-        self.initcheck = "initcheck" in launch.machine.checks
-        self.synccheck = "synccheck" in launch.machine.checks
-        self.racecheck: bool = "racecheck" in launch.machine.checks
+        self.memcheck = "memcheck" in launch.checks
+        self.initcheck = "initcheck" in launch.checks
+        self.synccheck = "synccheck" in launch.checks
+        self.racecheck: bool = "racecheck" in launch.checks
         self.R: list[Array] = list(launch.code.initial)
         self.changed = False  # something wrote memory since the last look
         self.special = Specials(launch, first, count)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mlgpu.errors import MissingExtraError
 from mlgpu.sim import ptxas
-from mlgpu.sim.cuda import errors, lines
+from mlgpu.sim.cuda import errors, lenient, lines
+from mlgpu.sim.cuda.clock import launch_time
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.streams import Stream
 from mlgpu.sim.cuda.system import System, caller
@@ -32,6 +33,7 @@ class Function:
         self.attributes: dict[int, int] = {}
         sizes = [(kernel.code.param_offsets[p.name], p.size) for p in kernel.code.params]
         self.params: list[tuple[int, int]] = sizes
+        self.skip = lenient.skipped(kernel)
 
 
 class Driver:
