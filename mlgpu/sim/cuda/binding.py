@@ -44,6 +44,7 @@ def redirect(system: System, version: int) -> tuple[Runtime, Driver]:
         (driver_module, signatures.DRIVER, driver,
          lambda e: errors.driver_error(driver_module.CUDADriverError, e))]
     made: list[tuple[ModuleType, str, Trampoline]] = []
+    driver_module.CUDADriverError.__init__ = errors.name_status
     for module, table, api, failed in plan:
         for name, signature in table.items():
             function = _guarded(getattr(api, name, None) or _refusal(name), system.lock, failed)
@@ -77,8 +78,8 @@ def _check(module: ModuleType, table: Mapping[str, Signature]) -> None:
     if wrong:
         raise SimError(f"CuPy on the simulated GPU: this version of CuPy is not known: in "
                        f"{module.__name__}, {'; '.join(wrong[:3])}"
-                       f"{' and more' if len(wrong) > 3 else ''}. Known are 14.x; install "
-                       "'cupy-cuda12x==14.2.*' or 'cupy-cuda13x==14.2.*'")
+                       f"{' and more' if len(wrong) > 3 else ''}. Known is 14.2, which mlgpu "
+                       "needs as well: install 'cupy-cuda12x==14.2.*' or 'cupy-cuda13x==14.2.*'")
 
 
 def _guarded(function: Callable[..., Any], lock: threading.RLock,

@@ -64,12 +64,15 @@ def runtime_error(kind: Any, error: CudaError) -> Exception:
 
 
 def driver_error(kind: Any, error: CudaError) -> Exception:
-    """CuPy's CUDADriverError (`kind`), whose own constructor asks libcuda."""
-    name, text = DRIVER.get(error.status, (f"CUresult {error.status}", "an error"))
-    result = kind.__new__(kind)
-    result.status = error.status
-    RuntimeError.__init__(result, f"{name}: {text}")
-    return _told(result, error)
+    """CuPy's CUDADriverError (`kind`) likewise; its constructor is `name_status`."""
+    return _told(kind(error.status), error)
+
+
+def name_status(self: Any, status: int) -> None:
+    """The constructor of CUDADriverError; CuPy's own asks libcuda, which is not there."""
+    name, text = DRIVER.get(status, (f"CUresult {status}", "an error"))
+    self.status = status
+    RuntimeError.__init__(self, f"{name}: {text}")
 
 
 def _told(result: Any, error: CudaError) -> Exception:
