@@ -55,6 +55,8 @@ def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> Non
     """initcheck, the first look for a race, and the mark of the bytes read."""
     marks = region.mark_views[s.piece].take(index, axis=0)
     every, some = _every(marks), _some(marks)
+    if some & s.poison:
+        faults.poisoned(x, g, region, marks, index, s)
     if x.initcheck and ~every & s.init:
         faults.uninitialized(x, g, region, marks, index, s)
     if s.space == "const":
@@ -79,9 +81,9 @@ def store_global(x: Batch, g: Group, address: Array, s: Site, values: list[Array
     if s.size > 1 and x.memcheck and _some(offset) & (s.size - 1):
         _store_apart(x, g, address, s, values)
         return
+    region.reach(low, high)
     x.counters.global_access(x, g, offset, s, region)
     index = offset >> s.shift
-    region.reach(low, high)
     data = joined(values, s, g.shape)
     if s.pieces == 2:
         index = np.stack((index, index + 1), axis=-1)
@@ -97,6 +99,8 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
     view = region.mark_views[s.piece]
     marks = view.take(index, axis=0)
     every, some = _every(marks), _some(marks)
+    if some & s.poison:
+        faults.poisoned(x, g, region, marks, index, s)
     mark = s.ones * (INIT | (WRITTEN if not s.strong else
                              ATOMIC | STRONG_READ if s.access == "atomic" else ATOMIC))
     if x.racecheck:

@@ -394,8 +394,9 @@ class Batch:
         """Report a finding of a thread."""
         region: Region | None = fields.pop("region", None)
         if region is not None:
-            fields["allocation"] = Allocation(region.start, region.size, region.name,
-                                              region.made_at)
+            array = region.layout and region.layout.allocation(fields.get("address", region.start))
+            fields["allocation"] = array or Allocation(region.start, region.size, region.name,
+                                                       region.made_at)
         self.launch.report(Finding(tool, kind, message, kernel=self.code.name, file=where.file,
                                    line=where.line, block=block, thread=thread,
                                    calls=where.calls, **fields))

@@ -199,11 +199,12 @@ def bulk_load(x: Batch, g: Group, to: Array, source: Array, size: Array, barrier
             x.mbarriers().complete_bytes(one, bar, n, s_write)
             continue
         at = src - region.start
+        faults.poisoned_bulk(x, one, s_read, region, at, n)
         if x.initcheck and not (region.marks[at:at + n] & INIT).all():
             faults.uninitialized_bulk(x, one, s_read, region, at, n)
         blk = int(one.blk[0, 0])
-        x.counters.bulk(x, s_read, region, at, n)
         region.reach(src, src + n)
+        x.counters.bulk(x, s_read, region, at, n)
         if x.races is not None:
             x.races.globals.bulk(one, region, at, n, s_read)
             x.races.shared.bulk_write(one, dst, n, s_write)
@@ -226,15 +227,16 @@ def bulk_store(x: Batch, g: Group, to: Array, source: Array, size: Array, s_read
             faults.bad_bulk(x, one, s_write, dst, n)
             continue
         at, blk = dst - region.start, int(one.blk[0, 0])
+        faults.poisoned_bulk(x, one, s_write, region, at, n)
         if x.races is not None:
             cells = x.races.shared.bulk_read(one, src, n, s_read)
             x.copies().issued("bulk", "copy_read", one, cells, s_read)
             cells = x.races.globals.bulk(one, region, at, n, s_write)
             x.copies().issued("bulk", "write", one, cells, s_write, region)
         x.counters.bulk(x, s_write, region, at, n)
+        region.reach(dst, dst + n)
         data = x.shared[blk, src:src + n]
         if reduce:
-        region.reach(dst, dst + n)
             atomics.bulk(region.data[at:at + n], data, reduce, kind)
         else:
             region.data[at:at + n] = data

@@ -19,18 +19,54 @@ if TYPE_CHECKING:
     from mlgpu.sim.batch import Batch
 
 Array = np.ndarray[Any, Any]
+POISON_SHIFT = (memory.POISON // memory.INIT).bit_length() - 1  # from the one mark to the other
 
 
 def uninitialized(x: Batch, g: Group, region: Region, marks: Array, index: Array, s: Site) -> None:
     """Report the first thread that reads bytes nobody wrote."""
-    bad = (marks & x.mark_type[s.piece](s.init)) != x.mark_type[s.piece](s.init)
-    bad = np.broadcast_to(bad.reshape(*bad.shape[:2], -1).any(axis=2), g.shape)
-    at = int(np.flatnonzero(bad.ravel())[0])
-    index = index[..., 0] if index.ndim == 3 else index
-    address = region.start + int(np.broadcast_to(index, g.shape).ravel()[at] << s.shift)
+    bits = x.mark_type[s.piece]
+    # Poisoned bytes are reported as such.
+    known = marks | (marks & bits(s.poison)) >> bits(POISON_SHIFT)
+    found = _first(g, region, (known & bits(s.init)) != bits(s.init), index, s)
+    if found is None:
+        return
+    at, address = found
     x.find("initcheck", "uninitialized read", s.location,
            f"{s.text}: {s.size} bytes at {address:#x} were never written", g, at,
            access=s.access, space="global", size=s.size, address=address, region=region)
+
+
+def poisoned(x: Batch, g: Group, region: Region, marks: Array, index: Array, s: Site) -> None:
+    """Report the first thread that accesses bytes of a memory pool which belong to nobody."""
+    if not x.memcheck:
+        return
+    found = _first(g, region, (marks & x.mark_type[s.piece](s.poison)) != 0, index, s)
+    assert found is not None
+    at, address = found
+    told = region.layout.explain(address, s.size)
+    x.find("memcheck", told.kind, s.location, f"{s.access} of {s.size} bytes at {address:#x}: "
+           f"{told.text}", g, at, access=s.access, space="global", size=s.size, address=address,
+           allocation=told.allocation)
+
+
+def poisoned_bulk(x: Batch, one: Group, s: Site, region: Region, at: int, size: int) -> None:
+    """Report a bulk copy that accesses bytes of a memory pool which belong to nobody."""
+    if not x.memcheck or not (region.marks[at:at + size] & memory.POISON).any():
+        return
+    told = region.layout.explain(region.start + at, size)
+    x.find("memcheck", told.kind, s.location, f"{s.text}: {s.access} of {size} bytes at "
+           f"{region.start + at:#x}: {told.text}", one, access=s.access, space="global", size=size,
+           address=region.start + at, allocation=told.allocation)
+
+
+def _first(g: Group, region: Region, bad: Array, index: Array, s: Site) -> tuple[int, int] | None:
+    """The first thread with bad bytes, and the address it accesses."""
+    bad = np.broadcast_to(bad.reshape(*bad.shape[:2], -1).any(axis=2), g.shape)
+    if not bad.any():
+        return None
+    at = int(np.argmax(bad.ravel()))
+    index = index[..., 0] if index.ndim == 3 else index
+    return at, region.start + int(np.broadcast_to(index, g.shape).ravel()[at] << s.shift)
 
 
 def bad_bulk(x: Batch, one: Group, s: Site, address: int, size: int) -> None:
@@ -45,14 +81,18 @@ def bad_bulk(x: Batch, one: Group, s: Site, address: int, size: int) -> None:
     x.find("memcheck", kind, s.location,
            f"{s.text}: {s.access} of {size} bytes at {address:#x}" + (
                f": {address + size - near.end} bytes beyond the end of the allocation"
-               if near is not None and kind == "out of bounds" else ""), one,
+               if near is not None and kind == "out of bounds" else "") + (
+                   x.space.hint(address) if kind == "out of bounds" else ""), one,
            access=s.access, space="global", size=size, address=address,
            region=freed or near)
 
 
 def uninitialized_bulk(x: Batch, one: Group, s: Site, region: Region, at: int, size: int) -> None:
     """Report a bulk copy that reads global bytes nobody wrote."""
-    first = at + int(np.flatnonzero(region.marks[at:at + size] & memory.INIT == 0)[0])
+    bad = np.flatnonzero(region.marks[at:at + size] & (memory.INIT | memory.POISON) == 0)
+    if not len(bad):
+        return
+    first = at + int(bad[0])
     x.find("initcheck", "uninitialized read", s.location,
            f"{s.text}: the byte at {region.start + first:#x} was never written", one,
            access="read", space="global", size=size, address=region.start + first,
@@ -61,14 +101,15 @@ def uninitialized_bulk(x: Batch, one: Group, s: Site, region: Region, at: int, s
 
 def by_region(x: Batch, g: Group, address: Array, s: Site) -> list[Part]:
     """The parts of a group that access one region each; what is wrong is reported and left."""
-    starts = np.array(x.space.starts, np.uint64)
+    regions = x.space.reachable()
+    starts = np.array([r.start for r in regions], np.uint64)
     which = np.searchsorted(starts, address, side="right") - 1
     parts = []
     for k in np.unique(which):
         part = g.split(which == k)[0]
         assert part is not None
         there = part.pick(address)
-        region = x.space.regions[k] if k >= 0 else None
+        region = regions[k] if k >= 0 else None
         end = np.uint64(max(region.end - s.size + 1, 0)) if region is not None else 0
         good = (there < end) & ((there & np.uint64(s.size - 1)) == 0)
         if region is not None and region.read_only and s.access != "read":
@@ -108,6 +149,7 @@ def _bad_address(x: Batch, g: Group, address: Array, s: Site, region: Region | N
                      f": {value - near.end} bytes after the end of" if value >= near.end else
                      f": the last {value + s.size - near.end} bytes are beyond the end of")
             what += " the allocation"
+        what += x.space.hint(value)
         x.find("memcheck", "out of bounds", s.location, what, g, region=near, **fields)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.sim.memory import INIT, READ, WRITTEN
+from mlgpu.sim.memory import INIT, POISON, READ, WRITTEN
 from mlgpu.sim.ptx.syntax import Location
 
 ATOMIC, STRONG_READ = 8, 16  # more marks: by atomics and other strong accesses of this launch
@@ -38,4 +38,5 @@ class Site:
         self.shift = self.piece.bit_length() - 1
         ones = int.from_bytes(b"\x01" * min(self.piece, 8), "little")
         self.init, self.read_mark = ones * INIT, ones * READ
+        self.poison = ones * POISON
         self.ones = ones

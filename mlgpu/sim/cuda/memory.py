@@ -36,7 +36,9 @@ class Block:
 
 def space_of(device: int, limit: int) -> AddressSpace:
     """The memory of a device."""
-    return AddressSpace(limit, DEVICE_BASE + device * DEVICE_SLOT, STEP)
+    space = AddressSpace(limit, DEVICE_BASE + device * DEVICE_SLOT, STEP)
+    space.setting = "mlgpu.sim.install(memory=...)"
+    return space
 
 
 class Memory:

@@ -1,0 +1,200 @@
+"""Exact bounds inside CuPy's memory pools, as AddressSanitizer has them.
+
+A pool hands out pieces of what cudaMalloc gave it, rounded up to 512 bytes, and keeps what comes
+back; to the simulated GPU all that is one allocation.  So the bytes that belong to no array carry
+the mark POISON, which every access looks at, and here is what there is to say of them.
+
+Bytes become an array's when the stream that was current comes to that, and nobody's when the same
+stream comes to the end of the array: a kernel launched on it before still reads them rightly.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from mlgpu.sim.cuda.asides import Aside
+from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.memory import DEVICE
+from mlgpu.sim.cuda.streams import Stream
+from mlgpu.sim.cuda.system import System, caller
+from mlgpu.sim.errors import Allocation
+from mlgpu.sim.memory import INIT, POISON, Region
+
+if TYPE_CHECKING:
+    from mlgpu.sim.cuda.memory import Block
+
+REMEMBERED = 1024  # pieces of a region that were freed, which a later use is told of
+
+
+@dataclass(eq=False, slots=True)
+class Piece:
+    """What an array has of a region."""
+
+    start: int
+    size: int  # as asked for
+    room: int  # as the pool rounds it
+    made_at: str
+    stream: Stream
+    layout: Layout
+    captured: bool  # made while the stream was captured: a graph's launches come back to it
+    freed_at: str = ""
+
+    @property
+    def end(self) -> int:
+        """The first address behind it."""
+        return self.start + self.size
+
+    @property
+    def allocation(self) -> Allocation:
+        """The piece as a finding names it."""
+        return Allocation(self.start, self.size, "", self.made_at)
+
+
+class Told(NamedTuple):
+    """What there is to say of an access to poisoned bytes."""
+
+    kind: str
+    text: str
+    allocation: Allocation
+
+
+class Layout:
+    """The pieces of a region, as the work that has run by now found them."""
+
+    def __init__(self, block: Block) -> None:
+        self.region: Region = block.region
+        # What the program itself writes into managed memory is not seen.
+        self.fresh = 0 if block.kind == DEVICE else INIT
+        self.starts: list[int] = []
+        self.pieces: list[Piece] = []
+        self.freed: dict[int, Piece] = {}  # the last one at each address; the latest are last
+        self.leaving: list[tuple[Piece, Aside]] = []  # which the stream has not come to
+
+    def add(self, piece: Piece) -> None:
+        """The piece is an array's now."""
+        if self.region.layout is not self:
+            return  # freed meanwhile
+        first = bisect.bisect_left(self.starts, piece.start)
+        last = bisect.bisect_left(self.starts, piece.start + piece.room)
+        self.starts[first:last], self.pieces[first:last] = [piece.start], [piece]
+        at = piece.start - self.region.start
+        self.region.marks[at:at + piece.size] = self.fresh
+        if not piece.captured:
+            self.region.marks[at + piece.size:at + piece.room] = POISON
+
+    def remove(self, piece: Piece) -> None:
+        """The piece is nobody's now."""
+        self.leaving = [pair for pair in self.leaving if pair[0] is not piece]
+        at = bisect.bisect_left(self.starts, piece.start)
+        if self.region.layout is not self or at == len(self.pieces) or (
+                self.pieces[at] is not piece):
+            return
+        del self.starts[at], self.pieces[at]
+        # A graph that is being captured will come back to its own temporary arrays.
+        if not (piece.captured and piece.stream.capture is not None):
+            at = piece.start - self.region.start
+            self.region.marks[at:at + piece.size] = POISON
+        self.freed.pop(piece.start, None)
+        self.freed[piece.start] = piece
+        if len(self.freed) > REMEMBERED:
+            del self.freed[next(iter(self.freed))]
+
+    def explain(self, address: int, size: int) -> Told:
+        """What is wrong with an access some of whose bytes are poisoned."""
+        at = address - self.region.start
+        bad = address + int((self.region.marks[at:at + size] & POISON).argmax())
+        near = self._nearest(bad)
+        gone = next((p for p in reversed(self.freed.values()) if p.start <= bad < p.end), None)
+        if gone is not None and (near is None or not near.start <= bad < near.start + near.room):
+            text = f"freed at {gone.freed_at}"
+            if near is not None:
+                text += (f" (nearest is an array of {near.size:,} bytes made at {near.made_at}, "
+                         f"{_apart(address, size, near)})")
+            return Told("use after free", text, gone.allocation)
+        if near is None:
+            return Told("out of bounds", "memory that a pool has, but no array",
+                        Allocation(self.region.start, self.region.size, "", self.region.made_at))
+        return Told("out of bounds", _apart(address, size, near), near.allocation)
+
+    def allocation(self, address: int) -> Allocation | None:
+        """The array that an address in the region or beside it most likely meant, if there is one.
+        """
+        near = self._nearest(address)
+        return None if near is None else near.allocation
+
+    def _nearest(self, address: int) -> Piece | None:
+        at = bisect.bisect(self.starts, address) - 1
+        return min(self.pieces[max(at, 0):at + 2], default=None,
+                   key=lambda p: p.start - address if address < p.start else address - p.end)
+
+
+def _apart(address: int, size: int, piece: Piece) -> str:
+    if address < piece.start:
+        return f"{piece.start - address:,} bytes before the array"
+    if address >= piece.end:
+        return f"{address - piece.end:,} bytes after the end of the array"
+    return f"the last {address + size - piece.end} bytes are beyond the end of the array"
+
+
+class Guard:
+    """Watches what CuPy's pools hand out and take back."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        # What the program has, by address, and what is to be done when it comes back.
+        self.held: dict[int, Callable[[str], None]] = {}
+        # What it gave back.  That may happen at any time, in any thread and with any lock held:
+        # it is seen to before the next thing is done.
+        self.returned: deque[tuple[int, str]] = deque()
+
+    def taken(self, address: int, size: int, room: int) -> None:
+        """The program has got memory from a pool, on its current stream."""
+        with self.system.lock:
+            self.notice()
+            block = self.system.memory.find(address)
+            if block is None:
+                return  # no memory of a simulated device: a pool over the program's own
+            region = block.region
+            if region.layout is None:
+                region.layout = Layout(block)
+            layout: Layout = region.layout
+            stream = self.current_stream()
+            piece = Piece(address, size, room, caller(), stream, layout,
+                          stream.capture is not None)
+            self.held[address] = lambda where: self._leave(piece, where)
+            # After what was there before has gone; that is nothing mostly, and then at once.
+            Aside(lambda: layout.add(piece), [
+                aside for gone, aside in layout.leaving
+                if gone.start < address + room and address < gone.start + gone.room])
+
+    def given_back(self, address: int) -> None:
+        """The program gives memory back."""
+        self.returned.append((address, caller()))
+
+    def notice(self) -> None:
+        """See to what was given back."""
+        while self.returned:
+            address, where = self.returned.popleft()
+            back = self.held.pop(address, None)
+            if back is not None:
+                back(where)
+
+    def _leave(self, piece: Piece, where: str) -> None:
+        piece.freed_at = where
+        aside = Aside(lambda: piece.layout.remove(piece),
+                      self.system.streams.before(piece.stream))
+        if not aside.done:
+            piece.layout.leaving.append((piece, aside))
+
+    def current_stream(self) -> Stream:
+        """The stream that CuPy has the calling thread use."""
+        import cupy
+
+        try:
+            return self.system.stream(cupy.cuda.get_current_stream().ptr)
+        except CudaError:  # destroyed: whatever comes next on it will say so
+            return self.system.stream(0)
