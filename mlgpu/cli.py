@@ -1,4 +1,4 @@
-"""The command line: `mlgpu info`, `mlgpu sim run`."""
+"""The command line: `mlgpu info`, `mlgpu sim run`, `mlgpu sim check`."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def wanted() -> bool:
 
 
 def options() -> dict[str, Any]:
-    """The arguments of `install` that the environment names.  DeviceError where one is no number."""
+    """The arguments of `install` that are there.  DeviceError where a number is none."""
     found: dict[str, Any] = {}
     for name, variable in _NAMES.items():
         text = os.environ.get(variable, "")

@@ -1,4 +1,4 @@
-"""The command line `mlgpu sim run`: launch one kernel on the simulated GPU and tell what happened.
+"""The command line: `mlgpu sim run` launches one kernel, `mlgpu sim check` runs a CuPy program.
 
 Exit status 0: it ran clean.  1: there are findings, which are printed.  2: it could not be run.
 """
@@ -31,12 +31,14 @@ def main(argv: Sequence[str]) -> int:
     top = argparse.ArgumentParser(prog="mlgpu sim", description="The simulated GPU.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
+    _add_check(commands)
     args = top.parse_args(argv)
     try:
-        return _run(args)
+        status: int = args.command_of(args)
     except (MlgpuError, OSError, UnicodeDecodeError) as error:
-        print(f"mlgpu sim run: {error}", file=sys.stderr)
+        print(f"mlgpu sim {args.command}: {error}", file=sys.stderr)
         return 2
+    return status
 
 
 def _add_run(commands: Any) -> None:
@@ -46,6 +48,7 @@ def _add_run(commands: Any) -> None:
         description="Launch one kernel of a CUDA or PTX file and check every access.",
         epilog=f"forms of --arg:\n{FORMS}\n\n"
                "exit status: 0 clean, 1 findings, 2 the kernel could not be run")
+    run.set_defaults(command_of=_run)
     run.add_argument("file", type=Path, help="a CUDA source, or PTX")
     run.add_argument("--kernel", required=True, metavar="NAME",
                      help="the kernel's name; of a template: 'name<float>'")
@@ -82,6 +85,43 @@ def _add_run(commands: Any) -> None:
     shown.add_argument("--roofline", metavar="DEVICE",
                        help="estimate the least time on a device: A100, H100, L4, RTX 4090")
     shown.add_argument("--json", action="store_true", help="everything as one JSON object")
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check", help="run a program that uses CuPy, check every access and count",
+        description="Run a Python program that uses CuPy on simulated devices: it goes on after "
+                    "findings, which are printed at its end, with what each kernel did.",
+        epilog="exit status: the program's own where it fails; else 0 clean, 1 findings, 2 the "
+               "program could not be run")
+    check.set_defaults(command_of=_check)
+    devices = check.add_argument_group("devices")
+    devices.add_argument("--devices", type=_count, metavar="N", help="how many (2)")
+    devices.add_argument("--arch", metavar="SM", help="what they are (sm_90)")
+    devices.add_argument("--memory", metavar="SIZE", help="of each (4 GiB)")
+    devices.add_argument("--seed", type=_whole, metavar="N",
+                         help="of the order in which streams run; 0, the default, hurts most")
+    devices.add_argument("--allocations", metavar="KIND",
+                         help="pool: CuPy's memory pool, bounds of arrays known (the default); "
+                              "separate: each array far from any other")
+    checks = check.add_mutually_exclusive_group()
+    checks.add_argument("--check", type=_checks, default=CHECKS, metavar="LIST",
+                        help=f"only these of {','.join(CHECKS)}")
+    checks.add_argument("--no-check", action="store_const", const=(), dest="check",
+                        help="none of them")
+    check.add_argument("--raise", action="store_true", dest="stop",
+                       help="a finding is an error for the program, as on a GPU")
+    check.add_argument("--no-counters", action="store_false", dest="counters",
+                       help="do not count what kernels do; faster")
+    check.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file too")
+    check.add_argument("program", type=Path, help="a Python file")
+    check.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own")
+
+
+def _check(args: argparse.Namespace) -> int:
+    from mlgpu.sim.check import check
+
+    return check(args)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -198,6 +238,18 @@ def _dims(text: str) -> Shape:
     if not 1 <= len(parts) <= 3 or not all(p.isascii() and p.isdigit() and int(p) for p in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 3 numbers such as 4,2")
     return tuple(int(part) for part in parts)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
 
 
 def _bytes(text: str) -> int:

@@ -10,6 +10,7 @@ names.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,17 @@ class Counters:
         self.l2 = L2(l2_bytes)
         self.unique_read = 0  # different bytes of global memory
         self.unique_written = 0
+
+    def add(self, other: Counters) -> None:
+        """Add what another launch of the same kernel counted."""
+        for name in ("warps", "lanes", "branches", "taken", "divergent", "on"):
+            own: list[int] = getattr(self, name)
+            own[:] = map(operator.add, own, getattr(other, name))
+        for key, traffic in other.traffic.items():
+            self.traffic.setdefault(key, Traffic()).add(traffic)
+        self.unique_read += other.unique_read
+        self.unique_written += other.unique_written
+        self.l2.add(other.l2)
 
     # -- control --------------------------------------------------------------------------------
 

@@ -34,6 +34,13 @@ class L2:
         self.read_from_dram = 0  # sectors
         self.written_to_dram = 0
 
+    def add(self, other: L2) -> None:
+        """Add the counts of another launch's."""
+        for kind, hits in other.hits.items():
+            self.hits[kind] += hits
+        self.read_from_dram += other.read_from_dram
+        self.written_to_dram += other.written_to_dram
+
     def look_up(self, region: Region, sectors: Array, times: int, access: str,
                 reads: bool = True) -> None:
         """Look up the sectors of a region, all of them so many times.

@@ -16,6 +16,8 @@ import pytest
 from mlgpu.sim import Finding, SimError
 from mlgpu.sim.cuda import lines
 from mlgpu.sim.cuda.install import installed
+from mlgpu.sim.launch import Launch
+from mlgpu.sim.machine import Module
 from mlgpu.sim.report import Report
 
 SHIFT = """\
@@ -35,9 +37,13 @@ def reports() -> Any:
     system = installed()
     assert system is not None
     found: list[Report] = []
-    system.watchers.append(found.append)
+
+    def watch(launch: Launch, module: Module) -> None:
+        found.append(Report(launch, module))
+
+    system.watchers.append(watch)
     yield found
-    system.watchers.remove(found.append)
+    system.watchers.remove(watch)
 
 
 def overrun(kernel: Any) -> Finding:

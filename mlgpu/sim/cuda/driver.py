@@ -20,7 +20,6 @@ from mlgpu.sim.errors import Finding, LaunchError, PtxError, SimError, Unsupport
 from mlgpu.sim.launch import Launch
 from mlgpu.sim.machine import Kernel, Module
 from mlgpu.sim.occupancy import occupancy
-from mlgpu.sim.report import Report
 
 DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
@@ -227,12 +226,14 @@ class Driver:
         self.system.submit(found, lambda: self._run(launch, kernel, found, where), kernel.name)
 
     def _run(self, launch: Launch, kernel: Kernel, stream: Stream, where: str) -> None:
+        if self.system.devices[stream.device].error is not None:
+            return  # nothing runs on a device after an error that sticks
         machine = kernel.module.machine
         try:
             with machine.lock:
                 launch.run()
         except Finding as error:
-            launch.findings.append(error)
+            launch.findings.append(error.with_traceback(None))  # the simulator's own frames
         except UnsupportedError as error:
             raise CudaError(errors.NOT_SUPPORTED, str(error)) from error
         if launch.output:
@@ -241,6 +242,6 @@ class Driver:
             finding.launched = where
             self.system.failed(stream.device, finding)
         for watch in self.system.watchers:
-            watch(Report(launch, kernel.module))
+            watch(launch, kernel.module)
 
 

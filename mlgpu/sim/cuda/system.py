@@ -15,8 +15,8 @@ from mlgpu.sim.cuda.memory import Memory, space_of
 from mlgpu.sim.cuda.properties import attributes
 from mlgpu.sim.cuda.streams import LEGACY, PER_THREAD, Event, Stream, Streams, Work
 from mlgpu.sim.errors import Finding
-from mlgpu.sim.machine import Machine
-from mlgpu.sim.report import Report
+from mlgpu.sim.launch import Launch
+from mlgpu.sim.machine import Machine, Module
 
 HERE = str(Path(__file__).parent.parent)
 
@@ -48,7 +48,7 @@ class System:
         self.threads = threading.local()
         self.findings = Findings()
         self.collects = options.get("findings") == "collect"  # no error sticks then
-        self.watchers: list[Callable[[Report], None]] = []  # are told of every launch
+        self.watchers: list[Callable[[Launch, Module], None]] = []  # are told of launches
 
     # -- the calling thread -----------------------------------------------------------------------
 
@@ -119,6 +119,14 @@ class System:
         """Wait for work.  CudaError where some of it fails; the error sticks to the device."""
         self.streams.finish([w for w in works if w is not None])
         self.check()
+
+    def drain(self) -> None:
+        """Run all that waits, of whatever stream.  An exception of a piece of work goes on to the
+        caller, who may call again for the rest.
+        """
+        with self.lock:
+            while self.streams.waiting:
+                self.streams.finish(list(self.streams.waiting))
 
     def finish_device(self, device: int) -> None:
         """Wait for all work of a device."""
