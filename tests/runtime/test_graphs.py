@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import re
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -856,6 +858,181 @@ def test_memory_of_the_pool_is_allocated_within_a_relaxed_capture() -> None:
         assert pool.used_bytes() >= 24_000
         graph.launch()
         assert z.tolist() == [2000] * 1000
+
+
+def test_temporary_arrays_of_a_graph_are_its_own() -> None:
+    """CuPy's pool has them back after the capture, and gives them to others between launches."""
+    s = stream()
+    with s:
+        x = cupy.arange(64.0)
+        s.begin_capture()
+        y = cupy.sqrt(x * 2 + 1) - x
+        graph = s.end_capture()
+        for n in range(3):
+            others = [cupy.full(64, n) for _ in range(4)]
+            del others
+            graph.launch()
+            want = np.sqrt(np.arange(64) * 2 + 1) - np.arange(64)
+            np.testing.assert_allclose(cupy.asnumpy(y), want)
+
+
+@simulated
+def test_an_array_of_the_capture_that_is_gone_is_missed() -> None:
+    s = stream()
+    with s:
+        x = cupy.arange(64.0)
+        s.begin_capture()
+        y = x + 1
+        graph = s.end_capture()
+        s.synchronize()
+        del y
+        graph.launch()
+        with pytest.raises(CUDARuntimeError, match="use after free"):
+            s.synchronize()
+
+
+@simulated
+def test_a_destroyed_graphs_temporary_arrays_are_nobodys() -> None:
+    s = stream()
+    with s:
+        x = cupy.zeros(64)
+        s.begin_capture()
+        temporary = x + 1
+        at = temporary.data.ptr
+        del temporary
+        graph = s.end_capture()
+        graph.launch()
+        s.synchronize()
+        reads = cupy.RawKernel('extern "C" __global__ void reads(double* to, const double* from)'
+                               '{ *to = *from; }', "reads")
+        reads((1,), (1,), (x, np.uintp(at)))
+        s.synchronize()
+        assert x[0] == 1
+        del graph
+        reads((1,), (1,), (x, np.uintp(at)))
+        with pytest.raises(CUDARuntimeError, match="use after free"):
+            s.synchronize()
+
+
+@simulated
+def test_graphs_where_each_array_has_its_own_memory() -> None:
+    text = """
+import gc
+from mlgpu.sim.cuda.install import install
+system = install(allocations="separate")
+import cupy
+s = cupy.cuda.Stream(non_blocking=True)
+with s:
+    x = cupy.arange(64.0)
+    s.begin_capture()
+    y = cupy.sqrt(x * 2 + 1) - x
+    graph = s.end_capture()
+    s.synchronize()
+    regions = len(system.memory.blocks)
+    for _ in range(3):
+        graph.launch()
+    assert cupy.allclose(y, cupy.sqrt(x * 2 + 1) - x)
+    s.synchronize()
+    del graph
+    gc.collect()
+    s.synchronize()
+    assert len(system.memory.blocks) < regions, (len(system.memory.blocks), regions)
+"""
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", text], capture_output=True,
+                           text=True)
+    assert not ended.returncode, ended.stderr
+
+
+# -- memory that a graph allocates ----------------------------------------------------------------
+
+
+def test_memory_allocated_and_freed_by_a_graph() -> None:
+    s = stream()
+    with s:
+        x = cupy.zeros(8, np.float32)
+        s.begin_capture()
+        memory = runtime.mallocAsync(32, s.ptr)
+        add_one((1,), (8,), (x,))
+        runtime.memcpyAsync(memory, x.data.ptr, 32, D2D, s.ptr)
+        add_one((1,), (8,), (np.uintp(memory),))
+        runtime.memcpyAsync(x.data.ptr, memory, 32, D2D, s.ptr)
+        runtime.freeAsync(memory, s.ptr)
+        graph = s.end_capture()
+        for n in (2, 4, 6):
+            graph.launch()
+            assert x.tolist() == [n] * 8
+
+
+def test_memory_that_a_graph_leaves_to_the_program() -> None:
+    s, t = stream(), stream()
+    s.begin_capture()
+    memory = runtime.mallocAsync(64, s.ptr)
+    runtime.memsetAsync(memory, 1, 64, s.ptr)
+    graph = s.end_capture()
+    host = np.zeros(64, np.uint8)
+    for _ in range(2):
+        graph.launch(s)
+        host[:] = 0
+        runtime.memcpyAsync(host.ctypes.data, memory, 64, D2H, s.ptr)
+        s.synchronize()
+        assert host.tolist() == [1] * 64
+        refused(INVALID_VALUE, graph.launch, s)
+        t.wait_event(s.record())
+        runtime.freeAsync(memory, t.ptr)
+        s.wait_event(t.record())
+    graph.launch(s)
+    s.synchronize()
+    runtime.free(memory)
+    graph.launch(s)
+    s.synchronize()
+    del graph
+    gc.collect()
+    runtime.free(memory)
+
+
+@simulated
+def test_what_a_graph_finds_in_its_memory_is_undefined() -> None:
+    s = stream()
+    with s:
+        x = cupy.zeros(8, np.float32)
+        s.begin_capture()
+        memory = runtime.mallocAsync(32, s.ptr)
+        runtime.memsetAsync(memory, 0, 32, s.ptr)
+        runtime.freeAsync(memory, s.ptr)
+        graph = s.end_capture()
+        graph.launch()
+        s.synchronize()
+        add_one((1,), (8,), (np.uintp(memory),))
+        with pytest.raises(CUDARuntimeError, match="uninitialized"):
+            x.tolist()
+
+
+def test_a_graph_frees_only_its_own_memory() -> None:
+    s = stream()
+    outside = runtime.malloc(64)
+    with s:
+        x = cupy.zeros(8, np.float32)
+        s.begin_capture()
+        refused(INVALID_VALUE, runtime.freeAsync, outside, s.ptr)
+        add_one((1,), (8,), (x,))
+        intact(s, x, [1] * 8)
+    runtime.free(outside)
+
+
+def test_the_pool_of_asynchronous_memory() -> None:
+    s = stream()
+    pool = cupy.cuda.MemoryAsyncPool()
+    with s:
+        x = cupy.arange(100.0)
+        y = cupy.empty(100)
+        with cupy.cuda.using_allocator(pool.malloc):
+            s.begin_capture(GLOBAL)
+            cupy.multiply(x + 1, x - 1, out=y)
+            graph = s.end_capture()
+        for _ in range(2):
+            graph.launch()
+            np.testing.assert_allclose(cupy.asnumpy(y), np.arange(100.0) ** 2 - 1)
+            x[...] = cupy.arange(100.0)
 
 
 # -- an invalid capture ---------------------------------------------------------------------------

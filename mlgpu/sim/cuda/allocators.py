@@ -119,12 +119,19 @@ def _region(guard: Guard, size: int, device: int, used: dict[int, int]) -> int:
             system.finish_device(device)
             address = system.memory.allocate(device, size, caller())
         stream = guard.current_stream()
+        capture = stream.capture
         used[device] = used.get(device, 0) + size
 
         def back(where: str) -> None:
             used[device] -= size
-            Aside(lambda: system.memory.free(address, (DEVICE,), where),
-                  system.streams.before(stream))
+
+            def free() -> None:
+                system.memory.free(address, (DEVICE,), where)
+
+            if capture is not None and not capture.ended:
+                capture.after.append(free)  # its graph comes back to temporary arrays
+            else:
+                Aside(free, system.streams.before(stream))
 
         guard.held[address] = back
         return address

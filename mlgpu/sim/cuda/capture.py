@@ -13,6 +13,7 @@ from typing import Any
 
 from mlgpu.sim.cuda import errors
 from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.graph_memory import Owned
 from mlgpu.sim.cuda.streams import Event, Stream
 
 GLOBAL, THREAD_LOCAL, RELAXED = range(3)  # cudaStreamCaptureMode
@@ -43,6 +44,7 @@ class Capture:
     heads: dict[Stream, tuple[Node, ...]] = field(default_factory=dict)  # the next node's needs
     recorded: dict[Event, tuple[Node, ...]] = field(default_factory=dict)
     after: list[Callable[[], None]] = field(default_factory=list)  # once nothing can launch it
+    memory: list[Owned] = field(default_factory=list)  # that it allocates
     broken: str = ""  # which call has made it invalid
     ended: bool = False
 
@@ -119,8 +121,8 @@ class Captures:
         capture.check()
         if not joined:
             raise CudaError(errors.CAPTURE_UNJOINED, "cudaStreamEndCapture: work on "
-                            f"{' or '.join(others)} is not awaited by {stream}; record an event after "
-                            "it and have the stream wait for that before the capture ends")
+                            f"{' or '.join(others)} is not awaited by {stream}; record an event "
+                            "after it and have the stream wait for that before the capture ends")
         return capture
 
     def _leave(self, capture: Capture, well: bool = False) -> None:

@@ -13,6 +13,7 @@ from mlgpu.sim.cuda import errors
 from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.capture import Capture, Node
 from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.graph_memory import GraphMemory
 from mlgpu.sim.cuda.memory import Block, copy_marks
 from mlgpu.sim.cuda.streams import NON_BLOCKING, Stream, Work
 from mlgpu.sim.errors import Finding
@@ -30,6 +31,7 @@ class Graph:
     def __init__(self, capture: Capture) -> None:
         self.nodes, capture.nodes = capture.nodes, []  # each behind those that it needs
         self.after, capture.after = capture.after, []
+        self.memory, capture.memory = capture.memory, []
         self.handles = 1  # its own, and those of executable graphs
         self.ends: list[Work] = []  # of the latest launches of executable graphs that are gone
 
@@ -62,6 +64,7 @@ class Graphs:
         self.system = system
         self.graphs: dict[int, Graph] = {}
         self.executables: dict[int, Executable] = {}
+        self.memory = GraphMemory(system)
         self._handles = itertools.count(0x6AF0_0000, 0x10)
 
     def add(self, capture: Capture) -> int:
@@ -107,6 +110,8 @@ class Graphs:
     def launch(self, handle: int, stream: Stream, where: str) -> None:
         """Submit a graph's work, after the stream's earlier work and before its later work."""
         found, streams = self.executable(handle), self.system.streams
+        self.system.captures.check_default("cudaGraphLaunch", stream)
+        self.memory.launched(found.graph.memory)
         needs = [] if found.last is None else [found.last]
         start = self.system.submit(stream, None, "a graph's launch", needs)
         works: dict[Node, Work | None] = {}

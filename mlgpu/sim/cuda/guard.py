@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlgpu.sim.cuda.asides import Aside
+from mlgpu.sim.cuda.capture import Capture
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.memory import DEVICE
 from mlgpu.sim.cuda.streams import Stream
@@ -40,7 +41,7 @@ class Piece:
     made_at: str
     stream: Stream
     layout: Layout
-    captured: bool  # made while the stream was captured: a graph's launches come back to it
+    capture: Capture | None  # that it was made in
     freed_at: str = ""
 
     @property
@@ -73,6 +74,7 @@ class Layout:
         self.pieces: list[Piece] = []
         self.freed: dict[int, Piece] = {}  # the last one at each address; the latest are last
         self.leaving: list[tuple[Piece, Aside]] = []  # which the stream has not come to
+        self.kept: list[Piece] = []  # temporary arrays of captures, which graphs come back to
 
     def add(self, piece: Piece) -> None:
         """The piece is an array's now."""
@@ -83,8 +85,8 @@ class Layout:
         self.starts[first:last], self.pieces[first:last] = [piece.start], [piece]
         at = piece.start - self.region.start
         self.region.marks[at:at + piece.size] = self.fresh
-        if not piece.captured:
-            self.region.marks[at + piece.size:at + piece.room] = POISON
+        if piece.capture is None:
+            self._poison(piece.end, piece.start + piece.room)
 
     def remove(self, piece: Piece) -> None:
         """The piece is nobody's now."""
@@ -94,14 +96,28 @@ class Layout:
                 self.pieces[at] is not piece):
             return
         del self.starts[at], self.pieces[at]
-        # A graph that is being captured will come back to its own temporary arrays.
-        if not (piece.captured and piece.stream.capture is not None):
-            at = piece.start - self.region.start
-            self.region.marks[at:at + piece.size] = POISON
+        self._poison(piece.start, piece.end)
         self.freed.pop(piece.start, None)
         self.freed[piece.start] = piece
         if len(self.freed) > REMEMBERED:
             del self.freed[next(iter(self.freed))]
+
+    def release(self, piece: Piece) -> None:
+        """No graph comes back to the piece any more."""
+        self.kept.remove(piece)
+        if self.region.layout is self:
+            self._poison(piece.start, piece.end)
+
+    def _poison(self, low: int, high: int) -> None:
+        """Mark what belongs to nobody of the bytes from low to before high."""
+        first = bisect.bisect(self.starts, low) - 1
+        spared = [*self.kept, *self.pieces[max(first, 0):bisect.bisect_left(self.starts, high)]]
+        marks, start = self.region.marks, self.region.start
+        for piece in sorted(spared, key=lambda p: p.start):
+            if piece.start < high and piece.end > low:
+                marks[low - start:max(piece.start, low) - start] = POISON
+                low = piece.end
+        marks[low - start:max(high, low) - start] = POISON
 
     def explain(self, address: int, size: int) -> Told:
         """What is wrong with an access some of whose bytes are poisoned."""
@@ -163,8 +179,7 @@ class Guard:
                 region.layout = Layout(block)
             layout: Layout = region.layout
             stream = self.current_stream()
-            piece = Piece(address, size, room, caller(), stream, layout,
-                          stream.capture is not None)
+            piece = Piece(address, size, room, caller(), stream, layout, stream.capture)
             self.held[address] = lambda where: self._leave(piece, where)
             # After what was there before has gone; that is nothing mostly, and then at once.
             Aside(lambda: layout.add(piece), [
@@ -185,6 +200,10 @@ class Guard:
 
     def _leave(self, piece: Piece, where: str) -> None:
         piece.freed_at = where
+        layout, capture = piece.layout, piece.capture
+        if capture is not None and not capture.ended:
+            layout.kept.append(piece)
+            capture.after.append(lambda: layout.release(piece))
         aside = Aside(lambda: piece.layout.remove(piece),
                       self.system.streams.before(piece.stream))
         if not aside.done:
