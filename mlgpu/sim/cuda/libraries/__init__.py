@@ -6,7 +6,7 @@ CUDA runtime of its own that knows nothing of the simulated devices.  None of th
 | of CuPy | simulated by | what it serves |
 |---|---|---|
 | libs.cublas | cublas.py, NumPy | matmul, dot, tensordot, einsum, inner, cupy.cublas, norms |
-| libs.cusolver, cupyx._cusolver | cusolver.py, cusolver_arrays.py, NumPy | cupy.linalg, lapack, lu |
+| libs.cusolver, cupyx._cusolver | cusolver.py, cusolver_arrays.py, NumPy | cupy.linalg, lu |
 | cupy.cuda.cufft | cufft.py, NumPy | cupy.fft, cupyx.scipy.fft, Plan1d, PlanNd |
 | cupy.cuda.thrust | thrust.py, NumPy | sort, argsort, lexsort, partition, unique, median |
 | libs.curand | curand.py, NumPy's Philox | cupy.random.rand, RandomState and the like |

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -51,7 +51,7 @@ CONSTANTS = {
 class CUBLASError(StatusError):
     """An error of cuBLAS."""
 
-    names = {1: "CUBLAS_STATUS_NOT_INITIALIZED", 3: "CUBLAS_STATUS_ALLOC_FAILED",
+    names: ClassVar = {1: "CUBLAS_STATUS_NOT_INITIALIZED", 3: "CUBLAS_STATUS_ALLOC_FAILED",
              7: "CUBLAS_STATUS_INVALID_VALUE", 8: "CUBLAS_STATUS_ARCH_MISMATCH",
              11: "CUBLAS_STATUS_MAPPING_ERROR", 13: "CUBLAS_STATUS_EXECUTION_FAILED",
              14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED",
@@ -583,7 +583,8 @@ def _not_capturing(stream: Stream) -> None:
 
 def _size(x: Array) -> Array:
     """BLAS measures a complex number by the sum of its parts."""
-    return np.abs(x.real) + np.abs(x.imag)
+    size: Array = np.abs(x.real) + np.abs(x.imag)
+    return size
 
 
 def _leading(call: str, **dimensions: tuple[int, int]) -> None:

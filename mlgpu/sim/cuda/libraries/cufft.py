@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ NAMES = {C2C: "C2C", R2C: "R2C", C2R: "C2R", Z2Z: "Z2Z", D2Z: "D2Z", Z2D: "Z2D"}
 class CuFFTError(StatusError):
     """An error of cuFFT."""
 
-    names = {1: "CUFFT_INVALID_PLAN", 2: "CUFFT_ALLOC_FAILED", 3: "CUFFT_INVALID_TYPE",
+    names: ClassVar = {1: "CUFFT_INVALID_PLAN", 2: "CUFFT_ALLOC_FAILED", 3: "CUFFT_INVALID_TYPE",
              4: "CUFFT_INVALID_VALUE", 5: "CUFFT_INTERNAL_ERROR", 6: "CUFFT_EXEC_FAILED",
              7: "CUFFT_SETUP_FAILED", 8: "CUFFT_INVALID_SIZE", 16: "CUFFT_NOT_SUPPORTED"}
     failed = 6
@@ -81,6 +81,7 @@ class Transform:
                 name, address, dtype, (self.batch, *shape),
                 [n * dtype.itemsize for n in (distance, *(stride * s for s in steps))]))
         given, axes = views[0].read(), tuple(range(1, 1 + len(self.shape)))
+        result: Array
         if self.kind in (R2C, D2Z):
             result = np.fft.rfftn(given, axes=axes)
         elif self.kind in (C2R, Z2D):
@@ -109,7 +110,7 @@ def contents(system: System, version: int) -> dict[str, Any]:
             self.fft_type = transform.kind
             self.work_area = cupy.cuda.alloc(0)  # NumPy needs none
 
-        def __enter__(self) -> Plan:
+        def __enter__(self) -> Any:
             threads.plan = self
             return self
 

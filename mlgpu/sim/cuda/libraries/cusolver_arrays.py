@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -94,14 +94,14 @@ class CusolverArrays:
         dtype, v_dtype = cupy.linalg._util.linalg_common_type(a, reject_float16=False)
         a = a.astype(dtype, copy=False)
         w = cupy.empty(a.shape[:-1], dtype.char.lower())
-        part = lapack.triangle(a.shape[-1], UPLO == "U")
+        part, uplo = lapack.triangle(a.shape[-1], UPLO == "U"), cast("Literal['L', 'U']", UPLO)
         if with_eigen_vector:
             v = cupy.empty(a.shape, dtype)
             self._compute("cusolverDn<t>syevj",
-                          lambda x: np.linalg.eigh(np.where(part, x, 0), UPLO), [a], [w, v])
+                          lambda x: np.linalg.eigh(np.where(part, x, 0), uplo), [a], [w, v])
             return w.astype(v_dtype.char.lower(), copy=False), v.astype(v_dtype, copy=False)
         self._compute("cusolverDn<t>syevj",
-                      lambda x: (np.linalg.eigvalsh(np.where(part, x, 0), UPLO),), [a], [w])
+                      lambda x: (np.linalg.eigvalsh(np.where(part, x, 0), uplo),), [a], [w])
         return w.astype(v_dtype.char.lower(), copy=False)
 
     def _syevj_batched(self, a: Any, UPLO: str, with_eigen_vector: bool) -> Any:

@@ -5,7 +5,7 @@ and looked at; what computes with them says what to use instead.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 from mlgpu.sim.cuda.libraries.modules import StatusError
 from mlgpu.sim.cuda.libraries.refused import refusal
@@ -29,7 +29,7 @@ CONSTANTS = {
 class CuSparseError(StatusError):
     """An error of cuSPARSE."""
 
-    names = {9: "CUSPARSE_STATUS_NOT_SUPPORTED"}
+    names: ClassVar = {9: "CUSPARSE_STATUS_NOT_SUPPORTED"}
     failed = 9
 
 
@@ -44,16 +44,16 @@ def contents(version: int) -> dict[str, Any]:
         pass
 
     def look_up(name: str) -> Any:
-        if name.startswith("_") or name.startswith("CUSPARSE_"):
+        if name.startswith(("_", "CUSPARSE_")):
             raise AttributeError(f"cusparse has no attribute {name!r}")
         return refusal(f"cuSPARSE's {name}", "compute with dense arrays (for tests small ones are "
                        "enough), or with SciPy's sparse matrices on the host")
 
     known: dict[str, Any] = dict(CONSTANTS)
-    known |= {name: make for name in ("create", "createMatDescr")}
-    known |= {name: nothing for name in ("destroy", "destroyMatDescr", "setMatType",
-                                         "setMatIndexBase", "setMatFillMode", "setMatDiagType",
-                                         "setPointerMode", "setStream")}
+    known |= dict.fromkeys(("create", "createMatDescr"), make)
+    known |= dict.fromkeys(("destroy", "destroyMatDescr", "setMatType", "setMatIndexBase",
+                            "setMatFillMode", "setMatDiagType", "setPointerMode", "setStream"),
+                           nothing)
     known |= {"CuSparseError": CuSparseError, "__getattr__": look_up,
               "getVersion": lambda handle: version, "get_build_version": lambda: version,
               "is_cuda_python_build": lambda: False}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.system import System
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class StatusError(RuntimeError):
     """A library's error: its status by name, and what the simulated library has to say."""
 
-    names: Mapping[int, str] = {}
+    names: ClassVar[Mapping[int, str]] = {}
     failed = 0  # the status for work that a failed device no longer takes
 
     def __init__(self, status: int, text: str = "") -> None:

@@ -10,9 +10,9 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 # The letters in the names of BLAS and LAPACK functions.
-LETTERS = {"s": np.dtype("f4"), "d": np.dtype("f8"), "c": np.dtype("c8"), "z": np.dtype("c16"),
-           "sc": np.dtype("c8"), "dz": np.dtype("c16"), "cs": np.dtype("c8"),
-           "zd": np.dtype("c16")}
+LETTERS: dict[str, np.dtype[Any]] = {
+    "s": np.dtype("f4"), "d": np.dtype("f8"), "c": np.dtype("c8"), "z": np.dtype("c16"),
+    "sc": np.dtype("c8"), "dz": np.dtype("c16"), "cs": np.dtype("c8"), "zd": np.dtype("c16")}
 # cudaDataType
 BFLOAT16 = 14
 TYPES = {0: "f4", 1: "f8", 2: "f2", 3: "i1", 4: "c8", 5: "c16", 8: "u1", 10: "i4", 12: "u4"}
@@ -20,9 +20,9 @@ TYPES = {0: "f4", 1: "f8", 2: "f2", 3: "i1", 4: "c8", 5: "c16", 8: "u1", 10: "i4
 
 def dtype_of(cuda_type: int) -> np.dtype[Any] | None:
     """NumPy's type for a cudaDataType; None where it has none."""
+    name: Any = TYPES.get(cuda_type)
     if cuda_type == BFLOAT16:
-        return np.dtype(import_module("ml_dtypes").bfloat16)
-    name = TYPES.get(cuda_type)
+        name = import_module("ml_dtypes").bfloat16
     return None if name is None else np.dtype(name)
 
 

@@ -54,7 +54,7 @@ def functions(system: System) -> dict[str, Callable[..., Any]]:
 
 
 def _sorted(dtype: Any, error: type[Exception], what: str) -> np.dtype[Any]:
-    found = np.dtype(dtype)
+    found: np.dtype[Any] = np.dtype(dtype)
     if found.char not in SORTED:
         raise error(f"{what} with dtype '{found}' is not supported")
     return found
