@@ -39,13 +39,17 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Party:
-    """The other side of a race: who made the earlier access, and where."""
+    """The other side of a race: who made the earlier access, and where.
+
+    Of a race between launches, file and line are where the other was launched.
+    """
 
     access: str  # "read", "write", "atomic"
     file: str
     line: int
-    block: tuple[int, int, int]
-    thread: tuple[int, int, int]
+    block: tuple[int, int, int] | None = None
+    thread: tuple[int, int, int] | None = None
+    kernel: str = ""  # where it is another launch
 
 
 @dataclass(eq=False)
@@ -96,8 +100,8 @@ class Finding(SimError):
             lines.append(f"    by thread {self.thread} of block {self.block}")
         if self.other is not None:
             o = self.other
-            lines.append(f"    against the {o.access} at {o.file}:{o.line} by thread {o.thread} "
-                         f"of block {o.block}")
+            by = f"thread {o.thread} of block {o.block}" if o.block is not None else o.kernel
+            lines.append(f"    against the {o.access} at {o.file}:{o.line} by {by}")
         if self.allocation is not None:
             a = self.allocation
             name = f" '{a.name}'" if a.name else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,7 @@ class Launch:
         self.output: list[str] = []
         self.printed = 0  # characters
         self.touched: list[Region] = []
+        self.watch: Callable[[Region], None] | None = None  # sees them while they have marks
         self.clock = 0
         self.workspace = machine.grid_workspace() if cooperative else 0
         self.events: list[Any] = [None]  # the site of each event; 0 is before all
@@ -151,6 +152,8 @@ class Launch:
         """Leave nothing of the launch in memory but what it computed."""
         for region in self.touched:
             self.counters.finish(region)
+            if self.watch is not None:
+                self.watch(region)
             _unmark(region)
         if self._param_region is not None:
             self.machine.space.drop(self._param_region)

@@ -7,8 +7,8 @@ are imported, so the change must come before; nothing of CuPy is changed on disk
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from mlgpu.sim.cuda import errors, signatures, trampolines
 from mlgpu.sim.cuda.driver import Driver
 from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.lock import Lock
 from mlgpu.sim.cuda.runtime import Runtime
 from mlgpu.sim.cuda.signatures import Signature
 from mlgpu.sim.cuda.system import System
@@ -28,6 +29,11 @@ HARMLESS = {"make_Extent", "make_PitchedPtr", "make_Pos", "getChannelDesc", "che
             "getTextureObjectResourceDesc", "getTextureObjectTextureDesc"}
 
 
+# What destructors call, which may come in the midst of another call: they wait for its end.
+LATE = {"free", "freeHost", "freeAsync", "hostUnregister", "streamDestroy", "eventDestroy",
+        "graphDestroy", "graphExecDestroy", "memPoolDestroy", "moduleUnload"}
+
+
 def redirect(system: System, version: int) -> tuple[Runtime, Driver]:
     """Have CuPy's bindings call a simulated system.
 
@@ -38,13 +44,13 @@ def redirect(system: System, version: int) -> tuple[Runtime, Driver]:
         _check(module, table)
     runtime = Runtime(system, version or runtime_module.runtimeGetVersion(), runtime_module)
     driver = Driver(system, runtime.version)
+    driver_module.CUDADriverError.__init__ = errors.name_status
     plan = [
         (runtime_module, signatures.RUNTIME, runtime,
          lambda e: errors.runtime_error(runtime_module.CUDARuntimeError, e)),
         (driver_module, signatures.DRIVER, driver,
          lambda e: errors.driver_error(driver_module.CUDADriverError, e))]
     made: list[tuple[ModuleType, str, Trampoline]] = []
-    driver_module.CUDADriverError.__init__ = errors.name_status
     for module, table, api, failed in plan:
         for name, signature in table.items():
             function = _guarded(getattr(api, name, None) or _refusal(name), system.lock, failed)
@@ -82,14 +88,22 @@ def _check(module: ModuleType, table: Mapping[str, Signature]) -> None:
                        "needs as well: install 'cupy-cuda12x==14.2.*' or 'cupy-cuda13x==14.2.*'")
 
 
-def _guarded(function: Callable[..., Any], lock: threading.RLock,
+def _guarded(function: Callable[..., Any], lock: Lock,
              failed: Callable[[CudaError], Exception]) -> Callable[..., Any]:
+    late = function.__name__ in LATE
+
+    def do(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except CudaError as error:
+            raise failed(error) from error.finding
+
     def call(*args: Any, **kwargs: Any) -> Any:
         with lock:
-            try:
-                return function(*args, **kwargs)
-            except CudaError as error:
-                raise failed(error) from error.finding
+            if late and lock.depth > 1:
+                lock.later.append(partial(do, *args, **kwargs))
+                return None
+            return do(*args, **kwargs)
     call.__name__ = call.__qualname__ = function.__name__
     call.__doc__ = function.__doc__
     return call

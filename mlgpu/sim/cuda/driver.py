@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+from functools import partial
 from pathlib import Path
 
 from mlgpu.errors import MissingExtraError
@@ -214,21 +215,31 @@ class Driver:
             for pointer, (at, size) in zip(pointers, function.params, strict=True):
                 if pointer:
                     packed[at:at + size] = ctypes.string_at(pointer, size)
+        make = partial(Launch, machine, kernel.code, grid, block, bytes(packed), shared,
+                       cooperative, function.skip)
         try:
             with machine.lock:
-                launch = Launch(machine, kernel.code, grid, block, bytes(packed), shared,
-                                cooperative)
+                launch = make()
         except LaunchError as error:
             status = errors.COOPERATIVE_TOO_LARGE if "cooperative" in str(error) else (
                 errors.INVALID_VALUE)
             raise CudaError(status, str(error)) from error
         where = caller()
-        self.system.submit(found, lambda: self._run(launch, kernel, found, where), kernel.name)
+        if found.capture is None:
+            self.system.submit(found, lambda: self._run(launch, kernel, found, where), kernel.name)
+            return
+
+        def again() -> None:  # a graph launches it anew each time
+            running = self.system.streams.running
+            self._run(make(), kernel, found, where if running is None else running.where)
+
+        self.system.submit(found, again, kernel.name)
 
     def _run(self, launch: Launch, kernel: Kernel, stream: Stream, where: str) -> None:
         if self.system.devices[stream.device].error is not None:
             return  # nothing runs on a device after an error that sticks
         machine = kernel.module.machine
+        launch.watch = self.system.hazards.launched
         try:
             with machine.lock:
                 launch.run()
@@ -236,6 +247,7 @@ class Driver:
             launch.findings.append(error.with_traceback(None))  # the simulator's own frames
         except UnsupportedError as error:
             raise CudaError(errors.NOT_SUPPORTED, str(error)) from error
+        self.system.streams.spend(launch_time(launch))
         if launch.output:
             print("".join(launch.output), end="")
         for finding in launch.findings:

@@ -3,15 +3,22 @@
 A GPU runs the work of a stream in order and promises nothing else.  So that a program which needs
 more than it asked for shows it, work waits here until something needs its result: then only what
 that depends on runs, and where several pieces may run next, the choice is made to hurt.
+
+What comes before what is kept as vector clocks: each piece of work knows, of every stream, up to
+which of its pieces the program has put that stream's work before this one, by the order within
+streams, by events, by the default stream's turns, or because the host had waited for it.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from mlgpu.sim.cuda.asides import Aside
 
 # Handles that stand for a device's default stream, and for each thread's own (CUDA's names).
 LEGACY, PER_THREAD = 1, 2
@@ -19,6 +26,11 @@ NON_BLOCKING = 1  # a flag of streams
 DISABLE_TIMING = 2  # a flag of events
 QUEUE = 4096  # pieces of work that wait at most; the oldest then run
 QUERIES = 3  # how often one is told that work is not done, before it is
+# The simulated clock, in milliseconds.  Asking for work takes the host some time, and each piece
+# of work takes a little, whatever it is.
+ASKING, LEAST = 1e-3, 1e-3
+
+Ranges = tuple[tuple[int, int], ...]  # addresses and sizes in bytes
 
 
 @dataclass(eq=False, slots=True)
@@ -33,8 +45,14 @@ class Work:
     needs: list[Work]  # what must be done before
     clock: dict[Stream, int]  # up to which of its pieces each stream comes before this one
     age: int  # in the order of submission, of all streams
+    start: float  # milliseconds: it cannot start earlier
+    reads: Ranges = ()  # memory that it reads and writes; a launch's own accesses are seen
+    writes: Ranges = ()
     done: bool = False
     queries: int = 0
+    takes: float = LEAST
+    end: float = 0.0  # when it was done
+    then: list[Aside] = field(default_factory=list)  # what happens as soon as it is done
 
     def after(self, other: Work) -> bool:
         """Whether the order puts the other before this one."""
@@ -51,9 +69,11 @@ class Stream:
     handle: int
     device: int
     flags: int = 0
-    priority: int = 0
+    priority: int = 0  # a hint, which promises no order
     last: Work | None = None
     count: int = 0
+    queue: deque[Work] = field(default_factory=deque)  # what is not done
+    forgotten: bool = False  # destroyed, and all it did is known to be done
     capture: Any = None  # graphs.Capture, while its work is recorded
 
     @property
@@ -74,8 +94,23 @@ class Event:
     device: int
     flags: int = 0
     work: Work | None = None  # the latest recording
-    time: float = 0.0  # milliseconds, of the simulated clock, when that was reached
     captured: Any = None  # graphs.Node, where the recording was captured
+
+
+class Watch(Protocol):
+    """Who looks at the accesses of work (hazards.py)."""
+
+    def begin(self, work: Work, told: bool) -> None:
+        """A piece of work is about to run; told: the host then knows that it is done."""
+
+    def end(self, work: Work) -> None:
+        """It has run."""
+
+    def prune(self) -> None:
+        """The host knows more than before."""
+
+    def names(self, stream: Stream) -> bool:
+        """Whether work of a stream may still be named."""
 
 
 class Streams:
@@ -89,6 +124,14 @@ class Streams:
         self.default: dict[int, Stream] = {}  # by device
         self.events: dict[int, Event] = {}
         self.seen: dict[Stream, int] = {}  # up to where the host knows that streams are done
+        self.live: dict[Stream, None] = {}  # those with work that the host does not know to be
+        self.running: Work | None = None
+        self.now = 0.0  # the host's time, in milliseconds
+        self.watch: Watch | None = None
+        self.notice: Callable[[], None] | None = None  # see to what was freed (guard.py)
+        self.check: Callable[[Work], None] | None = None  # look at the memory that work names
+        self._destroyed: dict[Stream, None] = {}  # but not forgotten yet
+        self._abandoned: deque[int] = deque()  # handles of streams whose thread has ended
         self._ages = itertools.count()
         self._handles = itertools.count(0x5EED_0000_0010, 0x10)
 
@@ -96,9 +139,22 @@ class Streams:
 
     def create(self, device: int, flags: int = 0, priority: int = 0) -> Stream:
         """A new stream."""
+        while self._abandoned:
+            self.destroy(self._abandoned.popleft())
         stream = Stream(next(self._handles), device, flags, priority)
         self.streams[stream.handle] = stream
         return stream
+
+    def destroy(self, handle: int) -> None:
+        """The program is done with a stream; work that it has still comes to be done."""
+        stream = self.streams.pop(handle, None)
+        if stream is not None:
+            self._destroyed[stream] = None
+            self._forget()
+
+    def abandon(self, handle: int) -> None:
+        """Destroy a stream, later: this may be called at any time, by any thread."""
+        self._abandoned.append(handle)
 
     def create_event(self, device: int, flags: int = 0) -> Event:
         """A new event."""
@@ -113,23 +169,29 @@ class Streams:
     # -- submitting -------------------------------------------------------------------------------
 
     def submit(self, stream: Stream, run: Callable[[], Any] | None, what: str, where: str,
-               needs: Iterable[Work] = ()) -> Work:
+               needs: Iterable[Work] = (), reads: Ranges = (), writes: Ranges = ()) -> Work:
         """Put work at a stream's end; it may run from now on."""
+        if self.notice is not None:
+            self.notice()
         before = [w for w in (stream.last, *self._turns(stream), *needs) if w is not None]
-        clock = dict(self.seen)
+        clock = self.seen.copy()
+        self.now = start = self.now + ASKING
         for work in before:
             for other, number in work.clock.items():
-                if clock.get(other, -1) < number:
+                if clock.get(other, -1) < number and not other.forgotten:
                     clock[other] = number
+            start = max(start, work.end)
         number = stream.count
         stream.count += 1
         clock[stream] = number
         work = Work(stream, number, run, what, where, [w for w in before if not w.done], clock,
-                    next(self._ages))
+                    next(self._ages), start, reads, writes)
         stream.last = work
+        stream.queue.append(work)
+        self.live[stream] = None
         self.waiting[work] = None
         if len(self.waiting) > QUEUE:
-            self.finish([next(iter(self.waiting))])
+            self.finish([next(iter(self.waiting))], told=False)
         return work
 
     def _turns(self, stream: Stream) -> list[Work | None]:
@@ -137,25 +199,54 @@ class Streams:
         if not stream.blocking:
             return []
         if stream.handle == 0:
-            return [s.last for s in self.streams.values()
-                    if s.device == stream.device and s.blocking]
+            return [s.last for s in self.live if s.device == stream.device and s.blocking]
         return [self.default_of(stream.device).last]
+
+    def before(self, stream: Stream) -> list[Work]:
+        """What comes before whatever is submitted to a stream next."""
+        return [w for w in (stream.last, *self._turns(stream)) if w is not None]
 
     # -- running ----------------------------------------------------------------------------------
 
-    def finish(self, wanted: Iterable[Work]) -> None:
-        """Run what the wanted work needs, and itself; the host knows that it is done.
+    def finish(self, wanted: Iterable[Work | None], told: bool = True) -> None:
+        """Run what the wanted work needs, and itself.
 
-        An exception of a piece of work goes on to the caller; that piece counts as done.
+        Told: the host learns that it is done.  All runs, whatever some of it raises; the first
+        exception goes on to the caller.
         """
-        wanted = [w for w in wanted if w is not None]
-        try:
-            self._run(self._needed(wanted))
-        finally:
-            for work in wanted:
-                for stream, number in work.clock.items():
-                    if self.seen.get(stream, -1) < number:
-                        self.seen[stream] = number
+        if self.notice is not None:
+            self.notice()
+        works = [w for w in wanted if w is not None]
+        needed = self._needed(works)
+        error = self._run(needed, told)
+        if told:
+            self._tell(works)
+            for work in needed:
+                work.clock = {}  # it is part of what is seen
+        if error is not None:
+            raise error
+
+    def _tell(self, works: list[Work]) -> None:
+        """The host knows that work is done, and all that comes before it."""
+        for work in works:
+            for stream, number in work.clock.items():
+                if self.seen.get(stream, -1) < number and not stream.forgotten:
+                    self.seen[stream] = number
+                    if stream.last is not None and stream.last.number <= number:
+                        self.live.pop(stream, None)
+            self.now = max(self.now, work.end)
+        if self.watch is not None:
+            self.watch.prune()
+        if self._destroyed:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Leave destroyed streams out of clocks, once nothing is compared with their work."""
+        for stream in list(self._destroyed):
+            if stream not in self.live and not (self.watch and self.watch.names(stream)):
+                stream.forgotten = True
+                self.seen.pop(stream, None)
+                self._destroyed.pop(stream, None)
 
     def _needed(self, wanted: list[Work]) -> dict[Work, list[Work]]:
         """The work to run, each with what needs it."""
@@ -174,19 +265,24 @@ class Streams:
                 needed[before].append(work)
         return needed
 
-    def _run(self, needed: dict[Work, list[Work]]) -> None:
+    def _run(self, needed: dict[Work, list[Work]], told: bool) -> Exception | None:
         missing = dict.fromkeys(needed, 0)
         for followers in needed.values():
             for work in followers:
                 missing[work] += 1
         ready = [work for work, count in missing.items() if not count]
+        first: Exception | None = None
         while ready:
             work = ready.pop(self._choice(ready))
-            self._run_one(work)
+            try:
+                self._run_one(work, told)
+            except Exception as error:
+                first = first or error
             for follower in needed[work]:
                 missing[follower] -= 1
                 if not missing[follower]:
                     ready.append(follower)
+        return first
 
     def _choice(self, ready: list[Work]) -> int:
         if len(ready) == 1:
@@ -195,25 +291,71 @@ class Streams:
             return max(range(len(ready)), key=lambda i: ready[i].age)
         return self.chance.randrange(len(ready))
 
-    def _run_one(self, work: Work) -> None:
+    def _run_one(self, work: Work, told: bool) -> None:
         work.done = True  # whatever becomes of it
         self.waiting.pop(work, None)
+        work.stream.queue.popleft()
+        for before in work.needs:
+            work.start = max(work.start, before.end)
         work.needs.clear()
         run, work.run = work.run, None
-        if run is not None:
-            run()
+        self.running = work
+        try:
+            if run is not None:
+                if self.check is not None and (work.reads or work.writes):
+                    self.check(work)
+                if self.watch is not None:
+                    self.watch.begin(work, told)
+                run()
+                if self.watch is not None:
+                    self.watch.end(work)
+        finally:
+            self.running = None
+            work.end = work.start + work.takes
+            for aside in work.then:
+                aside.passed()
 
-    def query(self, work: Work | None) -> bool:
+    def spend(self, milliseconds: float) -> None:
+        """The running work takes longer."""
+        if self.running is not None:
+            self.running.takes += milliseconds
+
+    def query(self, works: list[Work]) -> bool:
         """Whether work is done: not at first, as late as a program that polls can bear."""
-        if work is None or work.done:
-            return True
-        work.queries += 1
-        if work.queries <= QUERIES:
-            return False
-        self.finish([work])
+        behind = [w for w in works if not w.done]
+        if behind:
+            for work in behind:
+                work.queries += 1
+            if min(w.queries for w in behind) <= QUERIES:
+                return False
+        self.finish(works)
         return True
 
+    # -- what to wait for -------------------------------------------------------------------------
+
+    def tail(self, stream: Stream) -> list[Work]:
+        """The work after which a stream is done; the default stream takes its turn first."""
+        turns = self._turns(stream) if stream.handle == 0 else []
+        return [w for w in (stream.last, *turns) if w is not None]
+
     def of_device(self, device: int) -> list[Work]:
-        """The last work of each of a device's streams."""
-        return [s.last for s in (self.default_of(device), *self.streams.values())
-                if s.device == device and s.last is not None]
+        """The last work of each of a device's streams, also of those that are destroyed."""
+        return [s.last for s in self.live if s.device == device and s.last is not None]
+
+    def all(self) -> list[Work]:
+        """The last work of each stream."""
+        return [s.last for s in self.live if s.last is not None]
+
+    def drop(self) -> None:
+        """Forget what waits, undone."""
+        if self.notice is not None:
+            self.notice()
+        for work in self.waiting:
+            work.done, work.run = True, None
+            work.needs.clear()
+            work.stream.queue.clear()
+            for aside in work.then:
+                aside.passed()
+        works = self.all()
+        self.waiting.clear()
+        self._tell(works)

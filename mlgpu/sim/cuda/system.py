@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from mlgpu.sim.cuda import errors
+from mlgpu.sim.cuda.capture_rules import Captures
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.findings import Findings
+from mlgpu.sim.cuda.graphs import Graphs
+from mlgpu.sim.cuda.hazards import Hazards
+from mlgpu.sim.cuda.lock import Lock
 from mlgpu.sim.cuda.memory import Memory, space_of
 from mlgpu.sim.cuda.properties import attributes
-from mlgpu.sim.cuda.streams import LEGACY, PER_THREAD, Event, Stream, Streams, Work
+from mlgpu.sim.cuda.streams import LEGACY, PER_THREAD, Event, Ranges, Stream, Streams, Work
 from mlgpu.sim.errors import Finding
 from mlgpu.sim.launch import Launch
 from mlgpu.sim.machine import Machine, Module
@@ -41,10 +46,17 @@ class System:
 
     def __init__(self, devices: int, arch: str, memory: int, seed: int = 0,
                  **options: Any) -> None:
-        self.lock = threading.RLock()
+        self.lock = Lock()
         self.devices = [Device(n, arch, memory, **options) for n in range(devices)]
         self.memory = Memory([d.space for d in self.devices])
         self.streams = Streams(seed)
+        self.hazards = Hazards(self.streams, self.memory,
+                               lambda work, finding: self.failed(work.stream.device, finding))
+        if "racecheck" in self.devices[0].machine.checks:
+            self.streams.watch = self.hazards
+        self.in_host_function = False
+        self.captures = Captures()
+        self.graphs = Graphs(self)
         self.threads = threading.local()
         self.findings = Findings()
         self.collects = options.get("findings") == "collect"  # no error sticks then
@@ -71,16 +83,22 @@ class System:
 
     def check(self) -> None:
         """Raise the error that sticks to the calling thread's device."""
+        self.permitted()
         error = self.devices[self.current].error
         if error is not None:
             raise error
 
+    def permitted(self) -> None:
+        """CudaError within a host function."""
+        if self.in_host_function:
+            raise CudaError(errors.NOT_PERMITTED, "a host function, which a stream calls, must "
+                            "not call CUDA: have it tell the program's own threads what to do")
+
     def reset(self) -> None:
         """Forget findings, and errors that stick; what waits is dropped."""
         with self.lock:
-            for work in list(self.streams.waiting):
-                work.done, work.run = True, None
-            self.streams.waiting.clear()
+            self.streams.drop()
+            self.captures.clear()
             for device in self.devices:
                 device.error = None
             self.findings.clear()
@@ -92,10 +110,8 @@ class System:
         if handle in (0, LEGACY):
             return self.streams.default_of(self.current)
         if handle == PER_THREAD:
-            own: dict[int, Stream] = self.threads.__dict__.setdefault("streams", {})
-            if self.current not in own:
-                own[self.current] = self.streams.create(self.current)
-            return own[self.current]
+            own: OwnStreams = self.threads.__dict__.setdefault("streams", OwnStreams())
+            return own.of_device(self.streams, self.current)
         stream = self.streams.streams.get(handle)
         if stream is None:
             raise CudaError(errors.INVALID_HANDLE, f"{handle:#x} is no stream, or is destroyed")
@@ -111,9 +127,25 @@ class System:
     # -- work -------------------------------------------------------------------------------------
 
     def submit(self, stream: Stream, run: Callable[[], Any] | None, what: str,
-               needs: Iterable[Work] = ()) -> Work:
-        """Put work at a stream's end."""
-        return self.streams.submit(stream, run, what, caller(), needs)
+               needs: Iterable[Work] = (), reads: Ranges = (),
+               writes: Ranges = ()) -> Work | None:
+        """Put work at a stream's end.  None where that is captured: then it is only written down.
+
+        - `needs`: work that it comes after, besides what the stream has.
+        - `reads`, `writes`: addresses and sizes of the memory that it uses, but for launches,
+          whose accesses are seen.
+        """
+        self.permitted()
+        if stream.capture is not None:
+            stream.capture.add(stream, run, what, caller(), reads=reads, writes=writes)
+            return None
+        self.captures.check_default(what, stream)
+        return self.streams.submit(stream, run, what, caller(), needs, reads, writes)
+
+    def notice(self) -> None:
+        """See to what the program has freed by now."""
+        if self.streams.notice is not None:
+            self.streams.notice()
 
     def finish(self, *works: Work | None) -> None:
         """Wait for work.  CudaError where some of it fails; the error sticks to the device."""
@@ -132,12 +164,41 @@ class System:
         """Wait for all work of a device."""
         self.finish(*self.streams.of_device(device))
 
+    def close(self) -> None:
+        """The program ends: do what nothing has waited for, and tell of what that shows."""
+        with self.lock:
+            known = set(self.findings)
+            shown: list[Exception] = []
+            for n, device in enumerate(self.devices):
+                if device.error is None:
+                    try:
+                        self.streams.finish(self.streams.of_device(n))
+                    except Exception as error:
+                        shown.append(error)
+            for problem in (*(f for f in self.findings if f not in known), *shown):
+                print("mlgpu: the program has ended without waiting for all its work; what was "
+                      f"left has been done now, with this result:\n{problem}", file=sys.stderr)
+
     def failed(self, device: int, finding: Finding) -> None:
         """A kernel is at fault.  No later call on the device succeeds, unless findings collect."""
         self.findings.add(finding)
         found = self.devices[device]
         if found.error is None and not self.collects:
             found.error = CudaError(errors.status_of(finding), str(finding), finding)
+
+
+class OwnStreams:
+    """A thread's own default streams, which go when it ends."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, Stream] = {}  # by device
+
+    def of_device(self, streams: Streams, device: int) -> Stream:
+        """The thread's stream on a device."""
+        if device not in self._streams:
+            stream = self._streams[device] = streams.create(device)
+            weakref.finalize(self, streams.abandon, stream.handle).atexit = False
+        return self._streams[device]
 
 
 def caller() -> str:
