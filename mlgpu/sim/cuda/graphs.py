@@ -14,7 +14,7 @@ from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.capture import Capture, Node
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.graph_memory import GraphMemory
-from mlgpu.sim.cuda.memory import Block, copy_marks
+from mlgpu.sim.cuda.memory import DEVICE_BASE, Block, copy_marks
 from mlgpu.sim.cuda.streams import NON_BLOCKING, Stream, Work
 from mlgpu.sim.errors import Finding
 
@@ -138,8 +138,8 @@ class Graphs:
     def copying(self, device: int, dst: int, src: int, size: int) -> Callable[[], None]:
         """A copy as a node's work."""
         def run() -> None:
-            target = self._memory(device, "cudaMemcpyAsync", "write", dst, size)
-            source = self._memory(device, "cudaMemcpyAsync", "read", src, size)
+            target = self._memory(device, "write", dst, size)
+            source = self._memory(device, "read", src, size)
             if target is not None and source is not None:
                 target[0][:] = source[0]
                 copy_marks(target[1], dst, size)
@@ -148,24 +148,26 @@ class Graphs:
     def filling(self, device: int, address: int, value: int, size: int) -> Callable[[], None]:
         """A memset as a node's work."""
         def run() -> None:
-            target = self._memory(device, "cudaMemsetAsync", "write", address, size)
+            target = self._memory(device, "write", address, size)
             if target is not None:
                 target[0][:] = value & 255
                 copy_marks(target[1], address, size)
         return run
 
-    def _memory(self, device: int, call: str, access: str, address: int,
+    def _memory(self, device: int, access: str, address: int,
                 size: int) -> tuple[Array, Block] | None:
-        """The bytes at an address; where they are not there any more, the graph is at fault."""
-        try:
-            found, block = self.system.memory.bytes(address, size, "a graph's node")
-            why = f"a graph's node: {size:,} bytes at {address:#x} are no pinned memory any more"
-        except CudaError as error:
-            block, why = None, error.text
+        """The bytes at an address; None where they are not there any more, which is a fault."""
+        block = self.system.memory.find(address, size)
         if block is not None:
-            return found, block
-        self.system.failed(device, Finding("memcheck", "use after free", why, call, access=access,
-                                           space="global", size=size, address=address))
+            at = address - block.region.start
+            return block.region.data[at:at + size], block
+        work = self.system.streams.running
+        if address < DEVICE_BASE and work is not None:  # of a device's, guard.py has found it
+            file, _, line = work.where.split(", ")[0].rpartition(":")
+            self.system.failed(device, Finding(
+                "memcheck", "use after free", f"{access} of {size:,} bytes at {address:#x}, which "
+                "are no pinned memory any more", kernel=work.what, file=file, line=int(line),
+                access=access, space="global", size=size, address=address, launched=work.where))
         return None
 
     # -- looking ----------------------------------------------------------------------------------
