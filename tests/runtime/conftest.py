@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 if find_spec("cupy") is None or find_spec("llvmlite") is None:
     collect_ignore_glob = ["test_*.py"]
 else:
-    from mlgpu.sim.cuda.install import install, real_devices
+    from mlgpu.sim.cuda.install import install, installed, real_devices
 
-    if not real_devices():
+    if installed() is None and not real_devices():  # pytest --cuda-sim has installed them
         install(devices=2, arch="sm_90", memory="4 GiB")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cuda_findings: sees to findings itself (mlgpu_pytest.py)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("cuda_findings")
 
 
 @pytest.fixture(autouse=True)
