@@ -357,6 +357,44 @@ def test_a_forked_stream_without_work_need_not_join() -> None:
     usable(t)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_programs_of_several_streams_that_wait_rightly_equal_numpy(seed: int) -> None:
+    """Each step waits for the latest steps that concern its arrays, on whatever streams."""
+    rng = np.random.default_rng(seed)
+    streams = [stream() for _ in range(4)]
+    want = [np.full(16, n, np.float64) for n in range(5)]
+    with streams[0]:
+        arrays = [cupy.asarray(w) for w in want]
+    streams[0].synchronize()
+    steps = [(int(rng.integers(4)), *rng.permutation(5)[:3].tolist()) for _ in range(20)]
+    streams[0].begin_capture()
+    latest: list[list[Event]] = [[streams[0].record()] for _ in arrays]  # write, reads since
+    for at, to, left, right in steps:
+        s = streams[at]
+        awaited = [*latest[to], latest[left][0], latest[right][0]]
+        for n in rng.permutation(len(awaited)):
+            s.wait_event(awaited[n])
+        with s:
+            cupy.subtract(arrays[left], arrays[right], out=arrays[to])
+            cupy.remainder(arrays[to], 101, out=arrays[to])
+        done = s.record()
+        latest[to] = [done]
+        latest[left].append(done)
+        latest[right].append(done)
+    for events in latest:
+        for event in events:
+            streams[0].wait_event(event)
+    graph = streams[0].end_capture()
+    for launch in range(3):
+        graph.launch(streams[launch])
+        for _, to, left, right in steps:
+            want[to] = (want[left] - want[right]) % 101
+    for s in streams:
+        s.synchronize()
+    for array, w in zip(arrays, want, strict=True):
+        assert array.tolist() == w.tolist()
+
+
 @simulated
 def test_branches_run_in_the_order_that_hurts() -> None:
     """A dependency that was forgotten in the capture shows in the result."""
