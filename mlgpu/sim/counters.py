@@ -133,6 +133,7 @@ class Counters:
             t.asked += g.size
             t.distinct += g.size
             return
+        x.touch(region)
         t.requests += warps
         t.asked += g.size * s.size
         shift = shifts(offset)
@@ -145,7 +146,6 @@ class Counters:
         t.ideal += found.ideal * times
         self.l2.look_up(region, found.sectors, times, s.access, s.access != "write")
         if s.access == "atomic" and found.elements * times < g.size:
-        x.touch(region)
             more = self._again(g, offset, s)
             t.passes += more
             self.l2.hits["atomic"] += more
