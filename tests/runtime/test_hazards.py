@@ -531,6 +531,67 @@ def test_arrays_of_cupy_on_two_streams(two, seed):
     clean()
 
 
+@pytest.mark.parametrize("repaired", [False, True])
+def test_branches_of_a_graph(kernels, two, seed, repaired):
+    a, b = two
+    x, y = arrays(1, 0)
+    a.begin_capture()
+    kernels["put"]((1,), (N,), (y, np.float32(1)), stream=a)
+    b.wait_event(a.record())
+    kernels["put"]((1,), (N,), (x, np.float32(2)), stream=a)
+    if repaired:
+        b.wait_event(a.record())
+    kernels["take"]((1,), (N,), (x, y), stream=b)
+    a.wait_event(b.record())
+    graph = a.end_capture()
+    for _ in range(2):
+        graph.launch(a)
+    if repaired:
+        clean()
+        assert (y.get() == 2).all()
+    else:
+        finding = found()
+        assert finding.kind == "read after write"
+        assert "in the graph launched at" in str(finding)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_a_graph_and_another_stream(kernels, two, seed, repaired):
+    a, b = two
+    x, y = arrays(1, 0)
+    a.begin_capture()
+    kernels["put"]((1,), (N,), (x, np.float32(2)), stream=a)
+    graph = a.end_capture()
+    graph.launch(a)
+    if repaired:
+        b.wait_event(a.record())
+    kernels["take"]((1,), (N,), (x, y), stream=b)
+    if repaired:
+        clean()
+        assert (y.get() == 2).all()
+    else:
+        assert found().kernel == "take"
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_library_calls(kernels, two, seed, repaired):
+    a, b = two
+    x, y = (cupy.ones((16, 16), np.float32) for _ in "xy")
+    wait()
+    with a:
+        z = x @ y
+    if repaired:
+        b.wait_event(a.record())
+    kernels["put"]((1,), (N,), (x, np.float32(2)), stream=b)
+    if repaired:
+        clean()
+        assert (z.get() == 16).all()
+    else:
+        finding = found()
+        assert finding.kind == "write after read"
+        assert "gemm" in finding.other.kernel.lower()
+
+
 # -- against an oracle -----------------------------------------------------------------------------
 
 @pytest.mark.parametrize("number", range(12))

@@ -324,6 +324,27 @@ def test_events_of_other_devices_can_be_awaited_but_not_recorded(kernels):
         assert (y.get() == 3).all()
 
 
+def test_kernels_stay_on_their_device(kernels):
+    fill, _ = kernels
+    x = cupy.zeros(64, np.float32)
+    fill((1,), (64,), (x, np.float32(1), np.int32(64)))
+    with cupy.cuda.Device(1):
+        there = cupy.cuda.Stream()
+    with pytest.raises(cupy.cuda.driver.CUDADriverError, match="CUDA_ERROR_INVALID_HANDLE"):
+        fill((1,), (64,), (x, np.float32(2), np.int32(64)), stream=there)
+    assert (x.get() == 1).all()
+
+
+def test_waiting_for_another_device_s_stream_raises_its_error(kernels):
+    x = cupy.zeros(8, np.float32)
+    stream = cupy.cuda.Stream()
+    kernels[0]((1,), (64,), (x, np.float32(1), np.int32(64)), stream=stream)
+    with cupy.cuda.Device(1):
+        with pytest.raises(CUDAError, match="cudaErrorIllegalAddress"):
+            stream.synchronize()
+        cupy.zeros(3)
+
+
 def test_events_and_streams_may_go_while_work_waits(kernels):
     fill, add = kernels
     x, y = cupy.zeros(64, np.float32), cupy.zeros(64, np.float32)

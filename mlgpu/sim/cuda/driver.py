@@ -205,6 +205,9 @@ class Driver:
         found = self.system.stream(stream)
         kernel = function.kernel
         machine = kernel.module.machine
+        if found.device != function.device:
+            raise CudaError(errors.INVALID_HANDLE, f"{kernel.name} was loaded on device "
+                            f"{function.device} and cannot be launched on {found}")
         if shared > self.funcGetAttribute(DYNAMIC_SHARED, handle):
             raise CudaError(errors.INVALID_VALUE, f"{kernel.name}: {shared:,} bytes of dynamic "
                             "shared memory; set the kernel's max_dynamic_shared_size_bytes first "
@@ -239,7 +242,8 @@ class Driver:
         if self.system.devices[stream.device].error is not None:
             return  # nothing runs on a device after an error that sticks
         machine = kernel.module.machine
-        launch.watch = self.system.hazards.launched
+        if self.system.streams.watch is not None:
+            launch.watch = self.system.hazards.launched
         try:
             with machine.lock:
                 launch.run()

@@ -105,13 +105,10 @@ class Hazards:
 
     def begin(self, work: Work, told: bool) -> None:
         """A piece of work is about to run; told: the host then knows that it is done."""
-        streams = self.streams
-        if told:
-            # later work comes after it: what waits may not
-            self._keeping = len(streams.live) > 1 and any(
-                s.queue and not s.queue[0].after(work) for s in streams.live)
-        else:
-            self._keeping = len(streams.streams) + len(streams.default) > 1
+        # Told, all later work comes after it, but what waits already may not.
+        live = self.streams.live
+        self._keeping = not told or len(live) > 1 and any(
+            s.queue and not s.queue[0].after(work) for s in live)
         self.looking = self._keeping or bool(self.kept)
         self._now = []
         if self.looking:
@@ -127,14 +124,13 @@ class Hazards:
 
     def launched(self, region: Region) -> None:
         """A launch is over, and its marks are still on a region that it touched."""
-        work = self.streams.running
-        if work is None or region.name in OWN or region.read_only:
+        work, hosted = self.streams.running, region.start < DEVICE_BASE
+        if work is None or not (self.looking or hosted) or region.read_only or region.name in OWN:
             return
         low, high = region.low, min(region.high, region.size)
         marks = region.marks[low:high]
-        some = int(np.bitwise_or.reduce(marks)) & LAUNCH_MARKS if self.looking or (
-            region.start < DEVICE_BASE) else 0
-        if some & WRITING and region.start < DEVICE_BASE:
+        some = int(np.bitwise_or.reduce(marks)) & LAUNCH_MARKS
+        if some & WRITING and hosted:
             self._host_write(region)
         if self.looking and some:
             if some & ATOMIC and some & STRONG_READ:  # that an atomic reads goes without saying

@@ -164,7 +164,10 @@ class Streams:
 
     def default_of(self, device: int) -> Stream:
         """A device's default stream."""
-        return self.default.setdefault(device, Stream(0, device))
+        stream = self.default.get(device)
+        if stream is None:
+            stream = self.default[device] = Stream(0, device)
+        return stream
 
     # -- submitting -------------------------------------------------------------------------------
 

@@ -85,8 +85,8 @@ class System:
         """Raise the error that sticks to the calling thread's device."""
         self.permitted()
         error = self.devices[self.current].error
-        if error is not None:
-            raise error
+        if error is not None:  # a new one: what is raised keeps all frames it comes through
+            raise CudaError(error.status, error.text, error.finding)
 
     def permitted(self) -> None:
         """CudaError within a host function."""
@@ -149,8 +149,13 @@ class System:
 
     def finish(self, *works: Work | None) -> None:
         """Wait for work.  CudaError where some of it fails; the error sticks to the device."""
-        self.streams.finish([w for w in works if w is not None])
+        wanted = [w for w in works if w is not None]
+        self.streams.finish(wanted)
         self.check()
+        for work in wanted:
+            error = self.devices[work.stream.device].error
+            if error is not None:
+                raise error
 
     def drain(self) -> None:
         """Run all that waits, of whatever stream.  An exception of a piece of work goes on to the
