@@ -493,6 +493,73 @@ def test_a_thread_s_own_default_stream(kernels):
     assert installed().stream(cupy.cuda.Stream.ptds.ptr) is not own[0]
 
 
+OWN = """
+import os, threading
+os.environ["CUPY_CUDA_PER_THREAD_DEFAULT_STREAM"] = "1"
+from mlgpu.sim.cuda.install import install
+system = install(devices=1)
+import cupy, gc
+failed, seen = [], set()
+def work(n):
+    try:
+        x = cupy.arange(1000, dtype=cupy.float32) * n
+        seen.add(system.stream(cupy.cuda.get_current_stream().ptr))
+        assert float((x + 1).sum()) == 499500 * n + 1000
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+assert len(seen) == 4
+del threads, thread
+gc.collect()
+cupy.cuda.Stream()
+assert not system.streams.streams and not list(system.findings)
+"""
+
+
+def test_every_thread_s_work_on_its_own_default_stream():
+    ended = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.fixture
+def eager():
+    """The garbage collector comes all the time, and there is no memory pool."""
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(20, 2, 2)
+    with cupy.cuda.using_allocator(None):
+        yield
+    gc.set_threshold(*threshold)
+
+
+def test_the_garbage_collector_may_come_at_any_step(eager):
+    class Knot:
+        pass
+
+    system = installed()
+    before = len(system.streams.streams), len(system.streams.events)
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(3)]
+    for n in range(20):
+        knot = Knot()
+        knot.own = knot
+        knot.stream, knot.event = cupy.cuda.Stream(), cupy.cuda.Event()
+        knot.event.record(knot.stream)
+        with streams[n % 3]:
+            x = cupy.arange(500, dtype=np.float32)
+            knot.array = cupy.sqrt(x * x) + n
+            assert float(knot.array.sum()) == pytest.approx(500 * n + 124750)
+    del knot, streams, x
+    gc.collect()
+    assert (len(system.streams.streams), len(system.streams.events)) == before
+    assert not system.lock.later
+    assert system.lock.depth == 0
+
+
 # -- copies ----------------------------------------------------------------------------------------
 
 def pinned(values):

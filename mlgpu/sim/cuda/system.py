@@ -84,7 +84,10 @@ class System:
     def check(self) -> None:
         """Raise the error that sticks to the calling thread's device."""
         self.permitted()
-        error = self.devices[self.current].error
+        self._raise(self.current)
+
+    def _raise(self, device: int) -> None:
+        error = self.devices[device].error
         if error is not None:  # a new one: what is raised keeps all frames it comes through
             raise CudaError(error.status, error.text, error.finding)
 
@@ -153,9 +156,7 @@ class System:
         self.streams.finish(wanted)
         self.check()
         for work in wanted:
-            error = self.devices[work.stream.device].error
-            if error is not None:
-                raise error
+            self._raise(work.stream.device)
 
     def drain(self) -> None:
         """Run all that waits, of whatever stream.  An exception of a piece of work goes on to the
