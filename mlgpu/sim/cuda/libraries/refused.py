@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from mlgpu.sim.errors import UnsupportedError
+from mlgpu.sim.errors import SimError
 
 LIBS = "cupy_backends.cuda.libs"
 # Modules that cannot be imported, and what to do without them.
@@ -60,14 +60,14 @@ def refuse_cub(module: Any) -> None:
     """Replace the functions of `cupy.cuda.cub`."""
     for name in CUB:
         setattr(module, name, refusal(
-            f"cupy.cuda.cub.{name}", "CUB's reductions are machine code for a real GPU; leave CUB "
-            "to be off, as it is with mlgpu.sim.install (CUPY_ACCELERATORS=''): CuPy's own kernels "
-            "then run"))
+            f"cupy.cuda.cub.{name}", "CUB's reductions and scans are machine code for a real GPU; "
+            "leave 'cub' out of CuPy's routine accelerators, as mlgpu.sim.install does, and CuPy's "
+            "own kernels run"))
 
 
 def refusal(name: str, text: str) -> Callable[..., Any]:
     """A function that says what to use instead."""
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise UnsupportedError(f"{name} is not simulated: {text}")
+        raise SimError(f"{name} is not simulated: {text}")
     refuse.__name__ = refuse.__qualname__ = name.rpartition(".")[2]
     return refuse
