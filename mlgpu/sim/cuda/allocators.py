@@ -29,7 +29,7 @@ def follow(system: System, allocations: str) -> None:
     cupy: Any = import_module("cupy")
     memory: Any = import_module("cupy.cuda.memory")
     guard = Guard(system)
-    system.streams.notice = guard.notice
+    system.streams.notice, system.streams.check = guard.notice, guard.check
     kind = _guarded(guard) if allocations == "pool" else _separate(guard)
     kind.__name__ = kind.__qualname__ = "MemoryPool"
     kind.__module__ = memory.__name__

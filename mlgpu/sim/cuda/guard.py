@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.capture import Capture
 from mlgpu.sim.cuda.errors import CudaError
-from mlgpu.sim.cuda.memory import DEVICE
-from mlgpu.sim.cuda.streams import Stream
+from mlgpu.sim.cuda.memory import DEVICE, DEVICE_BASE
+from mlgpu.sim.cuda.streams import Stream, Work
 from mlgpu.sim.cuda.system import System, caller
-from mlgpu.sim.errors import Allocation
+from mlgpu.sim.errors import Allocation, Finding
 from mlgpu.sim.memory import INIT, POISON, Region
 
 if TYPE_CHECKING:
@@ -124,8 +124,10 @@ class Layout:
         at = address - self.region.start
         bad = address + int((self.region.marks[at:at + size] & POISON).argmax())
         near = self._nearest(bad)
+        left = bisect.bisect(self.starts, bad) - 1
+        room = left >= 0 and bad < self.starts[left] + self.pieces[left].room
         gone = next((p for p in reversed(self.freed.values()) if p.start <= bad < p.end), None)
-        if gone is not None and (near is None or not near.start <= bad < near.start + near.room):
+        if gone is not None and not room:  # else what was there before does not matter
             text = f"freed at {gone.freed_at}"
             if near is not None:
                 text += (f" (nearest is an array of {near.size:,} bytes made at {near.made_at}, "
@@ -208,6 +210,35 @@ class Guard:
                       self.system.streams.before(piece.stream))
         if not aside.done:
             piece.layout.leaving.append((piece, aside))
+
+    def check(self, work: Work) -> None:
+        """Find fault with work, other than a launch, that uses memory which belongs to nobody."""
+        for access, ranges in (("read", work.reads), ("write", work.writes)):
+            for address, size in ranges:
+                told = self._look(address, size)
+                if told is not None:
+                    file, _, line = work.where.split(", ")[0].rpartition(":")
+                    self.system.failed(work.stream.device, Finding(
+                        "memcheck", told.kind, f"{access} of {size:,} bytes at {address:#x}: "
+                        f"{told.text}", kernel=work.what, file=file, line=int(line), access=access,
+                        space="global", size=size, address=address, allocation=told.allocation))
+
+    def _look(self, address: int, size: int) -> Told | None:
+        """What is wrong with an access to memory, some of which is a device's."""
+        memory = self.system.memory
+        block = memory.find(address, size)
+        if block is not None:
+            region = block.region
+            at = address - region.start
+            if region.layout is None or not (region.marks[at:at + size] & POISON).any():
+                return None
+            layout: Layout = region.layout
+            return layout.explain(address, size)
+        gone = memory.was_freed(address)
+        if gone is None or address < DEVICE_BASE:
+            return None  # the program's own memory, which may have been pinned once
+        return Told("use after free", f"freed at {gone.freed_at}",
+                    Allocation(gone.start, gone.size, gone.name, gone.made_at))
 
     def current_stream(self) -> Stream:
         """The stream that CuPy has the calling thread use."""

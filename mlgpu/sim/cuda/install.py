@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from mlgpu.memory import parse_bytes
 from mlgpu.sim import arch as archs
 from mlgpu.sim.cache import folder
-from mlgpu.sim.cuda import lines
+from mlgpu.sim.cuda import allocators, libraries, lines
 from mlgpu.sim.cuda.binding import RUNTIME, redirect
 from mlgpu.sim.cuda.system import System
 from mlgpu.sim.errors import SimError
@@ -21,13 +22,16 @@ _installed: System | None = None
 
 
 def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", seed: int = 0,
-            **options: Any) -> System:
+            allocations: str = "pool", **options: Any) -> System:
     """Have CuPy run on simulated devices, in this process, from now on.
 
     - `devices`: how many there are.
     - `arch`: what they are, such as "sm_90".
     - `memory`: what each has, in bytes or as text.
     - `seed`: of the order in which streams run; 0 is the order that hurts most.
+    - `allocations`: "pool" keeps CuPy's memory pool, in which an access to bytes that belong to no
+      array is found; "separate" gives each array memory far from any other's, so that an overrun
+      by any distance is found.
 
     To be called before `import cupy`.  SimError where CuPy is imported already, is not installed,
     or is a version that is not known, and where there is a real GPU.
@@ -44,6 +48,7 @@ def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", 
         raise SimError("install: this machine has an NVIDIA GPU; run the program on it, or hide it "
                        "with CUDA_VISIBLE_DEVICES=-1")
     archs.find(arch)
+    allocators.check(allocations)
     if isinstance(devices, bool) or not isinstance(devices, int) or not 1 <= devices <= 16:
         raise SimError(f"install: devices={devices!r}; 1 to 16 are possible")
     os.environ["CUPY_COMPILE_WITH_PTX"] = "1"
@@ -52,10 +57,14 @@ def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", 
     if cache is not None:  # PTX is no business of a real GPU's cache
         os.environ.setdefault("CUPY_CACHE_DIR", str(cache / "cupy"))
     system = System(devices, arch, parse_bytes(memory), seed, **options)
-    redirect(system, 0)
+    runtime, _ = redirect(system, 0)
+    libraries.prepare(system, runtime.version)
     import_module("cupy")
+    libraries.complete(system)
     lines.follow(import_module("cupy.cuda.compiler"))
+    allocators.follow(system, allocations)
     _installed = system
+    atexit.register(system.close)
     return system
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mlgpu.sim.cuda import errors
 from mlgpu.sim.cuda.errors import CudaError
+from mlgpu.sim.cuda.mempools import Pool
 from mlgpu.sim.errors import SimError
-from mlgpu.sim.memory import INIT, AddressSpace, Region
+from mlgpu.sim.memory import INIT, AddressSpace, Region, padded
 
 Array = np.ndarray[Any, Any]
 
@@ -23,6 +25,8 @@ Array = np.ndarray[Any, Any]
 DEVICE_BASE, DEVICE_SLOT = 1 << 56, 1 << 55
 STEP = 1 << 24  # between allocations: room for two billion of them
 HOST, DEVICE, MANAGED = 1, 2, 3  # cudaMemoryType
+NAMES = {HOST: "pinned", DEVICE: "a device's", MANAGED: "managed"}
+LINE = 64  # bytes by which regions are aligned
 
 
 @dataclass
@@ -32,6 +36,9 @@ class Block:
     region: Region
     device: int
     kind: int  # HOST, DEVICE or MANAGED
+    registered: bool = False  # the program's own memory, which it has pinned
+    pool: Pool | None = None  # that cudaMallocAsync took it from
+    leaving: bool = False  # a stream will free it
 
 
 def space_of(device: int, limit: int) -> AddressSpace:
@@ -47,8 +54,9 @@ class Memory:
     def __init__(self, spaces: list[AddressSpace]) -> None:
         self.spaces = spaces
         self.host = AddressSpace(1 << 62)  # pinned and managed memory
-        for space in spaces:
+        for device, space in enumerate(spaces):
             space.others.append(self.host)
+            space.hint = partial(self._hint, device)
         self.blocks: dict[int, Block] = {}  # by first address
 
     def allocate(self, device: int, size: int, where: str) -> int:
@@ -63,46 +71,107 @@ class Memory:
         return region.start
 
     def allocate_host(self, device: int, size: int, where: str, kind: int = HOST) -> int:
-        """Pinned or managed memory."""
-        data = np.zeros(-(-max(size, 1) // 64) * 64 + 64, np.uint8)
-        shift = -data.ctypes.data % 64
-        data = data[shift:shift + -(-max(size, 1) // 64) * 64]
-        return self._adopt(device, data, size, where, kind)
+        """Pinned or managed memory.  CudaError where the computer has not enough."""
+        try:
+            data = padded(max(size, 1))
+            region = Region(data.ctypes.data, max(size, 1), "", where, data)
+        except MemoryError:
+            raise CudaError(errors.OUT_OF_MEMORY, f"this computer cannot give {size:,} bytes of "
+                            f"{NAMES[kind]} memory") from None
+        return self._adopt(Block(region, device, kind))
 
     def register(self, device: int, address: int, size: int, where: str) -> None:
-        """Pin memory that the program has."""
-        if address in self.blocks or self.host.find(address, address + 1) is not None:
+        """Pin memory that the program has, from the line of 64 bytes on in which it begins."""
+        if not address or size <= 0:
+            raise CudaError(errors.INVALID_VALUE, f"cudaHostRegister: {size} bytes at {address:#x}")
+        start, end = address & -LINE, address + size
+        if any(r.start < -(-end // LINE) * LINE and r.end > start for r in self.host.regions):
             raise CudaError(errors.HOST_REGISTERED)
-        self._adopt(device, host_bytes(address, size), size, where, HOST)
+        data = host_bytes(start, -(-end // LINE) * LINE - start)
+        self._adopt(Block(Region(start, end - start, "", where, data), device, HOST, True))
 
-    def _adopt(self, device: int, data: Array, size: int, where: str, kind: int) -> int:
-        region = Region(data.ctypes.data, max(size, 1), "", where, data)
-        if kind == HOST:
-            region.marks[:] = INIT  # what the program does to it is not seen
-        self.host.adopt(region)
-        self.blocks[region.start] = Block(region, device, kind)
-        return region.start
+    def _adopt(self, block: Block) -> int:
+        block.region.marks[:] = INIT  # what the program writes is not seen
+        self.host.adopt(block.region)
+        self.blocks[block.region.start] = block
+        return block.region.start
 
-    def free(self, address: int, kinds: tuple[int, ...], where: str) -> None:
-        """Give memory back.  CudaError where it is not the beginning of an allocation."""
+    def unregister(self, address: int, where: str) -> None:
+        """Undo `register`."""
+        block = self.blocks.get(address & -LINE)
+        if block is None or not block.registered:
+            raise CudaError(errors.HOST_NOT_REGISTERED)
+        self._drop(block, where)
+
+    def check_free(self, address: int, kinds: tuple[int, ...], what: str) -> Block:
+        """The block at an address that is to be freed.  CudaError unless that is right."""
         block = self.blocks.get(address)
-        if block is None or block.kind not in kinds:
-            raise CudaError(errors.INVALID_VALUE, f"{address:#x} was not allocated, or is freed "
-                                                  "already")
-        del self.blocks[address]
+        if block is not None and block.kind in kinds and not block.registered and (
+                not block.leaving):
+            return block
+        freed = self.was_freed(address)
+        inside = self.find(address)
+        if block is not None and block.leaving:
+            why = "cudaFreeAsync has it already"
+        elif block is not None:
+            right = ("cudaHostUnregister" if block.registered else
+                     "cudaFreeHost" if block.kind == HOST else "cudaFree")
+            why = f"it is {NAMES[block.kind]} memory, which {right} gives back"
+        elif inside is not None:
+            why = (f"it is {address - inside.region.start:,} bytes into the allocation made at "
+                   f"{inside.region.made_at}; only its first address can be given back")
+        elif freed is not None:
+            why = f"it was freed at {freed.freed_at} already"
+        else:
+            why = "it was not allocated"
+        raise CudaError(errors.INVALID_VALUE, f"{what} of {address:#x}: {why}")
+
+    def free(self, address: int, kinds: tuple[int, ...], where: str,
+             what: str = "cudaFree") -> None:
+        """Give memory back.  CudaError where it is not the beginning of an allocation."""
+        self._drop(self.check_free(address, kinds, what), where)
+
+    def free_block(self, block: Block, where: str) -> None:
+        """Give a block back, unless that is done."""
+        if self.blocks.get(block.region.start) is block:
+            self._drop(block, where)
+
+    def _drop(self, block: Block, where: str) -> None:
+        del self.blocks[block.region.start]
         space = self.spaces[block.device] if block.kind == DEVICE else self.host
         space.free(block.region, where)
 
     def find(self, address: int, size: int = 1) -> Block | None:
         """The block that holds all bytes from the address on."""
-        if address >= DEVICE_BASE:
-            device = (address - DEVICE_BASE) // DEVICE_SLOT
-            if device >= len(self.spaces):
-                return None
-            region = self.spaces[device].find(address, address + max(size, 1))
-            return None if region is None else Block(region, device, DEVICE)
-        region = self.host.find(address, address + max(size, 1))
-        return None if region is None else self.blocks.get(region.start)
+        space = self.host if address < DEVICE_BASE else self._space(address)
+        if space is None:
+            return None
+        region = space.find(address, address + max(size, 1))
+        if region is None:
+            return None
+        block = self.blocks.get(region.start)  # a module's variables have none
+        return block or Block(region, (region.start - DEVICE_BASE) // DEVICE_SLOT, DEVICE)
+
+    def was_freed(self, address: int) -> Region | None:
+        """The freed memory in which an address was."""
+        space = self.host if address < DEVICE_BASE else self._space(address)
+        return None if space is None else space.was_freed(address)
+
+    def _space(self, address: int) -> AddressSpace | None:
+        """The device's memory in which an address would lie."""
+        device = (address - DEVICE_BASE) // DEVICE_SLOT
+        return self.spaces[device] if 0 <= device < len(self.spaces) else None
+
+    def _hint(self, device: int, address: int) -> str:
+        """What there is to say of an address that a device's kernels may not access."""
+        if 4096 <= address < DEVICE_BASE and not self.host.was_freed(address):
+            return (": the program's own memory, if any; kernels may access it only when it is "
+                    "pinned or managed")
+        space = self._space(address)
+        if space is None or space is self.spaces[device] or space in self.spaces[device].others:
+            return ""
+        return (f": memory of device {self.spaces.index(space)}, to which device {device} has no "
+                "access; it gets it from cudaDeviceEnablePeerAccess")
 
     def bytes(self, address: int, size: int, what: str) -> tuple[Array, Block | None]:
         """The bytes at an address, and the block they are in (None: the program's own memory)."""
@@ -116,10 +185,9 @@ class Memory:
         return host_bytes(address, size), None
 
     def _near(self, address: int) -> str:
-        device = (address - DEVICE_BASE) // DEVICE_SLOT
-        if device >= len(self.spaces):
+        space = self._space(address)
+        if space is None:
             return ""
-        space = self.spaces[device]
         region = space.was_freed(address)
         if region is not None:
             return f": they were freed at {region.freed_at}"

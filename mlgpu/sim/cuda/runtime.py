@@ -6,20 +6,25 @@ API reference says what it means), and raises CudaError, which binding.py turns 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mlgpu.sim.cuda import errors
+from mlgpu.sim.cuda.capture_rules import RELAXED
+from mlgpu.sim.cuda.clock import copy_time
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.memory import DEVICE, HOST, MANAGED, Block, copy_marks
+from mlgpu.sim.cuda.mempools import MemPools, Pool
 from mlgpu.sim.cuda.properties import properties
-from mlgpu.sim.cuda.streams import LEGACY, PER_THREAD, Stream, Work
+from mlgpu.sim.cuda.streams import DISABLE_TIMING, LEGACY, PER_THREAD, Ranges, Stream, Work
 from mlgpu.sim.cuda.system import System, caller
 
 Array = np.ndarray[Any, Any]
 H2H, H2D, D2H, D2D, DEFAULT = range(5)  # cudaMemcpyKind
+INVALID_DEVICE = -2  # cudaInvalidDeviceId
 
 
 class Runtime:
@@ -29,8 +34,7 @@ class Runtime:
         self.system = system
         self.version = version
         self.kinds = kinds  # the binding's classes: PointerAttributes
-        self.pools: dict[int, dict[int, int]] = {}
-        self.current_pool: dict[int, int] = {}
+        self.mempools = MemPools(len(system.devices))
 
     # -- devices ----------------------------------------------------------------------------------
 
@@ -76,9 +80,10 @@ class Runtime:
         raise CudaError(errors.INVALID_DEVICE, f"no device has the PCI bus id {text!r}")
 
     def deviceSynchronize(self) -> None:
-        self._not_capturing("cudaDeviceSynchronize")
+        self.system.captures.check_device("cudaDeviceSynchronize", self.system.current)
         self.system.check()
         self.system.finish_device(self.system.current)
+        self.mempools.synchronized()
 
     def deviceCanAccessPeer(self, device: int, peer: int) -> int:
         self.system.device(device)
@@ -127,59 +132,101 @@ class Runtime:
     # -- memory -----------------------------------------------------------------------------------
 
     def malloc(self, size: int) -> int:
-        self.system.check()
+        self._unsafe("cudaMalloc")
+        if not size:
+            return 0
         return self.system.memory.allocate(self.system.current, size, caller())
 
     def mallocManaged(self, size: int, flags: int = 1) -> int:
-        self.system.check()
+        self._unsafe("cudaMallocManaged")
         return self.system.memory.allocate_host(self.system.current, size, caller(), MANAGED)
 
     def hostAlloc(self, size: int, flags: int) -> int:
-        self.system.check()
+        self._unsafe("cudaHostAlloc")
         return self.system.memory.allocate_host(self.system.current, size, caller())
 
     def hostRegister(self, address: int, size: int, flags: int) -> None:
+        self._unsafe("cudaHostRegister")
         self.system.memory.register(self.system.current, address, size, caller())
 
     def hostUnregister(self, address: int) -> None:
+        self._unsafe("cudaHostUnregister")
         self._finish_all()
-        self.system.memory.free(address, (HOST,), caller())
+        self.system.memory.unregister(address, caller())
 
     def free(self, address: int) -> None:
         """As CUDA's, it waits for the device."""
         if not address:
             return
+        self.system.captures.check_unsafe("cudaFree")
         block = self.system.memory.find(address)
         if block is not None:
             self.system.streams.finish(self.system.streams.of_device(block.device))
-        self.system.memory.free(address, (DEVICE, MANAGED), caller())
+        owned = self.system.graphs.memory.free(address)
+        if owned is not None:
+            owned.wipe()
+            return
+        block = self.system.memory.check_free(address, (DEVICE, MANAGED), "cudaFree")
+        if block.pool is not None:
+            block.pool.took(-block.region.size)
+        self.system.memory.free_block(block, caller())
 
     def freeHost(self, address: int) -> None:
         if address:
+            self.system.captures.check_unsafe("cudaFreeHost")
             self._finish_all()
-            self.system.memory.free(address, (HOST,), caller())
+            self.system.memory.free(address, (HOST,), caller(), "cudaFreeHost")
 
     def _finish_all(self) -> None:
-        for n in range(len(self.system.devices)):
-            self.system.streams.finish(self.system.streams.of_device(n))
+        self.system.streams.finish(self.system.streams.all())
 
     def mallocAsync(self, size: int, stream: int) -> int:
         """The memory is there at once: that it is not before the stream comes to it is unseen."""
         self.system.check()
         found = self.system.stream(stream)
-        return self.system.memory.allocate(found.device, size, caller())
+        if found.capture is not None:
+            return self.system.graphs.memory.allocate(found, size, caller())
+        self.system.captures.check_unsafe("cudaMallocAsync")
+        return self._from_pool(self.mempools.current[found.device], found, size)
 
     def mallocFromPoolAsync(self, size: int, pool: int, stream: int) -> int:
-        return self.mallocAsync(size, stream)
+        self.system.check()
+        found, taken = self.system.stream(stream), self.mempools.find(pool)
+        if found.capture is not None:
+            return self.mallocAsync(size, stream)
+        self.system.captures.check_unsafe("cudaMallocFromPoolAsync")
+        return self._from_pool(taken, found, size)
+
+    def _from_pool(self, pool: Pool, stream: Stream, size: int) -> int:
+        if not size:
+            return 0
+        memory = self.system.memory
+        try:
+            address = memory.allocate(pool.device, size, caller())
+        except CudaError:  # as the driver, it waits for what the stream is to free
+            self.system.finish(*self.system.streams.tail(stream))
+            address = memory.allocate(pool.device, size, caller())
+        memory.blocks[address].pool = pool
+        pool.took(size)
+        return address
 
     def freeAsync(self, address: int, stream: int) -> None:
         if not address:
             return
-        where, memory = caller(), self.system.memory
-        if address not in memory.blocks:
-            raise CudaError(errors.INVALID_VALUE, f"{address:#x} was not allocated, or is freed "
-                                                  "already")
-        self._submit(stream, lambda: memory.free(address, (DEVICE, MANAGED), where), "free")
+        where, memory, found = caller(), self.system.memory, self.system.stream(stream)
+        if found.capture is not None:
+            self.system.graphs.memory.free_captured(address, found, where)
+            return
+        owned = self.system.graphs.memory.free(address)
+        if owned is not None:
+            self._submit(stream, owned.wipe, "free", found, writes=((address, owned.size),))
+            return
+        block = memory.check_free(address, (DEVICE, MANAGED), "cudaFreeAsync")
+        block.leaving = True
+        if block.pool is not None:
+            block.pool.took(-block.region.size)
+        self._submit(stream, lambda: memory.free_block(block, where), "free", found,
+                     writes=((address, block.region.size),))
 
     def memGetInfo(self) -> tuple[int, int]:
         self.system.check()
@@ -189,7 +236,7 @@ class Runtime:
     def pointerGetAttributes(self, address: int) -> Any:
         block = self.system.memory.find(address)
         if block is None:
-            return self.kinds.PointerAttributes(-1, 0, address, 0)
+            return self.kinds.PointerAttributes(INVALID_DEVICE, 0, address, 0)
         host = 0 if block.kind == DEVICE else address
         return self.kinds.PointerAttributes(block.device, address, host, block.kind)
 
@@ -208,46 +255,34 @@ class Runtime:
         if block is None or block.kind != MANAGED:
             raise CudaError(errors.INVALID_VALUE, f"{what}: {address:#x} is no managed memory")
 
-    # -- pools of cudaMallocAsync: they only have attributes --------------------------------------
+    # -- pools of cudaMallocAsync -----------------------------------------------------------------
 
     def deviceGetDefaultMemPool(self, device: int) -> int:
         self.system.device(device)
-        handle = 0x900D_0000 + 16 * device
-        self.pools.setdefault(handle, {4: 0})
-        return handle
+        return self.mempools.default[device].handle
 
     def deviceGetMemPool(self, device: int) -> int:
-        return self.current_pool.get(device, self.deviceGetDefaultMemPool(device))
+        self.system.device(device)
+        return self.mempools.current[device].handle
 
     def deviceSetMemPool(self, device: int, pool: int) -> None:
-        self._pool(pool)
-        self.current_pool[device] = pool
+        self.system.device(device)
+        self.mempools.current[device] = self.mempools.find(pool)
 
     def memPoolCreate(self, props: Any) -> int:
-        handle = 0x900E_0000 + 16 * len(self.pools)
-        self.pools[handle] = {4: 0}
-        return handle
+        return self.mempools.create(self.system.current).handle
 
     def memPoolDestroy(self, pool: int) -> None:
-        self._pool(pool)
-        del self.pools[pool]
+        self.mempools.destroy(pool)
 
     def memPoolTrimTo(self, pool: int, size: int) -> None:
-        self._pool(pool)
+        self.mempools.find(pool).trim(size)
 
     def memPoolGetAttribute(self, pool: int, attribute: int) -> int:
-        found = self._pool(pool)
-        if attribute in (5, 6, 7, 8):  # reserved and used, now and at most
-            return self.system.device(self.system.current).space.used
-        return found.get(attribute, 1)
+        return self.mempools.get(pool, attribute)
 
     def memPoolSetAttribute(self, pool: int, attribute: int, value: int) -> None:
-        self._pool(pool)[attribute] = value
-
-    def _pool(self, pool: int) -> dict[int, int]:
-        if pool not in self.pools:
-            raise CudaError(errors.INVALID_VALUE, f"{pool:#x} is no memory pool")
-        return self.pools[pool]
+        self.mempools.set(pool, attribute, value)
 
     # -- copies -----------------------------------------------------------------------------------
 
@@ -258,7 +293,12 @@ class Runtime:
         self._copy(dst, src, size, kind, stream, wait=False)
 
     def memcpyPeer(self, dst: int, dst_device: int, src: int, src_device: int, size: int) -> None:
+        """In turn with all work of the devices concerned, whatever its streams."""
+        for device in {self.system.current, dst_device, src_device}:
+            self.system.device(device)
+            self.system.finish_device(device)
         self._copy(dst, src, size, D2D, 0, wait=True)
+        self.system.finish(self.system.stream(0).last)
 
     def memcpyPeerAsync(self, dst: int, dst_device: int, src: int, src_device: int, size: int,
                         stream: int) -> None:
@@ -294,19 +334,58 @@ class Runtime:
                     raise CudaError(errors.INVALID_VALUE,
                                     f"cudaMemcpy: the {what} is {'no' if device else 'a'} "
                                     "device's memory, which the kind of copy says otherwise")
-        # Memory of the program's own that is not pinned: the copy has left it, or has come, when
-        # the call returns.
-        if of is None and to is not None and not wait:
+        # As "API synchronization behavior" of the CUDA Runtime API reference has it: a copy from
+        # memory of the program's own that is not pinned has left that memory when the call
+        # returns, but need not have come; a copy to such memory has come.
+        hosted = _hosted(of), _hosted(to)
+        staged = of is None and not hosted[1]
+        if staged and wait:
+            self.system.finish(*self.system.streams.tail(found))
+        if staged:
             source = source.copy()
         name = {(True, True): "copy on the host", (True, False): "copy to the device",
-                (False, True): "copy to the host"}.get((_hosted(of), _hosted(to)), "copy")
-        work = self._submit(stream, _copying(target, to, dst, source, size), name, found)
-        if (wait and (_hosted(of) or _hosted(to))) or to is None:
-            self._not_capturing("a copy that waits", found)
+                (False, True): "copy to the host"}.get(hosted, "copy")
+        run = _copying(target, to, dst, source, size)
+        if of is not None and of.kind == HOST and not hosted[1] and (
+                self.system.streams.watch is not None):
+            run = self._watched(of, src, source, run)
+        if found.capture is not None:
+            if of is None or to is None:
+                self.system.captures.refuse("cudaMemcpyAsync", "a graph would read or write this "
+                                            "memory of the program's at every launch, whatever it "
+                                            "is then; copy from or to pinned memory, and keep it",
+                                            found)
+            run = self.system.graphs.copying(found.device, dst, src, size)
+        run = self._taking(copy_time(size, hosted), run)
+        work = self._submit(stream, run, name, found, ((src, size),), ((dst, size),))
+        if (wait and any(hosted) and not staged) or to is None or all(hosted):
             self.system.finish(work)
 
+    def _watched(self, block: Block, address: int, source: Array,
+                 run: Callable[[], None]) -> Callable[[], None]:
+        """A copy from pinned memory, which notices if the program has changed that before."""
+        hazards = self.system.hazards
+        before, state = zlib.crc32(source.data), hazards.pinned(block.region)
+
+        def watched() -> None:
+            if hazards.pinned(block.region) == state and zlib.crc32(source.data) != before:
+                hazards.changed(block.region, address)
+            run()
+        return watched
+
+    def _taking(self, milliseconds: float, run: Callable[[], None]) -> Callable[[], None]:
+        """Work that takes time on the simulated clock."""
+        def taking() -> None:
+            self.system.streams.spend(milliseconds)
+            run()
+        return taking
+
     def memset(self, address: int, value: int, size: int) -> None:
+        """Only one of pinned memory waits."""
         self.memsetAsync(address, value, size, 0)
+        block = self.system.memory.find(address)
+        if block is not None and block.kind == HOST:
+            self.system.finish(self.system.stream(0).last)
 
     def memsetAsync(self, address: int, value: int, size: int, stream: int) -> None:
         if not size:
@@ -320,7 +399,10 @@ class Runtime:
             target[:] = value & 255
             copy_marks(block, address, size)
 
-        self._submit(stream, run, "memset")
+        found = self.system.stream(stream)
+        again = self.system.graphs.filling(found.device, address, value, size)
+        run = self._taking(copy_time(size, (False, False)), run if found.capture is None else again)
+        self._submit(stream, run, "memset", found, writes=((address, size),))
 
     # -- streams and events -----------------------------------------------------------------------
 
@@ -338,7 +420,15 @@ class Runtime:
         return self.system.streams.create(self.system.current, flags, priority).handle
 
     def streamIsCapturing(self, stream: int) -> int:
-        return int(self.system.stream(stream).capture is not None)
+        return self.system.captures.state(self.system.stream(stream))
+
+    def streamBeginCapture(self, stream: int, mode: int = RELAXED) -> None:
+        self.system.check()
+        self.system.captures.begin(self.system.stream(stream), mode)
+
+    def streamEndCapture(self, stream: int) -> int:
+        self.system.notice()
+        return self.system.graphs.add(self.system.captures.end(self.system.stream(stream)))
 
     def streamGetFlags(self, stream: int) -> int:
         return self.system.stream(stream).flags
@@ -350,36 +440,56 @@ class Runtime:
         """Work that it has still comes to be done."""
         if stream in (0, LEGACY, PER_THREAD):
             raise CudaError(errors.INVALID_HANDLE, "the default stream cannot be destroyed")
-        self.system.stream(stream)
-        del self.system.streams.streams[stream]
+        self.system.captures.destroyed(self.system.stream(stream))
+        self.system.streams.destroy(stream)
 
     def streamSynchronize(self, stream: int) -> None:
         found = self.system.stream(stream)
-        self._not_capturing("cudaStreamSynchronize", found)
+        self.system.captures.check_wait("cudaStreamSynchronize", found)
         self.system.check()
-        self.system.finish(found.last)
+        self.system.finish(*self.system.streams.tail(found))
+        self.mempools.synchronized()
 
     def streamQuery(self, stream: int) -> int:
         found = self.system.stream(stream)
-        self._not_capturing("cudaStreamQuery", found)
+        forbidden = _status(self.system.captures.check_wait, "cudaStreamQuery", found)
+        if forbidden:
+            return forbidden
         self.system.check()
-        return 0 if self.system.streams.query(found.last) else errors.NOT_READY
+        return self._query(self.system.streams.tail(found))
 
     def streamWaitEvent(self, stream: int, event: int, flags: int = 0) -> None:
         found, awaited = self.system.stream(stream), self.system.event(event)
-        if awaited.work is not None:
+        captured = self.system.captures.wait(found, awaited, flags, caller())
+        if not captured and awaited.work is not None:
             self.system.submit(found, None, "wait for an event", [awaited.work])
 
     def streamAddCallback(self, stream: int, callback: Callable[..., Any], arg: int,
                           flags: int = 0) -> None:
-        self._submit(stream, lambda: callback(stream, 0, arg), "callback")
+        found = self.system.stream(stream)
+        if found.capture is not None:
+            self.system.captures.refuse("cudaStreamAddCallback", "a graph takes no such callback; "
+                                        "use launch_host_func", found)
+        self._call(stream, lambda: callback(stream, 0, arg), "callback")
 
     def launchHostFunc(self, stream: int, callback: Callable[..., Any], arg: int) -> None:
-        self._submit(stream, lambda: callback(arg), "host function")
+        self._call(stream, lambda: callback(arg), "host function")
 
     def _launchHostFuncUnmanaged(self, stream: int, func_arg: Any) -> None:
         callback, arg = func_arg
-        self._submit(stream, lambda: callback(arg), "host function")
+        self._call(stream, lambda: callback(arg), "host function")
+
+    def _call(self, stream: int, callback: Callable[[], Any], what: str) -> None:
+        """Have a stream call the program; whichever thread waits for that runs it."""
+        def run() -> None:
+            self.system.hazards.host_functions += 1
+            self.system.in_host_function = True
+            try:
+                callback()
+            finally:
+                self.system.in_host_function = False
+
+        self._submit(stream, run, what)
 
     def eventCreate(self) -> int:
         return self.eventCreateWithFlags(0)
@@ -393,38 +503,95 @@ class Runtime:
         del self.system.streams.events[event]
 
     def eventRecord(self, event: int, stream: int) -> None:
-        found = self.system.event(event)
-        found.work = self._submit(stream, None, "event")
+        found, recorded = self.system.event(event), self.system.stream(stream)
+        if found.device != recorded.device:
+            raise CudaError(errors.INVALID_HANDLE, f"cudaEventRecord: {recorded} cannot record an "
+                                                   f"event of device {found.device}")
+        if not self.system.captures.record(found, recorded):
+            found.work = self._submit(stream, None, "event", recorded)
 
     def eventQuery(self, event: int) -> int:
         found = self.system.event(event)
+        forbidden = _status(self.system.captures.check_event, "cudaEventQuery", found)
+        if forbidden:
+            return forbidden
         self.system.check()
-        return 0 if self.system.streams.query(found.work) else errors.NOT_READY
+        return self._query([] if found.work is None else [found.work])
 
     def eventSynchronize(self, event: int) -> None:
         found = self.system.event(event)
+        self.system.captures.check_event("cudaEventSynchronize", found)
         self.system.check()
         self.system.finish(found.work)
+        self.mempools.synchronized()
 
     def eventElapsedTime(self, start: int, end: int) -> float:
         first, last = self.system.event(start), self.system.event(end)
+        ends: list[float] = []
         for event in (first, last):
-            if event.flags & 2 or event.work is None:
+            self.system.captures.check_time("cudaEventElapsedTime", event)
+            if event.flags & DISABLE_TIMING or event.work is None:
                 raise CudaError(errors.INVALID_HANDLE, "cudaEventElapsedTime: an event was never "
                                                        "recorded, or keeps no time")
             if not event.work.done:
                 raise CudaError(errors.NOT_READY, "cudaEventElapsedTime: an event is not reached "
                                                   "yet; synchronize it first")
-        return last.time - first.time
+            ends.append(event.work.end)
+        return ends[1] - ends[0]
+
+    # -- graphs -----------------------------------------------------------------------------------
+
+    def graphInstantiate(self, graph: int) -> int:
+        return self.system.graphs.instantiate(graph)
+
+    def graphLaunch(self, graph: int, stream: int) -> None:
+        self.system.check()
+        self.system.graphs.launch(graph, self._launching("cudaGraphLaunch", stream), caller())
+
+    def graphUpload(self, graph: int, stream: int) -> None:
+        self.system.graphs.executable(graph)
+        self._submit(stream, None, "a graph's upload", self._launching("cudaGraphUpload", stream))
+
+    def graphDestroy(self, graph: int) -> None:
+        self.system.graphs.destroy(graph)
+
+    def graphExecDestroy(self, graph: int) -> None:
+        self.system.graphs.destroy_executable(graph)
+
+    def graphDebugDotPrint(self, graph: int, path: str, flags: int) -> None:
+        self.system.graphs.write(graph, path, flags)
+
+    def _launching(self, what: str, stream: int) -> Stream:
+        found = self.system.stream(stream)
+        if found.capture is not None:
+            self.system.captures.refuse(what, "a graph takes no other graph's launch", found)
+        return found
 
     # -- what they share --------------------------------------------------------------------------
 
     def _submit(self, stream: int, run: Callable[[], Any] | None, what: str,
-                found: Stream | None = None) -> Work:
-        return self.system.submit(found or self.system.stream(stream), run, what)
+                found: Stream | None = None, reads: Ranges = (),
+                writes: Ranges = ()) -> Work | None:
+        return self.system.submit(found or self.system.stream(stream), run, what, (), reads,
+                                  writes)
 
-    def _not_capturing(self, what: str, stream: Stream | None = None) -> None:
-        pass
+    def _query(self, works: list[Work]) -> int:
+        done = self.system.streams.query(works)
+        self.system.check()
+        return 0 if done else errors.NOT_READY
+
+    def _unsafe(self, what: str) -> None:
+        self.system.check()
+        self.system.captures.check_unsafe(what)
+
+
+def _status(check: Callable[..., None], *args: Any) -> int:
+    """What a check says as a status, which is how CuPy's binding has it of a query."""
+    try:
+        check(*args)
+    except CudaError as error:
+        return error.status
+    return 0
 
 
 def _hosted(block: Block | None) -> bool:
