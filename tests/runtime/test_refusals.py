@@ -78,9 +78,9 @@ def test_nccl_is_not_available() -> None:
 
 
 def test_jitify_of_a_kernel() -> None:
-    kernel = cp.RawKernel('extern "C" __global__ void f() {}', "f", jitify=True)
-    warned = pytest.warns(DeprecationWarning, match="jitify=True is deprecated")
-    with warned, pytest.raises(ImportError, match="Jitify is not simulated"):
+    with pytest.warns(DeprecationWarning, match="jitify=True is deprecated"):
+        kernel = cp.RawKernel('extern "C" __global__ void f() {}', "f", jitify=True)
+    with pytest.raises(ImportError, match="Jitify is not simulated"):
         kernel((1,), (1,), ())
 
 

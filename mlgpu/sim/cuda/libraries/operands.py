@@ -62,7 +62,8 @@ class Operand:
     def _touch(self, writes: bool, part: Array | None) -> None:
         """Tell of the bytes, for races between pieces of work to be found."""
         hazards = self.operands.system.hazards
-        if self.region is None or not hazards.looking:
+        if self.region is None or not (hazards.looking or (
+                writes and self.region.start < DEVICE_BASE)):
             return
         low, high = self.reach
         bytes_ = np.zeros(high - low, np.bool_)
