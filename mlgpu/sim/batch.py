@@ -15,7 +15,7 @@ import numpy as np
 
 from mlgpu.sim.barriers import Barriers
 from mlgpu.sim.copies import Copies
-from mlgpu.sim.errors import Allocation, Finding
+from mlgpu.sim.errors import Finding
 from mlgpu.sim.group import WARP, Grid, Group, Shape, merge
 from mlgpu.sim.mbarriers import MBarriers
 from mlgpu.sim.memory import PIECES, Region
@@ -23,6 +23,7 @@ from mlgpu.sim.ptx.syntax import Location
 from mlgpu.sim.specials import Specials
 
 if TYPE_CHECKING:
+    from mlgpu.sim.code import Code
     from mlgpu.sim.launch import Launch
 
 Array = np.ndarray[Any, Any]
@@ -42,7 +43,7 @@ class Batch:
     def __init__(self, launch: Launch, first: int, count: int) -> None:
         self.mark_type = MARKS
         self.launch = launch
-        self.code = launch.code
+        self.code: Code = launch.code
         self.first = first
         self.shape: Shape = Shape(count, launch.threads)
         self.space = launch.machine.space
@@ -394,9 +395,7 @@ class Batch:
         """Report a finding of a thread."""
         region: Region | None = fields.pop("region", None)
         if region is not None:
-            array = region.layout and region.layout.allocation(fields.get("address", region.start))
-            fields["allocation"] = array or Allocation(region.start, region.size, region.name,
-                                                       region.made_at)
+            fields["allocation"] = region.allocation(fields.get("address"))
         self.launch.report(Finding(tool, kind, message, kernel=self.code.name, file=where.file,
                                    line=where.line, block=block, thread=thread,
                                    calls=where.calls, **fields))

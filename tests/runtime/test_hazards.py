@@ -130,8 +130,8 @@ def test_a_finding_names_both(kernels, two):
     assert f"{finding.address:#x}" in text
     assert f"take on stream {b.ptr:#x} of device 0" in text
     assert f"put on stream {a.ptr:#x} of device 0" in text
-    assert finding.allocation.address <= finding.address
-    assert f"made at {__file__}:" in text
+    assert (finding.allocation.address, finding.allocation.size) == (x.data.ptr, x.nbytes)
+    assert finding.allocation.made_at.startswith(f"{__file__}:")
     assert "nothing orders the two" in text
 
 
@@ -361,6 +361,22 @@ def test_memory_freed_in_the_order_of_another_stream(kernels, two, seed, repaire
     finding = raised.value.__cause__
     # in one order the kernel comes too late, in the other the memory goes while it may still run
     assert (finding.tool, finding.kernel) in {("memcheck", "take"), ("racecheck", "free")}
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_memory_allocated_in_the_order_of_another_stream(kernels, two, seed, repaired):
+    a, b = two
+    address = runtime.mallocAsync(4 * N, a.ptr)
+    if repaired:
+        b.wait_event(a.record())
+    kernels["put"]((1,), (N,), (np.intp(address), np.float32(3)), stream=b)
+    a.wait_event(b.record())
+    runtime.freeAsync(address, a.ptr)
+    if repaired:
+        clean()
+    else:
+        finding = found()
+        assert (finding.kernel, finding.other.kernel) == ("put", "allocation")
 
 
 # -- programs that are right -----------------------------------------------------------------------

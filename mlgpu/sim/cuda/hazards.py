@@ -107,8 +107,8 @@ class Hazards:
         """A piece of work is about to run; told: the host then knows that it is done."""
         # Told, all later work comes after it, but what waits already may not.
         live = self.streams.live
-        self._keeping = not told or len(live) > 1 and any(
-            s.queue and not s.queue[0].after(work) for s in live)
+        self._keeping = not told or (len(live) > 1 and any(
+            s.queue and not s.queue[0].after(work) for s in live))
         self.looking = self._keeping or bool(self.kept)
         self._now = []
         if self.looking:
@@ -204,7 +204,7 @@ class Hazards:
             "racecheck", kind, message, kernel=second.what, file=file, line=line,
             access=NAMES[two], space="global", size=1, address=address,
             other=Party(NAMES[one], other, other_line, kernel=first.what),
-            allocation=Allocation(region.start, region.size, region.name, region.made_at)))
+            allocation=_allocation(region, address)))
 
     # -- forgetting -------------------------------------------------------------------------------
 
@@ -244,8 +244,7 @@ class Hazards:
             f"pinned memory changed before the copy that reads it was done: {work} was asked for "
             "when the memory had other values; wait for the copy before the memory is used again",
             kernel=work.what, file=file, line=line, access="read", space="global",
-            address=address, allocation=Allocation(region.start, region.size, region.name,
-                                                   region.made_at)))
+            address=address, allocation=_allocation(region, address)))
 
 
 def _conflicts(first: Touch, second: Touch) -> Iterator[tuple[int, str, int, int]]:
@@ -256,6 +255,12 @@ def _conflicts(first: Touch, second: Touch) -> Iterator[tuple[int, str, int, int
                 at = a.meets(b)
                 if at is not None:
                     yield at, KINDS[bool(one & WRITING), bool(two & WRITING)], one, two
+
+
+def _allocation(region: Region, address: int) -> Allocation:
+    """What a finding names: in a pool's memory, the array."""
+    array: Allocation | None = None if region.layout is None else region.layout.allocation(address)
+    return array or Allocation(region.start, region.size, region.name, region.made_at)
 
 
 def _place(work: Work) -> tuple[str, int]:

@@ -208,6 +208,8 @@ class Runtime:
             address = memory.allocate(pool.device, size, caller())
         memory.blocks[address].pool = pool
         pool.took(size)
+        # Other streams must come after this one to it.
+        self.system.submit(stream, lambda: None, "allocation", writes=((address, size),))
         return address
 
     def freeAsync(self, address: int, stream: int) -> None:

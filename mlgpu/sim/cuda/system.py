@@ -38,6 +38,7 @@ class Device:
         self.attributes = attributes(self.machine.arch, number)
         self.peers: set[int] = set()
         self.error: CudaError | None = None  # sticks until the process ends, or `reset`
+        self.told = False  # the program knows of the error
         self.limits: dict[int, int] = {0: 1024, 1: 1 << 20, 2: 8 << 20, 3: 2, 4: 2048, 5: 64}
 
 
@@ -89,6 +90,7 @@ class System:
     def _raise(self, device: int) -> None:
         error = self.devices[device].error
         if error is not None:  # a new one: what is raised keeps all frames it comes through
+            self.devices[device].told = True
             raise CudaError(error.status, error.text, error.finding)
 
     def permitted(self) -> None:
@@ -103,7 +105,7 @@ class System:
             self.streams.drop()
             self.captures.clear()
             for device in self.devices:
-                device.error = None
+                device.error, device.told = None, False
             self.findings.clear()
 
     # -- handles ----------------------------------------------------------------------------------
@@ -171,19 +173,19 @@ class System:
         self.finish(*self.streams.of_device(device))
 
     def close(self) -> None:
-        """The program ends: do what nothing has waited for, and tell of what that shows."""
+        """The program ends: do what nothing has waited for, and tell of what no call has told."""
         with self.lock:
-            known = set(self.findings)
-            shown: list[Exception] = []
-            for n, device in enumerate(self.devices):
-                if device.error is None:
-                    try:
-                        self.streams.finish(self.streams.of_device(n))
-                    except Exception as error:
-                        shown.append(error)
-            for problem in (*(f for f in self.findings if f not in known), *shown):
-                print("mlgpu: the program has ended without waiting for all its work; what was "
-                      f"left has been done now, with this result:\n{problem}", file=sys.stderr)
+            told = set(self.findings)
+            told -= {d.error.finding for d in self.devices if d.error is not None and not d.told}
+            problems: list[Exception] = []
+            try:
+                self.streams.finish([w for n, device in enumerate(self.devices)
+                                     if device.error is None for w in self.streams.of_device(n)])
+            except Exception as error:
+                problems.append(error)
+            for problem in (*(f for f in self.findings if f not in told), *problems):
+                print("mlgpu: the program has ended without waiting for all its work, which has "
+                      f"this fault:\n{problem}", file=sys.stderr)
 
     def failed(self, device: int, finding: Finding) -> None:
         """A kernel is at fault.  No later call on the device succeeds, unless findings collect."""
