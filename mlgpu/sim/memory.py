@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.sim.errors import SimError
+from mlgpu.sim.errors import Allocation, SimError
 
 Array = np.ndarray[Any, Any]
 
@@ -68,6 +68,13 @@ class Region:
             self.mark_views[size] = self.marks.view(PIECES[size])
         self.views[16] = self.data.view(PIECES[16])
         self.mark_views[16] = self.mark_views[8].reshape(-1, 2)
+
+    def allocation(self, address: int | None = None) -> Allocation:
+        """What a finding names: the region, or the array that an address in it meant."""
+        array: Allocation | None = None
+        if self.layout is not None and address is not None:
+            array = self.layout.allocation(address)
+        return array or Allocation(self.start, self.size, self.name, self.made_at)
 
     def reach(self, low: int, high: int) -> None:
         """The launch accesses addresses from low to before high."""
