@@ -49,7 +49,9 @@ def check(args: argparse.Namespace) -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(_json(args, system, profile, leaks, status), indent=2))
     _print(args, system, profile, leaks)
-    return status or (1 if len(system.findings) else 0)
+    found = len(system.findings)
+    system.reset()  # all is told
+    return status or int(found > 0)
 
 
 def _run(program: Path, arguments: list[str]) -> int:

@@ -104,6 +104,7 @@ def test_stopping_at_the_first_finding(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout.startswith("700\nmemcheck: out of bounds")
     assert "in 3 launches" not in done.stdout  # nothing runs after the error
+    assert done.stderr.count("memcheck: out of bounds") == 2  # the finding, then CuPy's error
     frames = re.findall(r'File "([^"]+)"', done.stderr)
     assert frames[0] == str(tmp_path / "program.py")
     assert not [f for f in frames if f.endswith(("runpy.py", "cli.py", "batch.py"))]
