@@ -19,7 +19,7 @@ import numpy as np
 
 from mlgpu.sim.cuda.memory import DEVICE_BASE, Memory
 from mlgpu.sim.cuda.streams import Streams, Work
-from mlgpu.sim.errors import Allocation, Finding, Party
+from mlgpu.sim.errors import Finding, Party
 from mlgpu.sim.launch import PARAMETERS
 from mlgpu.sim.memory import READ, WRITTEN, Region
 from mlgpu.sim.site import ATOMIC, LAUNCH_MARKS, STRONG_READ
@@ -204,7 +204,7 @@ class Hazards:
             "racecheck", kind, message, kernel=second.what, file=file, line=line,
             access=NAMES[two], space="global", size=1, address=address,
             other=Party(NAMES[one], other, other_line, kernel=first.what),
-            allocation=_allocation(region, address)))
+            allocation=region.allocation(address)))
 
     # -- forgetting -------------------------------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Hazards:
             f"pinned memory changed before the copy that reads it was done: {work} was asked for "
             "when the memory had other values; wait for the copy before the memory is used again",
             kernel=work.what, file=file, line=line, access="read", space="global",
-            address=address, allocation=_allocation(region, address)))
+            address=address, allocation=region.allocation(address)))
 
 
 def _conflicts(first: Touch, second: Touch) -> Iterator[tuple[int, str, int, int]]:
@@ -255,12 +255,6 @@ def _conflicts(first: Touch, second: Touch) -> Iterator[tuple[int, str, int, int
                 at = a.meets(b)
                 if at is not None:
                     yield at, KINDS[bool(one & WRITING), bool(two & WRITING)], one, two
-
-
-def _allocation(region: Region, address: int) -> Allocation:
-    """What a finding names: in a pool's memory, the array."""
-    array: Allocation | None = None if region.layout is None else region.layout.allocation(address)
-    return array or Allocation(region.start, region.size, region.name, region.made_at)
 
 
 def _place(work: Work) -> tuple[str, int]:
