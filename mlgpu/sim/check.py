@@ -43,8 +43,7 @@ def check(args: argparse.Namespace) -> int:
     profile = Profile()
     if args.counters:
         system.watchers.append(profile.add)
-    status = _run(args.program, args.arguments)
-    status = _finish(system) or status
+    status = _run(args.program, args.arguments, system)
     leaks = _leaks(system) if not status else Counter()
     if args.json is not None:
         args.json.write_text(json.dumps(_json(args, system, profile, leaks, status), indent=2))
@@ -54,21 +53,28 @@ def check(args: argparse.Namespace) -> int:
     return status or int(found > 0)
 
 
-def _run(program: Path, arguments: list[str]) -> int:
-    """The program's exit status."""
+def _run(program: Path, arguments: list[str], system: System) -> int:
+    """Run the program, and then what it never waited for; its exit status."""
     sys.argv = [str(program), *arguments]
     sys.path[0] = str(program.resolve().parent)
+    status = 0
+    kept: Any = None  # what holds the program's arrays, which its last work may need
     try:
-        runpy.run_path(str(program), run_name="__main__")
+        kept = runpy.run_path(str(program), run_name="__main__")
     except SystemExit as end:
+        kept = end
         if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
+            status = end.code or 0
+        else:
+            print(end.code, file=sys.stderr)
+            status = 1
     except BaseException as error:
+        kept = error
         _show(error, program)
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
-    return 0
+        status = 130 if isinstance(error, KeyboardInterrupt) else 1
+    status = _finish(system) or status
+    del kept
+    return status
 
 
 def _show(error: BaseException, program: Path) -> None:
@@ -102,6 +108,8 @@ def _leaks(system: System) -> Counter[tuple[str, int]]:
     from mlgpu.sim.cuda.memory import DEVICE
 
     gc.collect()
+    with system.lock:
+        system.notice()  # of arrays that have gone
     cupy.get_default_memory_pool().free_all_blocks()
     return Counter((block.region.made_at, block.region.size)
                    for block in system.memory.blocks.values() if block.kind == DEVICE)

@@ -141,6 +141,26 @@ def test_memory_that_is_left(tmp_path: Path) -> None:
         f"    2 times 1,234 bytes, made at {tmp_path / 'program.py'}:6"]
 
 
+@pytest.mark.parametrize("ending", ["", "sys.exit(0)"])
+def test_the_last_work_has_its_arrays(ending: str, tmp_path: Path) -> None:
+    """What the program did not wait for is done before its arrays go, and without an order."""
+    done = check(tmp_path, f"""\
+        import sys
+        import cupy as cp
+        one, two = (cp.cuda.Stream(non_blocking=True) for _ in range(2))
+        x = cp.ones(1000, cp.float32)
+        cp.cuda.Device().synchronize()
+        with one:
+            x *= 2
+        with two:
+            y = x + 1
+        {ending}
+        """, "--no-counters")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("racecheck: read after write: ")
+    assert done.stdout.endswith("program.py: sm_90: 1 finding\n")
+
+
 def test_processes_that_the_program_starts_follow(tmp_path: Path) -> None:
     done = check(tmp_path, """\
         import subprocess, sys
