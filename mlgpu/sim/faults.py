@@ -32,7 +32,8 @@ def uninitialized(x: Batch, g: Group, region: Region, marks: Array, index: Array
         return
     at, address = found
     x.find("initcheck", "uninitialized read", s.location,
-           f"{s.text}: {s.size} bytes at {address:#x} were never written", g, at,
+           f"{s.text}: {s.size} bytes at {address:#x} were never written" + region.note(address),
+           g, at,
            access=s.access, space="global", size=s.size, address=address, region=region)
 
 

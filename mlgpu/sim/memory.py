@@ -76,6 +76,10 @@ class Region:
             array = self.layout.allocation(address)
         return array or Allocation(self.start, self.size, self.name, self.made_at)
 
+    def note(self, address: int) -> str:
+        """What a memory pool has to say of an access to what is an array's now."""
+        return "" if self.layout is None else str(self.layout.note(address))
+
     def reach(self, low: int, high: int) -> None:
         """The launch accesses addresses from low to before high."""
         self.low = min(self.low, low - self.start)

@@ -9,7 +9,6 @@ from typing import Any
 from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.guard import Guard
-from mlgpu.sim.cuda.memory import DEVICE
 from mlgpu.sim.cuda.system import System, caller
 from mlgpu.sim.errors import SimError
 
@@ -119,14 +118,14 @@ def _region(guard: Guard, size: int, device: int, used: dict[int, int]) -> int:
             system.finish_device(device)
             address = system.memory.allocate(device, size, caller())
         stream = guard.current_stream()
-        capture = stream.capture
+        capture, block = stream.capture, system.memory.blocks[address]
         used[device] = used.get(device, 0) + size
 
         def back(where: str) -> None:
             used[device] -= size
 
             def free() -> None:
-                system.memory.free(address, (DEVICE,), where)
+                system.memory.free_block(block, where)
 
             if capture is not None and not capture.ended:
                 capture.after.append(free)  # its graph comes back to temporary arrays

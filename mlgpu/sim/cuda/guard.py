@@ -20,7 +20,7 @@ from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.capture import Capture
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.memory import DEVICE, DEVICE_BASE
-from mlgpu.sim.cuda.streams import Stream, Work
+from mlgpu.sim.cuda.streams import Stream, Streams, Work
 from mlgpu.sim.cuda.system import System, caller
 from mlgpu.sim.errors import Allocation, Finding
 from mlgpu.sim.memory import INIT, POISON, Region
@@ -40,6 +40,7 @@ class Piece:
     room: int  # as the pool rounds it
     made_at: str
     stream: Stream
+    age: int  # among work
     layout: Layout
     capture: Capture | None  # that it was made in
     freed_at: str = ""
@@ -66,7 +67,8 @@ class Told(NamedTuple):
 class Layout:
     """The pieces of a region, as the work that has run by now found them."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, streams: Streams) -> None:
+        self.streams = streams
         self.region: Region = block.region
         # What the program itself writes into managed memory is not seen.
         self.fresh = 0 if block.kind == DEVICE else INIT
@@ -126,7 +128,7 @@ class Layout:
         near = self._nearest(bad)
         left = bisect.bisect(self.starts, bad) - 1
         room = left >= 0 and bad < self.starts[left] + self.pieces[left].room
-        gone = next((p for p in reversed(self.freed.values()) if p.start <= bad < p.end), None)
+        gone = self._gone(bad)
         if gone is not None and not room:  # else what was there before does not matter
             text = f"freed at {gone.freed_at}"
             if near is not None:
@@ -138,11 +140,27 @@ class Layout:
                         Allocation(self.region.start, self.region.size, "", self.region.made_at))
         return Told("out of bounds", _apart(address, size, near), near.allocation)
 
+    def note(self, address: int) -> str:
+        """What there is to say of an access to an array by work that is older than it."""
+        at = bisect.bisect(self.starts, address) - 1
+        work = self.streams.running
+        if at < 0 or address >= self.pieces[at].end or work is None or (
+                work.age > self.pieces[at].age):
+            return ""
+        gone = self._gone(address)
+        return "; the array is newer than this launch" + ("" if gone is None else (
+            f", which must have meant the one of {gone.size:,} bytes that was freed at "
+            f"{gone.freed_at}: nothing puts the launch before that"))
+
     def allocation(self, address: int) -> Allocation | None:
         """The array that an address in the region or beside it most likely meant, if there is one.
         """
         near = self._nearest(address)
         return None if near is None else near.allocation
+
+    def _gone(self, address: int) -> Piece | None:
+        """The array that had an address last, of those that are freed."""
+        return next((p for p in reversed(self.freed.values()) if p.start <= address < p.end), None)
 
     def _nearest(self, address: int) -> Piece | None:
         at = bisect.bisect(self.starts, address) - 1
@@ -178,10 +196,11 @@ class Guard:
                 return  # no memory of a simulated device: a pool over the program's own
             region = block.region
             if region.layout is None:
-                region.layout = Layout(block)
+                region.layout = Layout(block, self.system.streams)
             layout: Layout = region.layout
             stream = self.current_stream()
-            piece = Piece(address, size, room, caller(), stream, layout, stream.capture)
+            piece = Piece(address, size, room, caller(), stream, self.system.streams.moment(),
+                          layout, stream.capture)
             self.held[address] = lambda where: self._leave(piece, where)
             # After what was there before has gone; that is nothing mostly, and then at once.
             Aside(lambda: layout.add(piece), [

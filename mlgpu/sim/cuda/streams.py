@@ -205,6 +205,10 @@ class Streams:
             return [s.last for s in self.live if s.device == stream.device and s.blocking]
         return [self.default_of(stream.device).last]
 
+    def moment(self) -> int:
+        """An age: of what comes after all that was submitted by now."""
+        return next(self._ages)
+
     def before(self, stream: Stream) -> list[Work]:
         """What comes before whatever is submitted to a stream next."""
         return [w for w in (stream.last, *self._turns(stream)) if w is not None]
