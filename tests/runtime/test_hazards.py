@@ -27,6 +27,8 @@ def code():
 extern "C" __global__ void put(float* x, float v) { x[threadIdx.x] = v; }
 extern "C" __global__ void take(const float* x, float* y) { y[threadIdx.x] = x[threadIdx.x]; }
 extern "C" __global__ void tally(int* x) { atomicAdd(x, 1); }
+extern "C" __global__ void peek(const int* x, int* y) { *y = *x; }
+extern "C" __global__ void watch(volatile int* x, int* y) { *y = *x; }
 extern "C" __global__ void reset(int* x) { *x = 0; }
 extern "C" __global__ void touch(unsigned char* x, int first, int step, int count, int how) {
     int i = threadIdx.x;
@@ -40,7 +42,8 @@ extern "C" __global__ void touch(unsigned char* x, int first, int step, int coun
 @pytest.fixture
 def kernels(code):
     module = cupy.RawModule(code=code)
-    return {name: module.get_function(name) for name in ("put", "take", "tally", "reset", "touch")}
+    return {name: module.get_function(name) for name in (
+        "put", "take", "tally", "peek", "watch", "reset", "touch")}
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -504,6 +507,19 @@ def test_atomics_race_with_all_but_atomics(kernels, two, seed):
     kernels["tally"]((1,), (32,), (x,), stream=a)
     kernels["reset"]((1,), (1,), (x,), stream=b)
     assert found().kind == "write after write"
+
+
+@pytest.mark.parametrize("how", ["watch", "peek"])
+def test_what_atomics_do_may_be_watched_but_not_read(kernels, two, seed, how):
+    a, b = two
+    x, y = cupy.zeros(1, np.int32), cupy.zeros(1, np.int32)
+    cupy.cuda.Device().synchronize()
+    kernels["tally"]((1,), (32,), (x,), stream=a)
+    kernels[how]((1,), (1,), (x, y), stream=b)
+    if how == "watch":
+        clean()
+    else:
+        assert found().kind == "read after write"
 
 
 def test_threads_with_streams_of_their_own(kernels, seed):

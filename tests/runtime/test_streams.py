@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import cupy
 import numpy as np
@@ -154,7 +155,9 @@ def test_destroyed_streams_have_their_work_done(log):
 
 def test_a_thousand_streams_leave_nothing(log):
     default, kept = log.streams.default_of(0), log.streams.create(0, NON_BLOCKING)
+    idle = log.streams.create(0, NON_BLOCKING)  # nobody waits for it
     for n in range(1000):
+        log.do(idle, "idle")
         stream = log.streams.create(0, NON_BLOCKING if n % 2 else 0)
         work = log.do(stream, "work")
         log.do(kept, "kept", [work])
@@ -165,33 +168,40 @@ def test_a_thousand_streams_leave_nothing(log):
             log.streams.finish([kept.last])
         if not n % 3:
             log.streams.destroy(stream.handle)
+    log.streams.finish([kept.last, default.last])
+    assert set(log.do(idle, "idle").clock) == {default, kept, idle}
     log.streams.finish(log.streams.all())
-    assert len(log.done) == 3000
-    assert list(log.streams.streams.values()) == [kept]
-    assert set(log.streams.seen) == {default, kept}
+    assert len(log.done) == 4001
+    assert list(log.streams.streams.values()) == [kept, idle]
+    assert set(log.streams.seen) == {default, kept, idle}
     assert not log.streams.live
     assert not log.streams._destroyed
-    assert set(log.do(kept, "more").clock) == {default, kept}
+    assert set(log.do(kept, "more").clock) == {default, kept, idle}
 
 
 def test_the_queue_is_bounded_and_what_it_lets_go_is_not_known_to_be_done(log):
     a, b = (log.streams.create(0, NON_BLOCKING) for _ in "ab")
-    first = log.do(a, "first")
+    first = log.streams.submit(a, lambda: log.streams.spend(100), "first", "here:1")
     for _ in range(QUEUE):
         log.do(a, "more")
     assert len(log.streams.waiting) == QUEUE
-    assert log.done == ["first"]
-    assert not log.do(b, "b").after(first)
-    log.streams.finish([first])
+    assert first.done
+    assert not log.done
+    other = log.do(b, "b")
+    assert not other.after(first)
+    late = log.streams.submit(b, None, "waits", "here:1", [first])
+    log.streams.finish([late])
+    assert other.end < first.end < late.end
     assert log.do(b, "b").after(first)
 
 
 def test_all_runs_whatever_fails(log):
-    def fail():
-        raise ValueError("first")
+    def fail(text):
+        raise ValueError(text)
 
     stream = log.streams.create(0)
-    log.streams.submit(stream, fail, "fails", "here:1")
+    for text in ("first", "second"):
+        log.streams.submit(stream, partial(fail, text), "fails", "here:1")
     last = log.do(stream, "after")
     with pytest.raises(ValueError, match="first"):
         log.streams.finish([last])
@@ -604,6 +614,13 @@ def test_copies_from_memory_that_is_not_pinned_have_left_it():
     assert installed().streams.waiting  # it has left, and need not have come
     source[:] = 9
     assert (x.get() == 7).all()
+
+
+def test_a_copy_that_waits_waits_for_its_stream_first():
+    x, done = cupy.zeros(64, np.float32), []
+    cupy.cuda.Stream.null.launch_host_func(done.append, 1)
+    x.data.copy_from_host(np.ones(64, np.float32).ctypes.data, x.nbytes)
+    assert done == [1]
 
 
 def test_copies_to_memory_that_is_not_pinned_have_come():
