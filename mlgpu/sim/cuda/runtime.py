@@ -7,7 +7,7 @@ API reference says what it means), and raises CudaError, which binding.py turns 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -359,7 +359,15 @@ class Runtime:
                                             found)
             run = self.system.graphs.copying(found.device, dst, src, size)
         run = self._taking(copy_time(size, hosted), run)
-        work = self._submit(stream, run, name, found, ((src, size),), ((dst, size),))
+        # "Peer-to-peer memory copy" of the CUDA C++ Programming Guide: in the default stream, it
+        # comes after all that was asked of either device before, and before all later.
+        devices = {b.device for b in (of, to) if b is not None and b.kind == DEVICE}
+        between = len(devices) == 2 and found.handle == 0
+        streams = self.system.streams
+        work = self._submit(stream, run, name, found, ((src, size),), ((dst, size),),
+                            [w for d in devices for w in streams.of_device(d)] if between else ())
+        if between and work is not None:
+            streams.barriers.update(dict.fromkeys(devices, work))
         if (wait and any(hosted) and not staged) or to is None or all(hosted):
             self.system.finish(work)
 
@@ -572,9 +580,9 @@ class Runtime:
     # -- what they share --------------------------------------------------------------------------
 
     def _submit(self, stream: int, run: Callable[[], Any] | None, what: str,
-                found: Stream | None = None, reads: Ranges = (),
-                writes: Ranges = ()) -> Work | None:
-        return self.system.submit(found or self.system.stream(stream), run, what, (), reads,
+                found: Stream | None = None, reads: Ranges = (), writes: Ranges = (),
+                needs: Iterable[Work] = ()) -> Work | None:
+        return self.system.submit(found or self.system.stream(stream), run, what, needs, reads,
                                   writes)
 
     def _query(self, works: list[Work]) -> int:

@@ -122,6 +122,7 @@ class Streams:
         self.waiting: dict[Work, None] = {}  # in the order of submission
         self.streams: dict[int, Stream] = {}
         self.default: dict[int, Stream] = {}  # by device
+        self.barriers: dict[int, Work] = {}  # by device: what all its later work comes after
         self.events: dict[int, Event] = {}
         self.seen: dict[Stream, int] = {}  # up to where the host knows that streams are done
         self.live: dict[Stream, None] = {}  # those with work that the host does not know to be
@@ -176,7 +177,8 @@ class Streams:
         """Put work at a stream's end; it may run from now on."""
         if self.notice is not None:
             self.notice()
-        before = [w for w in (stream.last, *self._turns(stream), *needs) if w is not None]
+        before = [w for w in (stream.last, self.barriers.get(stream.device), *self._turns(stream),
+                              *needs) if w is not None]
         clock = self.seen.copy()
         self.now = start = self.now + ASKING
         for work in before:
