@@ -208,8 +208,10 @@ class Guard:
                 if gone.start < address + room and address < gone.start + gone.room])
 
     def given_back(self, address: int) -> None:
-        """The program gives memory back."""
-        self.returned.append((address, caller()))
+        """The program gives memory back; at its very end, when Python has taken its modules apart
+        already, in vain."""
+        if not self.system.closed:
+            self.returned.append((address, caller()))
 
     def notice(self) -> None:
         """See to what was given back."""

@@ -114,7 +114,7 @@ _DRIVER = """\
 -1 int ctxGetDevice()
 -1 object ctxSetCurrent(intptr_t)
 -1 object devicePrimaryCtxRelease(CUdevice)
--1 int funcGetAttribute(int, intptr_t)
+-2 int funcGetAttribute(int, intptr_t)
 -1 object funcSetAttribute(intptr_t, int, int)
 -1 object get_build_version()
 -1 object launchCooperativeKernel(intptr_t, unsigned, unsigned, unsigned, unsigned, unsigned,

@@ -48,6 +48,7 @@ class System:
     def __init__(self, devices: int, arch: str, memory: int, seed: int = 0,
                  **options: Any) -> None:
         self.lock = Lock()
+        self.closed = False  # the program has ended; what is still freed needs nobody
         self.devices = [Device(n, arch, memory, **options) for n in range(devices)]
         self.memory = Memory([d.space for d in self.devices])
         self.streams = Streams(seed)
@@ -186,6 +187,7 @@ class System:
             for problem in (*(f for f in self.findings if f not in told), *problems):
                 print("mlgpu: the program has ended without waiting for all its work, which has "
                       f"this fault:\n{problem}", file=sys.stderr)
+            self.closed = True
 
     def failed(self, device: int, finding: Finding) -> None:
         """A kernel is at fault.  No later call on the device succeeds, unless findings collect."""
