@@ -1,7 +1,7 @@
 """The environment variables that choose simulated devices for a process and those it starts.
 
-`MLGPU_CUDA=sim` asks for them; `MLGPU_SIM_DEVICES`, `MLGPU_SIM_ARCH`, `MLGPU_SIM_MEMORY` and
-`MLGPU_SIM_SEED` are the arguments of `mlgpu.sim.install`.
+`MLGPU_CUDA=sim` asks for them; `MLGPU_SIM_DEVICES`, `MLGPU_SIM_ARCH`, `MLGPU_SIM_MEMORY`,
+`MLGPU_SIM_SEED` and `MLGPU_SIM_ALLOCATIONS` are the arguments of `mlgpu.sim.install`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from mlgpu.errors import DeviceError
 
 CHOICE, SIMULATED = "MLGPU_CUDA", "sim"
 _NUMBERS = {"devices", "seed"}
-_NAMES = {name: f"MLGPU_SIM_{name.upper()}" for name in ("devices", "arch", "memory", "seed")}
+_NAMES = {name: f"MLGPU_SIM_{name.upper()}"
+          for name in ("devices", "arch", "memory", "seed", "allocations")}
 
 
 def wanted() -> bool:

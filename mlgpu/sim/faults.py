@@ -76,13 +76,14 @@ def bad_bulk(x: Batch, one: Group, s: Site, address: int, size: int) -> None:
         return
     region = x.space.find(address, address + 1)
     near = region or x.space.nearest(address)
+    meant = None if near is None else near.allocation(address)
     freed = x.space.was_freed(address)
     kind = ("use after free" if freed else "null pointer" if address < 4096
             else "read-only write" if x.space.find(address, address + size) else "out of bounds")
     x.find("memcheck", kind, s.location,
            f"{s.text}: {s.access} of {size} bytes at {address:#x}" + (
-               f": {address + size - near.end} bytes beyond the end of the allocation"
-               if near is not None and kind == "out of bounds" else "") + (
+               f": {address + size - meant.address - meant.size} bytes beyond the end of the "
+               "allocation" if meant is not None and kind == "out of bounds" else "") + (
                    x.space.hint(address) if kind == "out of bounds" else ""), one,
            access=s.access, space="global", size=size, address=address,
            region=freed or near)
@@ -145,10 +146,11 @@ def _bad_address(x: Batch, g: Group, address: Array, s: Site, region: Region | N
     else:
         near = x.space.nearest(value)
         if near is not None:
-            before = near.start - value
+            meant = near.allocation(value)
+            before, end = meant.address - value, meant.address + meant.size
             what += (f": {before} bytes before" if before > 0 else
-                     f": {value - near.end} bytes after the end of" if value >= near.end else
-                     f": the last {value + s.size - near.end} bytes are beyond the end of")
+                     f": {value - end} bytes after the end of" if value >= end else
+                     f": the last {value + s.size - end} bytes are beyond the end of")
             what += " the allocation"
         what += x.space.hint(value)
         x.find("memcheck", "out of bounds", s.location, what, g, region=near, **fields)

@@ -156,6 +156,16 @@ def test_wholly_outside(pool, kernels):
     assert "0 bytes after the end of the allocation" in found.message
 
 
+def test_wholly_outside_of_a_smaller_array(pool, kernels):
+    x = pool.malloc(500)
+    for at, text in ((512, "12 bytes after the end"), (-4, "4 bytes before")):
+        kernels.get_function("put")((1,), (1,), (x.ptr, np.int64(at), np.int32(4)))
+        found = fault()
+        assert (found.kind, found.allocation.size) == ("out of bounds", 500)
+        assert f": {text}" in found.message
+        installed().reset()
+
+
 def test_collected_findings_and_memory_that_stays_right():
     """An overrun in the room of an array changes no other."""
     program = """
@@ -618,6 +628,15 @@ def test_there_is_no_third_way():
     program = "from mlgpu.sim.cuda.install import install; install(allocations='mixed')"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "\"pool\" keeps CuPy's memory pool" in done.stderr
+
+
+def test_processes_are_asked_for_the_same(monkeypatch):
+    from mlgpu.cuda import environment
+
+    for name in ("MLGPU_CUDA", "MLGPU_SIM_ALLOCATIONS"):
+        monkeypatch.setenv(name, "")  # and so again afterwards
+    environment.ask({"allocations": "separate"})
+    assert environment.options() == {"allocations": "separate"}
 
 
 # -- what it costs --------------------------------------------------------------------------------
