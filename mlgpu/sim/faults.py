@@ -103,8 +103,7 @@ def uninitialized_bulk(x: Batch, one: Group, s: Site, region: Region, at: int, s
 
 def by_region(x: Batch, g: Group, address: Array, s: Site) -> list[Part]:
     """The parts of a group that access one region each; what is wrong is reported and left."""
-    regions = x.space.reachable()
-    starts = np.array([r.start for r in regions], np.uint64)
+    regions, starts = x.space.reachable()
     which = np.searchsorted(starts, address, side="right") - 1
     parts = []
     for k in np.unique(which):

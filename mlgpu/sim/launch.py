@@ -274,7 +274,7 @@ def _unmark(region: Region) -> None:
 
 def _recover(machine: Machine) -> None:
     """Forget all of a launch that was interrupted, at whatever step."""
-    for region in machine.space.reachable():
+    for region in machine.space.reachable()[0]:
         region.low, region.high = 0, len(region.marks)  # an access may not have told yet
         _unmark(region)
         if region.name == PARAMETERS:

@@ -114,6 +114,8 @@ class AddressSpace:
         self.hint: Callable[[int], str] = lambda address: ""
         self.setting = "sim.Machine(memory=...)"  # what sets the limit
         self._used = [0]
+        self._version = 0  # changes with the regions
+        self._reach: tuple[Any, list[Region], Array] = None, [], np.empty(0, np.uint64)
         self.starts: list[int] = []
         self.regions: list[Region] = []
         self.freed: deque[Region] = deque(maxlen=REMEMBERED)
@@ -146,6 +148,7 @@ class AddressSpace:
     def _replace(self, at: int, count: int, regions: list[Region], more: int) -> None:
         """Put regions in the place of some, in one step, so that an interrupt comes before or after
         it: Python looks for none within `list(map(...))` of functions in C."""
+        self._version += 1
         there = slice(at, at + count)
         put: Callable[..., None] = list.__setitem__
         list(map(put, (self.starts, self.regions, self._used),
@@ -184,13 +187,15 @@ class AddressSpace:
                 return other.regions[at]
         return None
 
-    def reachable(self) -> list[Region]:
-        """All regions that kernels here may access, by address."""
-        found = [*self.regions]
-        for other in self.others:
-            if other.regions:
-                found = sorted([*found, *other.regions], key=lambda r: r.start)
-        return found
+    def reachable(self) -> tuple[list[Region], Array]:
+        """All regions that kernels here may access, by address, and their first addresses."""
+        spaces = self, *self.others
+        key = [(space, space._version) for space in spaces]
+        if self._reach[0] != key:
+            found = [r for space in spaces for r in space.regions]
+            found.sort(key=lambda r: r.start)
+            self._reach = key, found, np.array([r.start for r in found], np.uint64)
+        return self._reach[1:]
 
     def nearest(self, address: int) -> Region | None:
         """The live region an address outside all regions most likely meant to be in."""
