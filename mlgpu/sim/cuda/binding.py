@@ -93,12 +93,14 @@ def _guarded(function: Callable[..., Any], lock: Lock,
     late = function.__name__ in LATE
 
     def do(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True  # tells pytest that the error is the caller's
         try:
             return function(*args, **kwargs)
         except CudaError as error:
             raise failed(error) from error.finding
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         with lock:
             if late and lock.depth > 1:
                 lock.later.append(partial(do, *args, **kwargs))
