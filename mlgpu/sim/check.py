@@ -123,6 +123,8 @@ def _print(args: argparse.Namespace, system: System, profile: Profile,
         print(finding)
         if count > 1:
             print(f"    in {count:,} launches")
+    for kernel in args.source:
+        print(profile.source(kernel), end="\n\n")
     table = profile.table()
     if table:
         print(table)

@@ -111,8 +111,11 @@ def _add_check(commands: Any) -> None:
                         help="none of them")
     check.add_argument("--raise", action="store_true", dest="stop",
                        help="a finding is an error for the program, as on a GPU")
-    check.add_argument("--no-counters", action="store_false", dest="counters",
-                       help="do not count what kernels do; faster")
+    counters = check.add_mutually_exclusive_group()
+    counters.add_argument("--no-counters", action="store_false", dest="counters",
+                          help="do not count what kernels do; faster")
+    counters.add_argument("--source", action="append", default=[], metavar="KERNEL",
+                          help="show this kernel's source with counts beside its lines")
     check.add_argument("--json", type=Path, metavar="FILE", help="write everything to a file too")
     check.add_argument("program", type=Path, help="a Python file")
     check.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's own")

@@ -33,6 +33,14 @@ SLOW = frozenset({"launch__registers_per_thread", "mlgpu__stack_bytes",
                   *(name for name, metric in METRICS.items() if metric.group == "occupancy")})
 
 
+def texts(module: Module) -> dict[str, str]:
+    """The files of a module that are known, by the names that findings have for them."""
+    known = {"<ptx>": module.ptx}
+    if module.source is not None:
+        known[module.filename] = module.source
+    return known
+
+
 class Report:
     """The result of a launch: `findings`, `output` of printf, `metrics`, and `source()`."""
 
@@ -71,11 +79,7 @@ class Report:
 
     def source(self) -> str:
         """The kernel's source with counts beside its lines."""
-        module = self._module
-        files = {"<ptx>": module.ptx}
-        if module.source is not None:
-            files[module.filename] = module.source
-        return listing.text(self._code, self._counters, files, str(self))
+        return listing.text(self._code, self._counters, texts(self._module), str(self))
 
     def hot(self, n: int = 5) -> list[Line]:
         """The lines whose instructions were executed most, with their counts."""

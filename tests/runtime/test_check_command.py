@@ -14,7 +14,7 @@ import cupy as cp
 import numpy as np
 import pytest
 
-from mlgpu.sim import cli
+from mlgpu.sim import SimError, cli
 from mlgpu.sim.counters import Counters
 from mlgpu.sim.cuda.findings import Findings
 from mlgpu.sim.cuda.install import installed, real_devices
@@ -221,6 +221,12 @@ def test_a_profile_adds_launches_up() -> None:
     assert row.bank_conflicts == sum(m["bank_conflicts"] for m in own) == 3 * (31 + 19)
     assert (row.divergent_branches, row.branches) == (3, 3)
     assert "stride" in profile.table()
+    text = profile.source("stride").splitlines()
+    assert text[0] == "stride: 3 launches"
+    line = next(row for row in text if "copy[threadIdx.x * 32] = x[threadIdx.x * step];" in row)
+    assert "| 22.7 (4.0) |" in line  # (4 + 32 + 32) / 3 sectors
+    with pytest.raises(SimError, match="source of 'other': launched were stride, cupy_"):
+        profile.source("other")
     total = Counters(reports[0]._code, 1 << 20)
     total.add(reports[0]._counters)
     assert total.l2.read_from_dram == reports[0]._counters.l2.read_from_dram == 4

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import ptxas
+from mlgpu.sim import listing, ptxas
 from mlgpu.sim.code import Code
 from mlgpu.sim.counters import Counters
-from mlgpu.sim.errors import CompileError
+from mlgpu.sim.errors import CompileError, SimError
 from mlgpu.sim.facts import facts
 from mlgpu.sim.launch import Launch
 from mlgpu.sim.machine import Module
 from mlgpu.sim.metric_names import canonical
+from mlgpu.sim.report import texts
 from mlgpu.sim.sectors import SECTOR
 from mlgpu.sim.tally import tally
 
@@ -79,6 +80,17 @@ class Profile:
         for row in rows:
             row.share = row.instructions / total if total else 0.0
         return sorted(rows, key=lambda row: (-row.instructions, row.kernel))
+
+    def source(self, name: str) -> str:
+        """A kernel's source with the counts of all its launches beside the lines."""
+        found = [kernel for kernel in self._kernels.values() if kernel.code.name == name]
+        if not found:
+            raise SimError(f"source of {name!r}: launched were "
+                           f"{', '.join(row.kernel for row in self.rows()) or 'no kernels'}")
+        return "\n\n".join(listing.text(
+            kernel.code, kernel.counters, texts(kernel.module),
+            f"{name}: {kernel.launches:,} launch{'' if kernel.launches == 1 else 'es'}")
+            for kernel in found)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The same as plain values, for JSON."""
