@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from mlgpu.sim.cuda.memory import DEVICE_BASE, Memory
-from mlgpu.sim.cuda.streams import Streams, Work
+from mlgpu.sim.cuda.streams import Stream, Streams, Work
 from mlgpu.sim.errors import Finding, Party
 from mlgpu.sim.launch import PARAMETERS
 from mlgpu.sim.memory import READ, WRITTEN, Region
@@ -106,9 +106,7 @@ class Hazards:
     def begin(self, work: Work, told: bool) -> None:
         """A piece of work is about to run; told: the host then knows that it is done."""
         # Told, all later work comes after it, but what waits already may not.
-        live = self.streams.live
-        self._keeping = not told or (len(live) > 1 and any(
-            s.queue and not s.queue[0].after(work) for s in live))
+        self._keeping = not told or any(not s.queue[0].after(work) for s in self.streams.busy)
         self.looking = self._keeping or bool(self.kept)
         self._now = []
         if self.looking:
@@ -213,7 +211,7 @@ class Hazards:
         if not self.kept:
             return
         streams = self.streams
-        next_ones = [s.queue[0] for s in streams.live if s.queue]
+        next_ones = [s.queue[0] for s in streams.busy]
         for region, touches in list(self.kept.items()):
             rest = [] if region.freed_at else [
                 t for t in touches
@@ -224,9 +222,9 @@ class Hazards:
             else:
                 del self.kept[region]
 
-    def names(self, stream: Any) -> bool:
-        """Whether accesses of a stream's work are kept."""
-        return any(t.work.stream is stream for touches in self.kept.values() for t in touches)
+    def named(self) -> set[Stream]:
+        """The streams of whose work accesses are kept."""
+        return {t.work.stream for touches in self.kept.values() for t in touches}
 
     # -- pinned memory ----------------------------------------------------------------------------
 

@@ -22,9 +22,10 @@ from mlgpu.sim.cuda.asides import Aside
 
 # Handles that stand for a device's default stream, and for each thread's own (CUDA's names).
 LEGACY, PER_THREAD = 1, 2
+HEIR = -1  # of streams of ours (see Streams.heirs)
 NON_BLOCKING = 1  # a flag of streams
 DISABLE_TIMING = 2  # a flag of events
-QUEUE = 4096  # pieces of work that wait at most; the oldest then run
+QUEUE = 1024  # pieces of work that wait at most; the oldest then run
 QUERIES = 3  # how often one is told that work is not done, before it is
 # The simulated clock, in milliseconds.  Asking for work takes the host some time, and each piece
 # of work takes a little, whatever it is.
@@ -109,8 +110,8 @@ class Watch(Protocol):
     def prune(self) -> None:
         """The host knows more than before."""
 
-    def names(self, stream: Stream) -> bool:
-        """Whether work of a stream may still be named."""
+    def named(self) -> set[Stream]:
+        """The streams whose work may still be compared with other work."""
 
 
 class Streams:
@@ -126,12 +127,16 @@ class Streams:
         self.events: dict[int, Event] = {}
         self.seen: dict[Stream, int] = {}  # up to where the host knows that streams are done
         self.live: dict[Stream, None] = {}  # those with work that the host does not know to be
+        self.busy: dict[Stream, None] = {}  # those with work that is not done
         self.running: Work | None = None
         self.now = 0.0  # the host's time, in milliseconds
         self.watch: Watch | None = None
         self.notice: Callable[[], None] | None = None  # see to what was freed (guard.py)
         self.check: Callable[[Work], None] | None = None  # look at the memory that work names
         self._destroyed: dict[Stream, None] = {}  # but not forgotten yet
+        # What destroyed streams of a device leave to be waited for, those that take turns with
+        # the default stream and the others.
+        self.heirs: dict[tuple[int, bool], Stream] = {}
         self._abandoned: deque[int] = deque()  # handles of streams whose thread has ended
         self._ages = itertools.count()
         self._handles = itertools.count(0x5EED_0000_0010, 0x10)
@@ -149,9 +154,17 @@ class Streams:
     def destroy(self, handle: int) -> None:
         """The program is done with a stream; work that it has still comes to be done."""
         stream = self.streams.pop(handle, None)
-        if stream is not None:
-            self._destroyed[stream] = None
-            self._forget()
+        if stream is None:
+            return
+        self._destroyed[stream] = None
+        if stream in self.live and stream.last is not None:
+            del self.live[stream]
+            kind = stream.device, stream.blocking
+            if kind not in self.heirs:
+                self.heirs[kind] = Stream(HEIR, stream.device, stream.flags)
+            self.submit(self.heirs[kind], None, "the end of a stream", stream.last.where,
+                        [stream.last])
+        self._forget()
 
     def abandon(self, handle: int) -> None:
         """Destroy a stream, later: this may be called at any time, by any thread."""
@@ -193,15 +206,16 @@ class Streams:
                     next(self._ages), start, reads, writes)
         stream.last = work
         stream.queue.append(work)
-        self.live[stream] = None
-        self.waiting[work] = None
+        self.live[stream] = self.busy[stream] = self.waiting[work] = None
         if len(self.waiting) > QUEUE:
             self.finish([next(iter(self.waiting))], told=False)
+            if work.number % QUEUE == 0:  # the host may never wait
+                self._prune()
         return work
 
     def _turns(self, stream: Stream) -> list[Work | None]:
         """The default stream waits for all blocking ones, and they for it."""
-        if not stream.blocking:
+        if not stream.blocking or stream.handle == HEIR:
             return []
         if stream.handle == 0:
             return [s.last for s in self.live if s.device == stream.device and s.blocking]
@@ -244,6 +258,9 @@ class Streams:
                     if stream.last is not None and stream.last.number <= number:
                         self.live.pop(stream, None)
             self.now = max(self.now, work.end)
+        self._prune()
+
+    def _prune(self) -> None:
         if self.watch is not None:
             self.watch.prune()
         if self._destroyed:
@@ -251,11 +268,17 @@ class Streams:
 
     def _forget(self) -> None:
         """Leave destroyed streams out of clocks, once nothing is compared with their work."""
+        named = self.watch.named() if self.watch is not None else set()
+        for stream in (*self._destroyed, *self.heirs.values()):
+            # Nobody sees when a mere point of their order is reached.
+            while stream.queue and stream.queue[0].run is None and all(
+                    w.done for w in stream.queue[0].needs):
+                self._run_one(stream.queue[0], False)
         for stream in list(self._destroyed):
-            if stream not in self.live and not (self.watch and self.watch.names(stream)):
+            if not stream.queue and stream not in named:
                 stream.forgotten = True
                 self.seen.pop(stream, None)
-                self._destroyed.pop(stream, None)
+                del self._destroyed[stream]
 
     def _needed(self, wanted: list[Work]) -> dict[Work, list[Work]]:
         """The work to run, each with what needs it."""
@@ -304,6 +327,8 @@ class Streams:
         work.done = True  # whatever becomes of it
         self.waiting.pop(work, None)
         work.stream.queue.popleft()
+        if not work.stream.queue:
+            del self.busy[work.stream]
         for before in work.needs:
             work.start = max(work.start, before.end)
         work.needs.clear()
@@ -363,6 +388,7 @@ class Streams:
             work.done, work.run = True, None
             work.needs.clear()
             work.stream.queue.clear()
+            self.busy.pop(work.stream, None)
             for aside in work.then:
                 aside.passed()
         works = self.all()
