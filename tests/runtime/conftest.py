@@ -28,9 +28,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    """No error of an earlier test sticks to the devices."""
+    """No error of an earlier test sticks to the devices, and none has access to another."""
     from mlgpu.sim.cuda.install import installed
 
     system = installed()
     if system is not None:
         system.reset()
+        for device in system.devices:
+            for peer in tuple(device.peers):
+                device.peers.discard(peer)
+                device.space.others.remove(system.devices[peer].space)

@@ -303,6 +303,7 @@ def test_unknown_pointers():
 
 def test_an_async_pool_counts():
     pool = cupy.cuda.MemoryAsyncPool()
+    pool.free_all_blocks()  # what other tests have left
     before = pool.used_bytes()
     x, y = pool.malloc(1000), pool.malloc(512)
     assert isinstance(x.mem, cupy.cuda.MemoryAsync)
