@@ -47,10 +47,11 @@ def check(args: argparse.Namespace) -> int:
     leaks = _leaks(system) if not status else Counter()
     if args.json is not None:
         args.json.write_text(json.dumps(_json(args, system, profile, leaks, status), indent=2))
+    absent = _sources(args, profile)
     _print(args, system, profile, leaks)
     found = len(system.findings)
     system.reset()  # all is told
-    return status or int(found > 0)
+    return status or absent or int(found > 0)
 
 
 def _run(program: Path, arguments: list[str], system: System) -> int:
@@ -115,6 +116,18 @@ def _leaks(system: System) -> Counter[tuple[str, int]]:
                    for block in system.memory.blocks.values() if block.kind == DEVICE)
 
 
+def _sources(args: argparse.Namespace, profile: Profile) -> int:
+    """Print the sources that were asked for; 2 where a kernel was not launched."""
+    status = 0
+    for kernel in args.source:
+        try:
+            print(profile.source(kernel), end="\n\n")
+        except SimError as error:
+            print(f"mlgpu sim check: {error}", file=sys.stderr)
+            status = 2
+    return status
+
+
 def _print(args: argparse.Namespace, system: System, profile: Profile,
            leaks: Counter[tuple[str, int]]) -> None:
     sys.stdout.flush()
@@ -123,8 +136,6 @@ def _print(args: argparse.Namespace, system: System, profile: Profile,
         print(finding)
         if count > 1:
             print(f"    in {count:,} launches")
-    for kernel in args.source:
-        print(profile.source(kernel), end="\n\n")
     table = profile.table()
     if table:
         print(table)

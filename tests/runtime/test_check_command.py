@@ -171,6 +171,15 @@ def test_processes_that_the_program_starts_follow(tmp_path: Path) -> None:
     assert done.stdout.startswith("5\n"), done.stderr
 
 
+def test_sources_are_shown(tmp_path: Path) -> None:
+    done = check(tmp_path, SHIFT.replace("CORRECT", "1"), "--source", "shift", "--source", "none")
+    assert done.returncode == 2
+    assert "shift: 3 launches\n\nshift.cu:\n" in done.stdout
+    assert done.stdout.endswith("program.py: sm_90: no findings\n")
+    assert done.stderr == ("mlgpu sim check: source of 'none': launched were "
+                           "shift, cupy_arange__float_float_float32\n")
+
+
 def test_what_cannot_be_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["check", str(tmp_path / "absent.py")]) == 2
     assert capsys.readouterr().err == (f"mlgpu sim check: there is no file "
@@ -225,6 +234,7 @@ def test_a_profile_adds_launches_up() -> None:
     assert text[0] == "stride: 3 launches"
     line = next(row for row in text if "copy[threadIdx.x * 32] = x[threadIdx.x * step];" in row)
     assert "| 22.7 (4.0) |" in line  # (4 + 32 + 32) / 3 sectors
+    assert profile.source("trid") == profile.source("stride")
     with pytest.raises(SimError, match="source of 'other': launched were cupy_sum, cupy_add"):
         profile.source("other")
     total = Counters(reports[0]._code, 1 << 20)

@@ -82,14 +82,19 @@ class Profile:
         return sorted(rows, key=lambda row: (-row.instructions, row.kernel))
 
     def source(self, name: str) -> str:
-        """A kernel's source with the counts of all its launches beside the lines."""
-        found = [kernel for kernel in self._kernels.values() if kernel.code.name == name]
+        """A kernel's source with the counts of all its launches beside the lines.
+
+        Where no kernel is called so, of those whose names, as of templates, contain it.
+        """
+        every = self._kernels.values()
+        found = [kernel for kernel in every if kernel.code.name == name] or [
+            kernel for kernel in every if name in kernel.code.name]
         if not found:
             raise SimError(f"source of {name!r}: launched were "
                            f"{', '.join(row.kernel for row in self.rows()) or 'no kernels'}")
         return "\n\n".join(listing.text(
             kernel.code, kernel.counters, texts(kernel.module),
-            f"{name}: {kernel.launches:,} launch{'' if kernel.launches == 1 else 'es'}")
+            f"{kernel.code.name}: {kernel.launches:,} launch{'' if kernel.launches == 1 else 'es'}")
             for kernel in found)
 
     def as_dicts(self) -> list[dict[str, Any]]:
