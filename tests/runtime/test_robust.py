@@ -443,13 +443,16 @@ def test_interrupts() -> None:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    def wait(delay: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, delay)
+        cp.cuda.Device().synchronize()
+
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for delay in (0.02, 0.033, 0.05, 0.1):
-            signal.setitimer(signal.ITIMER_REAL, delay)
             kernel((1,), (32,), (x, 10**6))
             with pytest.raises(KeyboardInterrupt):
-                cp.cuda.Device().synchronize()
+                wait(delay)
             x.fill(1)
             kernel((1,), (32,), (x, 3))
             assert x.tolist() == [4.0] * 32
