@@ -398,3 +398,29 @@ def test_profiling_functions() -> None:
     assert result.gpu_times.shape == (1, 2)
     with time_range("a range"):
         cp.ones(1)
+
+
+def test_contexts() -> None:
+    """A thread has one once it has used a device; each device's is another."""
+    contexts = []
+
+    def work() -> None:
+        contexts.append(cp.cuda.driver.ctxGetCurrent())
+        cp.cuda.Device().use()
+        contexts.append(cp.cuda.driver.ctxGetCurrent())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    stream = cp.cuda.Stream()
+    assert contexts == [0, cp.cuda.driver.streamGetCtx(stream.ptr)]
+    assert contexts[1] == cp.cuda.driver.ctxGetCurrent()
+
+
+def test_pickled_errors() -> None:
+    with pytest.raises(cp.cuda.driver.CUDADriverError) as caught:
+        cp.RawModule(code="").get_function("none")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(again, cp.cuda.driver.CUDADriverError)
+    assert str(again) == str(cp.cuda.driver.CUDADriverError(500))
+    assert "CUDA_ERROR_NOT_FOUND" in str(again)

@@ -51,7 +51,7 @@ class Driver:
     # -- contexts: each device has its primary one ------------------------------------------------
 
     def ctxGetCurrent(self) -> int:
-        return 0xC0_0000 + self.system.current
+        return 0xC0_0000 + self.system.current if self.system.has_context else 0
 
     def ctxGetDevice(self) -> int:
         return self.system.current

@@ -121,7 +121,7 @@ class Runtime:
         self.system.device(self.system.current).limits[limit] = value
 
     def _ensure_context(self) -> None:
-        pass
+        self.system.check()
 
     def profilerStart(self) -> None:
         pass

@@ -76,6 +76,11 @@ class System:
         self.device(device)
         self.threads.device = device
 
+    @property
+    def has_context(self) -> bool:
+        """Whether the calling thread has used its device."""
+        return hasattr(self.threads, "device")
+
     def device(self, number: int) -> Device:
         """A device by number.  CudaError where there is none."""
         if not 0 <= number < len(self.devices):
@@ -86,7 +91,8 @@ class System:
     def check(self) -> None:
         """Raise the error that sticks to the calling thread's device."""
         self.permitted()
-        self._raise(self.current)
+        device = self.threads.device = self.current  # from now on it has a context
+        self._raise(device)
 
     def _raise(self, device: int) -> None:
         error = self.devices[device].error
