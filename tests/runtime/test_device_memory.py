@@ -33,15 +33,6 @@ def kernels():
     return cupy.RawModule(code=CODE)
 
 
-@pytest.fixture
-def strangers():
-    """The devices have no access to each other's memory, which CuPy may have given them."""
-    for device in installed().devices:
-        for peer in list(device.peers):
-            with cupy.cuda.Device(device.number):
-                runtime.deviceDisablePeerAccess(peer)
-
-
 def line():
     """The line that calls."""
     return sys._getframe(1).f_lineno
@@ -419,7 +410,6 @@ with cupy.cuda.using_allocator(cupy.cuda.malloc_async):
 
 # -- several regions and devices ------------------------------------------------------------------
 
-@pytest.mark.usefixtures("strangers")
 def test_threads_that_access_memory_of_every_kind(kernels):
     pinned = cupyx.zeros_pinned(4, np.int32)
     with cupy.cuda.using_allocator(cupy.cuda.malloc_managed):
@@ -445,7 +435,6 @@ def test_threads_that_access_memory_of_every_kind(kernels):
         runtime.deviceDisablePeerAccess(1)
 
 
-@pytest.mark.usefixtures("strangers")
 def test_no_peer_access(kernels):
     with cupy.cuda.Device(1):
         other = cupy.zeros(4, np.int32)
@@ -459,7 +448,6 @@ def test_no_peer_access(kernels):
         assert int(other.sum()) == 0
 
 
-@pytest.mark.usefixtures("strangers")
 def test_peer_access(kernels):
     with cupy.cuda.Device(1):
         other = cupy.zeros(4, np.int32)

@@ -50,6 +50,7 @@ def kernels():
 @pytest.fixture
 def pool():
     """A pool of the test's own, in use."""
+    gc.collect()  # memory of earlier tests, which is freed when the devices are done
     made = cupy.cuda.MemoryPool()
     with cupy.cuda.using_allocator(made.malloc):
         yield made
