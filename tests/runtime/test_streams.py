@@ -377,6 +377,7 @@ def test_events_and_streams_may_go_while_work_waits(kernels):
     x, y = cupy.zeros(64, np.float32), cupy.zeros(64, np.float32)
     cupy.cuda.Device().synchronize()
     streams = installed().streams
+    gc.collect()
     before = len(streams.streams), len(streams.events)
     a, b = cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)
     fill((1,), (64,), (x, np.float32(3), np.int32(64)), stream=a)
