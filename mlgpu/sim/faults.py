@@ -41,8 +41,14 @@ def poisoned(x: Batch, g: Group, region: Region, marks: Array, index: Array, s: 
     """Report the first thread that accesses bytes of a memory pool which belong to nobody."""
     if not x.memcheck:
         return
-    found = _first(g, region, (marks & x.mark_type[s.piece](s.poison)) != 0, index, s)
-    assert found is not None
+    bad = (marks & x.mark_type[s.piece](s.poison)) != 0
+    bad = bad.reshape(*bad.shape[:2], -1).any(axis=2)
+    offset = (index[..., 0] if index.ndim == 3 else index) << s.shift
+    for low, high in region.layout.spared():
+        bad = bad & ~((offset >= low) & (offset + s.size <= high))
+    found = _first(g, region, bad, index, s)
+    if found is None:
+        return
     at, address = found
     told = region.layout.explain(address, s.size)
     x.find("memcheck", told.kind, s.location, f"{s.access} of {s.size} bytes at {address:#x}: "
@@ -52,7 +58,7 @@ def poisoned(x: Batch, g: Group, region: Region, marks: Array, index: Array, s: 
 
 def poisoned_bulk(x: Batch, one: Group, s: Site, region: Region, at: int, size: int) -> None:
     """Report a bulk copy that accesses bytes of a memory pool which belong to nobody."""
-    if not x.memcheck or not (region.marks[at:at + size] & memory.POISON).any():
+    if not x.memcheck or region.layout is None or not region.layout.poisoned(at, size).any():
         return
     told = region.layout.explain(region.start + at, size)
     x.find("memcheck", told.kind, s.location, f"{s.text}: {s.access} of {size} bytes at "

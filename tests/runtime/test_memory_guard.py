@@ -212,18 +212,34 @@ def test_work_before_the_free_is_fine(kernels):
     assert out.get(stream=stream).tolist() == [8] + [7] * 15
 
 
-def test_a_kernel_of_another_stream_that_nothing_puts_before_the_free(kernels):
+def test_a_kernel_of_another_stream_that_was_asked_for_before_the_free(kernels):
+    """Nothing takes the memory over, and so nothing is wrong with that."""
     a, b = (cupy.cuda.Stream(non_blocking=True) for _ in "ab")
     with a:
         x = cupy.zeros(16, np.int32)
     a.synchronize()
     with b:
         kernels.get_function("put")((1,), (1,), (x, np.int64(0), np.int32(4)))
+    address = x.data.ptr
     del x
     a.synchronize()
-    found = fault(b)
-    assert found.kind == "use after free"
-    assert "use after free" in str(found)
+    fine(b)
+    with b:  # but this one is asked for when there is no array
+        kernels.get_function("put")((1,), (1,), (np.uint64(address), np.int64(0), np.int32(4)))
+    assert fault(b).kind == "use after free"
+
+
+def test_the_end_of_an_array_that_is_gone(kernels):
+    """A kernel that may still use an array must keep to its bounds."""
+    a, b = (cupy.cuda.Stream(non_blocking=True) for _ in "ab")
+    with a:
+        x = cupy.zeros(16, np.int32)
+    a.synchronize()
+    with b:
+        kernels.get_function("put")((1,), (1,), (x, np.int64(64), np.int32(4)))
+    del x
+    a.synchronize()
+    assert fault(b).kind == "out of bounds"
 
 
 def test_an_event_puts_it_before(kernels):

@@ -14,7 +14,9 @@ import bisect
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.capture import Capture
@@ -28,6 +30,7 @@ from mlgpu.sim.memory import INIT, POISON, Region
 if TYPE_CHECKING:
     from mlgpu.sim.cuda.memory import Block
 
+Array = np.ndarray[Any, Any]
 REMEMBERED = 1024  # pieces of a region that were freed, which a later use is told of
 
 
@@ -44,6 +47,7 @@ class Piece:
     layout: Layout
     capture: Capture | None  # that it was made in
     freed_at: str = ""
+    left: int = 0  # its age, when the program gave it back
 
     @property
     def end(self) -> int:
@@ -121,10 +125,27 @@ class Layout:
                 low = piece.end
         marks[low - start:max(high, low) - start] = POISON
 
+    def spared(self) -> list[tuple[int, int]]:
+        """Offsets from and to which the running work may access what is poisoned: the array was
+        there when the work was asked for.  Whether its memory went to another one too early is
+        seen in what that one's work does (hazards.py)."""
+        work = self.streams.running
+        if work is None:
+            return []
+        return [(p.start - self.region.start, p.end - self.region.start)
+                for p in self.freed.values() if p.left > work.age]
+
+    def poisoned(self, at: int, size: int) -> Array:
+        """Which bytes from an offset on the running work must not access."""
+        result: Array = self.region.marks[at:at + size] & POISON != 0
+        if result.any():
+            for low, high in self.spared():
+                result[max(low - at, 0):max(high - at, 0)] = False
+        return result
+
     def explain(self, address: int, size: int) -> Told:
         """What is wrong with an access some of whose bytes are poisoned."""
-        at = address - self.region.start
-        bad = address + int((self.region.marks[at:at + size] & POISON).argmax())
+        bad = address + int(self.poisoned(address - self.region.start, size).argmax())
         near = self._nearest(bad)
         left = bisect.bisect(self.starts, bad) - 1
         room = left >= 0 and bad < self.starts[left] + self.pieces[left].room
@@ -222,7 +243,7 @@ class Guard:
                 back(where)
 
     def _leave(self, piece: Piece, where: str) -> None:
-        piece.freed_at = where
+        piece.freed_at, piece.left = where, self.system.streams.moment()
         layout, capture = piece.layout, piece.capture
         if capture is not None and not capture.ended:
             layout.kept.append(piece)
@@ -250,10 +271,9 @@ class Guard:
         block = memory.find(address, size)
         if block is not None:
             region = block.region
-            at = address - region.start
-            if region.layout is None or not (region.marks[at:at + size] & POISON).any():
+            layout: Layout | None = region.layout
+            if layout is None or not layout.poisoned(address - region.start, size).any():
                 return None
-            layout: Layout = region.layout
             return layout.explain(address, size)
         gone = memory.was_freed(address)
         if gone is None or address < DEVICE_BASE:

@@ -148,10 +148,10 @@ class Operands:
     def _check_pool(self, name: str, region: Region, address: int, data: Array,
                     marks: Array) -> None:
         """Finding where elements lie in bytes of a memory pool that belong to no array."""
-        bad = (marks & POISON).any(axis=-1)
-        if bad.any():
-            index = [int(i) for i in np.argwhere(bad)[0]]
+        for index in np.argwhere((marks & POISON).any(axis=-1)).tolist():
             at = address + sum(i * s for i, s in zip(index, data.strides, strict=True))
+            if not region.layout.poisoned(at - region.start, data.itemsize).any():
+                continue
             told = region.layout.explain(at, data.itemsize)
             raise self.finding("memcheck", told.kind, f"{name}, {_shown(data.shape, data.dtype)}: "
                                f"element {tuple(index)} at {at:#x}: {told.text}", "read",
