@@ -185,6 +185,34 @@ def test_managed_memory() -> None:
     assert x.tolist() == list(range(1, 11))
 
 
+def test_advice_on_managed_memory() -> None:
+    memory = cp.cuda.malloc_managed(1024).mem
+    memory.advise(1, cp.cuda.Device())  # cudaMemAdviseSetReadMostly
+    memory.prefetch(cp.cuda.Stream())
+    memory.prefetch(cp.cuda.Stream(), device_id=-1)  # to the host
+    for wrong in (lambda: memory.advise(99, cp.cuda.Device()),
+                  lambda: memory.prefetch(cp.cuda.Stream(), device_id=99)):
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="cudaErrorInvalid"):
+            wrong()
+
+
+def test_a_stream_ordered_pool_reserves_more_than_it_uses() -> None:
+    """It grows in steps and gives back what is not in use when told to."""
+    pool = cp.cuda.MemoryAsyncPool()
+    pool.free_all_blocks()
+    before = pool.total_bytes(), pool.used_bytes()
+    first = pool.malloc(512)
+    total = pool.total_bytes()
+    second = pool.malloc(2048)
+    assert pool.used_bytes() == before[1] + 2560
+    assert pool.total_bytes() == total > pool.used_bytes()
+    assert pool.free_bytes() == total - pool.used_bytes()
+    del first, second
+    assert pool.total_bytes() == total
+    pool.free_all_blocks()
+    assert (pool.total_bytes(), pool.used_bytes()) == before
+
+
 def test_pointers_and_own_memory() -> None:
     memory = cp.cuda.alloc(64)
     a, b = (cp.ndarray(8, "f4", memory + at) for at in (0, 32))

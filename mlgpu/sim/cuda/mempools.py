@@ -14,6 +14,7 @@ from mlgpu.sim.cuda.errors import CudaError
 # cudaMemPoolAttr
 REUSE, THRESHOLD, RESERVED, RESERVED_MOST, USED, USED_MOST = (1, 2, 3), 4, 5, 6, 7, 8
 FIRST_DEFAULT, FIRST = 0x900D_0000, 0x900E_0000  # handles
+CHUNK = 32 << 20  # bytes: a pool reserves so much at once
 
 
 @dataclass(eq=False)
@@ -29,13 +30,22 @@ class Pool:
         """An allocation came from it, or (a negative size) is freed."""
         v = self.values
         v[USED] += size
-        v[RESERVED] = max(v[RESERVED], v[USED])
+        v[RESERVED] = max(v[RESERVED], self._least())
         v[USED_MOST] = max(v[USED_MOST], v[USED])
         v[RESERVED_MOST] = max(v[RESERVED_MOST], v[RESERVED])
 
     def trim(self, keep: int) -> None:
         """Give back what is reserved and not in use, but for so many bytes reserved."""
-        self.values[RESERVED] = max(self.values[USED], min(self.values[RESERVED], keep))
+        self.values[RESERVED] = max(self._least(), min(self.values[RESERVED], _chunks(keep)))
+
+    def _least(self) -> int:
+        """What it must reserve for what is in use."""
+        return _chunks(self.values[USED])
+
+
+def _chunks(size: int) -> int:
+    """A size rounded up to what a pool reserves."""
+    return -(-size // CHUNK) * CHUNK
 
 
 class MemPools:

@@ -24,6 +24,7 @@ from mlgpu.sim.cuda.system import System, caller
 
 Array = np.ndarray[Any, Any]
 H2H, H2D, D2H, D2D, DEFAULT = range(5)  # cudaMemcpyKind
+HOST_DEVICE = -1  # cudaCpuDeviceId
 INVALID_DEVICE = -2  # cudaInvalidDeviceId
 
 
@@ -247,12 +248,16 @@ class Runtime:
         return 0 if block is None else block.kind
 
     def memPrefetchAsync(self, address: int, size: int, device: int, stream: int) -> None:
-        self._managed("cudaMemPrefetchAsync", address, size)
+        self._managed("cudaMemPrefetchAsync", address, size, device)
 
     def memAdvise(self, address: int, size: int, advice: int, device: int) -> None:
-        self._managed("cudaMemAdvise", address, size)
+        if not 1 <= advice <= 6:  # cudaMemoryAdvise
+            raise CudaError(errors.INVALID_VALUE, f"cudaMemAdvise: there is no advice {advice}")
+        self._managed("cudaMemAdvise", address, size, device)
 
-    def _managed(self, what: str, address: int, size: int) -> None:
+    def _managed(self, what: str, address: int, size: int, device: int) -> None:
+        if device != HOST_DEVICE:
+            self.system.device(device)
         block = self.system.memory.find(address, size)
         if block is None or block.kind != MANAGED:
             raise CudaError(errors.INVALID_VALUE, f"{what}: {address:#x} is no managed memory")
