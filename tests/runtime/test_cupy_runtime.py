@@ -13,6 +13,8 @@ import cupyx
 import numpy as np
 import pytest
 
+from mlgpu.sim.cuda.install import installed
+
 ADD = cp.RawKernel(r"""
 extern "C" __global__ void add(float* x, float value) { x[threadIdx.x] += value; }
 """, "add")
@@ -92,8 +94,9 @@ def test_priorities_and_flags() -> None:
     stream = cp.cuda.Stream(non_blocking=True, priority=-1)
     assert stream.priority == -1
     assert not stream.is_capturing()
-    with pytest.raises(cp.cuda.runtime.CUDARuntimeError):
-        cp.cuda.runtime.streamSynchronize(0x1234)
+    if installed() is not None:  # a real driver follows the pointer
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError):
+            cp.cuda.runtime.streamSynchronize(0x1234)
 
 
 def test_external_stream() -> None:
