@@ -84,18 +84,15 @@ def test_jitify_of_a_kernel() -> None:
         kernel((1,), (1,), ())
 
 
-@pytest.mark.parametrize("call", [
-    lambda s, c: c @ cp.ones(2), lambda s, c: c.toarray(), lambda s, c: c @ c,
-    lambda s, c: c.T.tocsr(), lambda s, c: s.csr_matrix(cp.eye(3)),
-    lambda s, c: s.coo_matrix((cp.ones(2), (cp.arange(2), cp.arange(2)))).tocsr()])
-def test_sparse_arithmetic(call: Callable[[Any, Any], Any]) -> None:
+def test_sparse_equations() -> None:
+    from cupyx import cusparse
     from cupyx.scipy import sparse
 
-    matrix = sparse.csr_matrix((cp.ones(2), cp.arange(2), cp.arange(3)), shape=(2, 2))
-    assert matrix.nnz == 2
-    np.testing.assert_array_equal((matrix * 3).data.get(), 3)
-    with pytest.raises(SimError, match=r"cuSPARSE's \w+ is not simulated: compute with dense"):
-        call(sparse, matrix)
+    matrix, right = sparse.csr_matrix(cp.eye(3)), cp.ones((3, 1), order="F")
+    with pytest.raises(SimError, match=r"cuSPARSE's spSM_\w+ is not simulated: compute with dense"):
+        cusparse.spsm(matrix, right)
+    with pytest.raises(NotImplementedError, match="solve the dense one"):
+        import_module("cupyx.cusolver").csrlsvqr(matrix, right[:, 0])
 
 
 def test_textures() -> None:

@@ -10,6 +10,7 @@ CUDA runtime of its own that knows nothing of the simulated devices.  None of th
 | cupy.cuda.cufft | cufft.py, NumPy | cupy.fft, cupyx.scipy.fft, Plan1d, PlanNd |
 | cupy.cuda.thrust | thrust.py, NumPy | sort, argsort, lexsort, partition, unique, median |
 | libs.curand | curand.py, NumPy's Philox | cupy.random.rand, RandomState and the like |
+| libs.cusparse | cusparse.py, NumPy | cupyx.scipy.sparse: conversions, sums, products |
 | cupy.random._generator_api | generator.py, NumPy's Philox | cupy.random.default_rng, Generator |
 
 All these run on CuPy's current stream when the stream comes to them, find operands that are out of
@@ -19,7 +20,7 @@ differ from a GPU's, whose sums have another order, and random numbers are NumPy
 | of CuPy | refused, because |
 |---|---|
 | cupy.cuda.cub | its reductions and scans are machine code; CuPy's own kernels run instead |
-| libs.cusparse | arithmetic with sparse matrices is not simulated |
+| libs.cusparse: triangular solves, ilu | not simulated |
 | libs.cutensor, libs.nccl, libs.cusparselt | not simulated; importing them says so |
 | cupy.cuda.jitify | not simulated |
 | callbacks and several GPUs of cuFFT, float16 transforms | not simulated |
@@ -31,6 +32,7 @@ of this.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from mlgpu.sim.cuda.libraries import (
@@ -55,11 +57,12 @@ def prepare(system: System, version: int) -> None:
     apis: list[tuple[str, Library, dict[str, int]]] = [
         ("cublas", cublas.Cublas(system, version * 10), cublas.CONSTANTS),
         ("cusolver", cusolver.Cusolver(system, version), cusolver.CONSTANTS),
-        ("curand", curand.Curand(system), curand.CONSTANTS)]
+        ("curand", curand.Curand(system), curand.CONSTANTS),
+        ("cusparse", cusparse.Cusparse(system, version), cusparse.CONSTANTS)]
     for name, api, constants in apis:
         contents = {**constants, **functions(api), api.error.__name__: api.error}
         provide(f"{LIBS}.{name}", contents, type(api).__doc__ or "")
-    provide(f"{LIBS}.cusparse", cusparse.contents(version), cusparse.__doc__ or "")
+    sys.modules[f"{LIBS}.cusparse"].__getattr__ = cusparse.look_up  # type: ignore[method-assign]
     provide("cupyx._cusolver", cusolver_arrays.CusolverArrays(system).contents(),
             cusolver_arrays.__doc__ or "")
     provide("cupy.cuda.cufft", cufft.contents(system, version), cufft.__doc__ or "")
