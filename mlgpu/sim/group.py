@@ -8,6 +8,7 @@ have the shape (K, 1).  Groups read registers into compact arrays and write comp
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ class Lanes:
             self._counts = (np.full(self.number, WARP) if self.active is None
                             else np.count_nonzero(self.active, axis=1))
         return self._counts
+
+
+@lru_cache(maxsize=64)
+def _all_lanes(threads: int) -> Lanes:
+    """The layout of whole blocks, which is the same in all launches."""
+    return Lanes(np.arange(threads))
 
 
 class Shape:
@@ -101,14 +108,18 @@ class Grid:
     def lanes(self) -> Lanes:
         """The layout of a block's threads in warps."""
         if self._lanes is None:
-            key = b"" if self.cols is None else self.cols.tobytes()
-            found = self.space.layouts.get(key)
-            if found is None:
-                if len(self.space.layouts) > 4096:
-                    self.space.layouts.clear()
-                found = self.space.layouts[key] = Lanes(self.tid[0])
-            self._lanes = found
+            self._lanes = _all_lanes(self.space.threads) if self.cols is None else (
+                self._some_lanes(self.cols))
         return self._lanes
+
+    def _some_lanes(self, cols: Array) -> Lanes:
+        key = cols.tobytes()
+        found = self.space.layouts.get(key)
+        if found is None:
+            if len(self.space.layouts) > 4096:
+                self.space.layouts.clear()
+            found = self.space.layouts[key] = Lanes(cols)
+        return found
 
     @property
     def warps(self) -> int:
