@@ -192,7 +192,11 @@ def test_advice_on_managed_memory() -> None:
     memory = cp.cuda.malloc_managed(1024).mem
     memory.advise(1, cp.cuda.Device())  # cudaMemAdviseSetReadMostly
     memory.prefetch(cp.cuda.Stream())
-    memory.prefetch(cp.cuda.Stream(), device_id=-1)  # to the host
+    if cp.cuda.runtime.runtimeGetVersion() < 13000:
+        memory.prefetch(cp.cuda.Stream(), device_id=-1)  # to the host
+    else:  # CuPy does not say that -1 is no device's number
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="InvalidDevice"):
+            memory.prefetch(cp.cuda.Stream(), device_id=-1)
     for wrong in (lambda: memory.advise(99, cp.cuda.Device()),
                   lambda: memory.prefetch(cp.cuda.Stream(), device_id=99)):
         with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="cudaErrorInvalid"):

@@ -256,7 +256,8 @@ class Runtime:
         self._managed("cudaMemAdvise", address, size, device)
 
     def _managed(self, what: str, address: int, size: int, device: int) -> None:
-        if device != HOST_DEVICE:
+        # CUDA 13 names the host by a location's type, which CuPy's binding does not pass.
+        if device != HOST_DEVICE or self.version >= 13000:
             self.system.device(device)
         block = self.system.memory.find(address, size)
         if block is None or block.kind != MANAGED:
@@ -283,12 +284,15 @@ class Runtime:
         self.mempools.destroy(pool)
 
     def memPoolTrimTo(self, pool: int, size: int) -> None:
+        self._unsafe("cudaMemPoolTrimTo")
         self.mempools.find(pool).trim(size)
 
     def memPoolGetAttribute(self, pool: int, attribute: int) -> int:
+        self._unsafe("cudaMemPoolGetAttribute")
         return self.mempools.get(pool, attribute)
 
     def memPoolSetAttribute(self, pool: int, attribute: int, value: int) -> None:
+        self._unsafe("cudaMemPoolSetAttribute")
         self.mempools.set(pool, attribute, value)
 
     # -- copies -----------------------------------------------------------------------------------
