@@ -386,6 +386,8 @@ def once():
         event.record()
     other.wait_event(event)
     y[:10].get(other)
+    with other:
+        cupy.ones(100, "f4")
     pinned = cupy.cuda.alloc_pinned_memory(64)
     cupy.cuda.runtime.free(cupy.cuda.runtime.malloc(5000))
     with stream:
@@ -410,7 +412,7 @@ def several(count):
         once()
     gc.collect()
 
-several(100)
+several(150)
 tracemalloc.start()
 several(20)
 traced, before = tracemalloc.get_traced_memory()[0], resident()
@@ -426,7 +428,8 @@ def test_leaks() -> None:
     result = run(LEAKS)
     assert result.stderr == ""
     grown = {k: int(v) for k, v in (line.split() for line in result.stdout.splitlines())}
-    assert grown["traced"] < 200_000, grown
+    # The last 4,096 freed allocations are remembered, with less than a KiB each.
+    assert grown["traced"] < 400_000, grown
     assert grown["resident"] < 8 << 20, grown
 
 

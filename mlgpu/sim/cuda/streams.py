@@ -26,6 +26,7 @@ HEIR = -1  # of streams of ours (see Streams.heirs)
 NON_BLOCKING = 1  # a flag of streams
 DISABLE_TIMING = 2  # a flag of events
 QUEUE = 1024  # pieces of work that wait at most; the oldest then run
+SPARE = 64  # handles of destroyed streams that are not in use again yet
 QUERIES = 3  # how often one is told that work is not done, before it is
 # The simulated clock, in milliseconds.  Asking for work takes the host some time, and each piece
 # of work takes a little, whatever it is.
@@ -134,6 +135,9 @@ class Streams:
         self.notice: Callable[[], None] | None = None  # see to what was freed (guard.py)
         self.check: Callable[[Work], None] | None = None  # look at the memory that work names
         self._destroyed: dict[Stream, None] = {}  # but not forgotten yet
+        # Handles of forgotten streams.  New ones get them again, as on a GPU: by them CuPy's pools
+        # know what memory a stream may have.
+        self._spare: deque[int] = deque()
         # What destroyed streams of a device leave to be waited for, those that take turns with
         # the default stream and the others.
         self.heirs: dict[tuple[int, bool], Stream] = {}
@@ -147,7 +151,8 @@ class Streams:
         """A new stream."""
         while self._abandoned:
             self.destroy(self._abandoned.popleft())
-        stream = Stream(next(self._handles), device, flags, priority)
+        handle = self._spare.popleft() if len(self._spare) > SPARE else next(self._handles)
+        stream = Stream(handle, device, flags, priority)
         self.streams[stream.handle] = stream
         return stream
 
@@ -277,6 +282,7 @@ class Streams:
         for stream in list(self._destroyed):
             if not stream.queue and stream not in named:
                 stream.forgotten = True
+                self._spare.append(stream.handle)
                 self.seen.pop(stream, None)
                 del self._destroyed[stream]
 
