@@ -119,6 +119,11 @@ def test_generators_are_made_as_cupy_does(bits: str) -> None:
         generator.integers(0, 1000, dtype=np.int8)
     with pytest.raises(TypeError, match=r"cupy\.ndarray or a scalar"):
         generator.poisson([1, 2])
+    with pytest.raises(TypeError, match="Unsupported dtype int32 for standard_normal"):
+        generator.standard_normal(3, "i")
+    with pytest.raises(ValueError, match="nbad < 0"):
+        generator.hypergeometric(3, -1, 2)
+    np.testing.assert_array_equal(generator.hypergeometric(5, 10, 16, 4).get(), 5)
 
 
 @simulated

@@ -54,9 +54,9 @@ def _generator(system: System, base: Any) -> Any:
         __doc__ = base.__doc__
 
         def _sample(self, name: str, size: Any, dtype: Any, function: Callable[..., Any],
-                    *arguments: Any) -> Any:
-            """An array of the size that is given, or that the arguments have."""
-            arrays = [self._argument(name, a) for a in arguments]
+                    *arguments: Any, kind: Any = np.float64) -> Any:
+            """An array of the size that is given, or that the arguments (of a kind) have."""
+            arrays = [self._argument(name, a).astype(kind, copy=False) for a in arguments]
             if size is None:
                 shape = cupy.broadcast(*arrays).shape if arrays else ()
             else:
@@ -76,19 +76,25 @@ def _generator(system: System, base: Any) -> Any:
             raise TypeError(f"Generator.{name}: an argument is {type(value).__name__}; it is "
                             "required to be a cupy.ndarray or a scalar")
 
-        def _into(self, result: Any, size: Any, dtype: Any, out: Any) -> Any:
+        def _size(self, size: Any, dtype: Any, out: Any, rows: bool = False) -> Any:
+            """The size that results have; rows: an array for them goes by rows."""
+            if out is None:
+                return size
+            self._check_output_array(dtype, size, out, rows)
+            return out.shape
+
+        @staticmethod
+        def _into(result: Any, dtype: Any, out: Any) -> Any:
             if out is None:
                 return result.astype(dtype, copy=False)
-            self._check_output_array(dtype, size, out)
             out[...] = result
             return out
 
         def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
             kind = _float(dtype)
-            if out is not None and size is None:
-                size = out.shape
-            result = self._sample("random", size, kind, lambda rng, s: rng.random(s, kind))
-            return self._into(result, size, dtype, out)
+            result = self._sample("random", self._size(size, dtype, out), kind,
+                                  lambda rng, s: rng.random(s, kind))
+            return self._into(result, dtype, out)
 
         def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None,
                     dtype: Any = np.float64) -> Any:
@@ -122,9 +128,16 @@ def _generator(system: System, base: Any) -> Any:
                                 lambda rng, x, s: rng.geometric(x, s), p)
 
         def hypergeometric(self, ngood: Any, nbad: Any, nsample: Any, size: Any = None) -> Any:
-            return self._sample("hypergeometric", size, np.int64,
-                                lambda rng, x, y, z, s: rng.hypergeometric(x, y, z, s),
-                                ngood, nbad, nsample)
+            for what, value in (("ngood", ngood), ("nbad", nbad), ("nsample", nsample)):
+                if isinstance(value, (int, float)) and value < 0:
+                    raise ValueError(f"{what} < 0")
+
+            def draw(rng: Any, good: Array, bad: Array, count: Array, size: Any) -> Any:
+                # As CuPy's kernel: who asks for more than there are gets all.
+                return rng.hypergeometric(good, bad, np.clip(count, 0, good + bad), size)
+
+            return self._sample("hypergeometric", size, np.int64, draw, ngood, nbad, nsample,
+                                kind=np.int64)
 
         def logseries(self, p: Any, size: Any = None) -> Any:
             return self._sample("logseries", size, np.int64,
@@ -134,11 +147,9 @@ def _generator(system: System, base: Any) -> Any:
                                  method: str = "inv", out: Any = None) -> Any:
             if method == "zig":
                 raise NotImplementedError("Ziggurat method is not supported")
-            if out is not None and size is None:
-                size = out.shape
-            result = self._sample("standard_exponential", size, np.float64,
-                                  lambda rng, s: rng.standard_exponential(s))
-            return self._into(result, size, dtype, out)
+            result = self._sample("standard_exponential", self._size(size, dtype, out),
+                                  np.float64, lambda rng, s: rng.standard_exponential(s))
+            return self._into(result, dtype, out)
 
         def poisson(self, lam: Any = 1.0, size: Any = None) -> Any:
             return self._sample("poisson", size, np.int64, lambda rng, x, s: rng.poisson(x, s),
@@ -146,20 +157,17 @@ def _generator(system: System, base: Any) -> Any:
 
         def standard_normal(self, size: Any = None, dtype: Any = np.float64,
                             out: Any = None) -> Any:
-            kind = _float(dtype)
-            if out is not None and size is None:
-                size = out.shape
-            result = self._sample("standard_normal", size, kind,
+            kind = _only_float("standard_normal", dtype)
+            result = self._sample("standard_normal", self._size(size, dtype, out), kind,
                                   lambda rng, s: rng.standard_normal(s, kind))
-            return self._into(result, size, dtype, out)
+            return self._into(result, dtype, out)
 
         def standard_gamma(self, shape: Any, size: Any = None, dtype: Any = np.float64,
                            out: Any = None) -> Any:
-            if out is not None and size is None:
-                size = out.shape
-            result = self._sample("standard_gamma", size, np.float64,
-                                  lambda rng, x, s: rng.standard_gamma(x, s), shape)
-            return self._into(result, size, dtype, out)
+            _only_float("standard_gamma", dtype)
+            result = self._sample("standard_gamma", self._size(size, dtype, out, True),
+                                  np.float64, lambda rng, x, s: rng.standard_gamma(x, s), shape)
+            return self._into(result, dtype, out)
 
         def gamma(self, shape: Any, scale: Any = 1.0, size: Any = None) -> Any:
             return self._sample("gamma", size, np.float64,
@@ -167,11 +175,17 @@ def _generator(system: System, base: Any) -> Any:
 
         def binomial(self, n: Any, p: Any, size: Any = None) -> Any:
             return self._sample("binomial", size, np.int64,
-                                lambda rng, x, y, s: rng.binomial(x, y, s), n, p)
+                                lambda rng, x, y, s: rng.binomial(x.astype(np.int64), y, s), n, p)
 
     Generator.__name__ = Generator.__qualname__ = "Generator"
     Generator.__module__ = base.__module__
     return Generator
+
+
+def _only_float(name: str, dtype: Any) -> Any:
+    if np.dtype(dtype).char not in "fd":
+        raise TypeError(f"Unsupported dtype {np.dtype(dtype).name} for {name}")
+    return np.dtype(dtype)
 
 
 def _float(dtype: Any) -> Any:
