@@ -211,6 +211,13 @@ class Module:
                 raise PtxError(f"{f.name}: {size:,} bytes of parameters; at most "
                                f"{arch.param_bytes:,} fit")
 
+    def unload(self, where: str) -> None:
+        """Give the memory of its variables back."""
+        with self.machine.lock:
+            for region in self._regions.values():
+                self.machine.space.free(region, where)
+            self._regions.clear()
+
     @property
     def kernels(self) -> list[str]:
         """The names of all kernels."""

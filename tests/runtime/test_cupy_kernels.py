@@ -397,3 +397,22 @@ def test_jit_atomics() -> None:
     counts = cp.zeros(5, "i4")
     jit.rawkernel()(_counted)((4,), (64,), (cp.asarray(values), counts))
     np.testing.assert_array_equal(counts.get(), np.bincount(values, minlength=5))
+
+
+def test_what_unloading_gives_back() -> None:
+    """Variables of modules that nothing needs any more are freed, after the work that uses them."""
+    free, _ = cp.cuda.Device().mem_info
+    x = cp.zeros(4, "i8")
+    for number in range(3):
+        module = cp.RawModule(code=f"""
+        extern "C" {{
+        __device__ long long table[1024];
+        __global__ void fill{number}(long long* x) {{ x[threadIdx.x] = table[0] + {number}; }}
+        }}""")
+        module.get_function(f"fill{number}")((1,), (4,), (x,))
+        del module
+        cp.clear_memo()
+        gc.collect()
+    cp.cuda.Device().synchronize()
+    assert x.tolist() == [2] * 4
+    assert cp.cuda.Device().mem_info[0] > free - 3 * 8192

@@ -13,6 +13,7 @@ from pathlib import Path
 from mlgpu.errors import MissingExtraError
 from mlgpu.sim import ptxas
 from mlgpu.sim.cuda import errors, lenient, lines
+from mlgpu.sim.cuda.asides import Aside
 from mlgpu.sim.cuda.clock import launch_time
 from mlgpu.sim.cuda.errors import CudaError
 from mlgpu.sim.cuda.streams import Stream
@@ -94,7 +95,14 @@ class Driver:
         return handle
 
     def moduleUnload(self, module: int) -> None:
-        self.modules.pop(module, None)
+        """Its kernels are gone; its variables are once the device's work so far is done."""
+        gone, where = self._module(module), caller()
+        del self.modules[module]
+        for handle in [h for h, f in self.functions.items() if f.kernel.module is gone]:
+            del self.functions[handle]
+        works = [w for device in self.system.devices if device.machine is gone.machine
+                 for w in self.system.streams.of_device(device.number)]
+        Aside(lambda: gone.unload(where), works)
 
     def moduleGetFunction(self, module: int, name: str) -> int:
         found = self._module(module)
