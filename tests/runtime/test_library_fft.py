@@ -117,6 +117,24 @@ def test_it_runs_on_the_current_stream() -> None:
     close(y, np.fft.fft(2 * x.get()), False)
 
 
+def test_a_graph_transforms_anew_each_time() -> None:
+    a = made((4, 8), "D")
+    x, out = cp.asarray(a), cp.zeros((4, 8), "D")
+    plan = get_fft_plan(x, axes=(1,))
+    plan.fft(x, out, cp.cuda.cufft.CUFFT_FORWARD)
+    cp.cuda.Device().synchronize()
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        plan.fft(x, out, cp.cuda.cufft.CUFFT_FORWARD)
+        graph = stream.end_capture()
+        for factor in (2, 6):
+            x *= 2 if factor == 2 else 3
+            graph.launch()
+            stream.synchronize()
+            close(out, np.fft.fft(factor * a), False)
+
+
 @simulated
 def test_a_plan_for_a_larger_array() -> None:
     plan = cp.cuda.cufft.Plan1d(16, cp.cuda.cufft.CUFFT_C2C, 2)

@@ -140,6 +140,22 @@ def test_drawing_runs_when_its_stream_comes_to_it() -> None:
 
 
 @simulated
+def test_a_graph_draws_anew_each_time() -> None:
+    x, generator = cp.zeros(100), cp.random.default_rng(1)
+    cp.cuda.Device().synchronize()
+    stream, found = cp.cuda.Stream(non_blocking=True), []
+    with stream:
+        stream.begin_capture()
+        generator.random(out=x)
+        graph = stream.end_capture()
+        for _ in range(2):
+            graph.launch()
+            stream.synchronize()
+            found.append(x.get())
+    assert (found[0] != found[1]).all()
+
+
+@simulated
 def test_generators_of_curand() -> None:
     from cupy_backends.cuda.libs import curand
 
