@@ -57,10 +57,16 @@ def check_read(x: Batch, g: Group, region: Region, index: Array, s: Site) -> Non
     every, some = _every(marks), _some(marks)
     if some & s.poison:
         faults.poisoned(x, g, region, marks, index, s)
-    if x.initcheck and ~every & s.init:
-        faults.uninitialized(x, g, region, marks, index, s)
     if s.space == "const":
+        if x.initcheck and ~every & s.init:
+            faults.uninitialized(x, g, region, marks, index, s)
         return
+    if x.carried is not None:
+        init = x.mark_type[s.piece](s.init)
+        bare = (marks & init) != init
+        x.carried[g.blk, g.tid] = bare.reshape(*bare.shape[:2], -1).any(axis=2)
+    elif x.initcheck and ~every & s.init:
+        faults.uninitialized(x, g, region, marks, index, s)
     mark = s.ones * (STRONG_READ if s.strong else READ)
     if x.racecheck:
         x.races.globals.read(g, region, index, s, bool(some & s.ones * (
@@ -110,6 +116,11 @@ def check_write(x: Batch, g: Group, region: Region, index: Array, s: Site, data:
     if ~every & mark:
         view[index] = marks | x.mark_type[s.piece](mark)
         x.touch(region)
+    if x.carried is not None:
+        bare = x.carried[g.blk, g.tid]
+        places = index.reshape(*index.shape[:2], -1)
+        written = x.mark_type[s.piece](~s.init & s.ones * 255)
+        view[np.broadcast_to(places, (*bare.shape, places.shape[2]))[bare]] &= written
 
 
 def _components(data: Array, s: Site, shape: tuple[int, ...]) -> list[Array]:

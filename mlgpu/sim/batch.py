@@ -50,6 +50,10 @@ class Batch:
         self.counters = launch.counters
         self.memcheck = "memcheck" in launch.checks
         self.initcheck = "initcheck" in launch.checks
+        # Of a kernel that copies: whether what each thread read last was never written, and then
+        # what it writes counts as never written either.
+        self.carried: Array | None = (
+            np.zeros((count, launch.threads), bool) if launch.carries and self.initcheck else None)
         self.synccheck = "synccheck" in launch.checks
         self.racecheck: bool = "racecheck" in launch.checks
         self.R: list[Array] = list(launch.code.initial)

@@ -31,6 +31,8 @@ Dim = int | Sequence[int]
 BATCH_THREADS = 32768
 BATCH_BYTES = 1 << 28  # about what a batch may take, where smaller batches can help it
 PARAMETERS = "the kernel's parameters"  # names their region; no variable is called so
+# Among what a launch skips: it may copy what was never written, and the copy counts as that, too.
+CARRY = "carry"
 OUTPUT = 1 << 20  # characters that a launch prints at most, as on a GPU
 
 
@@ -42,6 +44,7 @@ class Launch:
                  skip: frozenset[str] = frozenset()) -> None:
         self.machine = machine
         self.checks = machine.checks - skip
+        self.carries = CARRY in skip
         self.code = code
         self.grid = _dim(code.name, "grid", grid, machine.arch.max_grid)
         self.block = _dim(code.name, "block", block, machine.arch.max_block)

@@ -142,7 +142,7 @@ class Graphs:
             source = self._memory(device, "read", src, size)
             if target is not None and source is not None:
                 target[0][:] = source[0]
-                copy_marks(target[1], dst, size)
+                copy_marks(target[1], dst, size, source[1], src)
         return run
 
     def filling(self, device: int, address: int, value: int, size: int) -> Callable[[], None]:

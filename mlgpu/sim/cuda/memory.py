@@ -203,8 +203,14 @@ def host_bytes(address: int, size: int) -> Array:
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
 
-def copy_marks(to: Block | None, at: int, size: int) -> None:
-    """Bytes that a copy or memset has written are initialised."""
-    if to is not None:
-        start = at - to.region.start
-        to.region.marks[start:start + size] |= INIT
+def copy_marks(to: Block | None, at: int, size: int, of: Block | None = None,
+               source: int = 0) -> None:
+    """Bytes that a copy or memset has written are initialised, unless those copied were not."""
+    if to is None:
+        return
+    start = at - to.region.start
+    marks = to.region.marks[start:start + size]
+    marks |= INIT
+    if of is not None:
+        start = source - of.region.start
+        marks &= of.region.marks[start:start + size] | ~np.uint8(INIT)

@@ -356,7 +356,7 @@ class Runtime:
             source = source.copy()
         name = {(True, True): "copy on the host", (True, False): "copy to the device",
                 (False, True): "copy to the host"}.get(hosted, "copy")
-        run = _copying(target, to, dst, source, size)
+        run = _copying(target, to, dst, source, of, src, size)
         if of is not None and of.kind == HOST and not hosted[1] and (
                 self.system.streams.watch is not None):
             run = self._watched(of, src, source, run)
@@ -617,9 +617,9 @@ def _hosted(block: Block | None) -> bool:
     return block is None or block.kind == HOST
 
 
-def _copying(target: Array, to: Block | None, dst: int, source: Array,
+def _copying(target: Array, to: Block | None, dst: int, source: Array, of: Block | None, src: int,
              size: int) -> Callable[[], None]:
     def run() -> None:
         target[:] = source
-        copy_marks(to, dst, size)
+        copy_marks(to, dst, size, of, src)
     return run
