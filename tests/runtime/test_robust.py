@@ -54,6 +54,20 @@ except mlgpu.sim.SimError as error:
 """), "install: CuPy is imported already; call mlgpu.sim.install before any import of cupy\n")
 
 
+def test_without_llvmlite() -> None:
+    quiet(run("""
+import sys
+import mlgpu.sim
+sys.modules["llvmlite"] = None
+for _ in range(2):  # the first time has left nothing half done
+    try:
+        mlgpu.sim.install()
+    except mlgpu.errors.MissingExtraError as error:
+        print("llvmlite" in str(error) and "mlgpu[sim]" in str(error))
+print([m for m in sys.modules if m.startswith("cupy")])
+"""), "True\nTrue\n[]\n")
+
+
 def test_installing_twice() -> None:
     from mlgpu.sim.cuda.install import install
 

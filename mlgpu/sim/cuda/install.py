@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mlgpu.extras import require
 from mlgpu.memory import parse_bytes
 from mlgpu.sim import arch as archs
 from mlgpu.sim.cache import folder
@@ -34,7 +35,8 @@ def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", 
       by any distance is found.
 
     To be called before `import cupy`.  SimError where CuPy is imported already, is not installed,
-    or is a version that is not known, and where there is a real GPU.
+    or is a version that is not known, and where there is a real GPU; MissingExtraError without
+    llvmlite.
     """
     global _installed
     if _installed is not None:
@@ -44,6 +46,7 @@ def install(devices: int = 2, arch: str = "sm_90", memory: int | str = "4 GiB", 
                        "import of cupy")
     if find_spec("cupy") is None:
         raise SimError("install: CuPy is not installed; pip install 'cupy-cuda12x==14.2.*'")
+    require("llvmlite.binding", "sim", "CuPy on the simulated GPU")
     if real_devices():
         raise SimError("install: this machine has an NVIDIA GPU; run the program on it, or hide it "
                        "with CUDA_VISIBLE_DEVICES=-1")
