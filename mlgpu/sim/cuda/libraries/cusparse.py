@@ -49,8 +49,12 @@ CONSTANTS = {
 class CuSparseError(StatusError):
     """An error of cuSPARSE."""
 
-    names: ClassVar = {3: "CUSPARSE_STATUS_INVALID_VALUE", 6: "CUSPARSE_STATUS_EXECUTION_FAILED",
-                       10: "CUSPARSE_STATUS_NOT_SUPPORTED"}
+    names: ClassVar = {1: "CUSPARSE_STATUS_NOT_INITIALIZED: initialization error",
+                       2: "CUSPARSE_STATUS_ALLOC_FAILED", 3: "CUSPARSE_STATUS_INVALID_VALUE",
+                       4: "CUSPARSE_STATUS_ARCH_MISMATCH", 6: "CUSPARSE_STATUS_EXECUTION_FAILED",
+                       7: "CUSPARSE_STATUS_INTERNAL_ERROR",
+                       10: "CUSPARSE_STATUS_NOT_SUPPORTED",
+                       11: "CUSPARSE_STATUS_INSUFFICIENT_RESOURCES"}
     failed = 6
 
 

@@ -21,7 +21,8 @@ class StatusError(RuntimeError):
     failed = 0  # the status for work that a failed device no longer takes
 
     def __init__(self, status: int, text: str = "") -> None:
-        super().__init__(self.names[status] + (f"\n{text}" if text else ""))
+        name = self.names.get(status, f"status {status}")
+        super().__init__(name + (f"\n{text}" if text else ""))
         self.status, self.text = status, text
 
     def __reduce__(self) -> tuple[Any, ...]:
