@@ -33,7 +33,7 @@ class Opened:
 
     def refine(self, unit: int) -> None:
         """Smaller cells, for smaller accesses."""
-        self.shadow.repeat(self.unit // unit, axis=0)
+        self.shadow.refine(self.unit // unit)
         self.unit = unit
 
 

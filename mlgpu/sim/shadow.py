@@ -58,11 +58,23 @@ class Shadow:
         cell, who, new = (np.broadcast_to(a, shape) for a in (cell, who, new))
         self.first.reshape(-1)[cell[new]] = event << EVENT | who[new]
 
-    def repeat(self, times: int, axis: int) -> None:
-        """Smaller cells, or a row for every block, each with what the one had."""
+    def spread(self, blocks: int) -> None:
+        """A row for every block, each with what the one had."""
         for name, layer in vars(self).items():
             if isinstance(layer, np.ndarray):
-                setattr(self, name, np.repeat(layer, times, axis=axis))
+                setattr(self, name, np.repeat(layer, blocks, axis=0))
+
+    def refine(self, times: int) -> None:
+        """Smaller cells, each with what the larger one had.
+
+        Only what was accessed is written: the pages of the rest cost nothing, as before.
+        """
+        for name, layer in vars(self).items():
+            if isinstance(layer, np.ndarray):
+                used = np.flatnonzero(layer)
+                fine = blank(layer.size * times, self._sparse)
+                fine.reshape(-1, times)[used] = layer[used, None]
+                setattr(self, name, fine)
 
     def note_read(self, cell: Array, who: Array, event: int) -> None:
         """Keep the read, and the last one of another warp."""

@@ -50,7 +50,7 @@ class SharedRaces:
         """Give every block a row of its own."""
         blocks = self.x.shape.blocks
         if len(self.shadow.write) != blocks:
-            self.shadow.repeat(blocks, axis=0)
+            self.shadow.spread(blocks)
 
     def read(self, g: Group, offset: Array, s: Site) -> None:
         """A load from shared memory."""
