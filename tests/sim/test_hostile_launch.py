@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -425,11 +426,16 @@ def test_an_interrupt_from_outside() -> None:
     out = m.array(np.arange(64, dtype=np.uint32))
     k = kernel("ld.param.u64 %rd1, [out]; L: ld.global.u32 %r1, [%rd1]; add.u32 %r1, %r1, 0;\n"
                "bra L;", m)
+    # A shell starts its background jobs, the test run perhaps, with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, _thread.interrupt_main)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        k.launch(1, 64, (out,))
-    timer.join()
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            k.launch(1, 64, (out,))
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     usable(m, [out])
 
 
