@@ -22,6 +22,12 @@ __device__ __forceinline__ void ml_store(T* p, const ml_vec<T, E>& v) {
   *reinterpret_cast<ml_vec<T, E>*>(p) = v;
 }
 
+// What a type is computed in: float for the half types.
+template <typename T> struct ml_wide_of { typedef T type; };
+template <> struct ml_wide_of<__half> { typedef float type; };
+template <> struct ml_wide_of<__nv_bfloat16> { typedef float type; };
+template <typename T> using ml_wide = typename ml_wide_of<T>::type;
+
 // Sizes of D dimensions and the element strides of K operands, passed by value.
 template <int D, int K>
 struct ml_layout {
