@@ -29,7 +29,8 @@ import numpy as np
 
 import mlgpu
 from mlgpu import sim
-from mlgpu.sim import nvrtc, toolkit
+from mlgpu.cuda import toolkit
+from mlgpu.sim import nvrtc
 
 SOURCE = Path(__file__).with_suffix(".cu")
 ARCH = "sm_90"

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlgpu.cuda import cache, toolkit
 from mlgpu.errors import MissingExtraError
 from mlgpu.sim import arch as archs
-from mlgpu.sim import cache, toolkit
 from mlgpu.sim.errors import CompileError
 
 _FORMAT = "1"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from guide import ROOT, Section, run, sections
 
-from mlgpu.sim import toolkit
+from mlgpu.cuda import toolkit
 from mlgpu.sim.cuda.install import real_devices
 
 GUIDE = ROOT / "docs" / "simulated-cuda.md"

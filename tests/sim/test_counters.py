@@ -13,8 +13,8 @@ import pytest
 from sim.measure import HEAD, at, check, measure, ptx, run, shared_at
 
 from mlgpu import sim
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import toolkit
 
 
 def floats(n: int) -> np.ndarray:

@@ -17,8 +17,9 @@ from sim.corpus.program import FOLDER
 from sim.mutate import mutated, only
 
 from mlgpu import sim
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import nvrtc, toolkit
+from mlgpu.sim import nvrtc
 
 EACH = 500  # texts of each kernel
 SECONDS = 2.0  # of processor time that one text may take

@@ -8,8 +8,8 @@ import pytest
 from guide import ROOT, Section, run, sections
 
 from mlgpu import sim
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import toolkit
 
 GUIDE = ROOT / "docs" / "simulated-gpu.md"
 SECTIONS = sections(GUIDE.read_text(encoding="utf-8"))

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mlgpu.cuda import cache, toolkit
+from mlgpu.cuda import nvrtc as compiler_itself
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import cache, nvrtc, toolkit
+from mlgpu.sim import nvrtc
 from mlgpu.sim.errors import CompileError, SimError
 
 SOURCE = """extern "C" __global__ void scale(float* x) {
@@ -27,8 +29,8 @@ def compiler(tmp_path, monkeypatch):
         pytest.skip(str(missing))
     monkeypatch.setenv("MLGPU_CACHE_DIR", str(tmp_path / "cache"))
     runs = []
-    real = nvrtc._compile
-    monkeypatch.setattr(nvrtc, "_compile", lambda *a: runs.append(a) or real(*a))
+    real = compiler_itself.compile
+    monkeypatch.setattr(compiler_itself, "compile", lambda *a: runs.append(a) or real(*a))
     return runs
 
 
@@ -70,8 +72,8 @@ def test_options_reach_the_compiler():
 @pytest.mark.parametrize(("source", "options", "told"), [
     ("__global__ void f() {\n  int x = y;\n}", (), r'kernel.cu\(2\): error: identifier "y"'),
     (SOURCE, ("--no-such-option",), "no-such-option"),
-    (SOURCE, ("-arch=sm_80",), "machine's arch"),
-    (SOURCE, ("--gpu-architecture", "sm_80"), "machine's arch"),
+    (SOURCE, ("-arch=sm_80",), "device's arch"),
+    (SOURCE, ("--gpu-architecture", "sm_80"), "device's arch"),
     ("\0" + SOURCE, (), "NUL"),
     ("#include <stdint.h>", (), "<cuda/std/cstdint>"),
     ("#include <type_traits>", (), "<cuda/std/type_traits>"),
@@ -266,9 +268,10 @@ def test_each_real_compiler_makes_the_same_kernel(monkeypatch, compiler):
 
 def test_a_damaged_cache_is_compiled_again(compiler):
     first = nvrtc.compile(SOURCE)
-    for entry in cache.folder().glob("ptx/*/*"):
-        entry.write_bytes(entry.read_bytes()[:-7])
-    assert nvrtc.compile(SOURCE) == first
-    assert len(compiler) == 2
-    assert nvrtc.compile(SOURCE) == first
-    assert len(compiler) == 2
+    for damaged, kind in enumerate(("kernels", "files"), 1):  # what is known of the PTX, and itself
+        for entry in cache.folder().glob(f"{kind}/*/*"):
+            entry.write_bytes(entry.read_bytes()[:-7])
+        assert nvrtc.compile(SOURCE) == first
+        assert len(compiler) == 1 + damaged
+        assert nvrtc.compile(SOURCE) == first
+        assert len(compiler) == 1 + damaged

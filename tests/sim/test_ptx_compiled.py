@@ -9,8 +9,9 @@ import time
 import pytest
 from ptx_sources import ARCHS, ASSEMBLY, HALF, INLINED, LANGUAGE
 
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import nvrtc, toolkit
+from mlgpu.sim import nvrtc
 from mlgpu.sim.ptx.parser import parse
 from mlgpu.sim.ptx.syntax import (
     Function,

@@ -9,8 +9,9 @@ import pytest
 from ptx_sources import ASSEMBLY, INLINED, LANGUAGE
 from ptx_text import HEADER
 
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import nvrtc, toolkit
+from mlgpu.sim import nvrtc
 from mlgpu.sim.errors import PtxError
 from mlgpu.sim.ptx.parser import parse
 from mlgpu.sim.ptx.syntax import Module

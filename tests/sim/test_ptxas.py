@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import nvrtc, ptxas, toolkit
+from mlgpu.sim import nvrtc, ptxas
 from mlgpu.sim.errors import CompileError
 
 # An array indexed by a value lies in local memory: 20 floats, 80 bytes.

@@ -10,8 +10,9 @@ import pytest
 from sim.measure import ptx
 
 from mlgpu import sim
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import listing, ptxas, toolkit
+from mlgpu.sim import listing, ptxas
 from mlgpu.sim.metric_names import METRICS
 from mlgpu.sim.metrics import MetricError, Metrics
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mlgpu import cli
+from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
-from mlgpu.sim import toolkit
 from mlgpu.sim.arguments import make
 from mlgpu.sim.errors import SimError
 

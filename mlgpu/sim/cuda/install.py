@@ -10,10 +10,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mlgpu.cuda.cache import folder
 from mlgpu.extras import require
 from mlgpu.memory import parse_bytes
 from mlgpu.sim import arch as archs
-from mlgpu.sim.cache import folder
 from mlgpu.sim.cuda import allocators, libraries, lines
 from mlgpu.sim.cuda.binding import RUNTIME, redirect
 from mlgpu.sim.cuda.system import System

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlgpu.sim import cache
+from mlgpu.cuda import cache
 
 KEY = cache.key("ptx", "source", b"header")
 
@@ -27,7 +27,7 @@ def entries(root):
 
 def test_a_value_comes_back_in_another_process():
     cache.put(KEY, b"\0value")
-    code = f"from mlgpu.sim import cache; print(cache.get({KEY!r}))"
+    code = f"from mlgpu.cuda import cache; print(cache.get({KEY!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(b"\0value")
     assert cache.get(cache.key("ptx", "other")) is None
@@ -121,7 +121,7 @@ def test_old_entries_go_and_read_ones_stay(root):
 
 def test_many_processes_write_the_same_entries():
     code = """
-from mlgpu.sim import cache
+from mlgpu.cuda import cache
 for i in range(200):
     name = cache.key("ptx", str(i % 5))
     cache.put(name, str(i % 5).encode() * 5000)

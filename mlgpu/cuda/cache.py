@@ -6,6 +6,10 @@ cache off.  Entries are named by a hash of everything they were made from, so no
 when something changes; an entry that nobody read for 90 days is removed.  Any number of processes
 may use the folder at once: an entry appears whole or not at all.  A cache that cannot be read or
 written costs time, never an error; an entry that is damaged counts as missing.
+
+What others must read (an image that the CUDA driver loads) is a plain file named by its content.
+Two processes that compile the same and get different bytes write two files, and each one's entry
+names its own.
 """
 
 from __future__ import annotations
@@ -47,46 +51,72 @@ def key(kind: str, *parts: str | bytes) -> str:
     return f"{kind}/{digest.hexdigest()}"
 
 
-def get(key: str) -> bytes | None:
-    """The entry's value, or None where it is missing or damaged."""
-    root = folder()
-    if root is None:
+def get(key: str, root: Path | None = None) -> bytes | None:
+    """The entry's value, or None where it is missing or damaged; `root` is another folder."""
+    root = root or folder()
+    if root is None or not key:
         return None
-    path = _path(root, key)
-    try:
-        data = path.read_bytes()
-        if data[:_CHECK] != _checksum(key, data[_CHECK:]):
-            return None
-        if time.time() - path.stat().st_mtime > _DAY:
-            os.utime(path)  # still in use
-    except OSError:
+    data = _read(_path(root, key))
+    if data is None or data[:_CHECK] != _checksum(key, data[_CHECK:]):
         return None
     return data[_CHECK:]
 
 
-def put(key: str, value: bytes) -> None:
-    """Keep a value; quietly nothing where the folder cannot be written."""
-    root = folder()
-    if root is None:
-        return
-    path = _path(root, key)
-    temporary = path.with_name(f"{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(_checksum(key, value) + value)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        _prune(root)
-    except OSError:  # no space, read-only, or on Windows a reader holds the old entry
-        pass
+def put(key: str, value: bytes, root: Path | None = None) -> None:
+    """Keep a value; quietly nothing where the folder cannot be written, or without a key."""
+    root = root or folder()
+    if root is not None and key:
+        _write(root, _path(root, key), _checksum(key, value) + value)
+
+
+def put_file(root: Path, data: bytes, suffix: str) -> Path | None:
+    """A file with this content; None where the folder cannot be written."""
+    path = _path(root, _content(data)).with_suffix(suffix)
+    return path if whole_file(path) or _write(root, path, data) else None
+
+
+def whole_file(path: Path) -> bool:
+    """Whether a file of `put_file` is there, and as it was written."""
+    data = _read(path)
+    return data is not None and _path(path.parents[2], _content(data)) == path.with_suffix("")
+
+
+def _content(data: bytes) -> str:
+    return f"files/{hashlib.blake2b(data, digest_size=20).hexdigest()}"
 
 
 def _path(root: Path, key: str) -> Path:
     kind, _, name = key.partition("/")
     return root / kind / name[:2] / name[2:]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        data = path.read_bytes()
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return None
+    if age > _DAY:
+        with suppress(OSError):  # of someone else's folder
+            os.utime(path)  # still in use
+    return data
+
+
+def _write(root: Path, path: Path, data: bytes) -> bool:
+    temporary = path.with_name(f"{secrets.token_hex(8)}.tmp")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError:  # no space, read-only, or on Windows a reader holds the old entry
+        return False
+    with suppress(OSError):
+        _prune(root)
+    return True
 
 
 def _checksum(key: str, value: bytes) -> bytes:
