@@ -121,7 +121,7 @@ def test_a_hit_is_fast():
         start = time.perf_counter()
         compile(SOURCE, "sm_80", [NAME])
         times.append(time.perf_counter() - start)
-    assert min(times) < 1e-3
+    assert min(times) < 2e-3  # 0.5 ms on an idle machine
 
 
 def test_a_header_in_the_current_folder_is_not_taken(tmp_path, monkeypatch):

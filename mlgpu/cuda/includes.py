@@ -7,12 +7,12 @@ mean counts.  CUDA's own headers are not looked for.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_INCLUDE = re.compile(
-    rb'(?:^[ \t]*#[ \t]*include|__has_include[ \t]*\()[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S))',
-    re.MULTILINE)
+# The word comes first, which is found fast; whether it is a directive, the text before it says.
+_INCLUDE = re.compile(rb'include[ \t]*(\(?)[ \t]*(?:"([^"\n]+)"|<([^>\n]+)>|(\S))')
+_DIRECTIVE = re.compile(rb"[ \t]*#[ \t]*")
 
 
 def closure(source: bytes, beside: Path, folders: Sequence[Path],
@@ -27,10 +27,10 @@ def closure(source: bytes, beside: Path, folders: Sequence[Path],
     waiting = [(beside, names, source)]
     while waiting:
         folder, names, text = waiting.pop()
-        for quoted, angled, computed in _INCLUDE.findall(text):
-            if computed:
+        for name in _names(text):
+            if not name:
                 return None
-            names.append(quoted or angled)
+            names.append(name)
         for name in names:
             for place in (folder, beside, *folders):
                 path = place / name.decode("utf-8", "surrogateescape")
@@ -38,3 +38,11 @@ def closure(source: bytes, beside: Path, folders: Sequence[Path],
                     found[path] = path.read_bytes()
                     waiting.append((path.parent, [], found[path]))
     return found
+
+
+def _names(text: bytes) -> Iterator[bytes]:
+    """What a text includes or asks for with __has_include; empty where a macro says what."""
+    for found in _INCLUDE.finditer(text):
+        before = text[text.rfind(b"\n", 0, found.start()) + 1:found.start()]
+        if _DIRECTIVE.fullmatch(before) or (before.endswith(b"__has_") and found[1]):
+            yield found[2] or found[3] or b""

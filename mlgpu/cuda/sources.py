@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from mlgpu.errors import KernelError
 
 
+@functools.cache
 def kernels_dir() -> Path:
     """The folder with common.cuh and the .cu files.  KernelError where it is missing."""
     package = Path(__file__).resolve().parent.parent
