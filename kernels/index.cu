@@ -1,0 +1,162 @@
+// Rows copied to and from places that an index names.  A row is `inner` elements, and copies do not
+// care what they mean: T is any type of the element's size, E of which are moved at once.
+#include "common.cuh"
+#include "fault.cuh"
+
+namespace {
+
+template <typename I>
+__device__ __forceinline__ ml_index place_of(I index, ml_index bound, bool wrap, ml_fault* fault,
+                                             int site) {
+  if (wrap || index >= 0) return ml_place(ml_index(index), bound, fault, site);
+  ml_report(fault, site, ml_index(index), bound);
+  return -1;
+}
+
+}  // namespace
+
+// Sizes of the result's dimensions, and the steps of two operands along them.
+struct ml_pair_steps {
+  ml_index size[8], first[8], second[8];
+};
+
+namespace {
+
+template <int D>
+__device__ __forceinline__ void pair_offsets(const ml_pair_steps& steps, ml_index i,
+                                             ml_index& first, ml_index& second) {
+  first = second = 0;
+#pragma unroll
+  for (int d = D - 1; d >= 0; --d) {
+    const ml_index next = d ? i / steps.size[d] : 0, place = i - next * steps.size[d];
+    first += place * steps.first[d];
+    second += place * steps.second[d];
+    i = next;
+  }
+}
+
+// A row of one value where `inner_step` is 0.
+template <int E, typename T>
+__device__ __forceinline__ void put_row(T* __restrict__ to, const T* __restrict__ from,
+                                        ml_index inner, int inner_step, int spread) {
+  const ml_index first = ml_index(threadIdx.x & ((1 << spread) - 1)) * E;
+  for (ml_index i = first; i < inner; i += E << spread) {
+    ml_vec<T, E> part;
+    if (inner_step) {
+      part = ml_load<E>(from + i);
+    } else {
+#pragma unroll
+      for (int e = 0; e < E; ++e) part.at[e] = from[0];
+    }
+    ml_store<E>(to + i, part);
+  }
+}
+
+}  // namespace
+
+// y[o, r, :] = x[o, index[r], :]: a group of `1 << spread` lanes for each row, so that short rows
+// fill a warp, too.
+template <typename T, int E, typename I>
+__global__ void __launch_bounds__(256)
+gather_rows(T* __restrict__ y, const T* __restrict__ x, const I* __restrict__ index,
+            ml_index outer, ml_index count, ml_index bound, ml_index inner, int spread, bool wrap,
+            ml_fault* fault, int site) {
+  const ml_index row = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
+  if (row >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : row / count;
+  const ml_index place = place_of(index[row - o * count], bound, wrap, fault, site);
+  const T* const from = x + (o * bound + place) * inner;
+  T* const to = y + row * inner;
+  const int step = E << spread;
+  const ml_index start = ml_index(threadIdx.x & ((1 << spread) - 1)) * E;
+  if (place < 0) {
+    ml_vec<T, E> zero;
+#pragma unroll
+    for (int e = 0; e < E; ++e) zero.at[e] = T(0);
+    for (ml_index i = start; i < inner; i += step) ml_store<E>(to + i, zero);
+    return;
+  }
+  ml_index i = start;
+  for (; i + 3 * step < inner; i += 4 * step) {
+    ml_vec<T, E> part[4];
+#pragma unroll
+    for (int u = 0; u < 4; ++u) part[u] = ml_load<E>(from + i + u * step);
+#pragma unroll
+    for (int u = 0; u < 4; ++u) ml_store<E>(to + i + u * step, part[u]);
+  }
+  for (; i < inner; i += step) ml_store<E>(to + i, ml_load<E>(from + i));
+}
+
+// y[i] = x at i's place in all dimensions but one, where the index says: x's steps are
+// `steps.first`, 0 in that dimension, and `along` there.
+template <typename T, typename I, int D>
+__global__ void __launch_bounds__(256)
+gather_along(T* __restrict__ y, const T* __restrict__ x, const I* __restrict__ index,
+             ml_index count, ml_index bound, ml_index along, ml_pair_steps steps, bool wrap,
+             ml_fault* fault, int site) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= count) return;
+  ml_index from, at;
+  pair_offsets<D>(steps, i, from, at);
+  const ml_index place = place_of(index[at], bound, wrap, fault, site);
+  y[i] = place < 0 ? T(0) : x[from + place * along];
+}
+
+// The same as flat places of a contiguous tensor; -1, out of any range, for those that are wrong.
+template <typename I, int D>
+__global__ void __launch_bounds__(256)
+places_along(ml_index* __restrict__ places, const I* __restrict__ index, ml_index count,
+             ml_index bound, ml_index along, ml_pair_steps steps, bool wrap, ml_fault* fault,
+             int site) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= count) return;
+  ml_index from, at;
+  pair_offsets<D>(steps, i, from, at);
+  const ml_index place = place_of(index[at], bound, wrap, fault, site);
+  places[i] = place < 0 ? -1 : from + place * along;
+}
+
+// Places in dimensions so far (null: none), and in one more.
+template <typename I>
+__global__ void __launch_bounds__(256)
+add_index(ml_index* places, const ml_index* before, const I* __restrict__ index, ml_index count,
+          ml_index bound, bool wrap, ml_fault* fault, int site) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= count) return;
+  const ml_index place = place_of(index[i], bound, wrap, fault, site);
+  const ml_index high = before ? before[i] : 0;
+  places[i] = place < 0 || high < 0 ? -1 : high * bound + place;
+}
+
+// out[o, index[r], :] = values[o, r, :], whose steps may be 0 (`inner_step` too: one value for a
+// row).  No place may come twice.
+template <typename T, int E, typename I>
+__global__ void __launch_bounds__(256)
+put_rows(T* __restrict__ out, const T* __restrict__ values, const I* __restrict__ index,
+         ml_index outer, ml_index count, ml_index bound, ml_index inner, ml_index outer_step,
+         ml_index row_step, int inner_step, int spread, bool wrap, ml_fault* fault, int site) {
+  const ml_index task = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
+  if (task >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : task / count, r = task - o * count;
+  const ml_index place = place_of(index[r], bound, wrap, fault, site);
+  if (place < 0) return;
+  const T* const from = values + o * outer_step + r * row_step;
+  T* const to = out + (o * bound + place) * inner;
+  put_row<E>(to, from, inner, inner_step, spread);
+}
+
+// The same where a place may come twice, from keys in order with their positions: the last wins.
+template <typename T, int E, typename K>
+__global__ void __launch_bounds__(256)
+put_last(T* __restrict__ out, const T* __restrict__ values, const K* __restrict__ keys,
+         const K* __restrict__ positions, ml_index outer, ml_index count, ml_index bound,
+         ml_index inner, ml_index outer_step, ml_index row_step, int inner_step, int spread) {
+  const ml_index task = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
+  if (task >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : task / count, j = task - o * count;
+  const K key = keys[j];
+  if (key >= bound || (j + 1 < count && keys[j + 1] == key)) return;
+  const T* const from = values + o * outer_step + ml_index(positions[j]) * row_step;
+  T* const to = out + (o * bound + key) * inner;
+  put_row<E>(to, from, inner, inner_step, spread);
+}
