@@ -114,8 +114,9 @@ def _write(root: Path, path: Path, data: bytes) -> bool:
             raise
     except OSError:  # no space, read-only, or on Windows a reader holds the old entry
         return False
-    with suppress(OSError):
-        _prune(root)
+    if root == folder():  # others are not ours to clear
+        with suppress(OSError):
+            _prune(root)
     return True
 
 

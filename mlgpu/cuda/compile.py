@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlgpu.cuda import cache, includes, nvrtc, toolkit
+from mlgpu.cuda import cache, includes, instances, nvrtc, toolkit
 from mlgpu.cuda.sources import kernels_dir
 from mlgpu.errors import KernelError, MissingExtraError
 
@@ -79,6 +79,7 @@ _ENVIRONMENT = ("MLGPU_CACHE_DIR", "MLGPU_KERNELS_DIR", "MLGPU_NVRTC")
 def _remembered(source: str, arch: str, names: tuple[str, ...], options: tuple[str, ...], kind: str,
                 filename: str, *environment: str | None) -> Image:
     wanted = _wanted(source, names, options, kind, filename)
+    instances.note(wanted.place, source, names, options)
     built = built_dir()
     found = _kept(built, wanted.key(target(arch, kind)))
     if found is not None:
@@ -101,8 +102,10 @@ def image(source: str, arch: str, names: Sequence[str], options: Sequence[str], 
 
     A relative filename is of the current folder, as for any compiler.
     """
-    return _cached(_Wanted(source, names, options, kind, filename, Path.cwd()), arch,
-                   toolkit.nvrtc())
+    wanted = _Wanted(source, names, options, kind, filename, Path.cwd())
+    if wanted.place.parent == kernels_dir():
+        instances.note(wanted.place, source, names, ())
+    return _cached(wanted, arch, toolkit.nvrtc())
 
 
 def _cached(wanted: _Wanted, arch: str, compiler: toolkit.Nvrtc) -> Image:

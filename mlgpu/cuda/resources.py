@@ -1,0 +1,93 @@
+"""What kernels take of each architecture: registers, spills, local and shared memory, occupancy."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+from mlgpu.cuda.compile import compile
+from mlgpu.cuda.instances import Instance
+from mlgpu.errors import KernelError
+from mlgpu.sim import arch as archs
+from mlgpu.sim import ptxas
+from mlgpu.sim.errors import LaunchError
+from mlgpu.sim.occupancy import occupancy
+
+TOGETHER = 24  # kernels of a source in one compilation, which has its headers to read each time
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What one kernel takes on one architecture; bytes but for registers, threads and occupancy."""
+
+    kernel: str
+    arch: str
+    registers: int  # of a thread
+    spills: int  # stored and loaded for want of registers, by a thread
+    local: int  # memory of a thread, spilled registers included
+    shared: int  # of a block, without what a launch asks for
+    threads: int  # of a block, at most: its launch bounds
+    occupancy: float | None  # percent, with blocks of that size; None where even one is too large
+
+
+def taken(instances: Iterable[Instance], arch_names: Sequence[str]) -> Iterator[Taken]:
+    """For each architecture what each kernel takes, in order.  As ptxas.resources and compile."""
+    parts = [(arch, part) for arch in arch_names for part in together(instances)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda job: _taken(*job), parts):
+            yield from found
+
+
+def together(instances: Iterable[Instance]) -> Iterator[list[Instance]]:
+    """Kernels that one compilation can make."""
+    for _, group in groupby(instances, lambda i: (i.filename, i.options, i.source, not i.names)):
+        members = list(group)
+        for start in range(0, len(members), TOGETHER):
+            yield members[start:start + TOGETHER]
+
+
+def compile_together(part: Sequence[Instance], arch: str) -> tuple[str, dict[str, str], str]:
+    """The PTX of kernels of one source, the symbols of their names, and the warnings."""
+    first = part[0]
+    names = [name for instance in part for name in instance.names]
+    image = compile(first.text, arch, names, first.options, "ptx", first.filename)
+    return image.path.read_text("utf-8"), image.lowered, image.log
+
+
+def _taken(arch: str, part: Sequence[Instance]) -> list[Taken]:
+    ptx, lowered, _ = compile_together(part, arch)
+    found = ptxas.resources(ptx, arch)
+    rows = []
+    for instance in part:
+        # Without a name expression a source has the kernels that it says: extern "C" or not.
+        wanted = {lowered[name]: str(instance) for name in instance.names} or {
+            symbol: f"{instance} {symbol}" for symbol in found}
+        for symbol, shown in wanted.items():
+            if symbol not in found:
+                raise KernelError(f"{shown}: the compiler made no kernel of it")
+            rows.append(_row(shown, arch, found[symbol], _threads(ptx, symbol)))
+    return rows
+
+
+def _row(shown: str, arch: str, found: ptxas.Resources, threads: int) -> Taken:
+    try:
+        percent = occupancy(archs.find(arch), threads, found.registers, found.shared,
+                            found.barriers).percent
+    except LaunchError:
+        percent = None
+    return Taken(shown, arch, found.registers, found.spill_stores + found.spill_loads, found.stack,
+                 found.shared, threads, percent)
+
+
+def _threads(ptx: str, symbol: str) -> int:
+    """The most threads that a kernel's launch bounds allow; what is usual where it has none."""
+    bounds = re.search(rf"\.entry {re.escape(symbol)}\([^)]*\)\s*\.(?:max|req)ntid (\d+)"
+                       r"(?:, (\d+))?(?:, (\d+))?", ptx)
+    if bounds is None:
+        return 256
+    x, y, z = (int(size or 1) for size in bounds.groups())
+    return x * y * z
