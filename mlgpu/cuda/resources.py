@@ -34,12 +34,25 @@ class Taken:
     occupancy: float | None  # percent, with blocks of that size; None where even one is too large
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """The PTX of several kernels."""
+
+    ptx: str
+    lowered: dict[str, str]
+    log: str
+
+
 def taken(instances: Iterable[Instance], arch_names: Sequence[str]) -> Iterator[Taken]:
-    """For each architecture what each kernel takes, in order.  As ptxas.resources and compile."""
-    parts = [(arch, part) for arch in arch_names for part in together(instances)]
+    """For each architecture what each kernel takes, in order.
+
+    Raises as `compile` and the simulated GPU's `ptxas.resources`.
+    """
+    parts = [*together(instances)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda job: _taken(*job), parts):
-            yield from found
+        jobs = [(part, arch) for arch in arch_names for part in parts]
+        for rows in pool.map(lambda job: resources(*job, compile_together(*job)), jobs):
+            yield from rows
 
 
 def together(instances: Iterable[Instance]) -> Iterator[list[Instance]]:
@@ -50,26 +63,26 @@ def together(instances: Iterable[Instance]) -> Iterator[list[Instance]]:
             yield members[start:start + TOGETHER]
 
 
-def compile_together(part: Sequence[Instance], arch: str) -> tuple[str, dict[str, str], str]:
-    """The PTX of kernels of one source, the symbols of their names, and the warnings."""
+def compile_together(part: Sequence[Instance], arch: str) -> Compiled:
+    """Kernels of one source, compiled at once."""
     first = part[0]
     names = [name for instance in part for name in instance.names]
     image = compile(first.text, arch, names, first.options, "ptx", first.filename)
-    return image.path.read_text("utf-8"), image.lowered, image.log
+    return Compiled(image.path.read_text("utf-8"), image.lowered, image.log)
 
 
-def _taken(arch: str, part: Sequence[Instance]) -> list[Taken]:
-    ptx, lowered, _ = compile_together(part, arch)
-    found = ptxas.resources(ptx, arch)
+def resources(part: Sequence[Instance], arch: str, made: Compiled) -> list[Taken]:
+    """What each kernel of a compilation takes."""
+    found = ptxas.resources(made.ptx, arch)
     rows = []
     for instance in part:
-        # Without a name expression a source has the kernels that it says: extern "C" or not.
-        wanted = {lowered[name]: str(instance) for name in instance.names} or {
+        # A source that was asked for no name has the kernels that it says.
+        wanted = {made.lowered[name]: str(instance) for name in instance.names} or {
             symbol: f"{instance} {symbol}" for symbol in found}
         for symbol, shown in wanted.items():
             if symbol not in found:
                 raise KernelError(f"{shown}: the compiler made no kernel of it")
-            rows.append(_row(shown, arch, found[symbol], _threads(ptx, symbol)))
+            rows.append(_row(shown, arch, found[symbol], _threads(made.ptx, symbol)))
     return rows
 
 
