@@ -1,0 +1,328 @@
+// Convolutions of halves on tensor cores: the products of conv.cuh, in tiles of 64 M x 128 for the
+// gather and 128 x 128 for the weight.  Eight warps, two along the rows and four along the columns;
+// 32 terms of the sums at a time, in two slots: while one is multiplied the next is on its way, the
+// weight by cp.async and what the positions see, one half a lane, through registers.
+#include "conv.cuh"
+#include "mma.cuh"
+
+namespace {
+
+const int conv_wide = 128;   // columns of a tile
+const int conv_depth = 32;   // terms of a step
+
+// What a step multiplies: `a` has rows of 32 halves; `b` has them as rows of 128 (by term) for the
+// gather, whose positions are columns, and as rows of 32 (by column) for the weight.
+template <int ROWS>
+struct conv_slot {
+  alignas(128) unsigned char a[ROWS * conv_depth * 2];
+  alignas(128) unsigned char b[conv_wide * conv_depth * 2];
+};
+
+template <typename T, int M>
+__device__ __forceinline__ void conv_clear(float (&sum)[M][4][4]) {
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+#pragma unroll
+      for (int c = 0; c < 4; ++c) sum[i][j][c] = 0.0f;
+}
+
+// sum += a * b for terms k to k + 15 of a slot, for this warp's M x 4 tiles of 16 x 8.
+template <typename T, int M, bool by_term, int ROWS>
+__device__ __forceinline__ void conv_multiply(const conv_slot<ROWS>& slot, int k,
+                                              float (&sum)[M][4][4]) {
+  const unsigned a = ml_shared(slot.a), b = ml_shared(slot.b);
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int row = (warp >> 2) * 16 * M, column = (warp & 3) * 32;
+  unsigned left[M][4], right[4][2];
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+    ml_ldmatrix(left[i], a + ml_swizzled<4>(row + 16 * i + ml_lane_deep(lane),
+                                            k / 8 + ml_lane_right(lane)));
+#pragma unroll
+  for (int j = 0; j < 4; j += 2) {
+    unsigned both[4];
+    if constexpr (by_term)
+      ml_ldmatrix_trans(both, b + ml_swizzled<16>(k + ml_lane_deep(lane),
+                                                  column / 8 + j + ml_lane_right(lane)));
+    else
+      ml_ldmatrix(both, b + ml_swizzled<4>(column + 8 * j + ml_lane_wide(lane),
+                                           k / 8 + ml_lane_low(lane)));
+    right[j][0] = both[0];
+    right[j][1] = both[1];
+    right[j + 1][0] = both[2];
+    right[j + 1][1] = both[3];
+  }
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      ml_mma<T>(sum[i][i % 2 ? 3 - j : j], left[i], right[i % 2 ? 3 - j : j]);
+}
+
+// The sums as halves in a tile of 256-byte rows, each with its row's `bias`.
+template <typename T, int M>
+__device__ __forceinline__ void conv_stage(const float (&sum)[M][4][4], unsigned char* out,
+                                           const float* bias) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int column = (warp & 3) * 32;
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = (warp >> 2) * 16 * M + 16 * i + 8 * half + (lane >> 2);
+      const float more = bias[row];
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        *reinterpret_cast<unsigned*>(out + ml_swizzled<16>(row, column / 8 + j) + 4 * (lane & 3)) =
+            ml_pack<T>(sum[i][j][2 * half] + more, sum[i][j][2 * half + 1] + more);
+    }
+}
+
+template <typename T>
+__device__ __forceinline__ T* conv_half(unsigned char* tile, int row, int column) {
+  return reinterpret_cast<T*>(tile + ml_swizzled<16>(row, column >> 3)) + (column & 7);
+}
+
+}  // namespace
+
+// y = bias + weight * (what each position sees).  The weight's rows are padded with zeros to a
+// multiple of 8 halves.  `bits`: at most 31 taps, whose validity a position keeps in one register.
+// `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.
+template <typename T, int D, int M, bool bits>
+__global__ void __launch_bounds__(256, 2)
+conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
+                T* y, conv_map map, bool whole) {
+  const int rows = 32 * M;
+  union memory {
+    conv_slot<rows> slot[2];
+    unsigned char out[rows * conv_wide * 2];
+  };
+  __shared__ memory shared;
+  __shared__ conv_pair<D> pairs[2][conv_depth];
+  __shared__ float biases[rows];
+
+  const int row_tiles = (map.rows + rows - 1) / rows;
+  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * rows;
+  const int column_tile = rest / map.groups, group = rest - column_tile * map.groups;
+  const int length = map.channels * map.count.value;
+  const int steps = (length + conv_depth - 1) / conv_depth;
+  if (threadIdx.x < rows)
+    biases[threadIdx.x] = bias && row0 + threadIdx.x < map.rows
+        ? ml_cast<float>(bias[group * map.rows + row0 + threadIdx.x]) : 0.0f;
+
+  const int place = threadIdx.x & 127, term0 = threadIdx.x >> 7;
+  conv_view<T, D> view;
+  view.look(x, map, group, column_tile * conv_wide + place);
+  const unsigned seen = bits ? view.seen(map) : 0;
+
+  const auto describe = [&](int step) {
+    if (threadIdx.x < conv_depth) {
+      conv_pair<D> pair;
+      const int k = step * conv_depth + threadIdx.x, tap = pair.describe(map, k);
+      if (bits) pair.at[0] = k < length ? tap : 31;
+      pair.keep(&pairs[step & 1][threadIdx.x]);
+    }
+  };
+  const int chunk = threadIdx.x & 3;
+  const T* from = weight + (ml_index(group) * map.rows + row0) * map.pitch + chunk * 8;
+  const auto copy = [&](int step) {
+    const unsigned a = ml_shared(shared.slot[step & 1].a);
+    for (int row = threadIdx.x >> 2; row < rows; row += 64) {
+      const bool there = row0 + row < map.rows && step * conv_depth + chunk * 8 < map.pitch;
+      ml_copy_async<16>(a + ml_swizzled<4>(row, chunk),
+                        there ? from + ml_index(row) * map.pitch + step * conv_depth : weight,
+                        there);
+    }
+    ml_copy_commit();
+  };
+  // Half a step at a time: 16 values on their way would take too many registers.
+  T b[8];
+  const auto load = [&](int step, int half) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const conv_pair<D> pair = pairs[step & 1][16 * half + term0 + 2 * i];
+      const bool there = bits ? (seen >> pair.at[0]) & 1 : view.inside(map, pair);
+      b[i] = there ? view.origin[pair.offset] : ml_cast<T>(0);
+    }
+  };
+  const auto store = [&](int step, int half) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      *conv_half<T>(shared.slot[step & 1].b, 16 * half + term0 + 2 * i, place) = b[i];
+  };
+
+  float sum[M][4][4];
+  conv_clear<T, M>(sum);
+  describe(0);
+  describe(1);
+  __syncthreads();
+  if (steps > 0) {
+    copy(0);
+    for (int half = 0; half < 2; ++half) {
+      load(0, half);
+      store(0, half);
+    }
+  }
+  ml_copy_wait<0>();
+  __syncthreads();
+  for (int step = 0; step < steps; ++step) {
+    const bool more = step + 1 < steps;
+    if (more) copy(step + 1);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (more) load(step + 1, half);
+      conv_multiply<T, M, true>(shared.slot[step & 1], 16 * half, sum);
+      if (more) store(step + 1, half);
+    }
+    describe(step + 2);
+    ml_copy_wait<0>();
+    __syncthreads();
+  }
+
+  conv_stage<T, M>(sum, shared.out, biases);
+  __syncthreads();
+  const ml_index plane = conv_plane<D>(map.target);
+  if (whole) {
+    const int part = threadIdx.x & 15;
+    const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + part * 8);
+    if (to < 0) return;
+    for (int row = threadIdx.x >> 4; row < rows && row0 + row < map.rows; row += 16)
+      ml_store<8>(y + to + (row0 + row) * plane, ml_load<8>(conv_half<T>(shared.out, row, part * 8)));
+  } else {
+    const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + place);
+    if (to < 0) return;
+    for (int row = term0; row < rows && row0 + row < map.rows; row += 2)
+      y[to + (row0 + row) * plane] = *conv_half<T>(shared.out, row, place);
+  }
+}
+
+// One share of the positions: total[share][group][row][channel, tap] in float32.
+// `whole`: runs of 8 positions are 16 aligned bytes of one plane of `small`.
+template <typename T, int D, int M, bool whole>
+__global__ void __launch_bounds__(256, 2)
+conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* total, conv_map map,
+                int share) {
+  const int rows = 32 * M;
+  __shared__ conv_slot<rows> slots[2];
+  __shared__ conv_pair<D> pairs[conv_wide];
+
+  const int length = map.channels * map.count.value;
+  const int row_tiles = (map.rows + rows - 1) / rows;
+  const int column_tiles = (length + conv_wide - 1) / conv_wide;
+  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * rows;
+  const int group = rest / column_tiles, column0 = (rest - group * column_tiles) * conv_wide;
+  const int positions = conv_lattice_size<D>(map), last = map.images * positions;
+  const int first = min(last, int(blockIdx.y) * share), stop = min(last, first + share);
+  const int steps = (stop - first + conv_depth - 1) / conv_depth;
+  if (threadIdx.x < conv_wide) {
+    conv_pair<D> pair;
+    pair.describe(map, column0 + threadIdx.x);
+    pair.keep(&pairs[threadIdx.x]);
+  }
+
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  // Where position p lies in the small side's first row of this tile.
+  const auto position = [&](int p) {
+    const int image = p / positions;
+    return small + (ml_index(image) * map.groups + group) * map.rows * positions +
+           ml_index(row0) * positions + (p - image * positions);
+  };
+  T a[whole ? 1 : 2 * M], b[8];
+  const auto copy = [&](int step) {
+    const int chunk = threadIdx.x & 3, p = first + step * conv_depth + chunk * 8;
+    const unsigned to = ml_shared(slots[step & 1].a);
+    const T* from = position(p < stop ? p : first);
+    for (int row = threadIdx.x >> 2; row < rows; row += 64) {
+      const bool there = p < stop && row0 + row < map.rows;
+      ml_copy_async<16>(to + ml_swizzled<4>(row, chunk),
+                        there ? from + ml_index(row) * positions : small, there);
+    }
+    ml_copy_commit();
+  };
+  // What this lane's position of a step sees, and where it lies in the small side.
+  conv_view<T, D> view;
+  const T* from = small;
+  bool known = false;
+  const auto look = [&](int step) {
+    const int p = first + step * conv_depth + lane;
+    known = p < stop;
+    view.look(x, map, group, known ? p : last);
+    if constexpr (!whole) from = position(known ? p : 0);
+  };
+  const auto load = [&](int half) {
+    if constexpr (!whole) {
+#pragma unroll
+      for (int i = 0; i < 2 * M; ++i) {
+        const int row = warp + 8 * (2 * M * half + i);
+        a[i] = known && row0 + row < map.rows ? from[ml_index(row) * positions] : ml_cast<T>(0);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) b[i] = view.load(map, pairs[warp + 8 * (8 * half + i)]);
+  };
+  const auto at = [&](unsigned char* tile, int row) {
+    return reinterpret_cast<T*>(tile + ml_swizzled<4>(row, lane >> 3)) + (lane & 7);
+  };
+  const auto store = [&](int step, int half) {
+    if constexpr (!whole) {
+#pragma unroll
+      for (int i = 0; i < 2 * M; ++i)
+        *at(slots[step & 1].a, warp + 8 * (2 * M * half + i)) = a[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) *at(slots[step & 1].b, warp + 8 * (8 * half + i)) = b[i];
+  };
+
+  float sum[M][4][4];
+  conv_clear<T, M>(sum);
+  __syncthreads();
+  if (steps > 0) {
+    if constexpr (whole) copy(0);
+    look(0);
+    for (int half = 0; half < 2; ++half) {
+      load(half);
+      store(0, half);
+    }
+  }
+  ml_copy_wait<0>();
+  __syncthreads();
+  for (int step = 0; step < steps; ++step) {
+    const bool more = step + 1 < steps;
+    if (more) {
+      if constexpr (whole) copy(step + 1);
+      look(step + 1);
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (more) load(half);
+      conv_multiply<T, M, false>(slots[step & 1], 16 * half, sum);
+      if (more) store(step + 1, half);
+    }
+    ml_copy_wait<0>();
+    __syncthreads();
+  }
+
+  float* to = total + ((ml_index(blockIdx.y) * map.groups + group) * map.rows + row0) * length + column0;
+  const bool even = length % 2 == 0;
+#pragma unroll
+  for (int i = 0; i < M; ++i)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = (warp >> 2) * 16 * M + 16 * i + (lane >> 2) + 8 * half;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int column = (warp & 3) * 32 + 8 * j + 2 * (lane & 3);
+        if (row0 + row >= map.rows || column0 + column >= length) continue;
+        float* at = to + ml_index(row) * length + column;
+        const float low = sum[i][j][2 * half], high = sum[i][j][2 * half + 1];
+        if (even) {
+          ml_store<2>(at, ml_vec<float, 2>{low, high});
+        } else {
+          at[0] = low;
+          if (column0 + column + 1 < length) at[1] = high;
+        }
+      }
+    }
+}
