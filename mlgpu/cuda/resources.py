@@ -49,9 +49,14 @@ def taken(instances: Iterable[Instance], arch_names: Sequence[str]) -> Iterator[
     Raises as `compile` and the simulated GPU's `ptxas.resources`.
     """
     parts = [*together(instances)]
+    jobs = [(part, arch) for arch in arch_names for part in parts]
+
+    def one(job: tuple[list[Instance], str]) -> list[Taken]:
+        part, arch = job
+        return resources(part, arch, compile_together(part, arch))
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = [(part, arch) for arch in arch_names for part in parts]
-        for rows in pool.map(lambda job: resources(*job, compile_together(*job)), jobs):
+        for rows in pool.map(one, jobs):
             yield from rows
 
 
