@@ -22,6 +22,26 @@ __device__ __forceinline__ void ml_store(T* p, const ml_vec<T, E>& v) {
   *reinterpret_cast<ml_vec<T, E>*>(p) = v;
 }
 
+// The same as one instruction wherever p points.  Where the compiler knows the address as a sum of
+// two variables it stores a vector's members one by one (seen in NVRTC 12.9): here it is not to know.
+template <int E, typename T>
+__device__ __forceinline__ void ml_store_whole(T* p, const ml_vec<T, E>& v) {
+  const int bytes = sizeof(ml_vec<T, E>);
+  if constexpr (E > 1 && bytes % 4 == 0) {
+    unsigned word[bytes / 4];
+    memcpy(word, &v, bytes);
+    asm("" : "+l"(p));
+    if constexpr (bytes == 16)
+      *reinterpret_cast<uint4*>(p) = make_uint4(word[0], word[1], word[2], word[3]);
+    else if constexpr (bytes == 8)
+      *reinterpret_cast<uint2*>(p) = make_uint2(word[0], word[1]);
+    else
+      *reinterpret_cast<unsigned*>(p) = word[0];
+  } else {
+    ml_store<E>(p, v);
+  }
+}
+
 // What a type is computed in: float for the half types.
 template <typename T> struct ml_wide_of { typedef T type; };
 template <> struct ml_wide_of<__half> { typedef float type; };
