@@ -1,0 +1,84 @@
+"""Softmax and log-softmax on the device: which kernel, by the length and the place of the rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mlgpu.cuda import rows
+from mlgpu.cuda.kernel import launch
+from mlgpu.cuda.runtime import contiguous, empty
+from mlgpu.cuda.types import ctype
+
+HELD = 32  # values of a row that a thread holds in registers; half as many doubles
+
+
+class Plan(NamedTuple):
+    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
+
+    kernel: str
+    grid: int
+    block: int
+    numbers: tuple[Any, ...]
+    shared: int = 0
+
+
+def forward(x: Any, dim: int, log: bool = False) -> Any:
+    """Softmax of x along `dim`, or its logarithm."""
+    return _run("softmax", x.dtype, (contiguous(x),), dim, log)
+
+
+def backward(dy: Any, y: Any, dim: int, log: bool = False) -> Any:
+    """The gradient of x, given y = softmax(x), or its logarithm."""
+    return _run("softmax_backward", y.dtype, (contiguous(dy), contiguous(y)), dim, log)
+
+
+def _run(name: str, dtype: Any, arrays: tuple[Any, ...], dim: int, log: bool) -> Any:
+    shape = arrays[0].shape
+    out = empty(shape, dtype)
+    if not out.size:
+        return out
+    outer, n, inner = rows.around(shape, dim)
+    if inner > 1:
+        plan = columns_plan(name, dtype, rows.vector(inner, out, *arrays), outer, n, inner, log)
+    else:
+        limit = rows.shared_limit() if n > rows.WARP * HELD else 0
+        plan = rows_plan(name, dtype, rows.vector(n, out, *arrays), outer, n, log, limit)
+    launch("softmax", plan.kernel, plan.grid, plan.block, (out, *arrays, *plan.numbers),
+           shared=plan.shared)
+    return out
+
+
+def rows_plan(name: str, dtype: Any, width: int, count: int, n: int, log: bool,
+              shared_limit: int) -> Plan:
+    """For `count` rows of n values side by side, `width` of which are loaded at once."""
+    held = HELD * 4 // rows.wide(dtype).itemsize
+    read = 2 if name.endswith("backward") else 1  # arrays that are read
+    flag = str(log).lower()
+    if n <= rows.WARP * HELD:
+        lanes, vectors = rows.lanes(n, width)
+        return Plan(f"{name}_rows<{ctype(dtype)}, {width}, {vectors}, {lanes}, {flag}>",
+                    -(-count * lanes // 256), 256, (count, n))
+    for each in (held // 2, held // read):
+        if n <= 512 * each:
+            return Plan(f"{name}_block<{ctype(dtype)}, {width}, {each // width}, {flag}>", count,
+                        rows.threads(n, each, 512), (n,))
+    kept = read * n * dtype.itemsize
+    fits = kept + rows.STATIC <= shared_limit
+    return Plan(f"{name}_long<{ctype(dtype)}, {width}, {flag}, {str(fits).lower()}>", count, 1024,
+                (n,), kept if fits else 0)
+
+
+def columns_plan(name: str, dtype: Any, width: int, outer: int, n: int, inner: int, log: bool
+                 ) -> Plan:
+    """For (outer, n, inner), along the middle; `width` neighbours are loaded at once."""
+    flag = str(log).lower()
+    most = HELD * 4 // rows.wide(dtype).itemsize // width  # values of a column in registers
+    if name.endswith("backward"):
+        most //= 2
+    if n <= most:
+        return Plan(f"{name}_few<{ctype(dtype)}, {width}, {rows.power(n)}, {flag}>",
+                    -(-outer * inner // (256 * width)), 256, (outer * inner, n, inner))
+    lanes = min(rows.WARP, rows.power(-(-inner // width)))
+    tiles = -(-inner // (lanes * width))
+    return Plan(f"{name}_columns<{ctype(dtype)}, {width}, {lanes}, {flag}>", outer * tiles, 256,
+                (n, inner, tiles))
