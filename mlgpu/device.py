@@ -22,6 +22,7 @@ class DeviceRuntime(Protocol):
 
     forward: str  # the Op method that computes on this device: "forward" or "forward_cuda"
     backward: str  # the Op method with the fast gradient: "backward_cpu" or "backward_cuda"
+    into: str  # the Op method that writes its result into the first array given
 
     def device_count(self) -> int:
         """How many devices of this type can be used."""
@@ -29,14 +30,30 @@ class DeviceRuntime(Protocol):
     def empty(self, shape: Sequence[int], dtype: Any, device: Device) -> Any:
         """An uninitialised array; accounted for before it is allocated."""
 
-    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device) -> Any:
-        """Run an operation's maths with `device` current."""
+    def copy_into(self, out: Any, array: Any) -> None:
+        """Overwrite `out` with the values of `array`, broadcast and cast."""
 
-    def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
-        """A fresh device array with the values of a NumPy array."""
+    def fill(self, out: Any, value: Any) -> None:
+        """Overwrite all elements of `out` with a number."""
 
-    def to_host(self, array: Any, non_blocking: bool) -> Any:
-        """A fresh NumPy array with the values of a device array."""
+    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device,
+             written: int = 0) -> Any:
+        """Run an operation's maths on arrays, the first `written` of which it overwrites.
+
+        `device` is current meanwhile, and the work comes after what it depends on.
+        """
+
+    def from_host(self, array: Any, device: Device, non_blocking: bool) -> tuple[Any, Any]:
+        """A fresh device array with the values of a NumPy array.
+
+        And the event after which the NumPy array may change, None where it may at once.
+        """
+
+    def to_host(self, array: Any, non_blocking: bool) -> tuple[Any, Any]:
+        """A fresh NumPy array with the values of a device array.
+
+        And the event after which it holds them, None where it does already.
+        """
 
     def peer_copy(self, array: Any, device: Device, non_blocking: bool) -> Any:
         """A fresh array on `device`, of this type, with the values of one on another device."""

@@ -33,15 +33,15 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     arrays = [t._array for t in inputs]
     if op.recording:
         op.record_inputs(inputs, overwrites=True)
-    into = getattr(op, "forward_into", None)
+    into = getattr(op, engine.into, None)
     if into is not None:
-        engine.call(into, [target._array, *arrays], device)
+        engine.call(into, [target._array, *arrays], device, op.writes)
     else:
         result = engine.call(getattr(op, engine.forward), arrays, device)
         if result.shape != target._array.shape:
             raise ShapeError(f"{op.name}_: the result has shape {result.shape}, which does "
                              f"not fit the tensor's {target._array.shape}")
-        target._array[...] = result
+        engine.copy_into(target._array, result)
     storage.version += 1
     if op.recording:
         view = Tensor._make(target._array, storage)
@@ -55,7 +55,7 @@ def _check_writable(op: Op, target: Tensor) -> None:
     if target._storage.inference and not mode.inference:
         raise GraphError(f"{op.name}_: a tensor made in inference_mode cannot be changed outside "
                          "it; clone() it first")
-    if not array.flags.writeable:
+    if target._storage.device.type == "cpu" and not array.flags.writeable:
         raise GraphError(f"{op.name}_: the tensor's memory is read-only; clone() it first")
     if target.numel() > 1 and any(s == 0 and n > 1
                                   for s, n in zip(array.strides, array.shape, strict=True)):

@@ -6,7 +6,7 @@ application and, when something that led to it requires a gradient, one node of 
 
 from __future__ import annotations
 
-import copy
+import copy as copying
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -35,6 +35,7 @@ class Op(graph.Node):
     differentiable: ClassVar[bool] = True
     nondifferentiable_outputs: tuple[int, ...] = ()
     materialize: ClassVar[bool] = True
+    writes: ClassVar[int] = 1  # how many of the arrays that `forward_into` is given it writes into
 
     recording = False
     needs: tuple[bool, ...] = ()
@@ -144,7 +145,7 @@ class Op(graph.Node):
 
     def again(self) -> Op:
         """The same operation with the same parameters, not yet applied."""
-        fresh = copy.copy(self)
+        fresh = copying.copy(self)
         for state in _NODE_STATE:
             fresh.__dict__.pop(state, None)
         return fresh
@@ -157,7 +158,7 @@ class Op(graph.Node):
                 if grad is None:
                     shape, dtype, device = self._outputs_meta[index]
                     zeros = runtime(device).empty(shape, dtype, device)
-                    zeros[...] = 0
+                    runtime(device).fill(zeros, 0)
                     grads[index] = wrap(zeros, device)
         results: Sequence[Tensor | None]
         device = next(g for g in grads if g is not None)._storage.device
@@ -202,7 +203,8 @@ class Op(graph.Node):
             else:
                 tensor = known[id(out)] = wrap(out, device)
                 # A view of a saved value is nobody's alone.
-                tensor._storage.exclusive = out.base is None or tensor._storage.claimed
+                tensor._storage.exclusive = tensor._storage.claimed or (
+                    device.type == "cpu" and out.base is None)
             results.append(tensor)
         return results
 
@@ -211,6 +213,7 @@ class Op(graph.Node):
         return conform_to(self.name, grad, shape, dtype)
 
 
+_DERIVATIVES = ("backward", "backward_cpu", "backward_cuda")
 _NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "before_hooks", "after_hooks",
                "recording", "needs", "tuple_output", "_inputs_meta", "_outputs_meta", "_saved",
                "_freed", "_stashed")
@@ -262,6 +265,8 @@ def check_inputs(op: Op, inputs: Sequence[Tensor]) -> Device:
         if storage.released:
             raise ReleasedError(f"{op.name}: argument {position}, of shape "
                                 f"{tuple(tensor.shape)}, was released")
+        if storage.pending is not None:
+            storage.settle()
         if device is None:
             device = storage.device
         elif device is not storage.device and device != storage.device:
@@ -277,7 +282,7 @@ def start(op: Op, inputs: Sequence[Tensor]) -> None:
         return
     needs = tuple([t.requires_grad for t in inputs])
     if True in needs:
-        if not (hasattr(type(op), "backward") or hasattr(type(op), "backward_cpu")):
+        if not any(hasattr(type(op), way) for way in _DERIVATIVES):
             raise DerivativeError(f"{op.name}: has no derivative, and an input requires grad; "
                                   "detach() the input or compute under no_grad()")
         op.needs = needs
@@ -301,6 +306,33 @@ def run(op: Op, *inputs: Tensor) -> Any:
     return outputs[0] if single else tuple(outputs)
 
 
+def on_tensors(function: Callable[..., Any], *arrays: Any) -> Any:
+    """`function` of tensors on these device arrays, unrecorded; its result as arrays.
+
+    For operations that are made of others where no kernel of their own pays.
+    """
+    from mlgpu.cuda.arrays import device_of
+    from mlgpu.cuda.runtime import copy
+
+    device = device_of(next(a for a in arrays if a is not None).data.device_id)
+    given = {a.data.mem for a in arrays if a is not None}
+    before, mode.grad = mode.grad, False
+    try:
+        result = function(*[None if a is None else Tensor._make(a, Storage.owning(a, device))
+                            for a in arrays])
+    finally:
+        mode.grad = before
+
+    def fresh(tensor: Tensor | None) -> Any:
+        if tensor is None:
+            return None
+        array = copy(tensor._array) if tensor._array.data.mem in given else tensor._array
+        array.data.mem.owned = False  # its owner is whoever runs the operation
+        return array
+
+    return tuple(map(fresh, result)) if isinstance(result, tuple) else fresh(result)
+
+
 def _run_view(op: ViewOp, source: Tensor, array: Any) -> Tensor:
     source._storage.exclusive = False
     view = Tensor._make(array, source._storage)
@@ -318,7 +350,7 @@ def _original(target: Tensor) -> Tensor:
     """A copy of what is about to be overwritten, in its place in the graph: backward needs it."""
     array, device = target._array, target._storage.device
     copied = runtime(device).empty(array.shape, array.dtype, device)
-    copied[...] = array
+    runtime(device).copy_into(copied, array)
     kept = wrap(copied, device)
     kept._node, kept._index, kept._requires = target._node, target._index, target._requires
     return kept

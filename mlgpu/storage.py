@@ -18,8 +18,10 @@ from mlgpu.errors import ReleasedError
 
 
 def root_of(array: Any) -> Any:
-    """The array that owns the memory an array is a view of."""
+    """What owns the memory that an array is a view of: an array, on CUDA a block."""
     kind = type(array)
+    if kind is not np.ndarray:
+        return array.data.mem
     while True:
         base = array.base
         if type(base) is not kind:
@@ -29,11 +31,41 @@ def root_of(array: Any) -> Any:
         array = base
 
 
+def address(array: Any) -> int:
+    """Where the first element of an array is."""
+    if type(array) is np.ndarray:
+        return int(array.ctypes.data)
+    return int(array.data.ptr)
+
+
+def may_share_memory(a: Any, b: Any) -> bool:
+    """Whether the extents of two arrays in memory overlap."""
+    if type(a) is np.ndarray and type(b) is np.ndarray:
+        return bool(np.may_share_memory(a, b))
+    if not (a.size and b.size):
+        return False
+    (first, end), (start, last) = _extent(a), _extent(b)
+    return first < last and start < end
+
+
+def _extent(array: Any) -> tuple[int, int]:
+    reach = sum(s * (n - 1) for s, n in zip(array.strides, array.shape, strict=True))
+    start = address(array)
+    return start, start + reach + int(array.itemsize)
+
+
+def as_strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """A view from an array's first element on, with these strides in bytes."""
+    if type(array) is np.ndarray:
+        return np.lib.stride_tricks.as_strided(array, shape, strides)
+    return type(array)(shape, array.dtype, memptr=array.data, strides=strides)
+
+
 class Storage:
     """One block of memory and what all tensors on it have in common."""
 
     __slots__ = ("__weakref__", "_members", "_prune_at", "charge", "claimed", "device", "exclusive",
-                 "inference", "released", "version")
+                 "inference", "pending", "released", "version")
 
     def __init__(self, device: Device, charge: memory.Charge, claimed: bool) -> None:
         self.device = device
@@ -43,6 +75,7 @@ class Storage:
         self.released = False
         self.exclusive = False  # a gradient that only the backward pass sees: may be written into
         self.inference = mode.inference
+        self.pending: Any = None  # the event of a copy to or from a device that is under way
         self._members: list[weakref.ref[Any]] = []
         self._prune_at = 8
 
@@ -50,6 +83,9 @@ class Storage:
     def owning(cls, array: Any, device: Device) -> Storage:
         """The storage of a fresh array; its memory is charged now unless its allocation was."""
         root = root_of(array)
+        if device.type == "cuda":
+            first, root.owned = not root.owned, True
+            return cls(device, root.charge, first)
         charge = memory.claim(root)
         if charge is not None:
             return cls(device, charge, True)
@@ -62,6 +98,12 @@ class Storage:
         books = memory.account(device)
         charge = memory.Charge(books, array.nbytes, array.shape, array.dtype.name, mapped=True)
         return cls(device, charge, False)
+
+    def settle(self) -> None:
+        """Wait for a copy of this host memory that is under way."""
+        event, self.pending = self.pending, None
+        if event is not None:
+            event.synchronize()
 
     def join(self, member: Any) -> None:
         """Remember (weakly) a holder of an array on this memory, for `release`."""

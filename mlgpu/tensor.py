@@ -14,7 +14,7 @@ from mlgpu.autograd import graph
 from mlgpu.autograd.mode import mode
 from mlgpu.device import CPU, Device, runtime
 from mlgpu.errors import DeviceError, DTypeError, GraphError, ReleasedError, ShapeError
-from mlgpu.storage import Exported, Storage, root_of
+from mlgpu.storage import Exported, Storage, address, root_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,7 +164,9 @@ class Tensor(TensorMethods):
 
     def storage_offset(self) -> int:
         """Elements between the start of the memory and the first element."""
-        return (self.data_ptr() - root_of(self._array).ctypes.data) // self.itemsize  # type: ignore[no-any-return]
+        root = root_of(self._array)
+        start = address(root) if self.is_cpu else int(root.ptr)
+        return (self.data_ptr() - start) // self.itemsize
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in memory in order, without gaps."""
@@ -172,7 +174,7 @@ class Tensor(TensorMethods):
 
     def data_ptr(self) -> int:
         """The address of the first element."""
-        return int(self._array.ctypes.data)
+        return address(self._array)
 
     def is_floating_point(self) -> bool:
         """Whether the dtype is floating."""
@@ -377,6 +379,7 @@ class Tensor(TensorMethods):
         if self.requires_grad:
             raise GraphError("numpy: the tensor requires grad; use .detach().numpy()")
         self._storage.exclusive = False
+        self._storage.settle()
         lent = np.asarray(Exported(self._array, self._storage.charge))
         return lent if lent.dtype == self._array.dtype else lent.view(self._array.dtype)
 
@@ -398,8 +401,10 @@ class Tensor(TensorMethods):
     def _host(self) -> np.ndarray[Any, Any]:
         self._check()
         if self._storage.device.type == "cpu":
+            self._storage.settle()
             return self._array  # type: ignore[no-any-return]
-        return runtime(self._storage.device).to_host(self._array, False)  # type: ignore[no-any-return]
+        array: np.ndarray[Any, Any] = runtime(self._storage.device).to_host(self._array, False)[0]
+        return array
 
     # --- Python -----------------------------------------------------------------------------
 

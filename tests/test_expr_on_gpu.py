@@ -52,7 +52,7 @@ def device(array):
 def launch(module, source, name, program, arguments, count, *extra):
     """The outputs of one kernel as NumPy arrays."""
     outs = [cupy.zeros(count * d.itemsize, np.uint8) for d in program.output_dtypes]
-    reads = [device(arguments[i]) for i in cuda._arguments(program)]
+    reads = [device(arguments[i]) for i in cuda.read_arguments(program)]
     blocks = -(-count // (cuda.THREADS * source.elements))
     module.get_function(name)((blocks,), (cuda.THREADS,),
                               (*outs, *reads, np.int64(count), *extra))
@@ -100,7 +100,7 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
         for y, z, d in zip(got, expected, program.output_dtypes, strict=True):
             wrong += difference(y, z, d, f"{program.name} of {arguments[0].dtype}, contiguous")
         # The same as 17 x 59 from operands that lie transposed, the first broadcast along rows.
-        shape, used = (17, 59), cuda._arguments(program)
+        shape, used = (17, 59), cuda.read_arguments(program)
         cut = [a.reshape(59, 17).T for a in arguments]
         strides = [(59, 1)] * len(program.outputs) + [(1, 17)] * len(used)
         if used and len(used) > 1:

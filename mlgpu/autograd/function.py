@@ -113,7 +113,7 @@ class FunctionContext(graph.Node):
             return None
         shape, dtype, device = meta
         zeros = runtime(device).empty(shape, dtype, device)
-        zeros[...] = 0
+        runtime(device).fill(zeros, 0)
         return wrap(zeros, device)
 
 

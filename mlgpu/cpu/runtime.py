@@ -55,12 +55,12 @@ def empty_like(array: np.ndarray[Any, Any], dtype: Any = None,
     dtype = array.dtype if dtype is None else dtype
     if array.flags.c_contiguous or array.ndim < 2:
         return empty(array.shape, dtype)
-    order = _memory_order((array, *others))
+    order = memory_order((array, *others))
     flat = empty([array.shape[d] for d in order], dtype)
     return flat.transpose([order.index(d) for d in range(array.ndim)])
 
 
-def _memory_order(arrays: Sequence[np.ndarray[Any, Any]]) -> list[int]:
+def memory_order(arrays: Sequence[np.ndarray[Any, Any]]) -> list[int]:
     """The dimensions, outermost first, of a result of these operands: PyTorch's insertion sort.
 
     Each pair is put in the order of the first array that tells them apart, else left as it is.
@@ -99,6 +99,7 @@ class CpuRuntime:
 
     forward = "forward"
     backward = "backward_cpu"
+    into = "forward_into"
 
     def device_count(self) -> int:
         return 1
@@ -106,16 +107,23 @@ class CpuRuntime:
     def empty(self, shape: Sequence[int], dtype: Any, device: Device) -> np.ndarray[Any, Any]:
         return empty(shape, dtype)
 
-    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device) -> Any:
+    def copy_into(self, out: Any, array: Any) -> None:
+        np.copyto(out, array, casting="unsafe")
+
+    def fill(self, out: Any, value: Any) -> None:
+        out.fill(value)
+
+    def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device,
+             written: int = 0) -> Any:
         # IEEE results (inf, nan) are values here, not events: NumPy must not warn about them.
         with np.errstate(all="ignore"):
             return function(*arrays)
 
-    def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
-        return copy(array)
+    def from_host(self, array: Any, device: Device, non_blocking: bool) -> tuple[Any, Any]:
+        return copy(array), None
 
-    def to_host(self, array: Any, non_blocking: bool) -> Any:
-        return copy(array)
+    def to_host(self, array: Any, non_blocking: bool) -> tuple[Any, Any]:
+        return copy(array), None
 
     def peer_copy(self, array: Any, device: Device, non_blocking: bool) -> Any:
         return copy(array)

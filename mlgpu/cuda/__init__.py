@@ -1,23 +1,88 @@
-"""mlgpu.cuda: what there is to know about CUDA on this machine.
+"""mlgpu.cuda: NVIDIA GPUs under PyTorch's names (torch.cuda).
 
-Everything of mlgpu that computes on CUDA devices gets CuPy from `loading.py`.  Operations do not
-run there yet, so no device is offered: `is_available()` is False and `unavailable_reason()` says
-why.
+Importing it loads nothing: CuPy comes with the first use of a device.  `unavailable_reason()` says
+why there is none.  MLGPU_CUDA=sim gives simulated devices.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from mlgpu.device import DeviceRuntime
-from mlgpu.errors import DeviceError
+from mlgpu.errors import DeviceError, MissingExtraError
+
+if TYPE_CHECKING:
+    from mlgpu.cuda.facts import (
+        current_device,
+        device,
+        empty_cache,
+        get_device_capability,
+        get_device_name,
+        get_device_properties,
+        max_memory_allocated,
+        mem_get_info,
+        memory_allocated,
+        memory_reserved,
+        reset_peak_memory_stats,
+        set_device,
+        synchronize,
+        temperature,
+        utilization,
+    )
+    from mlgpu.cuda.streams import (
+        Event,
+        Stream,
+        current_stream,
+        default_stream,
+        set_stream,
+        stream,
+    )
+
+_HOMES = {
+    "facts": """current_device device empty_cache get_device_capability get_device_name
+        get_device_properties max_memory_allocated mem_get_info memory_allocated memory_reserved
+        reset_peak_memory_stats set_device synchronize temperature utilization""",
+    "streams": "Event Stream current_stream default_stream set_stream stream",
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = ["Event", "Stream", "current_device", "current_stream", "default_stream", "device",
+           "device_count", "empty_cache", "get_device_capability", "get_device_name",
+           "get_device_properties", "is_available", "max_memory_allocated", "mem_get_info",
+           "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_device",
+           "set_stream", "stream", "synchronize", "temperature", "unavailable_reason",
+           "utilization"]
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mlgpu.cuda' has no attribute {name!r}")
+    problem = unavailable_reason()
+    if problem is not None:
+        raise DeviceError(f"cuda.{name}: no device can be used: {problem}")
+    value = globals()[name] = getattr(importlib.import_module(f"mlgpu.cuda.{_HOME[name]}"), name)
+    return value
+
+
+@functools.cache
 def unavailable_reason() -> str | None:
     """Why CUDA devices cannot be used, or None where they can."""
     if find_spec("cupy") is None:
         return "CuPy is not installed (pip install 'mlgpu[cuda12]')"
-    return "this version of mlgpu runs operations on the CPU only"
+    from mlgpu.cuda.loading import load
+
+    try:
+        runtime = load().cuda.runtime
+    except MissingExtraError as error:
+        return str(error)
+    try:
+        count = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        return f"there is no usable GPU or driver ({str(error).partition(':')[0]})"
+    return None if count else "no GPU is visible"
 
 
 def is_available() -> bool:
@@ -27,9 +92,18 @@ def is_available() -> bool:
 
 def device_count() -> int:
     """How many CUDA devices can be used."""
-    return 0
+    if not is_available():
+        return 0
+    from mlgpu.cuda.loading import load
+
+    return int(load().cuda.runtime.getDeviceCount())
 
 
 def load_runtime() -> DeviceRuntime:
     """The CUDA runtime.  Raises DeviceError where there is none."""
-    raise DeviceError(f"cuda: no device can be used: {unavailable_reason()}")
+    problem = unavailable_reason()
+    if problem is not None:
+        raise DeviceError(f"cuda: no device can be used: {problem}")
+    from mlgpu.cuda.runtime import CudaRuntime
+
+    return CudaRuntime()

@@ -14,19 +14,12 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cuda.types import CTYPES as TYPES
 from mlgpu.dtypes import dtype as DType
 from mlgpu.expr.lower import Program, Step
 from mlgpu.expr.primitives import TABLE
 
 THREADS = 256
-
-TYPES: dict[DType, str] = {
-    dtypes.float32: "float", dtypes.float64: "double", dtypes.float16: "__half",
-    dtypes.bfloat16: "__nv_bfloat16", dtypes.int8: "signed char", dtypes.int16: "short",
-    dtypes.int32: "int", dtypes.int64: "long long", dtypes.uint8: "unsigned char",
-    dtypes.bool_: "bool", dtypes.complex64: "ml_complex<float>",
-    dtypes.complex128: "ml_complex<double>",
-}
 
 
 @dataclass(frozen=True)
@@ -38,22 +31,28 @@ class Source:
     elements: int
 
 
-def contiguous(program: Program, single: frozenset[int] = frozenset()) -> Source:
+def vector_width(program: Program) -> int:
+    """How many elements of the widest operand are 16 bytes."""
+    return max(1, 16 // max(d.itemsize for d in _operand_dtypes(program)))
+
+
+def contiguous(program: Program, single: frozenset[int] = frozenset(), width: int | None = None
+               ) -> Source:
     """The kernel for operands of the outputs' shape and memory order.
 
-    Arguments in `single` have one element.  Entry: (outputs..., arguments..., numbers..., count).
+    Arguments in `single` have one element.  Addresses are multiples of `width` elements (by
+    default: as many as are 16 bytes).  Entry: (outputs..., arguments..., numbers..., count).
     """
-    widest = max(d.itemsize for d in _operand_dtypes(program))
-    width = max(1, 16 // widest)
+    width = width or vector_width(program)
     name = f"{_identifier(program.name)}_contiguous"
-    arguments = _arguments(program)
-    full = [i for i in arguments if i not in single]
+    used = read_arguments(program)
+    full = [i for i in used if i not in single]
     loads = [f"const auto v{i} = ml_load<{width}>(x{i} + i);" for i in full]
     stores = [f"ml_store<{width}>(o{k} + i, r{k});" for k in range(len(program.outputs))]
     results = [f"ml_vec<{TYPES[d]}, {width}> r{k};" for k, d in enumerate(program.output_dtypes)]
 
     def call(read: str, write: str) -> str:
-        values = [f"x{i}[0]" if i in single else read.format(i) for i in arguments]
+        values = [f"x{i}[0]" if i in single else read.format(i) for i in used]
         return _call(program, values, [write.format(k) for k in range(len(program.outputs))])
 
     lines = [
@@ -81,9 +80,9 @@ def strided(program: Program, dims: int) -> Source:
     and, for the outputs and then the arguments, the strides in elements.
     """
     name = f"{_identifier(program.name)}_strided{dims}"
-    outputs, arguments = len(program.outputs), _arguments(program)
-    operands = outputs + len(arguments)
-    values = [f"x{i}[at[{outputs + k}]]" for k, i in enumerate(arguments)]
+    outputs, used = len(program.outputs), read_arguments(program)
+    operands = outputs + len(used)
+    values = [f"x{i}[at[{outputs + k}]]" for k, i in enumerate(used)]
     lines = [
         _header(program), _body(program),
         f'extern "C" __global__ void __launch_bounds__({THREADS})',
@@ -103,19 +102,19 @@ def _identifier(name: str) -> str:
     return "fused_" + re.sub(r"\W", "_", name)
 
 
-def _arguments(program: Program) -> list[int]:
+def read_arguments(program: Program) -> list[int]:
     """The array arguments that the steps read; numbers and unused ones are left out."""
     used = {i for s in program.steps for i in s.operands} | set(program.outputs)
     return [i for i in range(program.arguments) if i in used]
 
 
 def _operand_dtypes(program: Program) -> list[DType]:
-    return [program.dtypes[i] for i in _arguments(program)] + list(program.output_dtypes)
+    return [program.dtypes[i] for i in read_arguments(program)] + list(program.output_dtypes)
 
 
 def _parameters(program: Program) -> str:
     outputs = [f"{TYPES[d]}* o{k}" for k, d in enumerate(program.output_dtypes)]
-    arguments = [f"const {TYPES[program.dtypes[i]]}* x{i}" for i in _arguments(program)]
+    arguments = [f"const {TYPES[program.dtypes[i]]}* x{i}" for i in read_arguments(program)]
     numbers = [f"{TYPES[d]} s{value}" for value, _, d in program.numbers]
     return ", ".join(outputs + arguments + numbers)
 
@@ -131,12 +130,12 @@ def _call(program: Program, values: list[str], outputs: list[str]) -> str:
 
 def _body(program: Program) -> str:
     """The function of one element that both kernels call."""
-    arguments = [f"const {TYPES[program.dtypes[i]]} x{i}" for i in _arguments(program)]
+    arguments = [f"const {TYPES[program.dtypes[i]]} x{i}" for i in read_arguments(program)]
     numbers = [f"const {TYPES[d]} x{value}" for value, _, d in program.numbers]
     outputs = [f"{TYPES[d]}& o{k}" for k, d in enumerate(program.output_dtypes)]
     lines = [(f"__device__ __forceinline__ void {_identifier(program.name)}("
               f"{', '.join(arguments + numbers + outputs)}) {{")]
-    names = {i: f"x{i}" for i in _arguments(program)}
+    names = {i: f"x{i}" for i in read_arguments(program)}
     names.update({value: f"x{value}" for value, _, _ in program.numbers})
     for offset, constant in enumerate(program.constants):
         value = program.arguments + offset

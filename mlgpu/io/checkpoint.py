@@ -216,7 +216,7 @@ class _Entries:
             array: Any = self._arrays[entry]
             alignment = max(self._alignment.get(entry, 1), array.dtype.alignment)
             if self._device != CPU:
-                array = runtime(self._device).from_host(array, self._device, False)
+                array, _ = runtime(self._device).from_host(array, self._device, False)
                 storage = Storage.owning(array, self._device)
             elif array.ctypes.data % alignment:
                 array = cpu.copy(array)
@@ -256,7 +256,7 @@ def _apply(view: View, root: Any, storage: Storage) -> tuple[Any, Storage]:
         return part.view(view.dtype.numpy).reshape(view.shape), storage
     if storage.device == CPU:
         return np.ndarray(view.shape, view.dtype.numpy, part, 0, view.strides), storage
-    host = runtime(storage.device).to_host(part, False)
+    host, _ = runtime(storage.device).to_host(part, False)
     array = np.ndarray(view.shape, view.dtype.numpy, host, 0, view.strides)
-    copied = runtime(storage.device).from_host(array, storage.device, False)
+    copied, _ = runtime(storage.device).from_host(array, storage.device, False)
     return copied, Storage.owning(copied, storage.device)

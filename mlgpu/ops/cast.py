@@ -9,12 +9,15 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as host
+from mlgpu.cuda import copy as cuda_copy
+from mlgpu.cuda import runtime as gpu
 from mlgpu.device import CPU, Device, DeviceLike, resolve, runtime
 from mlgpu.dtypes import DTypeLike
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DeviceError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run, start, wrap
+from mlgpu.storage import may_share_memory
 from mlgpu.tensor import Tensor
 
 __all__ = ["cast", "clone", "contiguous", "copy_", "cpu", "cuda", "pin_memory", "to", "type_as"]
@@ -29,6 +32,11 @@ class Cast(Op):
     def forward(self, x: Any) -> Any:
         out = host.empty_like(x, self.dtype.numpy)
         np.copyto(out, convert(x, self.dtype), casting="unsafe")
+        return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        out = gpu.empty_like(x, self.dtype.numpy)
+        cuda_copy.copy_into(out, x)
         return out
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -58,6 +66,11 @@ class Copy(Op):
         np.copyto(out, x)
         return out
 
+    def forward_cuda(self, x: Any) -> Any:
+        out = gpu.empty(x.shape, x.dtype) if self.contiguous else gpu.empty_like(x)
+        cuda_copy.copy_into(out, x)
+        return out
+
     def backward(self, dy: Tensor) -> Tensor:
         return dy
 
@@ -71,6 +84,11 @@ class CopyInto(Op):
         if np.may_share_memory(out, source):
             source = host.copy(source)
         np.copyto(out, convert(source, dtypes.from_numpy(out.dtype)), casting="unsafe")
+
+    def forward_into_cuda(self, out: Any, target: Any, source: Any) -> None:
+        if may_share_memory(out, source):
+            source = gpu.copy(source)
+        cuda_copy.copy_into(out, source)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         from mlgpu.ops.creation import zeros_like  # which builds on this file
@@ -88,13 +106,19 @@ class Transfer(Op):
         self.non_blocking = non_blocking
         self.origin = CPU
 
-    def move(self, x: Tensor) -> Any:
-        engine = runtime(x.device)
+    def move(self, x: Tensor) -> Tensor:
+        engine, storage = runtime(x.device), x._storage
         if x.device.type == self.device.type:
-            return engine.peer_copy(x._array, self.device, self.non_blocking)
+            return wrap(engine.peer_copy(x._array, self.device, self.non_blocking), self.device)
         if self.device.type == "cpu":
-            return engine.to_host(x._array, self.non_blocking)
-        return runtime(self.device).from_host(x._array, self.device, self.non_blocking)
+            array, pending = engine.to_host(x._array, self.non_blocking)
+            moved = wrap(array, self.device)
+            moved._storage.pending = pending
+            return moved
+        storage.settle()
+        array, storage.pending = runtime(self.device).from_host(x._array, self.device,
+                                                                self.non_blocking)
+        return wrap(array, self.device)
 
     def backward(self, dy: Tensor) -> Tensor:
         return to(dy, self.origin, non_blocking=self.non_blocking)
@@ -180,7 +204,7 @@ def _transfer(input: Tensor, device: Device, non_blocking: bool) -> Tensor:
     op = Transfer(device, non_blocking)
     op.origin = input.device
     start(op, (input,))
-    moved = wrap(op.move(input), device)
+    moved = op.move(input)
     if op.recording:
         op.record_inputs((input,))
         op.record_outputs((moved,))

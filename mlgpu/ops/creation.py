@@ -17,7 +17,7 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import wrap
 from mlgpu.ops.cast import convert
 from mlgpu.ops.view import size_arguments
-from mlgpu.storage import Storage
+from mlgpu.storage import Storage, as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full",
@@ -132,9 +132,12 @@ def tensor(data: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | No
         np.copyto(host, convert(source, kind), casting="unsafe")
     if pin_memory:
         host = runtime(CPU).pin(host)
-    if place.type == "cpu":
-        return _finish(host, CPU, requires_grad)
-    return _finish(runtime(place).from_host(host, place, False), place, requires_grad)
+    return _finish(_placed(host, place), place, requires_grad)
+
+
+def _placed(host: Any, place: Device) -> Any:
+    """An array of the host's, on a device."""
+    return host if place.type == "cpu" else runtime(place).from_host(host, place, False)[0]
 
 
 def _check_range(data: Any, source: Any, kind: DType) -> None:
@@ -206,8 +209,7 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: DTypeLik
     kind = _dtype(dtype)
     extent = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     flat, place = _allocate((extent,), kind, device)
-    view = np.lib.stride_tricks.as_strided(flat, tuple(size),
-                                           tuple(s * kind.itemsize for s in stride))
+    view = as_strided(flat, tuple(size), tuple(s * kind.itemsize for s in stride))
     made = Tensor._make(view, Storage.owning(flat, place))
     return made.requires_grad_() if requires_grad else made
 
@@ -220,12 +222,12 @@ def full(size: Any, fill_value: Any, *, dtype: DTypeLike | None = None,
     kind = dtypes.scalar_dtype(fill_value) if dtype is None else dtypes.as_dtype(dtype)
     shape = (size,) if isinstance(size, int) else size
     array, place = _allocate(size_arguments("full", (shape,)), kind, device)
-    fill(array, fill_value, kind)
+    runtime(place).fill(array, fill_number(fill_value, kind))
     return _finish(array, place, requires_grad)
 
 
-def fill(array: Any, value: Any, kind: DType) -> None:
-    """Fill an array with a Python number, converted as PyTorch converts it."""
+def fill_number(value: Any, kind: DType) -> Any:
+    """A Python number converted to what fills an array of that dtype, as PyTorch converts it."""
     if not isinstance(value, (bool, int, float, complex, np.number, np.bool_)):
         raise TypeError(f"fill: expected a number, got {type(value).__name__}")
     if isinstance(value, complex) and not kind.is_complex:
@@ -237,8 +239,7 @@ def fill(array: Any, value: Any, kind: DType) -> None:
         if not fits(value, kind):
             raise DTypeError(f"fill: value {value} does not fit {kind!r}")
         value = value if kind.is_signed else value % 256
-    with np.errstate(all="ignore"):
-        array.fill(value)
+    return value
 
 
 def zeros(*size: Any, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
@@ -259,9 +260,11 @@ def eye(n: int, m: int | None = None, *, dtype: DTypeLike | None = None,
         device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix (n x n by default), zeros elsewhere."""
     array, place = _allocate((n, n if m is None else m), _dtype(dtype), device)
-    array.fill(0)
+    runtime(place).fill(array, 0)
     side = min(array.shape)
-    array[np.arange(side), np.arange(side)] = 1
+    if side:
+        diagonal = as_strided(array, (side,), (sum(array.strides),))
+        runtime(place).fill(diagonal, 1)
     return _finish(array, place, requires_grad)
 
 
@@ -359,13 +362,19 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: DTypeLike | Non
     kind = (dtypes.int64 if whole else dtypes.get_default_dtype()) if dtype is None else _dtype(
         dtype)
     count = -((start - end) // step) if whole else math.ceil((end - start) / step)
-    array, place = _allocate((count,), kind, device)
+    place = resolve(device)
     exact = np.int64 if whole else np.float64
     host = np.arange(count, dtype=exact)
     np.multiply(host, exact(step), out=host)
     np.add(host, exact(start), out=host)
-    array[...] = host.astype(kind.numpy)
-    return _finish(array, place, requires_grad)
+    return _finish(_converted(host, kind, place), place, requires_grad)
+
+
+def _converted(values: Any, kind: DType, place: Device) -> Any:
+    """Values computed on the host, as an array of a dtype on a device."""
+    host = runtime(CPU).empty(values.shape, kind.numpy, CPU)
+    np.copyto(host, values, casting="unsafe")
+    return _placed(host, place)
 
 
 def range(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
@@ -381,9 +390,8 @@ def linspace(start: Any, end: Any, steps: int, *, dtype: DTypeLike | None = None
              device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
     kind, host = _spaced("linspace", start, end, steps, dtype)
-    array, place = _allocate((steps,), kind, device)
-    array[...] = host.astype(kind.numpy)
-    return _finish(array, place, requires_grad)
+    place = resolve(device)
+    return _finish(_converted(host, kind, place), place, requires_grad)
 
 
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *,
@@ -391,9 +399,8 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *,
              requires_grad: bool = False) -> Tensor:
     """`base` to the power of `steps` evenly spaced values from `start` to `end`."""
     kind, host = _spaced("logspace", start, end, steps, dtype)
-    array, place = _allocate((steps,), kind, device)
-    array[...] = np.power(base, host).astype(kind.numpy)
-    return _finish(array, place, requires_grad)
+    place = resolve(device)
+    return _finish(_converted(np.power(base, host), kind, place), place, requires_grad)
 
 
 def _spaced(name: str, start: Any, end: Any, steps: int, dtype: Any) -> tuple[DType, Any]:

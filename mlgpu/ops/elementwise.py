@@ -17,17 +17,22 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cpu.evaluate import evaluate
+from mlgpu.cuda import runtime as cuda
+from mlgpu.cuda.evaluate import evaluate as cuda_evaluate
 from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.expr.derivative import gradient
 from mlgpu.expr.graph import Expr, arg, as_expr, topological, trace
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Operand, Program, lower
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, check_inputs, run
+from mlgpu.storage import address, may_share_memory
 from mlgpu.tensor import Tensor
 
 __all__ = ["elementwise", "fuse", "inplace"]
 
 _NUMBERS = (bool, int, float, complex, np.number, np.bool_)
+
+Evaluate = Callable[..., None]  # a program, its arguments and where the results go
 
 
 class Formula:
@@ -133,27 +138,28 @@ class Elementwise(Op):
         return [next(rest) if slot is None else slot for slot in self.slots]
 
     def forward(self, *arrays: Any) -> Any:
+        return self._compute(cpu, evaluate, arrays)
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        return self._compute(cuda, cuda_evaluate, arrays)
+
+    def _compute(self, engine: Any, run: Evaluate, arrays: Any) -> Any:
         arguments = self.arguments(arrays)
         program = self.formula.program(_key(arguments))
-        outs = [self._empty(arguments, uses, dtype) for uses, dtype in zip(
+        outs = [_empty(engine, arguments, uses, dtype) for uses, dtype in zip(
             self.formula.uses, program.output_dtypes, strict=True)]
-        evaluate(program, arguments, outs)
+        run(program, arguments, outs)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
-    def _empty(self, arguments: list[Any], uses: frozenset[int], dtype: dtypes.dtype) -> Any:
-        arrays = [a for i, a in enumerate(arguments) if i in uses and isinstance(a, np.ndarray)]
-        first = arrays[0] if arrays else None
-        if first is not None and all(a.shape == first.shape or a.ndim == 0 for a in arrays):
-            return cpu.empty_like(first, dtype.numpy, [a for a in arrays[1:] if a.ndim])
-        shape = np.broadcast_shapes(*[a.shape for a in arrays])
-        for a in arrays:
-            if a.shape == shape:  # the result keeps the memory order of an operand of its shape
-                return cpu.empty_like(a, dtype.numpy)
-        return cpu.empty(shape, dtype.numpy)
-
     def forward_into(self, out: Any, *arrays: Any) -> None:
+        self._compute_into(cpu, evaluate, out, arrays)
+
+    def forward_into_cuda(self, out: Any, *arrays: Any) -> None:
+        self._compute_into(cuda, cuda_evaluate, out, arrays)
+
+    def _compute_into(self, engine: Any, run: Evaluate, out: Any, arrays: Any) -> None:
         arguments = self.arguments(arrays)
-        shapes = [a.shape for a in arguments if isinstance(a, np.ndarray)]
+        shapes = [a.shape for a in arguments if _is_array(a)]
         try:
             fits = np.broadcast_shapes(*shapes) == out.shape
         except ValueError:
@@ -167,8 +173,8 @@ class Elementwise(Op):
         if not dtypes.can_cast(result, dtypes.from_numpy(out.dtype)):
             raise DTypeError(f"{self.name}_: the result is {result!r}, which cannot be written "
                              f"into {dtypes.from_numpy(out.dtype)!r}; use the out-of-place form")
-        arguments = [cpu.copy(a) if _clashes(a, out) else a for a in arguments]
-        evaluate(self.formula.program(key, out.dtype), arguments, [out])
+        arguments = [engine.copy(a) if _is_array(a) and _clashes(a, out) else a for a in arguments]
+        run(self.formula.program(key, out.dtype), arguments, [out])
 
     # --- backward ---------------------------------------------------------------------------
 
@@ -193,6 +199,12 @@ class Elementwise(Op):
                               lambda shape: grads[0].new_zeros(shape))
 
     def backward_cpu(self, *grads: Any) -> tuple[Any, ...]:
+        return self._gradients(cpu, evaluate, grads)
+
+    def backward_cuda(self, *grads: Any) -> tuple[Any, ...]:
+        return self._gradients(cuda, cuda_evaluate, grads)
+
+    def _gradients(self, engine: Any, run: Evaluate, grads: Any) -> tuple[Any, ...]:
         found = self._gradient()
 
         def source(s: int) -> Any:
@@ -202,10 +214,11 @@ class Elementwise(Op):
         if found.formula.outputs:
             arguments = [source(s) for s in found.sources]
             inner = Elementwise(found.formula, tuple(
-                None if isinstance(a, np.ndarray) else a for a in arguments))
-            results = inner.forward(*[a for a in arguments if isinstance(a, np.ndarray)])
+                None if _is_array(a) else a for a in arguments))
+            results = inner._compute(engine, run, [a for a in arguments if _is_array(a)])
             outs = results if isinstance(results, tuple) else (results,)
-        return self._arranged(found, outs, source, lambda shape: cpu.zeros(shape, grads[0].dtype))
+        return self._arranged(found, outs, source,
+                              lambda shape: engine.zeros(shape, grads[0].dtype))
 
     def _source(self, source: int, grads: Any, input_: Callable[[int], Any],
                 output: Callable[[int], Any]) -> Any:
@@ -233,17 +246,33 @@ class Elementwise(Op):
         return tuple(arranged)
 
 
+def _is_array(value: Any) -> bool:
+    return not isinstance(value, _NUMBERS)
+
+
+def _empty(engine: Any, arguments: list[Any], uses: frozenset[int], dtype: dtypes.dtype) -> Any:
+    arrays = [a for i, a in enumerate(arguments) if i in uses and _is_array(a)]
+    first = arrays[0] if arrays else None
+    if first is not None and all(a.shape == first.shape or a.ndim == 0 for a in arrays):
+        return engine.empty_like(first, dtype.numpy, [a for a in arrays[1:] if a.ndim])
+    shape = np.broadcast_shapes(*[a.shape for a in arrays])
+    for a in arrays:
+        if a.shape == shape:  # the result keeps the memory order of an operand of its shape
+            return engine.empty_like(a, dtype.numpy)
+    return engine.empty(shape, dtype.numpy)
+
+
 def _key(arguments: list[Any]) -> tuple[Any, ...]:
-    return tuple([(a.dtype, TENSOR if a.ndim else ZERO_DIM) if isinstance(a, np.ndarray)
+    return tuple([(a.dtype, TENSOR if a.ndim else ZERO_DIM) if _is_array(a)
                   else (dtypes.scalar_dtype(a), NUMBER) for a in arguments])
 
 
 def _clashes(a: Any, out: Any) -> bool:
-    """Whether writing `out` block by block could change what is still to be read from `a`."""
-    if not isinstance(a, np.ndarray) or not np.may_share_memory(a, out):
+    """Whether writing `out` piece by piece could change what is still to be read from `a`."""
+    if not may_share_memory(a, out):
         return False
     return bool(a.shape != out.shape or a.strides != out.strides or a.dtype != out.dtype
-                or a.__array_interface__["data"] != out.__array_interface__["data"])
+                or address(a) != address(out))
 
 
 def apply(formula: Formula, args: Any) -> Any:

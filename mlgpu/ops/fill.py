@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mlgpu import dtypes
+from mlgpu.cuda import copy as cuda_copy
 from mlgpu.errors import ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op
 from mlgpu.ops.cast import copy_
-from mlgpu.ops.creation import fill, zeros_like
+from mlgpu.ops.creation import fill_number, zeros_like
 from mlgpu.tensor import Tensor
 
 __all__ = ["fill_", "fill_diagonal_", "zero_"]
@@ -22,7 +25,11 @@ class Fill(Op):
         self.value = value
 
     def forward_into(self, out: Any, target: Any) -> None:
-        fill(out, self.value, dtypes.from_numpy(out.dtype))
+        with np.errstate(all="ignore"):
+            out.fill(fill_number(self.value, dtypes.from_numpy(out.dtype)))
+
+    def forward_into_cuda(self, out: Any, target: Any) -> None:
+        cuda_copy.fill(out, fill_number(self.value, dtypes.from_numpy(out.dtype)))
 
     def backward(self, dy: Tensor) -> Tensor:
         return zeros_like(dy)

@@ -52,7 +52,7 @@ def _made(shape: Sequence[int], dtype: dtypes.dtype, device: Any, requires_grad:
     if pin_memory:
         array = runtime(CPU).pin(array)
     if place.type != "cpu":
-        array = runtime(place).from_host(array, place, False)
+        array = runtime(place).from_host(array, place, False)[0]
     tensor = wrap(array, place)
     return tensor.requires_grad_() if requires_grad else tensor
 

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided as _as_strided
 
+from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import ShapeError
 from mlgpu.op import ViewOp, run
 from mlgpu.ops.cast import contiguous
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Size, Tensor
 
 __all__ = ["T", "adjoint", "broadcast_shapes", "broadcast_tensors", "broadcast_to", "expand",
@@ -54,10 +55,15 @@ class View(ViewOp):
     def backward_cpu(self, dy: Any) -> Any:
         return dy.reshape(self._inputs_meta[0][0])
 
+    def backward_cuda(self, dy: Any) -> Any:
+        return cuda.reshaped(dy, self._inputs_meta[0][0])
+
 
 def _view_possible(array: Any, shape: tuple[int, ...]) -> bool:
     if array.flags.c_contiguous:
         return True
+    if not isinstance(array, np.ndarray):
+        return cuda.view_possible(array, shape)
     try:
         array.reshape(shape, copy=False)
     except ValueError:
@@ -180,6 +186,8 @@ class Permute(ViewOp):
     def backward_cpu(self, dy: Any) -> Any:
         return dy.transpose(np.argsort(self.dims))
 
+    backward_cuda = backward_cpu
+
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The dimensions in the order `dims`, as a view."""
@@ -292,7 +300,7 @@ class Expand(ViewOp):
             for n, m, s in zip(x.shape, self.shape[len(self.shape) - x.ndim:], x.strides,
                                strict=True))
         # Writable as PyTorch's: writing is refused where elements share a place (op.py).
-        return _as_strided(x, self.shape, strides)
+        return as_strided(x, self.shape, strides)
 
     def backward(self, dy: Tensor) -> Tensor:
         return dy  # the engine sums it to the input's shape

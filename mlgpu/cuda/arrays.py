@@ -1,0 +1,126 @@
+"""Device memory: blocks on the books, and the arrays that lie in them.
+
+Memory comes from CuPy's pools, charged before it is asked for.  A block knows which streams read
+and wrote it: work on another stream waits for what it depends on, and the block is not given out
+again before all of them are done with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlgpu import memory
+from mlgpu.cuda.context import context
+from mlgpu.cuda.loading import load
+from mlgpu.device import Device
+from mlgpu.errors import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from mlgpu.cuda.streams import Stream
+
+cupy = load()
+_runtime = cupy.cuda.runtime
+_ndarray, _Pointer = cupy.ndarray, cupy.cuda.MemoryPointer
+_pools: Any = cupy.cuda.alloc
+_Full = cupy.cuda.memory.OutOfMemoryError
+_NoMemory = cupy.cuda.runtime.CUDARuntimeError
+
+_devices: dict[int, Device] = {}
+
+
+def device_of(index: int) -> Device:
+    """The one Device object of an index."""
+    return _devices.setdefault(index, Device("cuda", index))
+
+
+class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
+    """A piece of a pool's memory, its place in the books, and the streams that use it."""
+
+    def __init__(self, inner: Any, nbytes: int, device: int, charge: memory.Charge | None,
+                 stream: Stream | None) -> None:
+        super().__init__(inner.ptr, nbytes, inner, device)
+        self.charge = charge
+        self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
+        self.home = stream  # the pool gives the memory out again to work on this stream
+        self.writer = stream
+        self.readers: dict[Stream | None, bool] = {}
+
+    def use(self, stream: Stream | None, write: bool) -> None:
+        """Order work on `stream` behind the work of others that it depends on."""
+        if write:
+            for other in {self.writer, *self.readers}:
+                if other is not stream:
+                    _wait(stream, other, self.device_id)
+            self.writer, self.readers = stream, {}
+        elif stream is not self.writer and stream not in self.readers:
+            _wait(stream, self.writer, self.device_id)
+            self.readers[stream] = True
+
+    def __del__(self) -> None:
+        if self.readers or self.writer is not self.home:
+            for other in {self.writer, *self.readers}:
+                if other is not self.home:
+                    _wait(self.home, other, self.device_id)
+
+
+def _wait(stream: Stream | None, other: Stream | None, device: int) -> None:
+    """Let further work on `stream` start after all that `other` has been given so far."""
+    if context.capture is not None:
+        return  # the capture began with the device at rest, and its streams join among themselves
+    with cupy.cuda.Device(device):
+        event = cupy.cuda.Event(disable_timing=True)
+        event.record(_raw(other))
+        _raw(stream).wait_event(event)
+
+
+def _raw(stream: Stream | None) -> Any:
+    return cupy.cuda.Stream.null if stream is None else stream.raw
+
+
+def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: str = "bytes") -> Any:
+    """A pointer to fresh memory on the current device, for the current stream.
+
+    Raises OutOfMemoryError where a limit or budget forbids it, before anything is allocated, and
+    where the device has no more.
+    """
+    index = _runtime.getDevice()
+    books = memory.account(device_of(index))
+    charge = memory.Charge(books, nbytes, shape, dtype)
+    try:
+        inner = _pools(max(nbytes, 1))
+    except (_Full, _NoMemory) as error:
+        raise _exhausted(books, nbytes, error) from error
+    return _Pointer(Block(inner, nbytes, index, charge, context.streams.get(index)), 0)
+
+
+def _exhausted(books: memory.Account, nbytes: int, error: Any) -> Exception:
+    if not isinstance(error, _Full) and error.status != 2:  # cudaErrorMemoryAllocation
+        return error  # type: ignore[no-any-return]
+    free, total = _runtime.memGetInfo()
+    largest = "\n  ".join(map(str, books.snapshot()[:5])) or "nothing"
+    return OutOfMemoryError(
+        f"memory: {memory.format_bytes(nbytes)} ({nbytes} bytes) asked for on {books.device}, "
+        f"which has {memory.format_bytes(free)} of {memory.format_bytes(total)} free; "
+        f"{memory.format_bytes(books.allocated)} are tensors'. Release tensors or compute in "
+        f"smaller parts. Largest live blocks:\n  {largest}")
+
+
+def empty(shape: Sequence[int], dtype: Any) -> Any:
+    """An uninitialised array on the current device, accounted for before it is allocated."""
+    shape = tuple(shape)
+    nbytes = math.prod(shape) * dtype.itemsize
+    return _ndarray(shape, dtype, memptr=allocate(nbytes, shape, dtype.name))
+
+
+def adopt(array: Any) -> Any:
+    """An array that CuPy made in memory of its own, in a block that is on the books."""
+    if type(array.data.mem) is Block:
+        return array
+    index = array.data.device_id
+    books = memory.account(device_of(index))
+    root = array.data.mem
+    charge = memory.Charge(books, root.size, array.shape, array.dtype.name)
+    block = Block(array.data, root.size, index, charge, context.streams.get(index))
+    return _ndarray(array.shape, array.dtype, memptr=_Pointer(block, 0), strides=array.strides)
