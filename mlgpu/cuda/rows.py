@@ -22,7 +22,7 @@ def wide(dtype: Any) -> Any:
 
 def vector(n: int, *arrays: Any, most: int = VECTOR) -> int:
     """Elements that can be loaded at once from rows of n in each of these arrays."""
-    widest = max(a.dtype.itemsize for a in arrays)
+    widest: int = max(a.dtype.itemsize for a in arrays)
     count = max(1, most // widest)
     while count > 1 and (n % count or any(a.data.ptr % (count * a.dtype.itemsize)
                                           for a in arrays)):
@@ -36,8 +36,11 @@ def power(n: int) -> int:
 
 
 def lanes(n: int, width: int) -> tuple[int, int]:
-    """Lanes of a warp for a row of n, and vectors of `width` elements that each of them holds."""
-    count = min(WARP, power(-(-n // width)))
+    """Lanes of a warp for a row of n, and vectors of `width` elements that each of them holds.
+
+    Few lanes for a short row: more rows of a warp are under way, and they exchange less.
+    """
+    count = min(WARP, power(-(-n // max(width, 4))))
     return count, power(-(-n // (width * count)))
 
 

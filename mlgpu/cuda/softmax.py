@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mlgpu.cuda import rows
-from mlgpu.cuda.kernel import launch
+from mlgpu.cuda.kernel import Strided, launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
+
+MASK_ROWS = np.dtype([(name, np.int64) for name in (
+    "heads", "queries", "batch_stride", "head_stride", "query_stride", "shift")])
 
 HELD = 32  # values of a row that a thread holds in registers; half as many doubles
 
@@ -30,6 +36,48 @@ def forward(x: Any, dim: int, log: bool = False) -> Any:
 def backward(dy: Any, y: Any, dim: int, log: bool = False) -> Any:
     """The gradient of x, given y = softmax(x), or its logarithm."""
     return _run("softmax_backward", y.dtype, (contiguous(dy), contiguous(y)), dim, log)
+
+
+def masked(x: Any, mask: Any = None, scale: float = 1.0, causal: bool = False, shift: int = 0
+           ) -> Any:
+    """Softmax of scale * x, (batch, heads, queries, keys), along keys and under a mask.
+
+    mask, of x's shape with strides of 0 where it broadcasts: truth values (False: not seen) or
+    numbers to add.  causal: a query sees the keys up to its own number plus `shift`; the others are
+    not read.  A query that sees nothing gives zeros.  The gradient is scale times `backward`.
+    """
+    x = contiguous(x)
+    out = empty(x.shape, x.dtype)
+    if not out.size:
+        return out
+    n = x.shape[3]
+    arrays = (out, x)
+    layout = np.zeros((), MASK_ROWS)
+    layout["heads"], layout["queries"], layout["shift"] = x.shape[1], x.shape[2], shift
+    width = rows.vector(n, *arrays)
+    if mask is not None:
+        mask = mask if mask.strides[3] == mask.itemsize or n == 1 else contiguous(mask)
+        strides = [stride // mask.itemsize for stride in mask.strides[:3]]
+        layout["batch_stride"], layout["head_stride"], layout["query_stride"] = strides
+        width = min(width, rows.vector(math.gcd(n, *strides), mask, most=rows.VECTOR))
+    plan = masked_plan(x.dtype, x.dtype if mask is None else mask.dtype, width,
+                       x.size // n, n, causal)
+    given = None if mask is None else Strided(mask)
+    launch("softmax", plan.kernel, plan.grid, plan.block, (out, x, given, layout, *plan.numbers,
+                                                           scale))
+    return out
+
+
+def masked_plan(dtype: Any, mask: Any, width: int, count: int, n: int, causal: bool) -> Plan:
+    """As `rows_plan`, with a mask of that dtype."""
+    types = f"{ctype(dtype)}, {ctype(mask)}, {width}"
+    flag = str(causal).lower()
+    if n <= rows.WARP * HELD:
+        lanes, vectors = rows.lanes(n, width)
+        return Plan(f"masked_softmax_rows<{types}, {vectors}, {lanes}, {flag}>",
+                    -(-count * lanes // 256), 256, (count, n))
+    threads = rows.threads(n, 2 * width, 1024)
+    return Plan(f"masked_softmax_long<{types}, {flag}>", count, threads, (n,))
 
 
 def _run(name: str, dtype: Any, arrays: tuple[Any, ...], dim: int, log: bool) -> Any:
