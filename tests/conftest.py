@@ -19,6 +19,12 @@ def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="the device to test: cpu, cuda or cuda:N")
 
 
+def pytest_configure(config):
+    name = config.getoption("--device")
+    if name != "cpu" and (problem := mlgpu.cuda.unavailable_reason()) is not None:
+        raise pytest.UsageError(f"--device {name}: {problem}; --cuda-sim simulates devices")
+
+
 def pytest_report_header(config):
     return f"mlgpu {mlgpu.__version__} on {config.getoption('--device')}"
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import simulated
 
-from mlgpu.sim.cuda.install import install, installed, real_devices
+from mlgpu.sim.cuda.install import installed
 
-MISSING = [name for name in ("cupy", "llvmlite")
-           if find_spec(name) is None and (name == "cupy" or not real_devices())]
+MISSING = simulated.missing()
 if MISSING:  # test_devices.py says so
     collect_ignore_glob = [path.name for path in Path(__file__).parent.glob("test_*.py")
                            if path.name != "test_devices.py"]
-elif installed() is None and not real_devices():  # pytest --cuda-sim has installed them
-    install(devices=2, arch="sm_90", memory="4 GiB")
+else:
+    simulated.prepare()
 
 
 def pytest_configure(config: pytest.Config) -> None:
