@@ -4,18 +4,7 @@
 // where u runs over a lattice of positions of all images, and sees through `tap` the element
 // u * scale + offset + tap * step of each axis of the source, zero where that lies outside.
 #pragma once
-#include "common.cuh"
-
-// Division of numbers below 2^31 by one that the host knows: a multiplication and a shift.
-struct conv_divisor {
-  int value;
-  unsigned factor;
-  int shift;
-};
-
-__device__ __forceinline__ int conv_divide(int n, const conv_divisor& by) {
-  return int((__umulhi(unsigned(n), by.factor) + unsigned(n)) >> by.shift);
-}
+#include "divide.cuh"
 
 // Axes are the first D of three, the last of them along memory.
 struct conv_map {
@@ -26,9 +15,9 @@ struct conv_map {
   int target[3];   // the sizes of what is written, at u * spread + shift
   int spread[3];
   int shift[3];
-  conv_divisor lattice[3];
-  conv_divisor taps[3];
-  conv_divisor count;  // of all taps together
+  ml_divisor lattice[3];
+  ml_divisor taps[3];
+  ml_divisor count;  // of all taps together
   int images;
   int groups;
   int channels;  // of the source, in a group
@@ -44,7 +33,7 @@ template <int D>
 __device__ __forceinline__ int conv_place(const conv_map& map, int p, int (&u)[D]) {
 #pragma unroll
   for (int d = D - 1; d >= 0; --d) {
-    const int next = conv_divide(p, map.lattice[d]);
+    const int next = ml_divide(p, map.lattice[d]);
     u[d] = p - next * map.lattice[d].value;
     p = next;
   }
@@ -75,12 +64,12 @@ struct alignas(16) conv_pair {
 
   // Pair k, taps fastest; beyond the last one it is outside.  Returns its tap.
   __device__ __forceinline__ int describe(const conv_map& map, int k) {
-    const int channel = conv_divide(k, map.count), tap = k - channel * map.count.value;
+    const int channel = ml_divide(k, map.count), tap = k - channel * map.count.value;
     ml_index from = 0, stride = 1;
     int rest = tap;
 #pragma unroll
     for (int d = D - 1; d >= 0; --d) {
-      const int next = d ? conv_divide(rest, map.taps[d]) : 0;
+      const int next = d ? ml_divide(rest, map.taps[d]) : 0;
       at[d] = map.offset[d] + (rest - next * map.taps[d].value) * map.step[d];
       from += at[d] * stride;
       stride *= map.source[d];

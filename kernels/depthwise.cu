@@ -45,7 +45,7 @@ depthwise_gather(const T* __restrict__ x, const T* __restrict__ weight, const T*
         row = at;
       }
       if constexpr (D == 3) {
-        const int first = conv_divide(line, map.taps[1]);
+        const int first = ml_divide(line, map.taps[1]);
         const int z = base[0] + first * map.step[0];
         const int at = base[1] + (line - first * map.taps[1].value) * map.step[1];
         inside = unsigned(z) < unsigned(map.source[0]) && unsigned(at) < unsigned(map.source[1]);

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import conv as cuda_conv
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
@@ -54,6 +55,9 @@ class Convolve(Op):
         to_small(x, computed(weight), computed(bias), self.windows, self.groups, out)
         return out
 
+    def forward_cuda(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        return cuda_conv.to_small(x, weight, bias, self.windows, self.groups)
+
     def backward(self, dy: Tensor) -> Gradients:
         win, groups = self.windows, self.groups
         return (
@@ -77,6 +81,9 @@ class ConvolveTranspose(Op):
         out = empty((len(y), weight.shape[1] * self.groups, *self.windows.large), y.dtype)
         to_large(y, computed(weight), computed(bias), self.windows, self.groups, out)
         return out
+
+    def forward_cuda(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
+        return cuda_conv.to_large(y, weight, bias, self.windows, self.groups)
 
     def backward(self, dx: Tensor) -> Gradients:
         win, groups = self.windows, self.groups
@@ -102,6 +109,9 @@ class ConvolveWeight(Op):
         total = zeros(shape, compute_dtype(from_numpy(x.dtype)).numpy)
         to_weight(x, y, self.windows, self.groups, total)
         return packed(total, x.dtype)
+
+    def forward_cuda(self, x: Array, y: Array) -> Array:
+        return cuda_conv.to_weight(x, y, self.windows, self.groups)
 
     def backward(self, dw: Tensor) -> Gradients:
         win, groups = self.windows, self.groups

@@ -1,0 +1,143 @@
+// The maximum of windows, and the linear maps that are its derivatives.
+//
+// A window is a box; an axis has a table of `taps` rows with the element that each window sees
+// through a tap, -1 where there is none.  A window's choice is the number of its tap, row-major over
+// the axes.  The gradient gathers: an element asks all windows that see it, found in the tables of
+// the transposed axes: `many` rows with the window and the tap, -1 where there is no further window.
+#include "divide.cuh"
+
+struct pool_map {
+  ml_divisor out[3];  // windows (pool_unchoose: elements) along the axes, the last D of them used
+  int in[3];          // elements (pool_unchoose: windows)
+  int taps[3];
+  int many[3];
+};
+
+namespace {
+
+// The places of result i along the axes; returns its plane.
+template <int D>
+__device__ __forceinline__ int pool_place(const pool_map& map, int i, int (&at)[3]) {
+#pragma unroll
+  for (int d = 2; d >= 3 - D; --d) {
+    const int next = ml_divide(i, map.out[d]);
+    at[d] = i - next * map.out[d].value;
+    i = next;
+  }
+  return i;
+}
+
+template <int D>
+__device__ __forceinline__ ml_index pool_plane(const pool_map& map) {
+  ml_index size = 1;
+#pragma unroll
+  for (int d = 3 - D; d < 3; ++d) size *= map.in[d];
+  return size;
+}
+
+template <typename T>
+__device__ __forceinline__ T pool_least(T) {
+  return ml_is_signed<T>::value ? T((unsigned long long)(1) << (sizeof(T) * 8 - 1)) : T(0);
+}
+__device__ __forceinline__ float pool_least(float x) { return -ml_inf(x); }
+__device__ __forceinline__ double pool_least(double x) { return -ml_inf(x); }
+
+}  // namespace
+
+// The first maximum of each window, or its last NaN; where they are wanted, its choice and its
+// place in the flattened plane.
+template <typename T, typename I, int D>
+__global__ void __launch_bounds__(256)
+pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
+         const int* __restrict__ source0, const int* __restrict__ source1,
+         const int* __restrict__ source2, pool_map map, int n) {
+  typedef ml_wide<T> W;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int at[3] = {0, 0, 0};
+  const T* plane = x + pool_place<D>(map, i, at) * pool_plane<D>(map);
+  W best = pool_least(W(0));
+  int chosen = 0, found = 0;
+  bool any = false;
+  for (int t0 = 0; t0 < (D > 2 ? map.taps[0] : 1); ++t0) {
+    const int from0 = D > 2 ? source0[t0 * map.out[0].value + at[0]] : 0;
+    if (from0 < 0) continue;
+    for (int t1 = 0; t1 < (D > 1 ? map.taps[1] : 1); ++t1) {
+      const int from1 = D > 1 ? source1[t1 * map.out[1].value + at[1]] : 0;
+      if (from1 < 0) continue;
+      const int line = (from0 * map.in[1] + from1) * map.in[2];
+      const int tap = (t0 * map.taps[1] + t1) * map.taps[2];
+      for (int t2 = 0; t2 < map.taps[2]; ++t2) {
+        const int from2 = source2[t2 * map.out[2].value + at[2]];
+        if (from2 < 0) continue;
+        const W value = ml_cast<W>(plane[line + from2]);
+        if (!any || value > best || value != value) {
+          best = value;
+          chosen = tap + t2;
+          found = line + from2;
+          any = true;
+        }
+      }
+    }
+  }
+  y[i] = ml_cast<T>(best);
+  if (choice) choice[i] = I(chosen);
+  if (place) place[i] = found;
+}
+
+// The element of each window that is chosen; zero where a window sees none.
+template <typename T, typename I, int D>
+__global__ void __launch_bounds__(256)
+pool_choose(const T* __restrict__ x, T* y, const I* __restrict__ choice,
+            const int* __restrict__ source0, const int* __restrict__ source1,
+            const int* __restrict__ source2, pool_map map, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int at[3] = {0, 0, 0};
+  const T* plane = x + pool_place<D>(map, i, at) * pool_plane<D>(map);
+  int rest = int(choice[i]);
+  const int t2 = rest % map.taps[2];
+  rest /= map.taps[2];
+  const int t1 = rest % map.taps[1], t0 = rest / map.taps[1];
+  const int from0 = D > 2 ? source0[t0 * map.out[0].value + at[0]] : 0;
+  const int from1 = D > 1 ? source1[t1 * map.out[1].value + at[1]] : 0;
+  const int from2 = source2[t2 * map.out[2].value + at[2]];
+  const bool there = from0 >= 0 && from1 >= 0 && from2 >= 0;
+  y[i] = there ? plane[(from0 * map.in[1] + from1) * map.in[2] + from2] : ml_cast<T>(0);
+}
+
+// dx = the sum of dy over the windows that chose an element.
+template <typename T, typename I, int D>
+__global__ void __launch_bounds__(256)
+pool_unchoose(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
+              const int* __restrict__ window0, const int* __restrict__ tap0,
+              const int* __restrict__ window1, const int* __restrict__ tap1,
+              const int* __restrict__ window2, const int* __restrict__ tap2, pool_map map, int n) {
+  typedef ml_wide<T> W;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= n) return;
+  int at[3] = {0, 0, 0};
+  const ml_index plane = pool_place<D>(map, i, at) * pool_plane<D>(map);
+  W sum = W(0);
+  for (int k0 = 0; k0 < (D > 2 ? map.many[0] : 1); ++k0) {
+    const int here0 = k0 * map.out[0].value + at[0];
+    const int w0 = D > 2 ? window0[here0] : 0;
+    if (w0 < 0) break;
+    const int t0 = D > 2 ? tap0[here0] : 0;
+    for (int k1 = 0; k1 < (D > 1 ? map.many[1] : 1); ++k1) {
+      const int here1 = k1 * map.out[1].value + at[1];
+      const int w1 = D > 1 ? window1[here1] : 0;
+      if (w1 < 0) break;
+      const int t1 = t0 * map.taps[1] + (D > 1 ? tap1[here1] : 0);
+      const ml_index line = plane + ml_index(w0 * map.in[1] + w1) * map.in[2];
+      for (int k2 = 0; k2 < map.many[2]; ++k2) {
+        const int here2 = k2 * map.out[2].value + at[2];
+        const int w2 = window2[here2];
+        if (w2 < 0) break;
+        if (int(choice[line + w2]) == t1 * map.taps[2] + tap2[here2])
+          sum = sum + ml_cast<W>(dy[line + w2]);
+      }
+    }
+  }
+  dx[i] = ml_cast<T>(sum);
+}

@@ -1,0 +1,147 @@
+"""Convolutions on the device: which kernel, by the dtype and the number of channels.
+
+With `Windows` for the geometry, `to_small` is the convolution, `to_large` its adjoint in the input
+and `to_weight` the one in the weight.  How sums are split follows from shapes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mlgpu.cuda.conv_map import (
+    Axis,
+    backward_axes,
+    conv_map,
+    forward_axes,
+    image_blocks,
+    pack_map,
+    positions,
+)
+from mlgpu.cuda.kernel import blocks, launch
+from mlgpu.cuda.runtime import contiguous, empty, zeros
+from mlgpu.cuda.types import ctype
+from mlgpu.dtypes import compute_dtype, from_numpy
+from mlgpu.ops.window import Windows
+
+THREADS = 256
+WIDE = 128  # columns of a tile of the tensor cores' kernels
+COLUMNS = 64  # of the others
+MASKED_TAPS = 31  # for which a position keeps a bit each
+FEW = 8  # channels of a group below which no tile is worth its while
+ENOUGH = 512  # blocks that keep any GPU busy
+Axes = tuple[Axis, ...]
+
+
+def to_small(x: Any, weight: Any, bias: Any, win: Windows, groups: int) -> Any:
+    """y[n, o, p] = bias[o] + sum over c, tap of weight[o, c, tap] x[n, c, what p sees by tap]."""
+    out = empty((len(x), len(weight), *win.small), x.dtype)
+    if out.size:
+        gather(contiguous(x), contiguous(weight), bias, out, forward_axes(win), groups, False, win)
+    return out
+
+
+def to_large(y: Any, weight: Any, bias: Any, win: Windows, groups: int) -> Any:
+    """Each y[n, o, p] weight[o, c, tap], summed over o into what p sees by tap; plus bias[c]."""
+    out = empty((len(y), weight.shape[1] * groups, *win.large), y.dtype)
+    if out.size:
+        y, weight = contiguous(y), contiguous(weight)
+        for axes in backward_axes(win):
+            gather(y, weight, bias, out, axes, groups, True, win)
+    return out
+
+
+def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, turned: bool,
+           win: Windows) -> None:
+    """One lattice of `out`; `turned`: the weight's first axis counts the channels of x."""
+    channels, rows = x.shape[1] // groups, out.shape[1] // groups
+    bias = None if bias is None else contiguous(bias)
+    tensor = x.dtype.itemsize == 2 and rows > FEW and x.dtype.kind not in "iu"
+    terms = channels * math.prod(a.taps for a in axes)
+    pitch = -(-terms // 8) * 8 if tensor else terms
+    if pitch != terms or turned or (tensor and weight.data.ptr % 16):
+        weight = packed(weight, axes, groups, channels, rows, pitch, turned, win)
+    for start, stop in image_blocks(axes, len(x)):
+        part, target = x[start:stop], out[start:stop]
+        one = conv_map(axes, stop - start, groups, channels, rows, pitch)
+        count = positions(axes, stop - start)
+        if rows <= FEW:
+            each = 4 if rows > 1 else 1
+            threads = count * groups * blocks(rows, each)
+            launch("depthwise", f"depthwise_gather<{ctype(x.dtype)}, {len(axes)}, {each}>",
+                   blocks(threads, THREADS), THREADS, (part, weight, bias, target, one, threads))
+        elif tensor:
+            m = 1 if rows <= 32 else 2 if rows <= 64 else 4
+            masked = "true" if math.prod(a.taps for a in axes) <= MASKED_TAPS else "false"
+            name = f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {m}, {masked}>"
+            whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
+                     and target.data.ptr % 16 == 0)
+            launch("conv_mma", name, blocks(count, WIDE) * groups * blocks(rows, 32 * m), THREADS,
+                   (part, weight, bias, target, one, whole))
+        else:
+            r = rows_each(x.dtype, rows)
+            launch("conv", f"conv_gather<{ctype(x.dtype)}, {len(axes)}, {r}>",
+                   blocks(count, COLUMNS) * groups * blocks(rows, 16 * r), THREADS,
+                   (part, weight, bias, target, one))
+
+
+def rows_each(dtype: Any, rows: int) -> int:
+    """How many rows of a tile a thread has: what the registers hold, and the rows fill."""
+    if dtype.itemsize > 8 or rows <= 32:
+        return 2
+    return 4 if dtype.itemsize > 4 or rows <= 64 else 8
+
+
+def packed(weight: Any, axes: Axes, groups: int, channels: int, rows: int, pitch: int,
+           turned: bool, win: Windows) -> Any:
+    """The weight as rows of (channel, tap) for a lattice, each padded with zeros to `pitch`."""
+    out = empty((groups, rows, pitch), weight.dtype)
+    launch("conv", f"conv_pack<{ctype(weight.dtype)}, {'true' if turned else 'false'}>",
+           blocks(out.size, THREADS), THREADS,
+           (weight, out, pack_map(axes, win.kernel, groups, channels, rows, pitch)))
+    return out
+
+
+def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
+    """weight[o, c, tap] = sum over n, p of y[n, o, p] x[n, c, what p sees by tap]."""
+    channels, rows = x.shape[1] // groups, y.shape[1] // groups
+    shape = (y.shape[1], channels, *win.kernel)
+    axes = forward_axes(win)
+    if not len(x) or not math.prod(shape):
+        return zeros(shape, x.dtype)
+    x, y = contiguous(x), contiguous(y)
+    terms = channels * math.prod(win.kernel)
+    wide = compute_dtype(from_numpy(x.dtype)).numpy
+    images = list(image_blocks(axes, len(x)))
+    kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}"
+    counts = [positions(axes, stop - start) for start, stop in images]
+    if rows * channels <= FEW * FEW:
+        taps = 3 if terms <= 3 else 9
+        family, name = "depthwise", f"depthwise_weight<{kind}, {taps}>"
+        grid, step = y.shape[1] * blocks(terms, taps), 2 * THREADS
+    elif x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
+        whole = positions(axes, 1) % 8 == 0 and y.data.ptr % 16 == 0
+        m = 1 if rows <= 32 else 2 if rows <= 64 or not whole else 4
+        family = "conv_mma"
+        name = (f"conv_weight_mma<{ctype(x.dtype)}, {len(axes)}, {m}, "
+                f"{'true' if whole else 'false'}>")
+        grid, step = groups * blocks(rows, 32 * m) * blocks(terms, WIDE), 512
+    else:
+        family, name = "conv", f"conv_weight<{kind}>"
+        tile = 32 if x.dtype.itemsize > 8 else 64
+        grid, step = groups * blocks(rows, tile) * blocks(terms, COLUMNS), 256
+    share = step * max(1, blocks(max(counts) * grid, step * ENOUGH))
+    shares = [blocks(count, share) for count in counts]
+    total = empty((sum(shares), *shape), wide)
+    place = 0
+    for (start, stop), parts in zip(images, shares, strict=True):
+        one = conv_map(axes, stop - start, groups, channels, rows, 0)
+        launch(family, name, (grid, parts), THREADS,
+               (x[start:stop], y[start:stop], total[place:], one, share))
+        place += parts
+    if place == 1 and wide == x.dtype:
+        return total[0]
+    out = empty(shape, x.dtype)
+    launch("conv", f"conv_combine<{ctype(x.dtype)}, {ctype(wide)}>", blocks(out.size, THREADS),
+           THREADS, (total, out, place, out.size))
+    return out
