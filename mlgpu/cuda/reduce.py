@@ -1,0 +1,254 @@
+"""Reductions over any dimensions of a strided array: which kernel of kernels/reduce.cu, and how.
+
+How the work is split, and so the order in which numbers are added, follows from shapes, strides and
+alignment alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cuda import runtime
+from mlgpu.cuda.dims import MOST, Dim, collapsed, ml_dims
+from mlgpu.cuda.kernel import Strided, launch
+from mlgpu.cuda.types import ctype
+
+THREADS = 256
+_BLOCKS = 512  # as many as keep any GPU busy; below it, long reductions are split
+_WARP_UNITS = 128  # vectors of a row that a warp takes; longer ones get a block
+_ROW_THREADS = 512  # of the largest such block
+_SPLIT_UNITS = 4 * _ROW_THREADS  # the least part of a split row
+_CACHED = 8 << 20  # bytes whose partial results hardly reach memory
+_SHORT = 256  # bytes of a row in its compute type that one thread takes
+
+
+def reduce(x: Any, dims: Sequence[int], op: str, dtype: Any = None, keepdim: bool = False,
+           p: float = 0.0, values: bool = True, index: bool = False) -> Any:
+    """The reduction of `x` over `dims` (none: elementwise) by an operator of kernels/reduce.cuh.
+
+    `op` is its name without ml_: sum, mean, nansum, prod, count, amax, amin, argmax, argmin,
+    logsumexp, all, any, var, std, norm0, norm1, norm2, norm, norm_inf, norm_low.  `dtype` is the
+    result's, that of `x` by default; `p` is the correction of var and std, and the order of norm.
+    Gives the values, with `index` of argmax and argmin (values, int64 indices), or the indices
+    alone.  An index counts along the dimension, or in the flattened array where all are reduced.
+    """
+    dims = tuple(d % x.ndim for d in dims)
+    dtype = x.dtype if dtype is None else np.dtype(dtype)
+    kept = [d for d in range(x.ndim) if d not in dims]
+    shape = tuple(x.shape[d] for d in kept)
+    out = runtime.empty(shape, dtype) if values else None
+    where = runtime.empty(shape, np.dtype(np.int64)) if index else None
+    outputs = math.prod(shape)
+    if outputs:
+        if index and len(dims) > 1:
+            x = runtime.contiguous(x)
+        _run(x, dims, op, dtype, out, where, p)
+    results = [r if r is None or not keepdim else
+               r.reshape(tuple(1 if d in dims else n for d, n in enumerate(x.shape)))
+               for r in (out, where)]
+    return tuple(results) if values and index else results[0 if values else 1]
+
+
+def _run(x: Any, dims: tuple[int, ...], op: str, dtype: Any, out: Any, where: Any, p: float
+         ) -> None:
+    size = x.dtype.itemsize
+    key = (x.shape, tuple(s // size for s in x.strides), dims, x.dtype, op, x.data.ptr % 16)
+    how = plan(*key)
+    if how is None:  # more dimensions than the kernels take
+        order = [d for d in range(x.ndim) if d not in dims] + list(dims)
+        x = runtime.contiguous(x.transpose(order))
+        _run(x, tuple(range(x.ndim - len(dims), x.ndim)), op, dtype, out, where, p)
+        return
+    kind, result = ctype(x.dtype), ctype(dtype)
+    partial = None
+    first, second = out, where
+    if how.splits > 1:
+        partial = runtime.empty((how.splits * how.outputs * how.accumulator,), np.dtype(np.uint8))
+        first = second = None
+    name = f"{how.kernel}<ml_{op}<{kind}>, {kind}, {result}, {how.vector}>"
+    results = (first, second) if how.kernel == "reduce_short" else (first, second, partial)
+    launch("reduce", name, how.grid, how.block, (Strided(x), *results, *how.arguments, p),
+           how.shared)
+    if partial is not None:
+        width = min(32, power(how.outputs))
+        launch("reduce", f"reduce_finish<ml_{op}<{kind}>, {result}>", -(-how.outputs // width),
+               THREADS, (partial, out, where, how.places, how.outputs, how.splits, how.count,
+                         width, p))
+
+
+def power(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch, and what its second stage has to know."""
+
+    kernel: str
+    vector: int
+    grid: tuple[int, ...]
+    block: int
+    arguments: tuple[Any, ...]  # between the results and p
+    outputs: int
+    count: int
+    places: Any
+    splits: int = 1
+    accumulator: int = 0
+    shared: int = 0
+
+
+def compute_size(dtype: Any) -> int:
+    """Bytes of an element in the type that it is computed in."""
+    return max(int(dtype.itemsize), 4)
+
+
+def accumulator_size(op: str, dtype: Any) -> int:
+    """Bytes of the accumulator that the operator of kernels/reduce.cuh has for this dtype."""
+    size = compute_size(dtype)
+    real = size // 2 if dtype.kind == "c" else size
+    if op in ("argmax", "argmin"):
+        return 16
+    if op in ("sum", "mean", "nansum", "prod"):
+        return 8 if dtype.kind in "biu" else size
+    if op in ("var", "std"):
+        return 2 * real + size
+    if op == "logsumexp":
+        return real + size
+    return 8 if op == "count" else 4 if op in ("all", "any") else real
+
+
+@functools.lru_cache(maxsize=4096)
+def plan(shape: tuple[int, ...], strides: tuple[int, ...], dims: tuple[int, ...], dtype: Any,
+         op: str, offset: int) -> Plan | None:
+    """How to reduce an array at an address with this remainder by 16; None if it has too many
+    dimensions."""
+    places, step = [0] * len(shape), 1
+    for d in reversed(range(len(shape))):
+        if d not in dims:
+            places[d] = step
+            step *= shape[d]
+    outputs, count = step, math.prod(shape[d] for d in dims)
+    found = collapsed(shape, strides, places, [d in dims for d in range(len(shape))])
+    kept, reduced = [d for d in found if not d.reduced], [d for d in found if d.reduced]
+    if len(kept) > MOST or len(reduced) > MOST:
+        return None
+    case = _Case(kept, reduced, outputs, count, dtype, op, offset)
+    inner = min(found, key=lambda d: (abs(d.stride) or math.inf, not d.reduced), default=None)
+    if count == 0 or not kept or (inner is not None and inner.reduced):
+        return case.short() or case.rows()
+    return case.columns()
+
+
+class _Case:
+    """The collapsed dimensions of one reduction."""
+
+    def __init__(self, kept: list[Dim], reduced: list[Dim], outputs: int, count: int, dtype: Any,
+                 op: str, offset: int) -> None:
+        self.kept, self.reduced, self.outputs, self.count = kept, reduced, outputs, count
+        self.dtype, self.op, self.offset = dtype, op, offset
+        self.places = ml_dims([d.size for d in kept], [d.place for d in kept])
+        self.accumulator = accumulator_size(op, dtype)
+
+    def aligned(self, *multiples: int) -> int:
+        """The widest vector, of at most 16 bytes, that divides all of these numbers of elements
+        and starts at the array's first."""
+        size = self.dtype.itemsize
+        width = max(1, 16 // size)
+        while width > 1 and (self.offset % (width * size) or any(n % width for n in multiples)):
+            width //= 2
+        return width
+
+    def split(self, blocks: int, units: int, least: int) -> tuple[int, int]:
+        """How many parts of how many units to split a reduction into, of this many blocks."""
+        parts = max(1, min(-(-_BLOCKS // blocks), units // least)) if blocks < _BLOCKS else 1
+        chunk = max(1, -(-units // parts))
+        return max(1, -(-units // chunk)), chunk
+
+    def least_rows(self, groups: int) -> int:
+        """Rows of a part: enough for each thread, and for accumulators to be few beside them
+        where they do not stay in the level-2 cache."""
+        size = int(self.dtype.itemsize)
+        far = self.outputs * self.count * size > _CACHED
+        return max(16 * groups, 50 * self.accumulator // size if far else 0)
+
+    def short(self) -> Plan | None:
+        """Contiguous rows of few elements, that are not whole vectors."""
+        if len(self.kept) != 1 or len(self.reduced) != 1:
+            return None
+        n, size = self.count, compute_size(self.dtype)
+        if (n * size > _SHORT or self.reduced[0].stride != 1 or self.kept[0].stride != n
+                or self.aligned(n) * self.dtype.itemsize >= 16):
+            return None
+        block = THREADS if THREADS * n * size <= 1 << 15 else THREADS // 2
+        return Plan("reduce_short", min(8, self.aligned()), (-(-self.outputs // block),), block,
+                    (self.places, self.outputs, n), self.outputs, n, self.places,
+                    shared=block * n * size)
+
+    def rows(self) -> Plan:
+        """Threads side by side along a reduced dimension."""
+        sizes = [d.size for d in self.reduced] or [self.count]
+        strides = [d.stride for d in self.reduced] or [1]
+        others = [d.stride for d in self.kept]
+        vector = 1
+        if strides[-1] == 1 and self.count:
+            vector = self.aligned(sizes[-1], *strides[:-1], *others)
+            widest = max(1, 16 // self.dtype.itemsize)
+            if len(sizes) == 1 and sizes[0] >= 64 * widest:
+                vector = widest  # the kernel looks for the first aligned element
+            sizes[-1], strides[-1] = sizes[-1] // vector, vector
+        units = self.count // vector
+        splits = 1
+        chunk = max(1, units)
+        if units <= _WARP_UNITS:
+            lanes, block = min(32, power(units)), THREADS
+            grid = -(-self.outputs // (block // lanes))
+        else:
+            block = lanes = min(_ROW_THREADS, max(64, power(units // 8)))
+            grid = self.outputs
+            splits, chunk = self.split(grid, units, _SPLIT_UNITS)
+        kept = ml_dims([d.size for d in self.kept], others)
+        return Plan("reduce_rows", vector, (grid, splits), block,
+                    (kept, self.places, ml_dims(sizes, strides), self.outputs, self.count, chunk,
+                     lanes), self.outputs, self.count, self.places, splits, self.accumulator)
+
+    def columns(self) -> Plan:
+        """Threads side by side along a kept dimension."""
+        *outer, inner = self.kept
+        columns, fold = inner.size, 1
+        steps = [d.stride for d in (*outer, *self.reduced)]
+        most = 4 if self.accumulator > 8 else 8
+        vector = min(most, self.aligned(columns, *steps)) if inner.stride == 1 else 1
+        widest = min(most, self.aligned())
+        if (vector < widest and not outer and inner.stride == 1 and len(self.reduced) == 1
+                and self.reduced[0].stride == columns):
+            whole = widest // math.gcd(widest, columns)  # rows until a vector ends with one
+            if columns * whole // widest <= THREADS // 2 and self.count >= 4 * whole:
+                vector, fold = widest, whole
+        units = columns * fold // vector
+        rows = self.count // fold
+        side = units if fold > 1 else min(units, 32)
+        groups = max(1, min(rows // 4, THREADS // side))
+        if units > 32 and fold == 1:
+            groups = 1 << groups.bit_length() - 1
+        period = units if fold > 1 else min(units, THREADS // groups)
+        tiles = -(-units // period)
+        blocks = tiles * (self.outputs // columns)
+        splits, chunk = self.split(blocks, rows, self.least_rows(groups))
+        reduced = [(d.size, d.stride) for d in self.reduced] or [(1, 0)]
+        if fold > 1:
+            reduced = [(rows, columns * fold)]
+        return Plan("reduce_columns", vector, (blocks, splits), THREADS,
+                    (ml_dims([d.size for d in outer], [d.stride for d in outer]), self.places,
+                     ml_dims(*zip(*reduced, strict=True)), columns, inner.stride, self.outputs,
+                     self.count, chunk, tiles, period, groups, fold),
+                    self.outputs, self.count, self.places, splits, self.accumulator)
