@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import pickle
-import threading
 
 import numpy as np
 import pytest
@@ -14,8 +12,6 @@ import mlgpu
 from mlgpu import Device, cuda, errors, memory
 from mlgpu import device as device_class
 from mlgpu.errors import DeviceError
-
-devices = importlib.import_module("mlgpu.device")  # the class of that name hides the module
 
 NAMES = {
     "cpu": ("cpu", None), "cpu:0": ("cpu", 0), "cuda": ("cuda", None), "cuda:0": ("cuda", 0),
@@ -151,145 +147,6 @@ def test_auto_is_the_cpu_and_says_so(no_cuda):
 def test_loading_the_runtime_is_refused(no_cuda):
     with pytest.raises(DeviceError, match="CuPy is not installed"):
         cuda.load_runtime()
-
-
-# --- with a CUDA runtime, stood in for by NumPy ---------------------------------------------------
-
-
-class StandIn:
-    """Two devices whose memory is the host's; it has no maths."""
-
-    forward, backward = "forward_cuda", "backward_cuda"
-
-    def device_count(self):
-        return 2
-
-    def current_index(self):
-        return 1
-
-    def empty(self, shape, dtype, device):
-        return np.empty(shape, dtype)
-
-    def call(self, function, arrays, device):
-        return function(*arrays)
-
-    def from_host(self, array, device, non_blocking):
-        return array.copy()
-
-    def to_host(self, array, non_blocking):
-        return array.copy()
-
-    def peer_copy(self, array, device, non_blocking):
-        return array.copy()
-
-
-@pytest.fixture
-def two_devices(monkeypatch):
-    monkeypatch.setattr(cuda, "unavailable_reason", lambda: None)
-    monkeypatch.setitem(devices._runtimes, "cuda", StandIn())
-    yield
-    mlgpu.set_default_device(None)
-
-
-def test_resolving(two_devices):
-    assert str(Device("auto")) == "cuda"
-    assert mlgpu.zeros(1, device="auto").device == Device("cuda:1")  # the current one
-    assert mlgpu.zeros(1, device="cuda:0").device == Device("cuda:0")
-    with pytest.raises(DeviceError, match="cuda:2 does not exist; there are 2"):
-        mlgpu.zeros(1, device="cuda:2")
-
-
-def test_transfers_are_explicit(two_devices):
-    x = mlgpu.tensor([1.0, 2.0], requires_grad=True)
-    there = x.to("cuda:0")
-    assert (there.device, there.get_device(), there.is_cuda) == (Device("cuda:0"), 0, True)
-    assert there.to("cuda:0") is there
-    back = there.to("cuda:1").cpu()
-    assert back.tolist() == [1, 2]
-    assert there[1].item() == 2
-    back.backward(mlgpu.tensor([3.0, 4.0]))
-    assert x.grad.device == Device("cpu")
-    assert x.grad.tolist() == [3, 4]
-
-
-@pytest.mark.parametrize("mix", [
-    lambda a, b: a + b, lambda a, b: a @ b, lambda a, b: mlgpu.cat([a, b]),
-    lambda a, b: a.add_(b), lambda a, b: a.copy_(b), lambda a, b: a.mul(2).sub(b),
-    lambda a, b: mlgpu.where(a > 0, a, b), lambda a, b: a.__setitem__(0, b[0]),
-    lambda a, b: mlgpu.stack([a, b]), lambda a, b: mlgpu.nn.functional.mse_loss(a, b),
-])
-def test_tensors_on_two_devices_are_refused(two_devices, mix):
-    a, b = mlgpu.ones(3), mlgpu.ones(3, device="cuda:0")
-    with pytest.raises(DeviceError, match=r"are on cpu and cuda:0; move one with .to\(\)"):
-        mix(a, b)
-    assert a.tolist() == [1, 1, 1]
-
-
-def test_host_access_is_refused_elsewhere(two_devices):
-    x = mlgpu.ones(3, device="cuda:0")
-    for reach in (lambda: x.numpy(), lambda: np.asarray(x), lambda: x.__dlpack__(),
-                  lambda: x.pin_memory()):
-        with pytest.raises(DeviceError, match="is on cuda:0"):
-            reach()
-    assert x.numpy(force=True).tolist() == [1, 1, 1]
-    assert x.tolist() == [1, 1, 1]
-
-
-def test_what_has_no_kernel_says_so(two_devices):
-    with pytest.raises(DeviceError, match=r"sort: not available on CUDA; .*\.cpu\(\)"):
-        mlgpu.ones(3, device="cuda").sort()
-
-
-def test_books_are_kept_per_device(two_devices):
-    before = memory.stats("cuda:0"), memory.stats("cuda:1"), memory.stats("cpu")
-    x = mlgpu.empty(1000, device="cuda:0")
-    assert memory.stats("cuda:0").allocated == before[0].allocated + 4000
-    assert memory.stats("cuda:1") == before[1]
-    assert memory.stats("cpu") == before[2]
-    assert memory.snapshot("cuda:0")[0].nbytes == x.nbytes
-
-
-def test_the_current_device_is_a_context(two_devices):
-    with Device("cuda:0"):
-        assert mlgpu.zeros(1).device == mlgpu.get_default_device() == Device("cuda:0")
-        with Device("cpu"):
-            assert mlgpu.zeros(1).is_cpu
-        with Device("cuda"):
-            assert mlgpu.zeros(1).device == Device("cuda:1")
-        with pytest.raises(KeyError), Device("cuda"):
-            {}["nothing"]
-        assert mlgpu.tensor([1.0]).device == Device("cuda:0")
-        assert mlgpu.zeros(1, device="cpu").is_cpu
-    assert mlgpu.zeros(1).is_cpu
-
-
-def test_the_default_device(two_devices):
-    mlgpu.set_default_device("cuda:0")
-    assert mlgpu.get_default_device() == Device("cuda:0")
-    assert mlgpu.arange(2).device == Device("cuda:0")
-    with Device("cpu"):
-        assert mlgpu.zeros(1).is_cpu
-    with pytest.raises(DeviceError):
-        mlgpu.set_default_device("cuda:7")
-    assert mlgpu.zeros(1).device == Device("cuda:0")
-    mlgpu.set_default_device(None)
-    assert mlgpu.zeros(1).is_cpu
-
-
-def in_thread(function):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(function()))
-    thread.start()
-    thread.join()
-    return found[0]
-
-
-def test_context_and_default_belong_to_their_thread(two_devices):
-    mlgpu.set_default_device("cuda:0")
-    with Device("cuda:1"):
-        assert in_thread(mlgpu.get_default_device) == Device("cpu")
-    in_thread(lambda: mlgpu.set_default_device("cuda:1"))
-    assert mlgpu.get_default_device() == Device("cuda:0")
 
 
 def test_errors_are_exported():
