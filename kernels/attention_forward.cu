@@ -1,0 +1,226 @@
+// softmax(scale q k^T + mask) v of halves on tensor cores, without the scores ever in memory (Dao 2023,
+// FlashAttention-2).
+//
+// A block has BM queries of one place, each warp MT tiles of 16 of them, and walks over the keys from
+// last to first in tiles of BN: of one there is never more than a warp's scores, in registers.  The sums
+// of exponentials and of weighted values are those for the greatest score so far, and scaled when a
+// greater one comes.  Keys and values are fetched while the other of the two is multiplied.
+#include "attention.cuh"
+
+template <typename T, typename M, int D, int BM, int BN, int WARPS, int VEC, int SPECIAL>
+__global__ void __launch_bounds__(WARPS * 32, 2)
+attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* o,
+                  float* lse, const M* __restrict__ mask, const ml_index* cell, ml_attention a) {
+  typedef ml_tile<D> Tile;
+  const int MT = BM / WARPS / 16, NT = BN / 8, DT = D / 8;
+  const bool general = SPECIAL & (ML_MASKED | ML_SCALED);
+  extern __shared__ __align__(16) unsigned char shared[];
+  unsigned char* const keys = shared + Tile::bytes(BM);
+  unsigned char* const values = keys + Tile::bytes(BN);
+
+  const int tiles = (a.queries + BM - 1) / BM;
+  const int place = blockIdx.x / tiles;
+  const int first = (tiles - 1 - int(blockIdx.x) % tiles) * BM;  // most keys first
+  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+  const int own = warp * 16 * MT;                 // the warp's first query in the block
+  const int row0 = first + own + (lane >> 2);     // the lane's first query
+  const int column0 = 2 * (lane & 3);             // and its first key of eight
+  const int seen = a.causal ? min(a.keys, first + BM) : a.keys;
+
+  const T* const q_rows = q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q];
+  const T* const k_rows = k + ml_lead(a, ML_K, place);
+  const T* const v_rows = v + ml_lead(a, ML_V, place);
+  const M* const mask_rows = SPECIAL & ML_MASKED ? mask + ml_lead(a, ML_MASK, place) : nullptr;
+  const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;  // rows of scores
+
+  const ml_stream draw = ml_draw(a.seed, a.offset, cell);
+
+  float top[MT][2], sum[MT][2], out[MT][DT][4];
+#pragma unroll
+  for (int m = 0; m < MT; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      top[m][half] = -ml_inf(0.0f);
+      sum[m][half] = 0.0f;
+    }
+#pragma unroll
+    for (int d = 0; d < DT; ++d)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[m][d][i] = 0.0f;
+  }
+  // exp(scale s - ...) = 2^(c s - ...); in a general launch the scores have been multiplied already.
+  const float factor = float(a.scale) * ml_log2e, c = general ? 1.0f : factor;
+
+  // Where the lane points ldmatrix at.
+  const unsigned q_lane = ml_shared(shared + Tile::at(own + ml_lane_deep(lane),
+                                                      ml_lane_right(lane)));
+  const unsigned k_lane = ml_shared(keys + Tile::at(ml_lane_wide(lane), ml_lane_low(lane)));
+  const unsigned v_lane = ml_shared(values + Tile::at(ml_lane_deep(lane), ml_lane_right(lane)));
+  const int last = (seen - 1) / BN * BN;
+  ml_load_tile<BM, D, WARPS * 32, VEC>(shared, q_rows, a.row[ML_Q], a.queries - first, a.depth);
+  ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + last * a.row[ML_K], a.row[ML_K],
+                                       a.keys - last, a.depth);
+  ml_copy_commit();
+  for (int start = last; start >= 0; start -= BN) {
+    // Whether some scores do not count: for the block, and whether none does, for this warp.
+    const bool edge = start + BN > a.keys || (a.causal && start + BN > first + 1);
+    const bool blind = a.causal && start > first + own + 16 * MT - 1;
+    ml_copy_wait<0>();
+    __syncthreads();  // the keys are there, and nobody reads the values of the tile before
+    ml_load_tile<BN, D, WARPS * 32, VEC>(values, v_rows + start * a.row[ML_V], a.row[ML_V],
+                                         a.keys - start, a.width);
+    ml_copy_commit();
+
+    float s[MT][NT][4];
+#pragma unroll
+    for (int m = 0; m < MT; ++m)
+#pragma unroll
+      for (int n = 0; n < NT; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) s[m][n][i] = 0.0f;
+    if (!blind) {
+#pragma unroll
+      for (int e = 0; e < D / 16; ++e) {
+        unsigned x[MT][4];
+#pragma unroll
+        for (int m = 0; m < MT; ++m)
+          ml_ldmatrix(x[m], Tile::from(q_lane, 2 * m, 2 * e));
+#pragma unroll
+        for (int n = 0; n < NT; n += 2) {
+          unsigned y[4];
+          ml_ldmatrix(y, Tile::from(k_lane, n, 2 * e));
+          const unsigned low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
+#pragma unroll
+          for (int m = 0; m < MT; ++m) {
+            ml_mma<T>(s[m][n], x[m], low);
+            ml_mma<T>(s[m][n + 1], x[m], high);
+          }
+        }
+      }
+    }
+    ml_copy_wait<0>();
+    __syncthreads();  // the values are there, and nobody reads the keys
+    if (start > 0)
+      ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + (start - BN) * a.row[ML_K], a.row[ML_K],
+                                           BN, a.depth);
+    ml_copy_commit();
+    if (blind) continue;
+
+    if (general || edge) {
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int n = 0; n < NT; ++n)
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int row = row0 + 16 * m + 8 * (i >> 1), key = start + 8 * n + column0 + (i & 1);
+            if constexpr (general) s[m][n][i] *= factor;
+            if (edge && (key >= a.keys || (a.causal && key > row))) {
+              s[m][n][i] = -ml_inf(0.0f);
+            } else if constexpr (SPECIAL & ML_MASKED) {
+              if (row < a.queries)
+                s[m][n][i] = ml_masked(s[m][n][i],
+                                       mask_rows[row * a.row[ML_MASK] + key * a.mask_column],
+                                       ml_log2e);
+            }
+          }
+    }
+
+#pragma unroll
+    for (int m = 0; m < MT; ++m)
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float best = top[m][half];
+#pragma unroll
+        for (int n = 0; n < NT; ++n)
+          best = fmaxf(best, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+        best = fmaxf(best, __shfl_xor_sync(ml_all_lanes, best, 1));
+        best = fmaxf(best, __shfl_xor_sync(ml_all_lanes, best, 2));
+        const float base = best == -ml_inf(0.0f) ? 0.0f : best * c;
+        const float shrink = ml_exp2(fmaf(top[m][half], c, -base));
+        top[m][half] = best;
+        float total = 0.0f;
+#pragma unroll
+        for (int n = 0; n < NT; ++n)
+#pragma unroll
+          for (int i = 2 * half; i < 2 * half + 2; ++i) {
+            s[m][n][i] = ml_exp2(fmaf(s[m][n][i], c, -base));
+            total += s[m][n][i];
+          }
+        sum[m][half] = sum[m][half] * shrink + total;
+#pragma unroll
+        for (int d = 0; d < DT; ++d) {
+          out[m][d][2 * half] *= shrink;
+          out[m][d][2 * half + 1] *= shrink;
+        }
+      }
+
+    if constexpr (SPECIAL & ML_DROPOUT) {
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          // Four lanes have a row's 8 NT weights: each draws every fourth block of eight.
+          const ml_index index = (before + row0 + 16 * m + 8 * half) * a.keys + start;
+          unsigned kept = 0;
+#pragma unroll
+          for (int part = 0; part <= NT / 4; ++part)
+            kept |= ml_kept_bits(draw, (index >> 3) + 4 * part + (lane & 3), a.dropped)
+                    << (8 * part);
+#pragma unroll
+          for (int n = 0; n < NT; ++n)
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+              const int at = int(index & 7) + 8 * n + column0 + i;
+              const unsigned bits = __shfl_sync(ml_all_lanes, kept, at >> 3 & 3, 4);
+              if (!(bits >> ((at >> 5) * 8 + (at & 7)) & 1)) s[m][n][2 * half + i] *= 0.0f;
+            }
+        }
+    }
+
+#pragma unroll
+    for (int n = 0; n < NT; n += 2) {
+      unsigned p[MT][4];
+#pragma unroll
+      for (int m = 0; m < MT; ++m) {
+        p[m][0] = ml_pack<T>(s[m][n][0], s[m][n][1]);
+        p[m][1] = ml_pack<T>(s[m][n][2], s[m][n][3]);
+        p[m][2] = ml_pack<T>(s[m][n + 1][0], s[m][n + 1][1]);
+        p[m][3] = ml_pack<T>(s[m][n + 1][2], s[m][n + 1][3]);
+      }
+#pragma unroll
+      for (int d = 0; d < DT; d += 2) {
+        unsigned y[4];
+        ml_ldmatrix_trans(y, Tile::from(v_lane, n, d));
+        const unsigned low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
+#pragma unroll
+        for (int m = 0; m < MT; ++m) {
+          ml_mma<T>(out[m][d], p[m], low);
+          ml_mma<T>(out[m][d + 1], p[m], high);
+        }
+      }
+    }
+  }
+
+#pragma unroll
+  for (int m = 0; m < MT; ++m)
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float total = ml_warp_sum<4>(sum[m][half]);
+      const int row = row0 + 16 * m + 8 * half;
+      const float share = total == 0.0f ? 0.0f : (SPECIAL & ML_DROPOUT ? a.kept : 1.0f) / total;
+#pragma unroll
+      for (int d = 0; d < DT; ++d) {
+        const int line = own + 16 * m + 8 * half + (lane >> 2);
+        *reinterpret_cast<unsigned*>(shared + Tile::at(line, d) + 4 * (lane & 3)) =
+            ml_pack<T>(out[m][d][2 * half] * share, out[m][d][2 * half + 1] * share);
+      }
+      if (lse != nullptr && row < a.queries && (lane & 3) == 0)
+        lse[before + row] = total == 0.0f ? ml_inf(0.0f)
+                                        : (top[m][half] * c + log2f(total)) * ml_ln2;
+    }
+  __syncwarp();  // only this warp read these rows as queries
+  ml_store_tile<16 * MT, D, D, 32, VEC>(shared, own, 0, o + ml_lead(a, ML_O, place) +
+                                     (first + own) * a.row[ML_O], a.row[ML_O],
+                                     a.queries - first - own, a.width, lane);
+}
