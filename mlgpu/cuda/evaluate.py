@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cuda.kernel import Kernel, Strided, blocks
+from mlgpu.cuda.launch import Kernel, Strided, blocks
 from mlgpu.expr import cuda as emit
 from mlgpu.expr.lower import Program
 

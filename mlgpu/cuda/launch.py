@@ -1,0 +1,200 @@
+"""Kernels: compiled when first used, loaded as CuPy RawKernels, launched with checked arguments.
+
+    launch("softmax", f"softmax_forward<{ctype(x.dtype)}, 4>", rows, 128, (y, x, rows, n))
+
+compiles and launches that instance of a template in kernels/softmax.cu on the current device and
+stream.  What the kernel takes is read from its declaration (signature.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cuda.signature import Parameter, parameters, with_includes
+from mlgpu.cuda.sources import kernels_dir
+from mlgpu.errors import DeviceError, DTypeError, KernelError, ShapeError
+
+Size = int | tuple[int, ...]
+_STATIC_SHARED = 48 << 10  # bytes of dynamic shared memory that need no asking
+
+
+class Strided:
+    """An array whose kernel takes strides: only its address counts."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+
+class Kernel:
+    """One instance of a kernel, on every device where it was launched."""
+
+    def __init__(self, source: str, expression: str, filename: str, declared: str | None = None,
+                 options: tuple[str, ...] = ()) -> None:
+        self.source, self.expression, self.filename = source, expression, filename
+        self.options = options
+        self.parameters = parameters(declared or source, expression)
+        self._converters = [_converter(expression, p) for p in self.parameters]
+        self._loaded: dict[int, Any] = {}  # CuPy's kernels by device
+        self._shared: dict[int, int] = {}  # the dynamic shared memory asked for by device
+
+    def __call__(self, grid: Size, block: Size, arguments: Sequence[Any], shared: int = 0) -> None:
+        """Launch on the current device and stream.
+
+        A grid with a zero launches nothing.  Raises KernelError for a wrong number of arguments,
+        DTypeError, ShapeError or DeviceError for a wrong one.
+        """
+        grid = (grid,) if isinstance(grid, int) else grid
+        if 0 in grid:
+            return
+        device = _device()
+        if len(arguments) != len(self._converters):
+            named = ", ".join(p.name for p in self.parameters)
+            raise KernelError(f"{self.expression}: takes {len(self.parameters)} arguments "
+                              f"({named}), got {len(arguments)}")
+        given = [convert(value, device)
+                 for convert, value in zip(self._converters, arguments, strict=True)]
+        kernel = self._loaded.get(device)
+        if kernel is None:
+            kernel = self._load(device)
+        if shared > _STATIC_SHARED and shared > self._shared.get(device, 0):
+            kernel.max_dynamic_shared_size_bytes = shared
+            self._shared[device] = shared
+        kernel(grid, (block,) if isinstance(block, int) else block, given, shared_mem=shared)
+
+    def _load(self, device: int) -> Any:
+        from mlgpu.cuda.arrays import cupy
+        from mlgpu.cuda.compile import compile  # which takes long to import
+
+        arch, kind = target(device)
+        plain = "<" not in self.expression and 'extern "C"' in self.source
+        names = () if plain else (self.expression,)
+        image = compile(self.source, arch, names, self.options, kind, self.filename)
+        entry = image.lowered[self.expression] if names else self.expression
+        kernel = cupy.RawModule(path=str(image.path)).get_function(entry)
+        self._loaded[device] = kernel
+        return kernel
+
+
+@functools.cache
+def target(device: int) -> tuple[str, str]:
+    """The architecture to compile for, and the kind of image the device takes."""
+    from mlgpu.cuda.arrays import cupy
+    from mlgpu.cuda.environment import wanted
+
+    capability = cupy.cuda.Device(device).compute_capability
+    return f"sm_{capability}", "ptx" if wanted() or _simulated() else "cubin"
+
+
+def _simulated() -> bool:
+    import sys
+
+    install = sys.modules.get("mlgpu.sim.cuda.install")
+    return install is not None and install.installed() is not None
+
+
+@functools.cache
+def _device_function() -> Callable[[], int]:
+    from mlgpu.cuda.arrays import cupy
+
+    return cupy.cuda.runtime.getDevice  # type: ignore[no-any-return]
+
+
+def _device() -> int:
+    return _device_function()()
+
+
+_kernels: dict[tuple[str, str], Kernel] = {}
+
+
+def launch(family: str, expression: str, grid: Size, block: Size, arguments: Sequence[Any],
+           shared: int = 0) -> None:
+    """Launch an instance of one of mlgpu's kernels; see `Kernel.__call__`."""
+    kernel = _kernels.get((family, expression))
+    if kernel is None:
+        path = kernels_dir() / f"{family}.cu"
+        if not path.is_file():
+            raise KernelError(f"{expression}: there is no {path}")
+        kernel = Kernel(path.read_text(), expression, path.name, with_includes(Path(path)))
+        _kernels[family, expression] = kernel
+    kernel(grid, block, arguments, shared)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def _converter(expression: str, parameter: Parameter) -> Callable[[Any, int], Any]:
+    """What turns an argument into what CuPy passes on, or raises."""
+    where = f"{expression}: {parameter.name}"
+    if parameter.pointer:
+        return _pointer(where, parameter)
+    dtype = parameter.dtype
+    if dtype is None:
+        return _struct(where, parameter)
+    if dtype.kind in "iu":
+        return _integer(where, dtype)
+    if dtype == np.float64:
+        return lambda value, device: float(value)
+    if dtype.kind == "b":
+        return lambda value, device: bool(value)
+    return lambda value, device: dtype.type(value)
+
+
+def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
+    from mlgpu.cuda.loading import load
+
+    cupy = load()
+    ndarray, address = cupy.ndarray, cupy.cuda.MemoryPointer
+    dtype = parameter.dtype
+
+    def convert(value: Any, device: int) -> Any:
+        if type(value) is Strided:
+            value = value.array
+        elif type(value) is ndarray and not value.flags.c_contiguous:
+            raise ShapeError(f"{where} must be contiguous, got shape {value.shape} with strides "
+                             f"{value.strides}; pass contiguous(x), or Strided(x) to a kernel "
+                             "that takes strides")
+        if type(value) is not ndarray:
+            if value is None or type(value) is address:
+                return value
+            raise TypeError(f"{where} must be an array on the device, got {type(value).__name__}")
+        if dtype is not None and value.dtype != dtype:
+            raise DTypeError(f"{where} must be {dtype}, got {value.dtype}")
+        if value.data.device_id != device and value.size:
+            raise DeviceError(f"{where} is on cuda:{value.data.device_id}, and the kernel runs on "
+                              f"cuda:{device}")
+        return value
+
+    return convert
+
+
+def _integer(where: str, dtype: Any) -> Callable[[Any, int], Any]:
+    info, kind = np.iinfo(dtype), dtype.type
+
+    def convert(value: Any, device: int) -> Any:
+        if not info.min <= value <= info.max:
+            raise KernelError(f"{where} must fit {dtype}, got {value}")
+        return kind(value)
+
+    return convert
+
+
+def _struct(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
+    def convert(value: Any, device: int) -> Any:
+        if not isinstance(value, (np.ndarray, np.void)) or value.size != 1:
+            raise TypeError(f"{where} must be one {parameter.type} as a structured NumPy array, "
+                            f"got {type(value).__name__}")
+        return value
+
+    return convert
+
+
+def blocks(count: int, each: int) -> int:
+    """How many blocks of `each` elements hold `count`."""
+    return -(-count // each)
