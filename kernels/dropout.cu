@@ -42,7 +42,7 @@ __device__ __forceinline__ void ml_drop_tile(T* y, const T* x, ml_index count, m
     for (int e = 0; e < E; ++e)
       values[v].at[e] = ml_cast<T>(drop(ml_cast<ml_wide<T>>(values[v].at[e]), kept >> e & 1));
     const int k = (v * 32 + lane) * E;
-    if (whole || k < count) ml_store<E>(y + k, values[v]);
+    if (whole || k < count) ml_store_whole<E>(y + k, values[v]);
   }
 }
 
@@ -96,7 +96,7 @@ __device__ __forceinline__ void ml_drop_chunk(T* y, const T* x, int count,
         kept = kept_rows[row >> 3] >> (row & 7) & 1;
       }
     }
-    ml_store<E>(y + k, values);
+    ml_store_whole<E>(y + k, values);
   }
 }
 

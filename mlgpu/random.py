@@ -13,7 +13,7 @@ import operator
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,8 @@ _local = threading.local()
 _EMPTY = (0, 0, 0, 0)
 
 
-def philox(key: tuple[int, int], block: int, count: int) -> Words:
-    """`count` words of Philox4x64-10 under `key`, from that of the counter (block, 0, 0, 0) on."""
+def philox(key: tuple[int, int], block: int, count: int, line: int = 0) -> Words:
+    """`count` words of Philox4x64-10 under `key`, from the counter (block, line, 0, 0) on."""
     # Taken out while in use, should a signal's handler draw too.
     engine = _local.__dict__.pop("engine", None)
     if engine is None:
@@ -55,7 +55,8 @@ def philox(key: tuple[int, int], block: int, count: int) -> Words:
 
         engine = Philox(key=0)
     # NumPy counts up before it computes, with carry through all 256 bits.
-    counter = (block - 1, 0, 0, 0) if block else (_MASK, _MASK, _MASK, _MASK)
+    before = ((line << 64) + block - 1) % 2**256
+    counter = [before >> shift & _MASK for shift in (0, 64, 128, 192)]
     engine.state = {
         "bit_generator": "Philox", "buffer": np.array(_EMPTY, np.uint64), "buffer_pos": BLOCK_WORDS,
         "has_uint32": 0, "uinteger": 0,
@@ -81,19 +82,14 @@ class Stream:
         block, skip = divmod(first, BLOCK_WORDS)
         return philox((self.seed, 0), (self.offset + block) & _MASK, skip + count)[skip:]
 
-    def private(self) -> Callable[[int], Words]:
-        """An endless source of words of this draw's own, for draws that cannot tell how many.
+    def private(self, line: int, first: int, count: int) -> Words:
+        """Words first, first + 1, ... of one of endlessly many lines that this draw has of its own.
 
-        They come from the key (seed, offset + 1), which no other draw of the seed uses.
+        For draws that cannot tell how many words they need.  They come from the key
+        (seed, offset + 1), which no other draw of the seed uses.
         """
-        key, position = (self.seed, (self.offset + 1) & _MASK), 0
-
-        def take(count: int) -> Words:
-            nonlocal position
-            start, position = position, position + -(-count // BLOCK_WORDS)
-            return philox(key, start, count)
-
-        return take
+        block, skip = divmod(first, BLOCK_WORDS)
+        return philox((self.seed, (self.offset + 1) & _MASK), block, skip + count, line)[skip:]
 
 
 class Generator:

@@ -1,37 +1,48 @@
-"""Poisson counts: inversion for small rates, transformed rejection for large ones."""
+"""Poisson counts: inversion for small rates, transformed rejection for large ones.
+
+Rate i has words 2i and 2i + 1 of each of the draw's private lines: one line a round, so that its
+count depends on no other rate.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from mlgpu.random import Stream
+
 Array = np.ndarray[Any, Any]
-Source = Callable[[int], Any]  # gives so many fresh words
 
 LARGE = 10.0  # the rate from which rejection is used: its constants hold from there on
+BLOCK = 1 << 16
 
 
-def counts(rates: Array, take: Source) -> Array:
+def counts(rates: Array, stream: Stream) -> Array:
     """One count per rate, in float64; rates must be finite and not negative."""
     out = np.empty_like(rates)
-    large = rates >= LARGE
-    out[~large] = _inverted(rates[~large], take)
-    out[large] = _rejected(rates[large], take)
+    for first in range(0, rates.size, BLOCK):
+        block, result = rates[first:first + BLOCK], out[first:first + BLOCK]
+        large = block >= LARGE
+        for part, function in ((~large, _inverted), (large, _rejected)):
+            places = np.flatnonzero(part)
+            if places.size:
+                result[places] = function(block[places], stream, first + places)
     return out
 
 
-def _uniform(take: Source, count: int) -> Array:
-    """In (0, 1), 53 bits: never an end."""
-    x = (take(count) >> np.uint64(12)).astype(np.float64)
-    return (x + 0.5) * 2.0 ** -52  # type: ignore[no-any-return]
+def _uniform(stream: Stream, round: int, places: Array) -> tuple[Array, Array]:
+    """Two numbers in (0, 1) for each place, of 52 bits: never an end."""
+    start, end = int(places[0]), int(places[-1]) + 1
+    words = stream.private(round, 2 * start, 2 * (end - start)).reshape(-1, 2)[places - start]
+    x = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0 ** -52
+    return x[:, 0], x[:, 1]
 
 
-def _inverted(rates: Array, take: Source) -> Array:
+def _inverted(rates: Array, stream: Stream, places: Array) -> Array:
     """The first k whose cumulative probability reaches u."""
-    u = _uniform(take, rates.size)
+    u, _ = _uniform(stream, 0, places)
     probability = np.exp(-rates)
     result = np.zeros_like(rates)
     for k in range(1, 128):  # rates below 10 have less than 2**-53 left long before
@@ -45,19 +56,20 @@ def _inverted(rates: Array, take: Source) -> Array:
     return result
 
 
-def _rejected(rates: Array, take: Source) -> Array:
+def _rejected(rates: Array, stream: Stream, places: Array) -> Array:
     """Hörmann, "The transformed rejection method for generating Poisson random variables" (1993).
 
-    Algorithm PTRS.  Each round draws for the rates still without a count, in their order.
+    Algorithm PTRS.  Each round draws for the rates that are still without a count.
     """
     result = np.empty_like(rates)
     left = np.arange(rates.size)
+    round = 0
     while left.size:
         rate = rates[left]
         b = 0.931 + 2.53 * np.sqrt(rate)
         a = -0.059 + 0.02483 * b
-        u = _uniform(take, left.size) - 0.5
-        v = _uniform(take, left.size)
+        u, v = _uniform(stream, round, places[left])
+        u = u - 0.5
         edge = 0.5 - np.abs(u)
         k = np.floor((2 * a / edge + b) * u + rate + 0.43)
         inside = (edge >= 0.07) & (v <= 0.9277 - 3.6224 / (b - 2))
@@ -66,6 +78,7 @@ def _rejected(rates: Array, take: Source) -> Array:
         accepted = inside | (possible & (height <= _log_probability(np.maximum(k, 0), rate)))
         result[left[accepted]] = k[accepted]
         left = left[~accepted]
+        round += 1
     return result
 
 

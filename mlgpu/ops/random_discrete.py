@@ -95,8 +95,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     def fill(out: Array, rates: Array) -> None:
         if not (np.isfinite(rates) & (rates >= 0)).all():
             raise ShapeError("poisson: expects rates that are finite and not negative")
-        take = reserve(generator, 1).private()
-        flat = counts(rates.astype(np.float64).reshape(-1), take)
+        flat = counts(rates.astype(np.float64).reshape(-1), reserve(generator, 1))
         out[...] = flat.reshape(out.shape)
 
     return run(Draw("poisson", fill), input)  # type: ignore[no-any-return]
