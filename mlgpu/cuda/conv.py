@@ -18,7 +18,7 @@ from mlgpu.cuda.conv_map import (
     pack_map,
     positions,
 )
-from mlgpu.cuda.kernel import blocks, launch
+from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty, zeros
 from mlgpu.cuda.types import ctype
 from mlgpu.dtypes import compute_dtype, from_numpy

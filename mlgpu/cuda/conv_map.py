@@ -29,12 +29,12 @@ def divisor(value: int) -> tuple[int, int, int]:
 
 
 class Axis(NamedTuple):
-    """One axis of a lattice of target positions: `count` of them at u * spread + shift, which see
+    """One axis of a lattice of target positions: `places` of them at u * spread + shift, which see
     u * scale + offset + tap * step of the source; `first` and `stride` say which taps these are."""
 
     source: int
     target: int
-    count: int
+    places: int
     spread: int
     shift: int
     scale: int
@@ -82,7 +82,7 @@ def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, ro
     for d, a in enumerate(axes):
         for name in ("source", "scale", "offset", "step", "target", "spread", "shift"):
             one[name][0, d] = getattr(a, name)
-        one["lattice"][0, d] = divisor(a.count)
+        one["lattice"][0, d] = divisor(a.places)
         one["taps"][0, d] = divisor(max(1, a.taps))
     one["count"][0] = divisor(max(1, count))
     one["images"], one["groups"], one["rows"], one["pitch"] = images, groups, rows, pitch
@@ -105,7 +105,7 @@ def pack_map(axes: tuple[Axis, ...], kernel: Ints, groups: int, channels: int, r
 
 def positions(axes: tuple[Axis, ...], images: int) -> int:
     """How many positions the lattices of all images have."""
-    return images * math.prod(a.count for a in axes)
+    return images * math.prod(a.places for a in axes)
 
 
 def image_blocks(axes: tuple[Axis, ...], images: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import resample as cuda_resample
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.op import Op, run
 from mlgpu.ops.window import Array, Ints, Workspace, blocks
@@ -233,6 +234,9 @@ class SeparableMap(Op):
         for block in blocks(source.shape[:2], plane * dtype.itemsize):
             self._block(source[block.box], target[block.box], dtype, work)
         return out
+
+    def forward_cuda(self, x: Array) -> Array:
+        return cuda_resample.apply(x, self.maps, self.before, self.after)
 
     def _block(self, x: Array, out: Array, dtype: np.dtype[Any], work: list[Workspace]) -> None:
         if self.before is not None:

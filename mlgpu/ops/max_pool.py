@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import pool as cuda_pool
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.op import Op, run
 from mlgpu.ops.axis_map import AxisMap, with_lead
@@ -30,6 +31,7 @@ class MaxPool(Op):
     """
 
     nondifferentiable_outputs = (1,)
+    joint = False  # on CUDA one choice stands for all axes
 
     def __init__(self, maps: Sequence[AxisMap], origins: Sequence[tuple[Array, int]] = ()) -> None:
         self.maps = tuple(maps)
@@ -60,8 +62,16 @@ class MaxPool(Op):
             self.stash(**{f"choice{number}": c for number, c in enumerate(choices)})
         return (out, places(self.maps, choices, self.origins)) if self.origins else out
 
+    def forward_cuda(self, x: Array) -> Any:
+        out, choice, place = cuda_pool.maximum(x, self.maps, self.recording, bool(self.origins))
+        if choice is not None:
+            self.stash(choice0=choice)
+            self.joint = True
+        return (out, place) if self.origins else out
+
     def backward(self, dy: Tensor, unused: Tensor | None = None) -> Tensor:
-        choices = [getattr(self, f"choice{number}") for number in range(len(self.maps))]
+        count = 1 if self.joint else len(self.maps)
+        choices = [getattr(self, f"choice{number}") for number in range(count)]
         return run(Unchoose(self.maps, choices), dy)  # type: ignore[no-any-return]
 
 
@@ -78,6 +88,9 @@ class Choose(Op):
             choose(each, x, choice, out)
             x = out
         return x
+
+    def forward_cuda(self, x: Array) -> Array:
+        return cuda_pool.choose(x, self.maps, self.choices[0])
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Unchoose(self.maps, self.choices), dy)  # type: ignore[no-any-return]
@@ -111,6 +124,9 @@ class Unchoose(Op):
             if out.dtype != dtype:
                 np.copyto(target[block.box], y, casting="unsafe")
         return out
+
+    def forward_cuda(self, dy: Array) -> Array:
+        return cuda_pool.unchoose(dy, self.maps, self.choices[0])
 
     def backward(self, dx: Tensor) -> Tensor:
         return run(Choose(self.maps, self.choices), dx)  # type: ignore[no-any-return]

@@ -1,0 +1,36 @@
+"""Small tables that kernels read, kept on the devices that have seen them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+KEPT = 512  # tables, of all devices together
+_kept: OrderedDict[Any, Any] = OrderedDict()
+_lock = threading.Lock()
+
+
+def constant(values: Any) -> Any:
+    """The values of a NumPy array on the current device, uploaded once.  Nobody may write to it."""
+    from mlgpu.cuda import transfer
+    from mlgpu.cuda.arrays import _runtime
+    from mlgpu.cuda.context import context
+
+    values = np.ascontiguousarray(values)
+    device = _runtime.getDevice()
+    key = device, values.dtype, values.shape, values.tobytes()
+    with _lock:
+        found = _kept.get(key)
+        if found is not None:
+            _kept.move_to_end(key)
+    if found is None:
+        found, _ = transfer.from_host(values, False)
+        with _lock:
+            _kept[key] = found
+            while len(_kept) > KEPT:
+                _kept.popitem(last=False)
+    found.data.mem.use(context.streams.get(device), False)
+    return found

@@ -1,0 +1,103 @@
+"""`SeparableMap` on the device: all axes in one kernel where windows are small, else one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlgpu.cuda.axis_tables import Table, last_axes, out_struct, portions, sums
+from mlgpu.cuda.constants import constant
+from mlgpu.cuda.conv_map import DIVISOR, divisor
+from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.reduce import reduce
+from mlgpu.cuda.runtime import contiguous, empty
+from mlgpu.cuda.types import ctype
+from mlgpu.dtypes import compute_dtype, from_numpy
+
+if TYPE_CHECKING:
+    from mlgpu.ops.axis_map import AxisMap
+
+THREADS = 256
+TERMS = 64  # of a sum over all axes; longer ones go axis by axis
+MAP = np.dtype([("out", DIVISOR, 3), ("inner", DIVISOR), ("in", "i4", 3), ("taps", "i4", 3),
+                ("before", "i4"), ("after", "i4")], align=True)
+
+
+def apply(x: Any, maps: Sequence[AxisMap], before: Any, after: Any) -> Any:
+    """The maps one after another, the input divided by `before` and the result by `after`."""
+    wide = compute_dtype(from_numpy(x.dtype)).numpy
+    if before is None and whole_mean(x, maps, after):
+        return reduce(x, [each.axis for each in maps], "mean", keepdim=True)
+    x = contiguous(x)
+    ordered = sorted(maps, key=lambda each: each.axis)
+    tables = [sums(each, wide) for each in ordered]
+    axes = [each.axis for each in ordered]
+    terms = math.prod(len(table.source) for table in tables)
+    if len(maps) == 1 or (axes == list(range(-len(maps), 0)) and terms <= TERMS):
+        return together(x, ordered, tables, x.dtype, wide, before, after)
+    result = x.dtype
+    if before is not None and before.ndim:
+        x, before = divided(x, before, wide, wide), None
+    array = after is not None and after.ndim > 0
+    for number, each in enumerate(maps):
+        last = number == len(maps) - 1
+        x = together(x, [each], [sums(each, wide)], result if last and not array else wide, wide,
+                     before, after if last and not array else None)
+        before = None
+    return divided(x, after, result, wide) if array else x
+
+
+def whole_mean(x: Any, maps: Sequence[AxisMap], after: Any) -> bool:
+    """Whether this is the mean over all elements of the axes."""
+    return (after is not None and not after.ndim and x.dtype.kind not in "iu"
+            and all(each.size_out == 1 and len(each.pairs) == each.size_in for each in maps)
+            and all(each.pairs[0].weight is None for each in maps)
+            and float(after) == math.prod(each.size_in for each in maps))
+
+
+def together(x: Any, maps: Sequence[AxisMap], tables: Sequence[Table], result: Any, wide: Any,
+             before: Any, after: Any) -> Any:
+    """Maps of neighbouring axes, in their order, in one kernel."""
+    shape = x.shape
+    for each in maps:
+        shape = each.out_shape(shape)
+    out = empty(shape, result)
+    if not out.size:
+        return out
+    first = x.ndim + maps[0].axis
+    inner = math.prod(x.shape[first + len(maps):])
+    one = np.zeros(1, MAP)
+    out_struct(one, [each.size_out for each in maps])
+    one["inner"] = divisor(inner)
+    one["in"][0] = last_axes([each.size_in for each in maps])
+    one["taps"][0] = last_axes([len(table.source) for table in tables])
+    one["before"], one["after"] = kind(before), kind(after)
+    pointers = [None] * (6 - 2 * len(maps))
+    for table in tables:
+        pointers += [constant(table.source),
+                     None if table.weight is None else constant(table.weight)]
+    divisors = [None if by is None else constant(by.astype(wide)) for by in (before, after)]
+    lead = math.prod(x.shape[:first])
+    source, target = x.reshape(lead, -1), out.reshape(lead, -1)
+    name = f"resample_apply<{ctype(x.dtype)}, {ctype(result)}, {ctype(wide)}, {len(maps)}>"
+    for start, stop in portions(lead, source.shape[1], target.shape[1]):
+        count = (stop - start) * target.shape[1]
+        launch("resample", name, blocks(count, THREADS), THREADS,
+               (source[start:stop], target[start:stop], *pointers, *divisors, one, count))
+    return out
+
+
+def kind(by: Any) -> int:
+    return 0 if by is None else 2 if by.ndim else 1
+
+
+def divided(x: Any, by: Any, result: Any, wide: Any) -> Any:
+    """x / by, whose axes are the last ones of x."""
+    out = empty(x.shape, result)
+    launch("resample", f"resample_divided<{ctype(x.dtype)}, {ctype(result)}, {ctype(wide)}>",
+           blocks(out.size, THREADS), THREADS,
+           (x, out, constant(by.astype(wide)), by.size, out.size))
+    return out
