@@ -11,6 +11,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.linalg_check import check_floating, check_matrix, check_square
@@ -24,6 +25,9 @@ __all__ = ["cond", "linalg_norm", "matrix_norm", "norm", "vector_norm"]
 
 Dims = int | Sequence[int] | None
 INF = math.inf
+
+# Orders with an operator of their own in kernels/reduce.cuh.
+_NORMS = {0: "norm0", 1: "norm1", 2: "norm2", INF: "norm_inf", -INF: "norm_low"}
 
 
 class VectorNorm(Op):
@@ -45,6 +49,12 @@ class VectorNorm(Op):
         out = empty(shape, packed.real.dtype)
         _vector_norm(packed, self.p, out)
         return cast(out, x.real.dtype).reshape(self.full if self.keepdim else shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        self.full = tuple(1 if d in self.dims else n for d, n in enumerate(x.shape))
+        op = _NORMS.get(self.p, "norm")
+        return cuda_reduce.reduce(x, self.dims, op, dtypes.from_numpy(x.dtype).to_real().numpy,
+                                  self.keepdim, p=self.p)
 
     def backward(self, dy: Tensor) -> Tensor | None:
         if self.p == 0:  # a count: no gradient, as in PyTorch
