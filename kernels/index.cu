@@ -5,13 +5,30 @@
 
 namespace {
 
+// The place an index means, -1 where it is out of range; reported if there is somewhere to.
 template <typename I>
 __device__ __forceinline__ ml_index place_of(I index, ml_index bound, bool wrap, ml_fault* fault,
                                              int site) {
-  if (wrap || index >= 0) return ml_place(ml_index(index), bound, fault, site);
-  ml_report(fault, site, ml_index(index), bound);
+  const ml_index place = index < 0 && wrap ? ml_index(index) + bound : ml_index(index);
+  if (place >= 0 && place < bound) return place;
+  if (fault) ml_report(fault, site, ml_index(index), bound);
   return -1;
 }
+
+// What a thread has of a row: a group of `1 << spread` lanes takes kPiece vectors for each lane, so
+// that short rows fill a warp, too, and long ones many.
+constexpr int kPiece = 4;
+
+struct Piece {
+  ml_index row, first;
+  int step;
+  __device__ __forceinline__ Piece(int elements, int pieces, int spread) {
+    const ml_index task = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
+    row = pieces == 1 ? task : task / pieces;
+    step = elements << spread;
+    first = (task - row * pieces) * kPiece * step + (threadIdx.x & ((1 << spread) - 1)) * elements;
+  }
+};
 
 }  // namespace
 
@@ -35,56 +52,43 @@ __device__ __forceinline__ void pair_offsets(const ml_pair_steps& steps, ml_inde
   }
 }
 
-// A row of one value where `inner_step` is 0.
+// The thread's piece of a row; of one value where `inner_step` is 0.
 template <int E, typename T>
-__device__ __forceinline__ void put_row(T* __restrict__ to, const T* __restrict__ from,
-                                        ml_index inner, int inner_step, int spread) {
-  const ml_index first = ml_index(threadIdx.x & ((1 << spread) - 1)) * E;
-  for (ml_index i = first; i < inner; i += E << spread) {
-    ml_vec<T, E> part;
+__device__ __forceinline__ void copy_piece(T* __restrict__ to, const T* __restrict__ from,
+                                           const Piece& piece, ml_index inner, int inner_step) {
+  ml_vec<T, E> part[kPiece];
+#pragma unroll
+  for (int u = 0; u < kPiece; ++u) {
+    const ml_index i = piece.first + u * piece.step;
     if (inner_step) {
-      part = ml_load<E>(from + i);
+      if (i < inner) part[u] = ml_load<E>(from + i);
     } else {
 #pragma unroll
-      for (int e = 0; e < E; ++e) part.at[e] = from[0];
+      for (int e = 0; e < E; ++e) part[u].at[e] = from[0];
     }
-    ml_store<E>(to + i, part);
+  }
+#pragma unroll
+  for (int u = 0; u < kPiece; ++u) {
+    const ml_index i = piece.first + u * piece.step;
+    if (i < inner) ml_store<E>(to + i, part[u]);
   }
 }
 
 }  // namespace
 
-// y[o, r, :] = x[o, index[r], :]: a group of `1 << spread` lanes for each row, so that short rows
-// fill a warp, too.
+// y[o, r, :] = x[o, index[r], :]
 template <typename T, int E, typename I>
 __global__ void __launch_bounds__(256)
 gather_rows(T* __restrict__ y, const T* __restrict__ x, const I* __restrict__ index,
-            ml_index outer, ml_index count, ml_index bound, ml_index inner, int spread, bool wrap,
-            ml_fault* fault, int site) {
-  const ml_index row = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
-  if (row >= outer * count) return;
-  const ml_index o = outer == 1 ? 0 : row / count;
-  const ml_index place = place_of(index[row - o * count], bound, wrap, fault, site);
-  const T* const from = x + (o * bound + place) * inner;
-  T* const to = y + row * inner;
-  const int step = E << spread;
-  const ml_index start = ml_index(threadIdx.x & ((1 << spread) - 1)) * E;
-  if (place < 0) {
-    ml_vec<T, E> zero;
-#pragma unroll
-    for (int e = 0; e < E; ++e) zero.at[e] = T(0);
-    for (ml_index i = start; i < inner; i += step) ml_store<E>(to + i, zero);
-    return;
-  }
-  ml_index i = start;
-  for (; i + 3 * step < inner; i += 4 * step) {
-    ml_vec<T, E> part[4];
-#pragma unroll
-    for (int u = 0; u < 4; ++u) part[u] = ml_load<E>(from + i + u * step);
-#pragma unroll
-    for (int u = 0; u < 4; ++u) ml_store<E>(to + i + u * step, part[u]);
-  }
-  for (; i < inner; i += step) ml_store<E>(to + i, ml_load<E>(from + i));
+            ml_index outer, ml_index count, ml_index bound, ml_index inner, int pieces, int spread,
+            bool wrap, ml_fault* fault, int site) {
+  const Piece piece(E, pieces, spread);
+  if (piece.row >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : piece.row / count;
+  const ml_index place = place_of(index[piece.row - o * count], bound, wrap, fault, site);
+  const T zero = T(0);
+  if (place < 0) copy_piece<E>(y + piece.row * inner, &zero, piece, inner, 0);
+  else copy_piece<E>(y + piece.row * inner, x + (o * bound + place) * inner, piece, inner, 1);
 }
 
 // y[i] = x at i's place in all dimensions but one, where the index says: x's steps are
@@ -134,15 +138,15 @@ template <typename T, int E, typename I>
 __global__ void __launch_bounds__(256)
 put_rows(T* __restrict__ out, const T* __restrict__ values, const I* __restrict__ index,
          ml_index outer, ml_index count, ml_index bound, ml_index inner, ml_index outer_step,
-         ml_index row_step, int inner_step, int spread, bool wrap, ml_fault* fault, int site) {
-  const ml_index task = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
-  if (task >= outer * count) return;
-  const ml_index o = outer == 1 ? 0 : task / count, r = task - o * count;
+         ml_index row_step, int inner_step, int pieces, int spread, bool wrap, ml_fault* fault,
+         int site) {
+  const Piece piece(E, pieces, spread);
+  if (piece.row >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : piece.row / count, r = piece.row - o * count;
   const ml_index place = place_of(index[r], bound, wrap, fault, site);
   if (place < 0) return;
-  const T* const from = values + o * outer_step + r * row_step;
-  T* const to = out + (o * bound + place) * inner;
-  put_row<E>(to, from, inner, inner_step, spread);
+  copy_piece<E>(out + (o * bound + place) * inner, values + o * outer_step + r * row_step, piece,
+                inner, inner_step);
 }
 
 // The same where a place may come twice, from keys in order with their positions: the last wins.
@@ -150,13 +154,14 @@ template <typename T, int E, typename K>
 __global__ void __launch_bounds__(256)
 put_last(T* __restrict__ out, const T* __restrict__ values, const K* __restrict__ keys,
          const K* __restrict__ positions, ml_index outer, ml_index count, ml_index bound,
-         ml_index inner, ml_index outer_step, ml_index row_step, int inner_step, int spread) {
-  const ml_index task = (ml_index(blockIdx.x) * 256 + threadIdx.x) >> spread;
-  if (task >= outer * count) return;
-  const ml_index o = outer == 1 ? 0 : task / count, j = task - o * count;
+         ml_index inner, ml_index outer_step, ml_index row_step, int inner_step, int pieces,
+         int spread) {
+  const Piece piece(E, pieces, spread);
+  if (piece.row >= outer * count) return;
+  const ml_index o = outer == 1 ? 0 : piece.row / count, j = piece.row - o * count;
   const K key = keys[j];
   if (key >= bound || (j + 1 < count && keys[j + 1] == key)) return;
-  const T* const from = values + o * outer_step + ml_index(positions[j]) * row_step;
-  T* const to = out + (o * bound + key) * inner;
-  put_row<E>(to, from, inner, inner_step, spread);
+  copy_piece<E>(out + (o * bound + key) * inner,
+                values + o * outer_step + ml_index(positions[j]) * row_step, piece, inner,
+                inner_step);
 }

@@ -77,14 +77,15 @@ __device__ __forceinline__ void rank_items(const K (&key)[kItems], int shift, in
   for (int i = 0; i < kItems; ++i) place[i] += counts[digit_of(key[i], shift)];
 }
 
-// The key of an index: its place, or `bound` where it is out of range (reported) or `skip`.
+// The key of an index: its place, or `bound` where it is out of range (reported if
+// there is somewhere to) or `skip`.
 template <typename I, typename K>
 __device__ __forceinline__ K key_of(I index, ml_index bound, ml_index skip, bool wrap,
                                     ml_fault* fault, int site) {
   ml_index place = ml_index(index);
   if (place < 0 && wrap) place += bound;
   if (place < 0 || place >= bound) {
-    ml_report(fault, site, ml_index(index), bound);
+    if (fault) ml_report(fault, site, ml_index(index), bound);
     return K(bound);
   }
   return place == skip ? K(bound) : K(place);
@@ -390,11 +391,15 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
           result.at[e] = finished<op>(sum[e], result.at[e], keep, sorted, total, key);
         ml_store<E>(place, result);
       } else {
-        ml_vec<A, E> rest;
+        const ml_index place = (2 * window + entries.begins(entry)) * outer * across + column;
+        constexpr int kPart = E * sizeof(A) > 16 ? 16 / sizeof(A) : E;
 #pragma unroll
-        for (int e = 0; e < E; ++e) rest.at[e] = sum[e];
-        const ml_index place = 2 * window + entries.begins(entry);
-        ml_store<E>(partial + (place * outer * across + column) * E, rest);
+        for (int part = 0; part < E; part += kPart) {
+          ml_vec<A, kPart> rest;
+#pragma unroll
+          for (int e = 0; e < kPart; ++e) rest.at[e] = sum[part + e];
+          ml_store<kPart>(partial + place * E + part, rest);
+        }
       }
     }
   }

@@ -153,6 +153,16 @@ class ZeroRegion(Op):
         region[...] = 0
         return out
 
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda import copy, runtime
+
+        out = runtime.copy(x)
+        region = out
+        for op in self.chain:
+            region = op.forward_cuda(region)
+        copy.fill(region, 0)
+        return out
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(ZeroRegion(self.chain), dy)  # type: ignore[no-any-return]
 

@@ -13,17 +13,23 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import mask as cuda_mask
+from mlgpu.cuda import runtime as gpu
+from mlgpu.cuda.index import Along, Entry, Places
+from mlgpu.device import runtime
 from mlgpu.errors import DeviceError, DTypeError, PositionError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
-from mlgpu.ops.part import Part
+from mlgpu.ops.part import Part, unbind
 from mlgpu.ops.view import dim_index, reshape, unsqueeze
+from mlgpu.storage import may_share_memory
 from mlgpu.tensor import Tensor
 
 __all__ = ["argwhere", "index_copy", "index_put", "index_select", "nonzero", "take"]
 
-Index = tuple[Any, ...]  # one entry per dimension: an integer array, or slice(None)
+# On the CPU one entry per dimension: an integer array, or slice(None).
+Index = tuple[Any, ...] | Places | Along
 
 
 class Gather(Op):
@@ -32,10 +38,15 @@ class Gather(Op):
     name = "index"
 
     def __init__(self, index: Index) -> None:
-        self.index = index
+        self.index: Any = index
 
     def forward(self, x: Any) -> Any:
         return x[self.index]
+
+    def forward_cuda(self, x: Any) -> Any:
+        if self.recording:  # the gradient is to find the indices as they were
+            self.index = self.index.kept()
+        return self.index.gather(x)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Accumulate(self._inputs_meta[0][0], self.index), dy)  # type: ignore[no-any-return]
@@ -48,13 +59,16 @@ class Accumulate(Op):
 
     def __init__(self, shape: tuple[int, ...], index: Index) -> None:
         self.shape = shape
-        self.index = index
+        self.index: Any = index
 
     def forward(self, x: Any) -> Any:
         compute = dtypes.compute_dtype(dtypes.from_numpy(x.dtype)).numpy
         out = cpu.zeros(self.shape, compute)
         np.add.at(out, self.index, x.astype(compute, copy=False))
         return _narrowed(out, x.dtype)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.index.accumulate(x, self.shape)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Gather(self.index), dy)  # type: ignore[no-any-return]
@@ -75,7 +89,7 @@ class Put(Op):
     name = "index_put"
 
     def __init__(self, index: Index, accumulate: bool) -> None:
-        self.index = index
+        self.index: Any = index
         self.accumulate = accumulate
 
     def forward(self, x: Any, values: Any) -> Any:
@@ -97,6 +111,18 @@ class Put(Op):
             if total is not out:
                 np.copyto(out, total, casting="unsafe")
 
+    def forward_cuda(self, x: Any, values: Any) -> Any:
+        out = gpu.copy(x)
+        self.forward_into_cuda(out, x, values)
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any, values: Any) -> None:
+        if self.recording:
+            self.index = self.index.kept()
+        if may_share_memory(out, values):
+            values = gpu.copy(values)
+        self.index.put(out, values, self.accumulate)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         kept = dy if self.accumulate or not self.needs[0] else run(Clear(self.index), dy)
         return kept, run(Gather(self.index), dy) if self.needs[1] else None
@@ -108,11 +134,16 @@ class Clear(Op):
     name = "index_clear"
 
     def __init__(self, index: Index) -> None:
-        self.index = index
+        self.index: Any = index
 
     def forward(self, x: Any) -> Any:
         out = cpu.copy(x)
         out[self.index] = 0
+        return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        out = gpu.copy(x)
+        self.index.put(out, gpu.zeros((), x.dtype), False)
         return out
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -169,6 +200,8 @@ def _put(target: Tensor, arrays: Index, values: Tensor, accumulate: bool) -> Ten
 
 
 def _result_shape(shape: tuple[int, ...], arrays: Index) -> tuple[int, ...]:
+    if not isinstance(arrays, tuple):
+        return arrays.result_shape(shape)
     shapes = [a.shape for a in arrays if a is not _ALL]
     try:
         region = np.broadcast_shapes(*shapes)
@@ -186,7 +219,7 @@ def _result_shape(shape: tuple[int, ...], arrays: Index) -> tuple[int, ...]:
 def _split_index(x: Tensor, index: Any) -> tuple[Tensor, Index | None]:
     """The view that the basic part of an index makes, and index arrays for its dimensions."""
     entries = list(index) if isinstance(index, tuple) else [index]
-    entries = [_entry(e) for e in entries]
+    entries = [_entry(e, x) for e in entries]
     used = sum(_dims_used(e) for e in entries)
     if used > x.ndim:
         raise IndexError(f"index: too many indices ({used}) for a tensor with {x.ndim} dimensions")
@@ -198,22 +231,17 @@ def _split_index(x: Tensor, index: Any) -> tuple[Tensor, Index | None]:
         entries[ellipses[0]:ellipses[0] + 1] = fill
     else:
         entries += fill
+    named = _on_device if x.device.type != "cpu" else _on_host
     basic: list[Any] = []
     arrays: list[Any] = []
     dim = 0
     for entry in entries:
-        if isinstance(entry, np.ndarray):
+        if _is_array(entry):
+            covers = _dims_used(entry)
             _check_mask(entry, x, dim)
-            if entry.dtype == np.bool_:
-                found = entry.nonzero() if entry.ndim else (np.zeros(int(entry), np.int64),)
-                basic += [_ALL] * entry.ndim or [None]
-                arrays += found
-                dim += entry.ndim
-                continue
-            _check_range(entry, x, dim)
-            basic.append(_ALL)
-            arrays.append(entry)
-            dim += 1
+            arrays += named(entry, x, dim)
+            basic += [_ALL] * covers or [None]
+            dim += covers
         elif entry is None:
             basic.append(None)
             arrays.append(_ALL)
@@ -225,11 +253,59 @@ def _split_index(x: Tensor, index: Any) -> tuple[Tensor, Index | None]:
     trivial = all(e is _ALL for e in basic)
     has_arrays = any(a is not _ALL for a in arrays)
     view = x if trivial and has_arrays else run(Part(tuple(basic)), x)
-    return view, tuple(arrays) if has_arrays else None
+    if not has_arrays:
+        return view, None
+    return view, tuple(arrays) if x.device.type == "cpu" else _places(arrays)
 
 
-def _entry(entry: Any) -> Any:
-    """One index entry as int, slice, None, Ellipsis or a NumPy array."""
+def _on_host(entry: Any, x: Tensor, dim: int) -> list[Any]:
+    """The index arrays that an array among the indices stands for: of a mask, its true places."""
+    if entry.dtype == np.bool_:
+        return list(entry.nonzero()) if entry.ndim else [np.zeros(int(entry), np.int64)]
+    _check_range(entry, x, dim)
+    return [entry]
+
+
+def _on_device(entry: Any, x: Tensor, dim: int) -> list[Any]:
+    """The same as entries of `Places`: masks as one vector of flat places."""
+    engine, host = runtime(x.device), isinstance(entry, np.ndarray)
+    if entry.dtype == np.bool_:
+        if host:
+            found = np.flatnonzero(entry) if entry.ndim else np.zeros(int(entry), np.int64)
+            places = engine.from_host(found, x.device, False)[0]
+        else:
+            places = engine.call(cuda_mask.places, (entry,), x.device)
+        return [Entry(places, max(1, entry.ndim), unique=bool(entry.ndim))]
+    if host:
+        _check_range(entry, x, dim)
+        return [Entry(engine.from_host(entry, x.device, False)[0])]
+    return [Entry(entry, message="index: {value} is out of range for dimension "
+                                 f"{dim} of length {{bound}}")]
+
+
+def _places(arrays: list[Any]) -> Places:
+    places = Places([None if a is _ALL else a for a in arrays])
+    try:
+        places.region()
+    except ValueError as error:
+        raise IndexError(f"index: index tensors do not broadcast: {error}") from None
+    return places
+
+
+def host_index(x: Tensor, array: Any) -> Index:
+    """An index of x's first dimension, known to be in range, from a NumPy array."""
+    if x.device.type == "cpu":
+        return (array,)
+    rest = [None] * (x.ndim - 1)
+    return Places([Entry(runtime(x.device).from_host(array, x.device, False)[0]), *rest])
+
+
+def _is_array(entry: Any) -> bool:
+    return not (entry is None or entry is Ellipsis or isinstance(entry, (int, slice)))
+
+
+def _entry(entry: Any, x: Tensor) -> Any:
+    """One index entry as int, slice, None, Ellipsis or an array, of NumPy or on x's device."""
     if entry is None or entry is Ellipsis:
         return entry
     if isinstance(entry, slice):
@@ -240,12 +316,13 @@ def _entry(entry: Any) -> Any:
     if isinstance(entry, (int, np.integer)):
         return int(entry)
     if isinstance(entry, Tensor):
-        if entry.device.type != "cpu":
-            raise DeviceError(f"index: an index tensor on {entry.device} cannot index a CPU "
-                              "tensor; move it with .cpu()")
-        array = entry.detach()._host()
-        if array.ndim == 0 and array.dtype.kind in "iu":
-            return int(array)
+        if entry.ndim == 0 and entry.dtype.kind in ("int", "uint"):
+            return int(entry)
+        if entry.device != x.device:
+            raise DeviceError(f"index: an index tensor on {entry.device} cannot index a tensor on "
+                              f"{x.device}; move it with .to()")
+        entry._check()
+        array = entry.detach()._host() if x.device.type == "cpu" else entry._array
     elif isinstance(entry, (list, tuple, range, np.ndarray)):
         array = np.asarray([int(e) if isinstance(e, Tensor) else e for e in entry]
                            if isinstance(entry, (list, tuple)) and entry
@@ -260,7 +337,14 @@ def _entry(entry: Any) -> Any:
         raise IndexError("index: tensors used as indices must be integer or bool, got "
                          f"{array.dtype}")
     # uint8 counts as an index here as in NumPy; PyTorch's old use of it as a mask is gone.
-    return array if array.dtype == np.bool_ else array.astype(np.int64)
+    if array.dtype == np.bool_ or (x.device.type != "cpu" and array.dtype in _INDEX):
+        return array
+    if isinstance(array, np.ndarray):
+        return array.astype(np.int64)
+    return cast(entry, dtypes.int64)._array
+
+
+_INDEX = (np.dtype(np.int32), np.dtype(np.int64))  # what kernels take as it is
 
 
 def _integer(value: Any) -> int:
@@ -270,8 +354,8 @@ def _integer(value: Any) -> int:
 def _dims_used(entry: Any) -> int:
     if entry is None or entry is Ellipsis:
         return 0
-    if isinstance(entry, np.ndarray) and entry.dtype == np.bool_:
-        return entry.ndim
+    if _is_array(entry) and entry.dtype == np.bool_:
+        return int(entry.ndim)
     return 1
 
 
@@ -305,10 +389,19 @@ def _check_range(entry: Any, x: Tensor, dim: int) -> None:
 # --- named forms ----------------------------------------------------------------------------------
 
 
-def index_array(name: str, index: Tensor, n: int, negative: bool = False) -> Any:
-    """An index tensor's array, checked against the length it indexes.  IndexError out of range."""
+def index_array(name: str, input: Tensor, index: Tensor, n: int, negative: bool = False) -> Any:
+    """An index tensor's array, checked against the length it indexes.  IndexError out of range.
+
+    On CUDA kernels check.
+    """
     if index.dtype not in (dtypes.int64, dtypes.int32):
         raise DTypeError(f"{name}: index must be int32 or int64, got {index.dtype!r}")
+    if index.device != input.device:
+        raise DeviceError(f"{name}: input is on {input.device} but index on {index.device}; move "
+                          "one with .to()")
+    if index.device.type != "cpu":
+        index._check()
+        return index._array
     array = index.detach()._host()
     low = -n if negative else 0
     if array.size and (array.min() < low or array.max() >= n):
@@ -323,8 +416,16 @@ def vector_index(name: str, input: Tensor, dim: int, index: Tensor) -> tuple[int
         raise IndexError(f"{name}: index must be a vector, got {index.ndim} dimensions")
     at = dim_index(name, dim, input.ndim)
     n = input.shape[at] if input.ndim else 1
-    array = index_array(name, index, n).reshape(-1).astype(np.int64)
-    return at, (*(_ALL,) * at, array)
+    array = index_array(name, input, index, n).reshape(-1)
+    if input.device.type == "cpu":
+        return at, (*(_ALL,) * at, array.astype(np.int64))
+    entry = Entry(array, message=wrong_index(name), wrap=False)
+    return at, Places([*[None] * at, entry, *[None] * (input.ndim - 1 - at)])
+
+
+def wrong_index(name: str) -> str:
+    """What kernels report of an index out of range."""
+    return name + ": index {value} is out of range for length {bound}"
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -379,8 +480,10 @@ def _check_source(name: str, x: Tensor, dim: int, index: Tensor, source: Tensor)
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements at positions `index` of the flattened input, in the shape of `index`."""
-    array = index_array("take", index, input.numel(), negative=True)
-    return run(Gather((array,)), reshape(input, -1))  # type: ignore[no-any-return]
+    array = index_array("take", input, index, input.numel(), negative=True)
+    places: Index = (array,) if input.device.type == "cpu" else Places(
+        [Entry(array, message=wrong_index("take"))])
+    return run(Gather(places), reshape(input, -1))  # type: ignore[no-any-return]
 
 
 @overload
@@ -391,12 +494,28 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
     """Where the elements are not zero: (count, ndim) int64, or one vector per dimension."""
     from mlgpu.op import wrap
 
+    if input.device.type != "cpu":
+        return _nonzero(input, as_tuple)
     found = input.detach()._host().nonzero() if input.ndim else (
         np.zeros(int(bool(input)), np.int64),)
     if as_tuple:
         return tuple(wrap(a.copy(), input.device) for a in found)
     stacked = np.stack(found, axis=-1) if input.ndim else np.zeros((len(found[0]), 0), np.int64)
     return wrap(np.ascontiguousarray(stacked.astype(np.int64)), input.device)
+
+
+def _nonzero(input: Tensor, as_tuple: bool) -> Any:
+    from mlgpu.op import check_inputs, wrap
+
+    device = input.device
+    check_inputs(Gather(()), (input,))
+    found = wrap(runtime(device).call(
+        lambda x: cuda_mask.nonzero(x, as_tuple), (input._array,), device), device)
+    if not as_tuple:
+        return found
+    if not input.ndim:
+        return (found.new_zeros(int(bool(input))),)
+    return unbind(found)
 
 
 def argwhere(input: Tensor) -> Tensor:

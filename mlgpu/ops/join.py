@@ -180,9 +180,9 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
         raise ShapeError(f"combinations: expected a vector, got shape {tuple(input.shape)}")
     pick = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = np.array(list(pick(range(input.numel()), r)), np.int64).reshape(-1, r)
-    from mlgpu.ops.index import Gather
+    from mlgpu.ops.index import Gather, host_index
 
-    return run(Gather((rows,)), input)  # type: ignore[no-any-return]
+    return run(Gather(host_index(input, rows)), input)  # type: ignore[no-any-return]
 
 
 def block_diag(*tensors: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import copy as cuda_copy
+from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, ViewOp, run
 from mlgpu.ops.view import dim_index
@@ -35,6 +37,11 @@ class Part(ViewOp):
         self.forward(out)[...] = dy
         return out
 
+    def backward_cuda(self, dy: Any) -> Any:
+        out = gpu.zeros(self._inputs_meta[0][0], dy.dtype)
+        cuda_copy.copy_into(self.forward(out), dy)
+        return out
+
 
 class Place(Op):
     """The input placed into zeros where a view operation would find it: that view's transpose."""
@@ -46,6 +53,11 @@ class Place(Op):
     def forward(self, x: Any) -> Any:
         out = cpu.zeros(self.shape, x.dtype)
         self.view.forward(out)[...] = x
+        return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        out = gpu.zeros(self.shape, x.dtype)
+        cuda_copy.copy_into(self.view.forward_cuda(out), x)
         return out
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -202,6 +214,9 @@ class Diagonal(ViewOp):
         if x.flags.writeable and not view.flags.writeable:
             view.flags.writeable = True  # NumPy hands diagonals out read-only
         return view
+
+    def forward_cuda(self, x: Any) -> Any:
+        return x.diagonal(self.offset, self.dim1, self.dim2)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Place(self._inputs_meta[0][0], self), dy)  # type: ignore[no-any-return]

@@ -8,26 +8,38 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import runtime as gpu
+from mlgpu.cuda.index import Along
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
-from mlgpu.ops.index import Gather, Put, index_array, vector_index
+from mlgpu.ops.index import Gather, Index, Put, index_array, vector_index, wrong_index
 from mlgpu.ops.part import Part, Place
 from mlgpu.ops.view import dim_index, expand, reshape
+from mlgpu.storage import may_share_memory
 from mlgpu.tensor import Tensor
 
 __all__ = ["gather", "index_add", "index_fill", "index_reduce", "scatter", "scatter_add",
            "scatter_reduce", "take_along_dim"]
 
 
-def _index_arrays(name: str, shape: tuple[int, ...], dim: int, index: Tensor) -> tuple[Any, ...]:
+def _index_arrays(name: str, x: Tensor, dim: int, index: Tensor) -> Index:
     """Index arrays that address `index`'s elements along `dim` and their own place elsewhere."""
-    array = index_array(name, index, shape[dim] if shape else 1).astype(np.int64, copy=False)
-    if not shape:
-        return ()
+    index = index if index.ndim else reshape(index, 1)
+    array = index_array(name, x, index, x.shape[dim] if x.ndim else 1)
+    if x.device.type != "cpu":
+        return Along(dim, array, wrong_index(name))
+    array = array.astype(np.int64, copy=False)
     places: list[Any] = list(np.ix_(*[np.arange(n) for n in array.shape]))
     places[dim] = array
     return tuple(places)
+
+
+def _region(index: Any) -> tuple[slice, ...]:
+    """The part of a source that the indices cover."""
+    shape = index.shape if isinstance(index, Along) else np.broadcast_shapes(
+        *[a.shape for a in index])
+    return tuple(slice(n) for n in shape)
 
 
 def _check(name: str, x: Tensor, dim: int, index: Tensor, limits: tuple[int, ...] | None) -> int:
@@ -49,8 +61,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on; the result has index's shape."""
     at = _check("gather", input, dim, index, None)
     source = input if input.ndim else reshape(input, 1)
-    flat = index if index.ndim else reshape(index, 1)
-    arrays = _index_arrays("gather", tuple(source.shape), at, flat)
+    arrays = _index_arrays("gather", source, at, index)
     return reshape(run(Gather(arrays), source), tuple(index.shape))
 
 
@@ -78,8 +89,8 @@ class ScatterReduce(Op):
     saved_inputs = (0, 1)
     saved_outputs = (0,)
 
-    def __init__(self, arrays: tuple[Any, ...], reduce: str, include_self: bool) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Index, reduce: str, include_self: bool) -> None:
+        self.arrays: Any = arrays
         self.reduce = reduce
         self.include_self = include_self
 
@@ -88,12 +99,13 @@ class ScatterReduce(Op):
         out = cpu.empty(x.shape, compute)
         np.copyto(out, x, casting="unsafe")
         src = src.astype(compute, copy=False)
-        src = src[tuple(slice(n) for n in np.broadcast_shapes(*[a.shape for a in self.arrays]))]
+        src = src[_region(self.arrays)]
         if not self.include_self:
             out[self.arrays] = _identity(self.reduce, out.dtype)
         _COMBINE[self.reduce].at(out, self.arrays, src)
         if self.reduce == "mean":
-            count = self._counts(x.shape, compute)
+            count = np.full(x.shape, 1 if self.include_self else 0, compute)
+            np.add.at(count, self.arrays, 1)
             touched = count > 0
             if out.dtype.kind in "iu":
                 np.floor_divide(out, count, out=out, where=touched)
@@ -105,31 +117,39 @@ class ScatterReduce(Op):
         np.copyto(half, out, casting="unsafe")
         return half
 
-    def _counts(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        count = np.full(shape, 1 if self.include_self else 0, dtype)
-        np.add.at(count, self.arrays, 1)
-        return count
+    def forward_cuda(self, x: Any, src: Any) -> Any:
+        out = gpu.copy(x)
+        self.forward_into_cuda(out, x, src)
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any, src: Any) -> None:
+        if self.recording:
+            self.arrays = self.arrays.kept()
+        if may_share_memory(out, src):
+            src = gpu.copy(src)
+        self.arrays.reduce(out, src[_region(self.arrays)], self.reduce, self.include_self)
+
+    def _counts(self, dy: Tensor) -> Tensor:
+        """How many values each element was combined from, at least 1."""
+        counts = dy.new_full(self._inputs_meta[0][0], 1 if self.include_self else 0,
+                             dtype=dtypes.float64)
+        counts = run(Put(self.arrays, True), counts, counts.new_ones(()))
+        return counts.clamp_min(1)  # type: ignore[no-any-return]
 
     def _touched(self, dy: Tensor) -> Tensor:
-        from mlgpu.op import wrap
-
-        mask = np.zeros(self._inputs_meta[0][0], np.bool_)
-        mask[self.arrays] = True
-        return wrap(mask, dy.device)
+        mask = dy.new_zeros(self._inputs_meta[0][0], dtype=dtypes.bool_)
+        return run(Put(self.arrays, False), mask, mask.new_ones(()))  # type: ignore[no-any-return]
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        from mlgpu.op import wrap
         from mlgpu.ops.choice import where
 
         x, src, result = self.input(0), self.input(1), self.output(0)
         zero = dy.new_zeros(())
-        region = tuple(slice(n) for n in np.broadcast_shapes(*[a.shape for a in self.arrays]))
-        part = src[region]
+        part = src[_region(self.arrays)]
         if self.reduce == "sum":
             dx, dpart = dy, run(Gather(self.arrays), dy)
         elif self.reduce == "mean":
-            count = np.maximum(self._counts(self._inputs_meta[0][0], np.float64), 1)
-            dy = dy / wrap(count, dy.device).to(dy.dtype)
+            dy = dy / self._counts(dy).to(dy.dtype)
             dx, dpart = dy, run(Gather(self.arrays), dy)
         elif self.reduce == "prod":
             dx, dpart = self._product_gradients(dy, x, part, result)
@@ -208,8 +228,7 @@ def _prepare(name: str, x: Tensor, dim: int, index: Tensor, src: Any) -> tuple[T
     if src.dtype is not x.dtype:
         raise DTypeError(f"{name}: self is {x.dtype!r} but src is {src.dtype!r}; cast one")
     at = _check(name, x, dim, index, tuple(src.shape))
-    arrays = _index_arrays(name, tuple(x.shape) or (1,), at,
-                           index if index.ndim else reshape(index, 1))
+    arrays = _index_arrays(name, x, at, index)
     return src, arrays
 
 
@@ -236,11 +255,11 @@ class Scatter(Put):
 
     name = "scatter"
 
-    def _covered(self, src: Any) -> Any:
-        return src[tuple(slice(n) for n in np.broadcast_shapes(*[a.shape for a in self.index]))]
-
     def forward_into(self, out: Any, x: Any, values: Any) -> None:
-        super().forward_into(out, x, self._covered(values))
+        super().forward_into(out, x, values[_region(self.index)])
+
+    def forward_into_cuda(self, out: Any, x: Any, values: Any) -> None:
+        super().forward_into_cuda(out, x, values[_region(self.index)])
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         dx, dpart = super().backward(dy)

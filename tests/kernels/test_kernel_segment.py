@@ -65,7 +65,8 @@ def test_wrong_and_skipped_indices_come_last(n):
     assert fault[0] == 0
     index[7] = 5
     keys, _, _ = sort(index, 5, fault=fault)
-    assert fault.view(np.int32)[:2].tolist() == [1, 3] and fault[2] == 5
+    assert fault.view(np.int32)[:2].tolist() == [1, 3]
+    assert fault[2] == 5
     assert (keys == 5).sum() == (index < 0).sum() + (index == 5).sum()
 
 
@@ -81,17 +82,16 @@ def combine(out, values, index, bound, op="sum", width=0, keep=False, source=Non
     keys, positions, _ = sort(index, bound)
     total, acc = index.size, wide(out.dtype)
     sorted_keys, columns, reports = keys, outer * inner, []
-    count, level = total, 0
+    count = total
     outer_step, row_step, inner_step = values.shape[1] * inner, inner, 1
-    given_source, given_scale = source, scale
     while True:
         windows = -(-count // 32)
         last = windows == 1
         partial = None if last else np.zeros(2 * windows * columns, acc)
         partial_keys = None if last else np.full(2 * windows, -99, np.int32)
         kinds = [ctype(out.dtype), ctype(values.dtype), ctype(acc), "int"]
-        common = (out, values, keys, positions, given_source, given_scale, partial, partial_keys,
-                  sorted_keys, total, count, bound, outer, inner, outer_step, row_step)
+        common = (out, values, keys, positions, source, scale, partial, partial_keys, sorted_keys,
+                  total, count, bound, outer, inner, outer_step, row_step)
         if width:
             chunks = -(-columns // (32 * width))
             reports.append(launch(
@@ -106,8 +106,8 @@ def combine(out, values, index, bound, op="sum", width=0, keep=False, source=Non
         if last:
             return reports
         keys, positions, values, count = partial_keys, None, partial, 2 * windows
-        given_source = given_scale = None
-        level += 1
+        source = scale = None
+        width = min(width, 16 // acc.itemsize)
 
 
 def reference(out, values, index, op, keep):
@@ -198,5 +198,6 @@ def test_bytes_of_a_table_gradient():
     least = values.nbytes + len(np.unique(index)) * features * 2 + 16 * tokens
     assert moved <= 1.05 * least
     first = reports[0].metrics
-    assert first["global_load_efficiency"] > 95 and first["global_store_efficiency"] > 95
+    assert first["global_load_efficiency"] > 95
+    assert first["global_store_efficiency"] > 95
     assert first["spill_stores"] == 0
