@@ -20,6 +20,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    config.addinivalue_line("markers", "cuda_findings: sees to findings itself (mlgpu_pytest.py)")
     name = config.getoption("--device")
     if name != "cpu" and (problem := mlgpu.cuda.unavailable_reason()) is not None:
         raise pytest.UsageError(f"--device {name}: {problem}; --cuda-sim simulates devices")

@@ -15,6 +15,7 @@ from mlgpu.device import DeviceRuntime
 from mlgpu.errors import DeviceError, MissingExtraError
 
 if TYPE_CHECKING:
+    from mlgpu.cuda.custom import ctype, kernel
     from mlgpu.cuda.facts import (
         current_device,
         device,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "custom": "ctype kernel",
     "facts": """current_device device empty_cache get_device_capability get_device_name
         get_device_properties max_memory_allocated mem_get_info memory_allocated memory_reserved
         reset_peak_memory_stats set_device synchronize temperature utilization""",
@@ -49,9 +51,9 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Event", "Stream", "current_device", "current_stream", "default_stream", "device",
-           "device_count", "empty_cache", "get_device_capability", "get_device_name",
-           "get_device_properties", "is_available", "max_memory_allocated", "mem_get_info",
+__all__ = ["Event", "Stream", "ctype", "current_device", "current_stream", "default_stream",
+           "device", "device_count", "empty_cache", "get_device_capability", "get_device_name",
+           "get_device_properties", "is_available", "kernel", "max_memory_allocated", "mem_get_info",
            "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_device",
            "set_stream", "stream", "synchronize", "temperature", "unavailable_reason",
            "utilization"]

@@ -24,6 +24,7 @@ class Parameter:
     pointer: bool
     dtype: Any  # NumPy's; None for a struct, or a pointer to one
     type: str  # as written, with the template's arguments put in
+    written: bool  # whether the kernel may write what it points to
 
 
 def parameters(source: str, expression: str) -> tuple[Parameter, ...]:
@@ -73,12 +74,13 @@ def _parameter(expression: str, text: str, known: dict[str, str]) -> Parameter:
     if found is None:
         raise KernelError(f"{expression}: cannot read the parameter {text!r}")
     kind = " ".join(found[1].split())
+    written = bool(found[2]) and "const" not in text.partition("*")[0].split()
     for name, value in known.items():
         kind = re.sub(rf"\b{name}\b", value, kind)
     stars = found[2]
     if len(stars) > 1:
-        return Parameter(found[3], True, NUMPY["long long"], kind)  # addresses
-    return Parameter(found[3], bool(stars), NUMPY.get(kind), kind)
+        return Parameter(found[3], True, NUMPY["long long"], kind, written)  # addresses
+    return Parameter(found[3], bool(stars), NUMPY.get(kind), kind, written)
 
 
 def _split(text: str) -> list[str]:

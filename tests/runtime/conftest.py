@@ -17,10 +17,6 @@ else:
     simulated.prepare()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "cuda_findings: sees to findings itself (mlgpu_pytest.py)")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:

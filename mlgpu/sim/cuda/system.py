@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import weakref
@@ -23,7 +24,7 @@ from mlgpu.sim.errors import Finding
 from mlgpu.sim.launch import Launch
 from mlgpu.sim.machine import Machine, Module
 
-HERE = str(Path(__file__).parent.parent)
+HERE = str(Path(__file__).parents[2]) + os.sep  # the package mlgpu
 
 
 class Device:
@@ -218,7 +219,7 @@ class OwnStreams:
 
 
 def caller() -> str:
-    """The "file:line" outside CuPy and this package that called."""
+    """The "file:line" outside CuPy and mlgpu that called."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         name = frame.f_code.co_filename

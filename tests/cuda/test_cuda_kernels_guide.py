@@ -1,0 +1,32 @@
+"""Every code block of docs/cuda-kernels.md runs, and gives the output that stands below it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from guide import ROOT, Section, run, sections
+
+import mlgpu
+from mlgpu.sim.cuda.install import installed
+
+GUIDE = ROOT / "docs" / "cuda-kernels.md"
+SECTIONS = sections(GUIDE.read_text(encoding="utf-8"))
+
+
+def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sections build on each other, up to the one that ends badly."""
+    monkeypatch.chdir(tmp_path)
+    blocks = [b for s in SECTIONS if not s.title.startswith("Testing") for b in s.blocks]
+    assert len(blocks) > 6
+    run(Section("the guide", blocks), GUIDE.name, "")
+
+
+@pytest.mark.cuda_findings
+@pytest.mark.skipif(installed() is None, reason="what it does would upset a real GPU")
+def test_the_careless_kernel_is_found() -> None:
+    section = next(s for s in SECTIONS if s.title.startswith("Testing"))
+    (block,) = [b for b in section.blocks if b.info == "python"]
+    exec(block.text, {"mlgpu": mlgpu})
+    with pytest.raises(RuntimeError, match="out of bounds: read of 4 bytes"):
+        mlgpu.cuda.synchronize()
