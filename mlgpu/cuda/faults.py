@@ -18,7 +18,7 @@ BLOCKING = os.environ.get("MLGPU_LAUNCH_BLOCKING", "0") not in ("", "0")
 _cells: dict[int, Any] = {}
 _watched: set[int] = set()  # devices on which a kernel that may report was launched since we looked
 _sites: dict[str, int] = {}
-_messages: list[str] = []
+_messages: list[tuple[str, type[Exception]]] = []
 _lock = threading.Lock()
 
 
@@ -39,14 +39,17 @@ def fault() -> Any:
     return cell
 
 
-def site(message: str) -> int:
-    """A number for a message such as "gather: index {value} is out of range for size {bound}"."""
+def site(message: str, error: type[Exception] = PositionError) -> int:
+    """A number for a message such as "gather: index {value} is out of range for size {bound}".
+
+    `error` is what it is raised as.
+    """
     number = _sites.get(message)
     if number is None:
         with _lock:
             number = _sites.setdefault(message, len(_messages))
             if number == len(_messages):
-                _messages.append(message)
+                _messages.append((message, error))
     return number
 
 
@@ -66,5 +69,5 @@ def raise_recorded(index: int) -> None:
         if raised & 0xFFFFFFFF:
             _cells[index].fill(0)
             device.synchronize()
-            message = _messages[raised >> 32]
-            raise PositionError(message.format(value=value, bound=bound))
+            message, error = _messages[raised >> 32]
+            raise error(message.format(value=value, bound=bound))
