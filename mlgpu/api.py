@@ -166,7 +166,8 @@ INPLACE: dict[str, str] = {
 }
 
 # Attributes of Tensor that are computed: PyTorch's T, mT, H, real, imag.
-PROPERTIES: dict[str, str] = {"mlgpu.ops.complex": "imag real", "mlgpu.ops.view": "H T mH mT"}
+PROPERTIES: dict[str, str] = {"mlgpu.ops.complex": "imag real", "mlgpu.ops.view": "H T mH mT",
+                              "mlgpu.ops.interop": "__cuda_array_interface__"}
 
 # Methods whose function has another name: method -> (module, function).
 RENAMED: dict[str, tuple[str, str]] = {

@@ -8,6 +8,7 @@ again before all of them are done with it.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,7 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
         super().__init__(inner.ptr, nbytes, inner, device)
         self.charge = charge
         self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
+        self.lent = False  # to another library, whose streams are not known
         self.home = stream  # the pool gives the memory out again to work on this stream
         self.writer = stream
         self.readers: dict[Stream | None, bool] = {}
@@ -59,7 +61,10 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
             self.readers[stream] = True
 
     def __del__(self) -> None:
-        if self.readers or self.writer is not self.home:
+        if self.lent and context.capture is None and not sys.is_finalizing():
+            with cupy.cuda.Device(self.device_id):
+                _runtime.deviceSynchronize()
+        elif self.readers or self.writer is not self.home:
             for other in {self.writer, *self.readers}:
                 if other is not self.home:
                     _wait(self.home, other, self.device_id)

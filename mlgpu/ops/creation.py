@@ -122,6 +122,11 @@ def tensor(data: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | No
     Python floats become the default dtype, ints int64.  Raises ShapeError for ragged lists,
     DTypeError for what is not numbers.
     """
+    if hasattr(data, "__cuda_array_interface__") and not isinstance(data, Tensor):
+        from mlgpu.ops.cast import to
+
+        made = to(as_tensor(data), device=device, dtype=dtype, copy=True).detach()
+        return made.requires_grad_() if requires_grad else made
     place = resolve(device if device is not None or not isinstance(data, Tensor) else data.device)
     wanted = None if dtype is None else dtypes.as_dtype(dtype)
     source = data.detach()._host() if isinstance(data, Tensor) else _infer(data, wanted)
@@ -169,6 +174,14 @@ def as_tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike | No
 
         return to(data, device=device, dtype=dtype)
     place = resolve(device)
+    if hasattr(data, "__cuda_array_interface__") and not isinstance(data, Tensor):
+        from mlgpu.cuda.arrays import cupy
+        from mlgpu.cuda.interop import borrow
+        from mlgpu.ops.cast import to
+        from mlgpu.ops.interop import from_borrowed
+
+        borrowed = from_borrowed(*borrow(cupy.asarray(data)))
+        return to(borrowed, device=device, dtype=dtype)
     if isinstance(data, np.ndarray) and place.type == "cpu" and (
             dtype is None or dtypes.as_dtype(dtype).numpy == data.dtype):
         from mlgpu.ops.interop import from_numpy

@@ -19,7 +19,7 @@ from mlgpu.ops.cast import clone
 from mlgpu.storage import Storage
 from mlgpu.tensor import Tensor
 
-__all__ = ["__array__", "__dlpack__", "__dlpack_device__", "from_dlpack", "from_numpy"]
+__all__ = ["__array__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__", "from_dlpack", "from_numpy"]
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
@@ -95,15 +95,19 @@ def _descriptor(capsule: Any) -> _DLTensor:
 def __dlpack__(self: Tensor, *, stream: int | None = None,
                max_version: tuple[int, int] | None = None,
                dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> Any:
-    """A DLPack capsule on the same memory (CPU only); versioned where `max_version` allows.
+    """A DLPack capsule on the same memory; versioned where `max_version` allows.
 
-    Raises BufferError where a gradient is required or the memory cannot be exported as asked,
-    DeviceError on CUDA.
+    On CUDA the consumer's `stream` waits for this thread's current one.  Raises BufferError where a
+    gradient is required or the memory cannot be exported as asked.
     """
     if self.requires_grad:
         raise BufferError("__dlpack__: the tensor requires grad; use .detach()")
+    self._check()
+    self._storage.exclusive = False
     if not self.is_cpu:
-        raise DeviceError(f"__dlpack__: the tensor is on {self.device}; use .cpu()")
+        from mlgpu.cuda.interop import capsule
+
+        return capsule(self._array, stream, max_version, dl_device, copy)
     if stream not in (None, -1):
         raise DeviceError(f"__dlpack__: the CPU has no streams, got stream={stream}")
     if dl_device is not None and tuple(dl_device) != (_CPU, 0):
@@ -122,6 +126,23 @@ def __dlpack_device__(self: Tensor) -> tuple[int, int]:
     return (_CPU, 0) if self.is_cpu else (_CUDA, self.get_device())
 
 
+def __cuda_array_interface__(self: Tensor) -> dict[str, Any]:
+    """The CUDA Array Interface (version 3), by which CuPy, Numba and others see the memory.
+
+    Raises AttributeError on the CPU, as in PyTorch, and where a gradient is required.
+    """
+    if self.is_cpu:
+        raise AttributeError("__cuda_array_interface__: the tensor is on the CPU; use .cuda()")
+    if self.requires_grad:
+        raise AttributeError("__cuda_array_interface__: the tensor requires grad; use .detach()")
+    self._check()
+    from mlgpu.cuda.interop import lend
+
+    self._storage.exclusive = False
+    interface: dict[str, Any] = lend(self._array).__cuda_array_interface__
+    return interface
+
+
 class _Producer:
     """Hands NumPy a capsule."""
 
@@ -137,13 +158,16 @@ class _Producer:
 
 def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
                 copy: bool | None = None) -> Tensor:
-    """A tensor on the memory of another library's array (or of a capsule), on the CPU.
+    """A tensor on the memory of another library's array (or of a capsule), on its device.
 
     `device` moves it there; `copy=True` copies in any case, `copy=False` fails where that would be
     needed.  Memory that its owner declares read-only (also: all of the old, unversioned protocol)
-    gives a tensor that in-place operations refuse.  Raises DeviceError for memory that the CPU
-    cannot reach, DTypeError for dtypes that mlgpu has not, BufferError where the owner refuses.
+    gives a tensor that in-place operations refuse (on the CPU).  Raises DeviceError for memory that
+    neither the CPU nor a CUDA device can reach, DTypeError for dtypes that mlgpu has not,
+    BufferError where the owner refuses.
     """
+    if _is_cuda(ext_tensor):
+        return _from_cuda(ext_tensor, device, copy)
     # A copy is made here, where it is accounted for, not by the owner.
     capsule = _capsule_of(ext_tensor, None if copy else copy)
     descriptor = _descriptor(capsule)
@@ -161,9 +185,34 @@ def from_dlpack(ext_tensor: Any, *, device: Device | str | None = None,
         raise DTypeError(f"from_dlpack: type code {code} with {descriptor.bits} bits has no "
                          f"counterpart here: {error}") from error
     tensor = _borrow("from_dlpack", array.view(dtypes.bfloat16.numpy) if half else array)
+    return _settled(tensor, device, copy)
+
+
+def _is_cuda(ext_tensor: Any) -> bool:
+    if hasattr(ext_tensor, "__dlpack_device__"):
+        return int(ext_tensor.__dlpack_device__()[0]) == _CUDA
+    return (type(ext_tensor).__name__ == "PyCapsule"
+            and _descriptor(ext_tensor).device_type == _CUDA)
+
+
+def _from_cuda(ext_tensor: Any, device: Device | str | None, copy: bool | None) -> Tensor:
+    """A tensor on the memory of a CUDA device, which another library owns."""
+    from mlgpu.cuda.interop import borrow, from_capsule
+
+    return _settled(from_borrowed(*borrow(from_capsule(ext_tensor))), device, copy)
+
+
+def from_borrowed(array: Any, place: Device) -> Tensor:
+    """A tensor on borrowed device memory.  DTypeError for dtypes that mlgpu has not."""
+    dtypes.from_numpy(array.dtype)
+    return Tensor._make(array, Storage.owning(array, place))
+
+
+def _settled(tensor: Tensor, device: Device | str | None, copy: bool | None) -> Tensor:
+    """The tensor copied where that was asked for, and on the device that was asked for."""
     if copy:
         tensor = clone(tensor)
-    if device is None or resolve(device) == CPU:
+    if device is None or resolve(device) == tensor.device:
         return tensor
     if copy is False:
         raise ValueError(f"from_dlpack: moving to {device} needs a copy; leave copy=False out")
