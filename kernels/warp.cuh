@@ -5,9 +5,11 @@
 
 const unsigned ml_all_lanes = 0xffffffffu;
 
-// Two values that travel together: (key, index), (mean, M2), (maximum, sum) ...
+// Two values that travel together: (key, index), (mean, M2), (maximum, sum) ... Where both have the
+// same size they are loaded and stored as one.
 template <typename A, typename B = A>
-struct ml_pair {
+struct alignas(sizeof(A) == sizeof(B) ? 2 * sizeof(A)
+               : sizeof(A) > sizeof(B) ? alignof(A) : alignof(B)) ml_pair {
   A first;
   B second;
 };

@@ -41,7 +41,13 @@ def lanes(n: int, width: int) -> tuple[int, int]:
     Few lanes for a short row: more rows of a warp are under way, and they exchange less.
     """
     count = min(WARP, power(-(-n // max(width, 4))))
-    return count, power(-(-n // (width * count)))
+    return count, few(-(-n // (width * count)))
+
+
+def few(n: int) -> int:
+    """n rounded up to a power of two or three times one: so few kernels serve rows of any length."""
+    two = power(n)
+    return two * 3 // 4 if two >= 4 and n <= two * 3 // 4 else two
 
 
 def threads(n: int, each: int, most: int) -> int:

@@ -1,0 +1,155 @@
+"""Layer and RMS normalisation of rows on the device: which kernels, by the length of the rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mlgpu.cuda import rows
+from mlgpu.cuda.launch import launch
+from mlgpu.cuda.runtime import contiguous, empty, zeros
+from mlgpu.cuda.types import ctype
+
+HELD = 32  # values of a row that a thread holds, forward; half as many backward, and of doubles
+PARTS = 128  # partial sums of parameters' gradients, at most
+FOLD = 32  # columns of a block of norm_fold
+
+
+class Plan(NamedTuple):
+    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
+
+    kernel: str
+    grid: int
+    block: int
+    numbers: tuple[int, ...]
+    shared: int = 0
+
+
+def forward(x: Any, weight: Any, bias: Any, eps: float, centered: bool, residual: Any = None
+            ) -> tuple[Any, Any, Any]:
+    """x (rows, n), or x + residual, normalised; that sum, or None; and mean and 1 / deviation.
+
+    The latter two are (2, rows), of the dtype that is computed in.
+    """
+    x = contiguous(x)
+    count, n = x.shape
+    y = empty(x.shape, x.dtype)
+    compute = rows.wide(x.dtype)
+    stats = empty((2, count), compute)
+    total = None
+    if residual is not None:
+        residual = contiguous(residual)
+        total = empty(x.shape, x.dtype)
+    if x.size:
+        weight, bias = (None if v is None else contiguous(v) for v in (weight, bias))
+        width = rows.vector(n, *(a for a in (y, x, residual, total, weight, bias)
+                                 if a is not None))
+        limit = rows.shared_limit() if n > rows.WARP * HELD else 0
+        plan = forward_plan(x.dtype, _parameters(x, weight, bias), width, count, n, centered, limit)
+        launch("norm", plan.kernel, plan.grid, plan.block,
+               (y, total, x, residual, weight, bias, stats[0] if centered else None, stats[1],
+                *plan.numbers, eps), shared=plan.shared)
+    return y, total, stats
+
+
+def backward(dy: Any, x: Any, weight: Any, stats: Any, centered: bool, bias: bool = True,
+             extra: Any = None) -> tuple[Any, Any, Any]:
+    """The gradients of x, to which `extra` is added, of weight and of bias; None without weight."""
+    dy, x = contiguous(dy), contiguous(x)
+    count, n = x.shape
+    dx = empty(x.shape, x.dtype)
+    if not x.size:
+        if weight is None:
+            return dx, None, None
+        return dx, zeros((n,), weight.dtype), zeros((n,), weight.dtype) if bias else None
+    if extra is not None:
+        extra = contiguous(extra)
+    if weight is not None:
+        weight = contiguous(weight)
+    kind = ctype(x.dtype if weight is None else weight.dtype)
+    width = rows.vector(n, *(a for a in (dx, dy, x, extra, weight) if a is not None))
+    means = stats[0] if centered else None
+    plan, parts = backward_plan(x.dtype, kind, width, count, n, centered, weight is not None)
+    part = None
+    if weight is not None:
+        part = empty((parts, 2 if centered else 1, n), rows.wide(x.dtype))
+    if "_long" in plan.kernel:
+        launch("norm", plan.kernel, plan.grid, plan.block,
+               (dx, dy, x, extra, weight, means, stats[1], *plan.numbers))
+        if part is not None:
+            columns = columns_plan(x.dtype, width, count, n, centered, parts)
+            launch("norm", columns.kernel, columns.grid, columns.block,
+                   (part, dy, x, means, stats[1], *columns.numbers))
+    else:
+        launch("norm", plan.kernel, plan.grid, plan.block,
+               (dx, dy, x, extra, weight, means, stats[1], part, *plan.numbers))
+    if part is None:
+        return dx, None, None
+    return dx, *fold(part, weight.dtype, bias)
+
+
+def fold(part: Any, dtype: Any, bias: bool) -> tuple[Any, Any]:
+    """The sums of (parts, kinds, n) over parts: dweight, and dbias if wanted."""
+    parts, kinds, n = part.shape
+    dweight = empty((n,), dtype)
+    dbias = empty((n,), dtype) if bias else None
+    launch("norm", f"norm_fold<{ctype(dtype)}, {ctype(part.dtype)}>", -(-n // FOLD), 256,
+           (dweight, dbias, part, parts, kinds, n))
+    return dweight, dbias
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def _parameters(x: Any, *parameters: Any) -> str:
+    return ctype(next((p.dtype for p in parameters if p is not None), x.dtype))
+
+
+def forward_plan(dtype: Any, parameter: str, width: int, count: int, n: int, centered: bool,
+                 shared_limit: int) -> Plan:
+    """For `count` rows of n values side by side, `width` of which are loaded at once."""
+    compute = rows.wide(dtype)
+    types = f"{ctype(dtype)}, {parameter}, {ctype(compute)}, {width}"
+    flag = str(centered).lower()
+    if n <= rows.WARP * HELD:
+        lanes, vectors = rows.lanes(n, width)
+        return Plan(f"norm_rows<{types}, {vectors}, {lanes}, {flag}>", -(-count * lanes // 256),
+                    256, (count, n))
+    held = HELD * 4 // compute.itemsize
+    for each in (held // 2, held):
+        if n <= 512 * each:
+            return Plan(f"norm_block<{types}, {each // width}, {flag}>", count,
+                        rows.threads(n, each, 512), (n,))
+    kept = n * dtype.itemsize
+    fits = kept + rows.STATIC <= shared_limit
+    return Plan(f"norm_long<{types}, {flag}, {str(fits).lower()}>", count, 1024, (n,),
+                kept if fits else 0)
+
+
+def backward_plan(dtype: Any, parameter: str, width: int, count: int, n: int, centered: bool,
+                  affine: bool) -> tuple[Plan, int]:
+    """The kernel of dx, and how many partial sums of the parameters' gradients there are.
+
+    Each costs 16 bytes a column beside the rows' three values of a column.
+    """
+    compute = rows.wide(dtype)
+    types = f"{ctype(dtype)}, {parameter}, {ctype(compute)}, {width}"
+    flag = str(centered).lower()
+    each = HELD * 4 // compute.itemsize // (2 if width > 1 else 4)
+    parts = max(32, min(PARTS, count * dtype.itemsize // 160))
+    if n > 512 * each:
+        return Plan(f"norm_backward_long<{types}, {flag}>", count, 1024, (n,)), min(
+            parts, -(-count // 8))
+    lanes = min(512, rows.power(-(-n // max(width, each if n > 128 else 4))))
+    groups = -(-count * lanes // 512)
+    vectors = rows.few(-(-n // (width * lanes)))
+    parts = min(parts, groups)
+    return Plan(f"norm_backward_rows<{types}, {vectors}, {lanes}, {flag}, {str(affine).lower()}>",
+                parts if affine else groups, 512, (count, n)), parts
+
+
+def columns_plan(dtype: Any, width: int, count: int, n: int, centered: bool, splits: int) -> Plan:
+    """Sums over rows too long for `norm_backward_rows`."""
+    compute = ctype(rows.wide(dtype))
+    tiles = -(-n // (rows.WARP * width))
+    return Plan(f"norm_backward_columns<{ctype(dtype)}, {compute}, {width}, "
+                f"{str(centered).lower()}>", tiles * splits, 256, (count, n, splits))
