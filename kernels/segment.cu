@@ -323,12 +323,12 @@ struct Window {
 };
 
 // out[o, key, :] from values[o, position, :] (or, with `source`, values[o, source[position], :])
-// times scale[position]: lanes along a row, E elements each.
+// times scale[position]: lanes along a row, E elements each.  A negative source is left out.
 template <typename T, typename V, typename A, typename K, int E, int op>
 __global__ void __launch_bounds__(128)
 combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
              const K* __restrict__ positions, const ml_index* __restrict__ source,
-             const T* __restrict__ scale, A* __restrict__ partial, K* __restrict__ partial_keys,
+             const A* __restrict__ scale, A* __restrict__ partial, K* __restrict__ partial_keys,
              const K* __restrict__ sorted, ml_index total, ml_index count, ml_index bound,
              ml_index outer, ml_index inner, ml_index outer_step, ml_index row_step, int chunks,
              bool keep) {
@@ -346,14 +346,14 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
 
   const Window<K> entries(keys, first, count, bound);
   if (partial_keys && chunk == 0) entries.pass_on(partial_keys, window, bound);
-  const unsigned valued = __ballot_sync(ml_all_lanes, entries.valued);
   ml_index row = first + lane;
   A factor = A(1);
   if (entries.valued) {
     if (positions) row = positions[row];
-    if (scale) factor = ml_cast<A>(scale[row]);
+    if (scale) factor = scale[row];
     if (source) row = source[row];
   }
+  const unsigned valued = __ballot_sync(ml_all_lanes, entries.valued && row >= 0);
 
   A sum[E];
   bool begun = false;
@@ -382,6 +382,10 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
         begun = true;
       }
       if (!entries.ends(entry) && entry < 31) continue;
+      if (!begun) {  // no row of it was in range
+#pragma unroll
+        for (int e = 0; e < E; ++e) sum[e] = A(0);
+      }
       if (entries.begins(entry) && entries.ends(entry)) {
         T* const place = to + ml_index(key) * inner;
         ml_vec<T, E> result;
@@ -411,7 +415,7 @@ template <typename T, typename V, typename A, typename K, int op>
 __global__ void __launch_bounds__(128)
 combine_columns(T* out, const V* __restrict__ values, const K* __restrict__ keys,
                 const K* __restrict__ positions, const ml_index* __restrict__ source,
-                const T* __restrict__ scale, A* __restrict__ partial,
+                const A* __restrict__ scale, A* __restrict__ partial,
                 K* __restrict__ partial_keys, const K* __restrict__ sorted, ml_index total,
                 ml_index count, ml_index bound, ml_index outer, ml_index inner,
                 ml_index outer_step, ml_index row_step, ml_index inner_step, ml_index windows,
@@ -428,10 +432,10 @@ combine_columns(T* out, const V* __restrict__ values, const K* __restrict__ keys
   A sum = A(0);
   if (valued) {
     ml_index row = positions ? ml_index(positions[first + lane]) : first + lane;
-    A factor = A(1);
-    if (scale) factor = ml_cast<A>(scale[row]);
+    const A factor = scale ? scale[row] : A(1);
     if (source) row = source[row];
-    sum = ml_cast<A>(values[o * outer_step + row * row_step + i * inner_step]);
+    valued = row >= 0;
+    if (valued) sum = ml_cast<A>(values[o * outer_step + row * row_step + i * inner_step]);
     if (scale) sum = sum * factor;
   }
   // Keys are sorted: where that of a lane before is the same, so are all between.

@@ -361,3 +361,18 @@ class Along:
                             op, keep)
         if target is not out:
             copy_into(out, target)
+
+
+def take_along(x: Any, indices: Any, dim: int) -> Any:
+    """x at indices, known to be in range, along a dimension; a 0-d array counts as one element."""
+    shape = indices.shape
+    if not x.ndim:
+        x, indices = x.reshape(1), indices.reshape(1)
+    return Along(dim, indices, None).gather(x).reshape(shape)
+
+
+def spread(values: Any, indices: Any, shape: Shape, dim: int, repeats: bool) -> Any:
+    """Zeros of a shape with values put (with `repeats`, added) where `take_along` finds them."""
+    whole = shape or (1,)
+    index = Along(dim, indices.reshape(values.shape if shape else 1), None, not repeats)
+    return index.accumulate(values.reshape(index.shape), whole).reshape(shape)

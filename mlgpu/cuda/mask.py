@@ -1,14 +1,25 @@
-"""Where elements are not zero.  How many there are is read by the host: it sizes the result."""
+"""Where elements are not zero, and what masks fill and scatter.
+
+How many elements are not zero is read by the host: it sizes the result.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from mlgpu import dtypes
+from mlgpu.cuda.copy import copy_into
+from mlgpu.cuda.evaluate import evaluate
+from mlgpu.cuda.index import broadcast, put_rows
 from mlgpu.cuda.launch import blocks, launch
-from mlgpu.cuda.runtime import contiguous, empty
+from mlgpu.cuda.runtime import contiguous, copy, empty
 from mlgpu.cuda.types import ctype
+from mlgpu.expr.graph import Expr, arg
+from mlgpu.expr.lower import TENSOR, Operand, Program, lower
+from mlgpu.storage import may_share_memory
 
 TILE = 4096  # elements that a block looks at
 _LONG = np.dtype(np.int64)
@@ -47,3 +58,34 @@ def nonzero(x: Any, by_dimension: bool) -> Any:
         launch("mask", "coordinates", blocks(count, 256), 256,
                (found, out, count, sizes, dims, *steps))
     return out
+
+
+@cache
+def _chosen(dtype: Any) -> Program:
+    kind = dtypes.from_numpy(dtype)
+    operands = [Operand(d, TENSOR) for d in (dtypes.bool_, kind, kind)]
+    return lower("masked_fill", (Expr("where", (arg(0), arg(1), arg(2)), kind),), operands, [kind])
+
+
+def fill(out: Any, x: Any, mask: Any, value: Any) -> None:
+    """out = the 0-dim `value` where the mask is true, else x; both broadcast."""
+    if out.size:
+        evaluate(_chosen(out.dtype), (mask, value, x), (out,))
+
+
+def scatter(out: Any, mask: Any, source: Any) -> int:
+    """The elements of `source`, in order, to where the mask is true; how many that are.
+
+    Nothing is written where `source` has fewer.
+    """
+    found = places(broadcast(mask, out.shape))
+    if not found.size or found.size > source.size:
+        return int(found.size)
+    if may_share_memory(out, source):
+        source = copy(source)
+    target = contiguous(out)
+    values = contiguous(source).reshape(-1)[:found.size]
+    put_rows(target.reshape(1, -1, 1), found, values.reshape(1, -1, 1), None, unique=True)
+    if target is not out:
+        copy_into(out, target)
+    return int(found.size)

@@ -8,10 +8,13 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import mask as cuda_mask
+from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
 from mlgpu.ops.view import common_shape, expand, reshape
+from mlgpu.storage import may_share_memory
 from mlgpu.tensor import Tensor
 
 __all__ = ["masked_fill", "masked_scatter", "masked_select"]
@@ -34,6 +37,16 @@ class MaskedFill(Op):
 
     def forward_into(self, out: Any, x: Any, mask: Any, value: Any) -> None:
         np.copyto(out, value, where=mask.copy() if np.may_share_memory(out, mask) else mask)
+
+    def forward_cuda(self, x: Any, mask: Any, value: Any) -> Any:
+        out = gpu.empty_like(x) if x.shape == mask.shape else gpu.empty(
+            np.broadcast_shapes(x.shape, mask.shape), x.dtype)
+        cuda_mask.fill(out, x, mask, value)
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any, mask: Any, value: Any) -> None:
+        mask, value = [gpu.copy(a) if may_share_memory(out, a) else a for a in (mask, value)]
+        cuda_mask.fill(out, out, mask, value)
 
     saved_inputs = (1,)
 
@@ -101,6 +114,15 @@ class MaskedScatter(Op):
         count = int(np.count_nonzero(mask))
         out[mask] = source.reshape(-1)[:count].copy()
 
+    def forward_cuda(self, x: Any, mask: Any, source: Any) -> Any:
+        out = gpu.copy(x)
+        self.forward_into_cuda(out, x, mask, source)
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any, mask: Any, source: Any) -> None:
+        found = cuda_mask.scatter(out, mask, source)
+        _check_count(self.name, found, source.size)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         from mlgpu.ops.choice import where
         from mlgpu.ops.creation import zeros
@@ -125,10 +147,14 @@ def _check_scatter(name: str, input: Tensor, mask: Tensor, source: Tensor) -> No
     if common_shape("_check_scatter", input, mask) != input.shape:
         raise ShapeError(f"{name}: a mask of shape {tuple(mask.shape)} does not broadcast to "
                          f"{tuple(input.shape)}")
-    wanted = int(np.count_nonzero(np.broadcast_to(mask.detach()._host(), tuple(input.shape))))
-    if source.numel() < wanted:
-        raise ShapeError(f"{name}: the mask selects {wanted} elements but source has "
-                         f"{source.numel()}")
+    if input.device.type == "cpu":  # else counted where they are
+        _check_count(name, int(np.count_nonzero(np.broadcast_to(
+            mask.detach()._host(), tuple(input.shape)))), source.numel())
+
+
+def _check_count(name: str, wanted: int, have: int) -> None:
+    if have < wanted:
+        raise ShapeError(f"{name}: the mask selects {wanted} elements but source has {have}")
 
 
 def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:

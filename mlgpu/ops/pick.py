@@ -10,6 +10,7 @@ import numpy as np
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import index as cuda_index
 from mlgpu.op import Op, run
 from mlgpu.tensor import Tensor
 
@@ -78,6 +79,9 @@ class TakeAlong(Op):
     def forward(self, x: Any) -> Any:
         return take(x, self.indices, self.dim)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_index.take_along(x, self.indices, self.dim)
+
     def backward(self, dy: Tensor) -> Tensor:
         shape = self._inputs_meta[0][0]
         return run(Spread(self.indices, shape, self.dim, self.repeats), dy)  # type: ignore[no-any-return]
@@ -91,6 +95,9 @@ class Spread(Op):
 
     def forward(self, dy: Any) -> Any:
         return spread(dy, self.indices, self.shape, self.dim, self.repeats)
+
+    def forward_cuda(self, dy: Any) -> Any:
+        return cuda_index.spread(dy, self.indices, self.shape, self.dim, self.repeats)
 
     def backward(self, dx: Tensor) -> Tensor:
         return run(TakeAlong(self.indices, self.dim, self.repeats), dx)  # type: ignore[no-any-return]
@@ -118,10 +125,19 @@ class Pick(Op):
         indices = self._kept(dy.ndim, len(shape))
         return spread(dy, indices, shape, self.dim, self.repeats)
 
+    def backward_cuda(self, dy: Any, _: None) -> Any:
+        shape = self._inputs_meta[0][0]
+        indices = self._kept(dy.ndim, len(shape))
+        return cuda_index.spread(dy, indices, shape, self.dim, self.repeats)
+
     def _kept(self, have: int, want: int) -> Array:
         """The indices, with the dimension that the selection dropped put back."""
         indices: Array = self.output_array(1)
-        return indices if have == want else np.expand_dims(indices, self.dim)
+        if have == want:
+            return indices
+        shape = list(indices.shape)
+        shape.insert(self.dim, 1)
+        return indices.reshape(shape)
 
     def _lifted(self, dy: Tensor, want: int) -> Tensor:
         from mlgpu.ops.view import unsqueeze
