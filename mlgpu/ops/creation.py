@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cuda import sequence
 from mlgpu.device import CPU, Device, DeviceLike, resolve, runtime
 from mlgpu.dtypes import DTypeLike
 from mlgpu.dtypes import dtype as DType
@@ -376,6 +377,11 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: DTypeLike | Non
         dtype)
     count = -((start - end) // step) if whole else math.ceil((end - start) / step)
     place = resolve(device)
+    if place.type == "cuda":
+        first, each = (int(start), int(step)) if whole else (float(start), float(step))
+        return _finish(runtime(place).call(
+            lambda: sequence.arange(first, each, count, kind.numpy), (), place), place,
+            requires_grad)
     exact = np.int64 if whole else np.float64
     host = np.arange(count, dtype=exact)
     np.multiply(host, exact(step), out=host)
@@ -402,8 +408,15 @@ def range(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
 def linspace(start: Any, end: Any, steps: int, *, dtype: DTypeLike | None = None,
              device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
-    kind, host = _spaced("linspace", start, end, steps, dtype)
     place = resolve(device)
+    if place.type == "cuda" and steps > 0 and not any(
+            isinstance(_number(x), complex) for x in (start, end)):
+        first, last = float(_number(start)), float(_number(end))
+        step = (last - first) / (steps - 1) if steps > 1 else 0.0
+        return _finish(runtime(place).call(
+            lambda: sequence.linspace(first, last, step, steps, _dtype(dtype).numpy), (), place),
+            place, requires_grad)
+    kind, host = _spaced("linspace", start, end, steps, dtype)
     return _finish(_converted(host, kind, place), place, requires_grad)
 
 
