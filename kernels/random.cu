@@ -75,6 +75,12 @@ __device__ __forceinline__ void ml_fill(T* out, ml_index n, const ml_stream& dra
   tile.store(out + start, n - start, values);
 }
 
+// Where the draws of a graph's next replay begin.
+__global__ void random_place(ml_index* cell, ml_index seed, ml_index offset) {
+  cell[0] = seed;
+  cell[1] = offset;
+}
+
 // low + scale * [0, 1); what rounding took to `end`, which is not included, becomes `start`.
 template <typename T>
 __global__ void __launch_bounds__(THREADS)

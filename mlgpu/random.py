@@ -69,13 +69,17 @@ def philox(key: tuple[int, int], block: int, count: int, line: int = 0) -> Words
 class Stream:
     """The words that one draw was given: from block `offset` of a seed's stream on.
 
-    Reading them changes nothing, so a draw can be repeated from its stream.
+    Reading them changes nothing, so a draw can be repeated from its stream.  `owner` is the
+    generator that gave it, and `number` says how many were given in this process before.
     """
 
-    __slots__ = ("offset", "seed")
+    __slots__ = ("number", "offset", "owner", "seed")
 
-    def __init__(self, seed: int, offset: int) -> None:
-        self.seed, self.offset = seed, offset
+    made = 0
+
+    def __init__(self, seed: int, offset: int, owner: Generator | None = None) -> None:
+        self.seed, self.offset, self.owner = seed, offset, owner
+        self.number = Stream.made
 
     def words(self, first: int, count: int) -> Words:
         """Words first, first + 1, ... first + count - 1 of the draw, as a fresh array."""
@@ -106,10 +110,22 @@ class Generator:
 
     def reserve(self, words: int) -> Stream:
         """The next `words` words as a stream that no other draw gets."""
+        return self.reserve_blocks(-(-words // BLOCK_WORDS))
+
+    def reserve_blocks(self, blocks: int) -> Stream:
+        """The same for so many blocks of four words."""
         with _lock:
-            stream = Stream(self._seed, self._offset)
-            self._offset = (self._offset + -(-words // BLOCK_WORDS)) & _MASK
+            stream = Stream(self._seed, self._offset, self)
+            Stream.made += 1
+            self._offset = (self._offset + blocks) & _MASK
         return stream
+
+    def rewind(self, seed: int, offset: int) -> int:
+        """Go back to where a stream of this seed began; how many blocks were used since then."""
+        with _lock:
+            used = (self._offset - offset) & _MASK
+            self._seed, self._offset = seed, offset
+        return used
 
     def draw(self, words: int) -> Words:
         """The next `words` words, as uint64."""

@@ -16,6 +16,9 @@ from mlgpu.cpu import random as numbers
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.rows import each_block, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import dropout as cuda_dropout
+from mlgpu.cuda import runtime as cuda_runtime
+from mlgpu.cuda.copy import copy_into
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
@@ -62,6 +65,24 @@ class Dropout(Op):
 
     def backward_cpu(self, dy: Array) -> Array:
         return self._linear().forward(dy)
+
+    def forward_cuda(self, x: Any) -> Any:
+        out = cuda_runtime.empty(x.shape, x.dtype)
+        self._launch(out, cuda_runtime.contiguous(x))
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any) -> None:
+        if out.flags.c_contiguous:
+            self._launch(out, x)
+        else:
+            copy_into(out, self.forward_cuda(x))
+
+    def backward_cuda(self, dy: Any) -> Any:
+        return self._linear().forward_cuda(dy)
+
+    def _launch(self, out: Any, x: Any) -> None:
+        rows = None if self.lead is None else math.prod(out.shape[:self.lead])
+        cuda_dropout.dropout(out, x, self.stream, self.p, rows, self.scale, self.lift, self.base)
 
     def _fill(self, out: Array, x: Array) -> None:
         if self.lead is None:

@@ -6,6 +6,7 @@ shape and the dtype, on no device and number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
-from mlgpu.cpu.runtime import empty
-from mlgpu.device import CPU, DeviceLike, resolve, runtime
+from mlgpu.cuda import random as cuda_numbers
+from mlgpu.device import DeviceLike, resolve, runtime
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import run, wrap
+from mlgpu.op import on_tensors, run, wrap
 from mlgpu.ops.random_discrete import multinomial, poisson
 from mlgpu.ops.random_inplace import (
     Draw,
@@ -42,17 +43,16 @@ __all__ = ["bernoulli", "multinomial", "normal", "poisson", "rand", "rand_like",
 
 def _made(shape: Sequence[int], dtype: dtypes.dtype, device: Any, requires_grad: bool,
           pin_memory: bool, fill: Fill) -> Tensor:
-    """A new tensor that `fill` has filled, on the host first: where, makes no difference."""
+    """A new tensor that `fill` has filled."""
     for n in shape:
         if n < 0:
             raise ShapeError(f"a size cannot be negative, got {tuple(shape)}")
     place = resolve(device)
-    array = empty(shape, dtype.numpy)
-    fill(array)
+    engine = runtime(place)
+    array = engine.empty(shape, dtype.numpy, place)
+    engine.call(fill.cpu if place.type == "cpu" else fill.cuda, (array,), place, 1)
     if pin_memory:
-        array = runtime(CPU).pin(array)
-    if place.type != "cpu":
-        array = runtime(place).from_host(array, place, False)[0]
+        array = engine.pin(array)
     tensor = wrap(array, place)
     return tensor.requires_grad_() if requires_grad else tensor
 
@@ -143,7 +143,10 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: DTypeLike | N
     def fill(out: Any) -> None:
         out[...] = numbers.permutation(reserve(generator, count), count)
 
-    return _made((count,), kind, device, requires_grad, pin_memory, fill)
+    def fill_cuda(out: Any) -> None:
+        cuda_numbers.permutation(out, reserve(generator, count))
+
+    return _made((count,), kind, device, requires_grad, pin_memory, Fill(fill, fill_cuda))
 
 
 def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None,
@@ -176,16 +179,32 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Gene
     if not isinstance(std, Tensor):
         normal_fill("normal", generator, 0.0, std)  # raises where std is negative
 
+    problem = "normal: expects all elements of std >= 0"
+
+    def given(arrays: Sequence[Any]) -> list[Any]:
+        rest = iter(arrays)
+        return [next(rest) if isinstance(p, Tensor) else p for p in (mean, std)]
+
     def fill(out: Any, *arrays: Any) -> None:
-        given = iter(arrays)
-        center, spread = (next(given) if isinstance(p, Tensor) else p for p in (mean, std))
+        center, spread = given(arrays)
         if not np.all(np.asarray(spread) >= 0):
-            raise ShapeError("normal: expects all elements of std >= 0")
-        standard(out)
+            raise ShapeError(problem)
+        standard.cpu(out)
         np.multiply(out, spread, out=out, casting="unsafe")
         np.add(out, center, out=out, casting="unsafe")
 
-    return run(Draw("normal", fill), *tensors)  # type: ignore[no-any-return]
+    def fill_cuda(out: Any, *arrays: Any) -> None:
+        if isinstance(std, Tensor):
+            cuda_numbers.check(arrays[-1], 0.0, math.inf, problem)
+        standard.cuda(out)
+
+        def placed(out: Tensor, *parameters: Tensor) -> None:
+            center, spread = given(parameters)
+            out.mul_(spread).add_(center)
+
+        on_tensors(placed, out, *arrays)
+
+    return run(Draw("normal", Fill(fill, fill_cuda)), *tensors)  # type: ignore[no-any-return]
 
 
 def bernoulli(input: Tensor, p: float | None = None, *,

@@ -9,9 +9,11 @@ import numpy as np
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.poisson import counts
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import random as cuda_numbers
+from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
-from mlgpu.ops.random_inplace import Draw, floating, reserve
+from mlgpu.ops.random_inplace import Draw, Fill, floating, reserve
 from mlgpu.random import Generator
 from mlgpu.tensor import Tensor
 
@@ -41,6 +43,17 @@ class Multinomial(Op):
             uniform = numbers.opened(stream.words(index * words, words))
             draw = _with_replacement if self.replacement else _without_replacement
             out.reshape(-1, self.count)[index] = draw(row.astype(np.float64), uniform, self.count)
+        return out
+
+    def forward_cuda(self, weights: Any) -> Any:
+        out = cuda_runtime.empty((*weights.shape[:-1], self.count), np.dtype(np.int64))
+        if out.size:
+            n = weights.shape[-1]
+            words = self.count if self.replacement else n
+            stream = reserve(self.generator, words * (weights.size // n))
+            cuda_numbers.multinomial(out, stream, weights, self.replacement,
+                                     "multinomial: the weights of row {value} contain inf, NaN or "
+                                     "an element < 0, or their sum is 0")
         return out
 
 
@@ -92,10 +105,15 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     """
     floating("poisson", input.dtype, complex_too=False)
 
+    problem = "poisson: expects rates that are finite and not negative"
+
     def fill(out: Array, rates: Array) -> None:
         if not (np.isfinite(rates) & (rates >= 0)).all():
-            raise ShapeError("poisson: expects rates that are finite and not negative")
+            raise ShapeError(problem)
         flat = counts(rates.astype(np.float64).reshape(-1), reserve(generator, 1))
         out[...] = flat.reshape(out.shape)
 
-    return run(Draw("poisson", fill), input)  # type: ignore[no-any-return]
+    def fill_cuda(out: Any, rates: Any) -> None:
+        cuda_numbers.poisson(out, reserve(generator, 1), rates, problem)
+
+    return run(Draw("poisson", Fill(fill, fill_cuda)), input)  # type: ignore[no-any-return]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import random as cuda_numbers
+from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op
@@ -25,7 +27,23 @@ from mlgpu.tensor import Tensor
 __all__ = ["bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_",
            "random_", "uniform_"]
 
-Fill = Callable[..., None]  # fills its first array, given the arrays of the parameters
+
+class Fill(NamedTuple):
+    """What fills its first array, given the arrays of the parameters, on either device."""
+
+    cpu: Callable[..., None]
+    cuda: Callable[..., None]
+
+
+def alike(name: str, generator: Generator | None, words: Callable[[Any], int], *args: Any) -> Fill:
+    """A function that both devices have under this name, of `words(out)` words and `args`."""
+    def on(functions: Any) -> Callable[..., None]:
+        def fill(out: Any, *unused: Any) -> None:
+            getattr(functions, name)(out, reserve(generator, words(out)), *args)
+
+        return fill
+
+    return Fill(on(numbers), on(cuda_numbers))
 
 
 class Draw(Op):
@@ -37,11 +55,20 @@ class Draw(Op):
 
     def forward(self, *arrays: Any) -> Any:
         out = empty(np.broadcast_shapes(*[a.shape for a in arrays]), arrays[0].dtype)
-        self.fill(out, *arrays)
+        self.fill.cpu(out, *arrays)
         return out
 
     def forward_into(self, out: Any, target: Any, *arrays: Any) -> None:
-        self.fill(out, *arrays)
+        self.fill.cpu(out, *arrays)
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        shape = np.broadcast_shapes(*[a.shape for a in arrays])
+        out = cuda_runtime.empty(shape, arrays[0].dtype)
+        self.fill.cuda(out, *arrays)
+        return out
+
+    def forward_into_cuda(self, out: Any, target: Any, *arrays: Any) -> None:
+        self.fill.cuda(out, *arrays)
 
     def backward(self, dy: Tensor) -> tuple[Tensor, ...]:
         return tuple(dy.new_zeros(shape) for shape, _ in self._inputs_meta)
@@ -73,12 +100,10 @@ def floating(name: str, dtype: dtypes.dtype, complex_too: bool = True) -> dtypes
 
 def uniform_fill(generator: Generator | None, low: float, high: float) -> Fill:
     """What fills an array uniformly from [low, high)."""
-    def fill(out: Any) -> None:
-        count = real_count(out)
-        stream = reserve(generator, numbers.words_for(count, numbers.width(out.real.dtype)))
-        numbers.uniform(out, stream, low, high)
+    def words(out: Any) -> int:
+        return numbers.words_for(real_count(out), numbers.width(out.real.dtype))
 
-    return fill
+    return alike("uniform", generator, words, low, high)
 
 
 def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *,
@@ -102,14 +127,20 @@ def normal_fill(name: str, generator: Generator | None, mean: float, std: float)
     if not std >= 0:
         raise ShapeError(f"{name}: expects std >= 0, but found std {std}")
 
-    def fill(out: Any) -> None:
-        count = real_count(out)
-        bits = numbers.pair_width(out.real.dtype)
-        stream = reserve(generator, numbers.words_for(count + count % 2, bits))
-        spread = std / math.sqrt(2) if out.dtype.kind == "c" else std
-        numbers.normal(out, stream, mean, spread)
+    def on(functions: Any) -> Callable[..., None]:
+        def fill(out: Any) -> None:
+            spread = std / math.sqrt(2) if out.dtype.kind == "c" else std
+            functions.normal(out, reserve(generator, normal_words(out)), mean, spread)
 
-    return fill
+        return fill
+
+    return Fill(on(numbers), on(cuda_numbers))
+
+
+def normal_words(out: Any) -> int:
+    """Words that as many normal numbers take."""
+    count = real_count(out)
+    return numbers.words_for(count + count % 2, numbers.pair_width(out.real.dtype))
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *,
@@ -123,12 +154,13 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *,
 
 
 def _transform(self: Tensor, name: str, generator: Generator | None,
-               function: Callable[[Any], Any]) -> Tensor:
-    def fill(out: Any) -> None:
-        bits = numbers.pair_width(out.dtype)
-        stream = reserve(generator, numbers.words_for(out.size, bits))
-        numbers.transformed(out, stream, function)
+               function: Callable[[Any], Any], a: float, b: float = 0.0) -> Tensor:
+    """`function` is what the kernel's function of that name is, with a and b."""
+    def stream(out: Any) -> Stream:
+        return reserve(generator, numbers.words_for(out.size, numbers.pair_width(out.dtype)))
 
+    fill = Fill(lambda out: numbers.transformed(out, stream(out), function),
+                lambda out: cuda_numbers.transformed(out, stream(out), name, a, b))
     return run_inplace(Draw(name, fill), self)
 
 
@@ -145,7 +177,7 @@ def exponential_(self: Tensor, lambd: float = 1.0, *,
         np.maximum(x, x.dtype.type(np.finfo(x.dtype).eps / 2), out=x)
         return np.divide(x, x.dtype.type(lambd), out=x)
 
-    return _transform(self, "exponential", generator, function)
+    return _transform(self, "exponential", generator, function, lambd)
 
 
 def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *,
@@ -159,7 +191,7 @@ def cauchy_(self: Tensor, median: float = 0.0, sigma: float = 1.0, *,
         # In float64: near the pole, the angle's rounding would show.
         return median + sigma * np.tan(math.pi * (u.astype(np.float64) - 0.5))
 
-    return _transform(self, "cauchy", generator, function)
+    return _transform(self, "cauchy", generator, function, median, sigma)
 
 
 def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
@@ -174,7 +206,7 @@ def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) ->
     def function(u: Any) -> Any:
         return np.maximum(np.ceil(np.log(u.astype(np.float64)) / rate), 1)
 
-    return _transform(self, "geometric", generator, function)
+    return _transform(self, "geometric", generator, function, rate)
 
 
 def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *,
@@ -187,10 +219,13 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *,
 
     def fill(out: Any) -> None:
         normals = empty(out.shape, np.float32 if out.dtype.itemsize == 2 else out.dtype)
-        draw(normals)
+        draw.cpu(normals)
         out[...] = np.exp(normals, out=normals)
 
-    return run_inplace(Draw("log_normal", fill), self)
+    def fill_cuda(out: Any) -> None:
+        cuda_numbers.log_normal(out, reserve(generator, normal_words(out)), mean, std)
+
+    return run_inplace(Draw("log_normal", Fill(fill, fill_cuda)), self)
 
 
 # --- integers -------------------------------------------------------------------------------------
@@ -198,10 +233,7 @@ def log_normal_(self: Tensor, mean: float = 1.0, std: float = 2.0, *,
 
 def integer_fill(generator: Generator | None, low: int, n: int) -> Fill:
     """What fills an array with integers from [low, low + n)."""
-    def fill(out: Any) -> None:
-        numbers.integers(out, reserve(generator, numbers.integer_words(out.size, n)), low, n)
-
-    return fill
+    return alike("integers", generator, lambda out: numbers.integer_words(out.size, n), low, n)
 
 
 def whole(name: str, value: Any) -> int:
@@ -282,21 +314,22 @@ def bernoulli_fill(name: str, generator: Generator | None, p: float) -> Fill:
     if not 0 <= p <= 1:
         raise ShapeError(f"{name}: expects p to be in [0, 1], but got p={p}")
 
-    def fill(out: Any, *unused: Any) -> None:
-        numbers.bernoulli(out, reserve(generator, numbers.words_for(out.size, 32)), p)
-
-    return fill
+    return alike("bernoulli", generator, lambda out: numbers.words_for(out.size, 32), p)
 
 
 def bernoulli_each_fill(name: str, generator: Generator | None) -> Fill:
     """What fills an array with ones at the probabilities in a second one."""
+    problem = f"{name}: expects every p to be in [0, 1], but some are not"
+
+    def stream(out: Any) -> Stream:
+        return reserve(generator, numbers.words_for(out.size, 32))
+
     def fill(out: Any, p: Any) -> None:
         if not ((p >= 0) & (p <= 1)).all():
-            raise ShapeError(f"{name}: expects every p to be in [0, 1], but some are not")
-        stream = reserve(generator, numbers.words_for(out.size, 32))
-        numbers.bernoulli_each(out, stream, np.broadcast_to(p, out.shape))
+            raise ShapeError(problem)
+        numbers.bernoulli_each(out, stream(out), np.broadcast_to(p, out.shape))
 
-    return fill
+    return Fill(fill, lambda out, p: cuda_numbers.bernoulli_each(out, stream(out), p, problem))
 
 
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:

@@ -183,7 +183,8 @@ def test_multinomial(n):
     assert not fault.any()
 
 
-@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [np.inf, 1.0], [np.nan, 1.0]], ids=str)
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [np.inf, 1.0], [np.nan, 1.0]],
+                         ids=str)
 def test_weights_that_are_none(weights):
     weights = np.array([[1.0, 2.0], weights], np.float32)
     fault, last, edges = np.zeros(3, np.int64), np.empty(2, np.int32), np.empty((2, 2))
