@@ -43,6 +43,8 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
                              f"not fit the tensor's {target._array.shape}")
         engine.copy_into(target._array, result)
     storage.version += 1
+    if mode.capture is not None:
+        mode.capture.versions.append(storage)
     if op.recording:
         view = Tensor._make(target._array, storage)
         op.record_outputs((view,))

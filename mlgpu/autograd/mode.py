@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Mode(threading.local):
     grad = True
     inference = False
+    capture: Any = None  # the graph that is captured (mlgpu.cuda.graphs.Capture), if one is
 
 
 mode = _Mode()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         temperature,
         utilization,
     )
+    from mlgpu.cuda.graphs import CUDAGraph, graph, is_current_stream_capturing
     from mlgpu.cuda.streams import (
         Event,
         Stream,
@@ -47,11 +48,12 @@ _HOMES = {
     "facts": """current_device device empty_cache get_device_capability get_device_name
         get_device_properties max_memory_allocated mem_get_info memory_allocated memory_reserved
         reset_peak_memory_stats set_device synchronize temperature utilization""",
+    "graphs": "CUDAGraph graph is_current_stream_capturing",
     "streams": "Event Stream current_stream default_stream set_stream stream",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["Event", "Stream", "ctype", "current_device", "current_stream", "default_stream",
+__all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_stream", "default_stream",
            "device", "device_count", "empty_cache", "get_device_capability", "get_device_name",
            "get_device_properties", "is_available", "kernel", "max_memory_allocated", "mem_get_info",
            "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_device",

@@ -61,7 +61,9 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
             self.readers[stream] = True
 
     def __del__(self) -> None:
-        if self.lent and context.capture is None and not sys.is_finalizing():
+        if context.capture is not None:
+            return  # see _wait
+        if self.lent and not sys.is_finalizing():
             with cupy.cuda.Device(self.device_id):
                 _runtime.deviceSynchronize()
         elif self.readers or self.writer is not self.home:
@@ -93,11 +95,15 @@ def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: str = "bytes") -> 
     index = _runtime.getDevice()
     books = memory.account(device_of(index))
     charge = memory.Charge(books, nbytes, shape, dtype)
+    capture = context.capture
     try:
-        inner = _pools(max(nbytes, 1))
+        inner = _pools(max(nbytes, 1)) if capture is None else capture.pool.malloc(max(nbytes, 1))
     except (_Full, _NoMemory) as error:
         raise _exhausted(books, nbytes, error) from error
-    return _Pointer(Block(inner, nbytes, index, charge, context.streams.get(index)), 0)
+    block = Block(inner, nbytes, index, charge, context.streams.get(index))
+    if capture is not None:
+        capture.use(block, True)
+    return _Pointer(block, 0)
 
 
 def _exhausted(books: memory.Account, nbytes: int, error: Any) -> Exception:

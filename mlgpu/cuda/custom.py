@@ -68,6 +68,8 @@ class CustomKernel:
                     device, len(written))
         for tensor in written:
             tensor._storage.version += 1
+            if mode.capture is not None:
+                mode.capture.versions.append(tensor._storage)
 
     def _array(self, value: Any, writes: bool, written: list[Tensor], read: list[Tensor]) -> Any:
         tensor = value.array if type(value) is Strided else value

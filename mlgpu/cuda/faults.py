@@ -11,6 +11,7 @@ import os
 import threading
 from typing import Any
 
+from mlgpu.cuda.context import context
 from mlgpu.errors import PositionError
 
 BLOCKING = os.environ.get("MLGPU_LAUNCH_BLOCKING", "0") not in ("", "0")
@@ -35,8 +36,15 @@ def fault() -> Any:
                 cell = cupy.zeros(3, "int64")  # of the device, not of any tensor: not on the books
                 cupy.cuda.get_current_stream().synchronize()
                 _cells[index] = cell
-    _watched.add(index)
+    watch(index)
+    if context.capture is not None:
+        context.capture.reports = True
     return cell
+
+
+def watch(index: int) -> None:
+    """Look into a device's cell when it is next waited for."""
+    _watched.add(index)
 
 
 def site(message: str, error: type[Exception] = PositionError) -> int:

@@ -136,11 +136,13 @@ class CudaRuntime:
         if before != index:
             self._runtime.setDevice(index)
         try:
-            stream = context.streams.get(index)
+            stream, capture = context.streams.get(index), context.capture
             for position, array in enumerate(arrays):
                 if array is not None:
                     block = array.data.mem
-                    if block.writer is not stream or (position < written and block.readers):
+                    if capture is not None:
+                        capture.use(block, position < written)
+                    elif block.writer is not stream or (position < written and block.readers):
                         block.use(stream, position < written)
             result = function(*arrays)
             if faults.BLOCKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlgpu.errors import ShapeError
 from mlgpu.optim.lr_scheduler.plateau import ReduceLROnPlateau
-from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, set_rate
+from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, follows_replays, set_rate
 from mlgpu.optim.optimizer import Optimizer
 
 
@@ -69,6 +69,7 @@ class SequentialLR(_Combined):
         first._initial_step()
         self._last_lr = first.get_last_lr()
 
+    @follows_replays
     def step(self, epoch: int | None = None) -> None:
         """Set the rates of the next step; a jump to `epoch` is not supported."""
         if epoch is not None:
@@ -93,6 +94,7 @@ class ChainedScheduler(_Combined):
         self._adopt(optimizer or schedulers[0].optimizer, schedulers)
         self._last_lr = self.current()
 
+    @follows_replays
     def step(self, epoch: int | None = None) -> None:
         """Step all schedules."""
         for scheduler in self._schedulers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mlgpu.errors import ShapeError
-from mlgpu.optim.lr_scheduler.scheduler import LRScheduler
+from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, follows_replays
 from mlgpu.optim.optimizer import Optimizer
 
 
@@ -63,6 +63,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         height = 1 + math.cos(math.pi * self.T_cur / self.T_i)
         return [self.eta_min + (base - self.eta_min) * height / 2 for base in self.base_lrs]
 
+    @follows_replays
     def step(self, epoch: float | None = None) -> None:
         """Set the rates of the next step, or of step `epoch`."""
         if epoch is None and self.last_epoch >= 0:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any, SupportsFloat
 
 from mlgpu.errors import ShapeError
-from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, per_group, set_rate
+from mlgpu.optim.lr_scheduler.scheduler import (
+    LRScheduler,
+    follows_replays,
+    per_group,
+    set_rate,
+)
 from mlgpu.optim.optimizer import Optimizer
 
 
@@ -58,6 +63,7 @@ class ReduceLROnPlateau(LRScheduler):
             margin = self.best + sign * self.threshold
         return metric > margin if self.mode == "max" else metric < margin
 
+    @follows_replays
     def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take the metric of one step into account."""
         metric = float(metrics)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from mlgpu.autograd.mode import mode
 from mlgpu.errors import ShapeError
 from mlgpu.optim.optimizer import Optimizer
 from mlgpu.tensor import Tensor
+
+Step = TypeVar("Step", bound=Callable[..., None])
+
+
+def follows_replays(step: Step) -> Step:
+    """A `step` that, called while a CUDA graph is captured, is taken after each replay instead."""
+    @functools.wraps(step)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        if mode.capture is None:
+            step(*args, **kwargs)
+        else:
+            mode.capture.effects.append(functools.partial(step, *args, **kwargs))
+
+    return wrapped  # type: ignore[return-value]
 
 
 class LRScheduler:
@@ -52,6 +68,7 @@ class LRScheduler:
         """The rates set last."""
         return self._last_lr
 
+    @follows_replays
     def step(self, epoch: int | None = None) -> None:
         """Set the rates of the next step; call it after the optimizer's step.
 
