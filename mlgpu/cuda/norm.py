@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from mlgpu.cuda import rows
 from mlgpu.cuda.launch import launch
-from mlgpu.cuda.runtime import contiguous, empty, zeros
+from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 
 HELD = 32  # values of a row that a thread holds, forward; half as many backward, and of doubles
@@ -24,25 +25,23 @@ class Plan(NamedTuple):
     shared: int = 0
 
 
-def forward(x: Any, weight: Any, bias: Any, eps: float, centered: bool, residual: Any = None
-            ) -> tuple[Any, Any, Any]:
-    """x (rows, n), or x + residual, normalised; that sum, or None; and mean and 1 / deviation.
+def forward(x: Any, ndim: int, weight: Any, bias: Any, eps: float, centered: bool,
+            residual: Any = None) -> tuple[Any, Any, Any]:
+    """x, or x + residual, normalised over its last `ndim` dimensions; that sum, or None; and stats.
 
-    The latter two are (2, rows), of the dtype that is computed in.
+    The stats, mean and 1 / deviation, are (2, rows), of the dtype that is computed in.
     """
     x = contiguous(x)
-    count, n = x.shape
+    count, n = _rows(x, ndim)
     y = empty(x.shape, x.dtype)
-    compute = rows.wide(x.dtype)
-    stats = empty((2, count), compute)
+    stats = empty((2, count), rows.wide(x.dtype))
     total = None
     if residual is not None:
         residual = contiguous(residual)
         total = empty(x.shape, x.dtype)
     if x.size:
         weight, bias = (None if v is None else contiguous(v) for v in (weight, bias))
-        width = rows.vector(n, *(a for a in (y, x, residual, total, weight, bias)
-                                 if a is not None))
+        width = rows.vector(n, *_given(y, x, residual, total, weight, bias))
         limit = rows.shared_limit() if n > rows.WARP * HELD else 0
         plan = forward_plan(x.dtype, _parameters(x, weight, bias), width, count, n, centered, limit)
         launch("norm", plan.kernel, plan.grid, plan.block,
@@ -51,50 +50,52 @@ def forward(x: Any, weight: Any, bias: Any, eps: float, centered: bool, residual
     return y, total, stats
 
 
-def backward(dy: Any, x: Any, weight: Any, stats: Any, centered: bool, bias: bool = True,
-             extra: Any = None) -> tuple[Any, Any, Any]:
-    """The gradients of x, to which `extra` is added, of weight and of bias; None without weight."""
+def backward(dy: Any, x: Any, ndim: int, weight: Any, stats: Any, centered: bool,
+             bias: bool = False, extra: Any = None) -> tuple[Any, Any, Any]:
+    """The gradients of x, to which `extra` is added, and of weight and bias: None if not given."""
     dy, x = contiguous(dy), contiguous(x)
-    count, n = x.shape
+    count, n = _rows(x, ndim)
     dx = empty(x.shape, x.dtype)
+    affine = weight is not None
+    dweight = empty(weight.shape, weight.dtype) if affine else None
+    dbias = empty(weight.shape, weight.dtype) if bias else None
     if not x.size:
-        if weight is None:
-            return dx, None, None
-        return dx, zeros((n,), weight.dtype), zeros((n,), weight.dtype) if bias else None
-    if extra is not None:
-        extra = contiguous(extra)
-    if weight is not None:
-        weight = contiguous(weight)
-    kind = ctype(x.dtype if weight is None else weight.dtype)
-    width = rows.vector(n, *(a for a in (dx, dy, x, extra, weight) if a is not None))
+        for gradient in _given(dweight, dbias):
+            gradient.data.memset_async(0, gradient.nbytes)
+        return dx, dweight, dbias
+    extra, weight = (None if v is None else contiguous(v) for v in (extra, weight))
+    width = rows.vector(n, *_given(dx, dy, x, extra, weight))
     means = stats[0] if centered else None
-    plan, parts = backward_plan(x.dtype, kind, width, count, n, centered, weight is not None)
-    part = None
-    if weight is not None:
-        part = empty((parts, 2 if centered else 1, n), rows.wide(x.dtype))
+    plan, parts = backward_plan(x.dtype, _parameters(x, weight), width, count, n, centered, affine)
+    part = empty((parts, 2 if centered else 1, n), rows.wide(x.dtype)) if affine else None
+    arrays = (dx, dy, x, extra, weight, means, stats[1])
     if "_long" in plan.kernel:
-        launch("norm", plan.kernel, plan.grid, plan.block,
-               (dx, dy, x, extra, weight, means, stats[1], *plan.numbers))
-        if part is not None:
+        launch("norm", plan.kernel, plan.grid, plan.block, (*arrays, *plan.numbers))
+        if affine:
             columns = columns_plan(x.dtype, width, count, n, centered, parts)
             launch("norm", columns.kernel, columns.grid, columns.block,
                    (part, dy, x, means, stats[1], *columns.numbers))
     else:
-        launch("norm", plan.kernel, plan.grid, plan.block,
-               (dx, dy, x, extra, weight, means, stats[1], part, *plan.numbers))
-    if part is None:
-        return dx, None, None
-    return dx, *fold(part, weight.dtype, bias)
+        launch("norm", plan.kernel, plan.grid, plan.block, (*arrays, part, *plan.numbers))
+    if part is not None:
+        fold(part, dweight, dbias)
+    return dx, dweight, dbias
 
 
-def fold(part: Any, dtype: Any, bias: bool) -> tuple[Any, Any]:
-    """The sums of (parts, kinds, n) over parts: dweight, and dbias if wanted."""
+def fold(part: Any, dweight: Any, dbias: Any) -> None:
+    """Write the sums of (parts, kinds, n) over parts: dweight, and dbias unless that is None."""
     parts, kinds, n = part.shape
-    dweight = empty((n,), dtype)
-    dbias = empty((n,), dtype) if bias else None
-    launch("norm", f"norm_fold<{ctype(dtype)}, {ctype(part.dtype)}>", -(-n // FOLD), 256,
+    launch("norm", f"norm_fold<{ctype(dweight.dtype)}, {ctype(part.dtype)}>", -(-n // FOLD), 256,
            (dweight, dbias, part, parts, kinds, n))
-    return dweight, dbias
+
+
+def _rows(x: Any, ndim: int) -> tuple[int, int]:
+    split = x.ndim - ndim
+    return math.prod(x.shape[:split]), math.prod(x.shape[split:])
+
+
+def _given(*arrays: Any) -> list[Any]:
+    return [a for a in arrays if a is not None]
 
 
 # --- plans ----------------------------------------------------------------------------------------

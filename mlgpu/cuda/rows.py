@@ -45,7 +45,7 @@ def lanes(n: int, width: int) -> tuple[int, int]:
 
 
 def few(n: int) -> int:
-    """n rounded up to a power of two or three times one: so few kernels serve rows of any length."""
+    """n rounded up to a power of two or three times one: few kernels serve all lengths."""
     two = power(n)
     return two * 3 // 4 if two >= 4 and n <= two * 3 // 4 else two
 

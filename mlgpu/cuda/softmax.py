@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlgpu.cuda import rows
-from mlgpu.cuda.kernel import Strided, launch
+from mlgpu.cuda.launch import Strided, launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 

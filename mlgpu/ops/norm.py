@@ -16,6 +16,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import Scratch, each_block, sums, wide
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import norm as cuda_norm
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.tensor import Tensor
@@ -64,6 +65,11 @@ class LayerNorm(Op):
         self.stash(stats=stats)
         return out
 
+    def forward_cuda(self, x: Any, weight: Any = None, bias: Any = None) -> Any:
+        y, _, stats = cuda_norm.forward(x, self.ndim, weight, bias, self.eps, self.centered)
+        self.stash(stats=stats)
+        return y
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, dims = self.input(0), tuple(range(-self.ndim, 0))
         x = x.to(dtypes.compute_dtype(x.dtype))
@@ -109,6 +115,13 @@ class LayerNorm(Op):
         if rows.size:
             each_block(block, rows, self._rows(dy), self._rows(x), *self.stats)
         return dx, *self._parameter_gradients(dweight, dbias)
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        given = len(self.needs)
+        weight = self.input_array(1) if given > 1 else None
+        gradients = cuda_norm.backward(dy, self.input_array(0), self.ndim, weight, self.stats,
+                                       self.centered, given > 2)
+        return gradients[:given]
 
     def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
         return tuple(cast(grad, dtype).reshape(shape) for grad, (shape, dtype)

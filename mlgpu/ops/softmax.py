@@ -10,6 +10,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.rows import Scratch, as_rows, dots, each_block, sums, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import softmax as cuda_softmax
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError
 from mlgpu.op import Op, run
@@ -34,6 +35,9 @@ class Softmax(Op):
             each_block(_softmax, as_rows(y, self.dim), as_rows(x, self.dim))
         return y
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_softmax.forward(x, self.dim)
+
     def backward(self, dy: Tensor) -> Tensor:
         y = self.output()
         return y * (dy - (dy * y).sum(self.dim, keepdim=True))
@@ -52,6 +56,9 @@ class Softmax(Op):
 
         each_block(block, rows, as_rows(dy, self.dim), as_rows(y, self.dim))
         return dx
+
+    def backward_cuda(self, dy: Any) -> Any:
+        return cuda_softmax.backward(dy, self.output_array(), self.dim)
 
 
 def _softmax(y: Any, x: Any) -> None:
@@ -82,6 +89,9 @@ class LogSoftmax(Op):
         each_block(block, rows, as_rows(x, self.dim))
         return y
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_softmax.forward(x, self.dim, log=True)
+
     def backward(self, dy: Tensor) -> Tensor:
         return dy - self.output().exp() * dy.sum(self.dim, keepdim=True)
 
@@ -92,6 +102,9 @@ class LogSoftmax(Op):
             each_block(_log_softmax_backward, as_rows(dx, self.dim), as_rows(dy, self.dim),
                        as_rows(y, self.dim))
         return dx
+
+    def backward_cuda(self, dy: Any) -> Any:
+        return cuda_softmax.backward(dy, self.output_array(), self.dim, log=True)
 
 
 def _log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
