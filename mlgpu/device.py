@@ -43,6 +43,9 @@ class DeviceRuntime(Protocol):
         `device` is current meanwhile, and the work comes after what it depends on.
         """
 
+    def reads(self, array: Any) -> None:
+        """Order the current stream's further work behind what an array's values come from."""
+
     def from_host(self, array: Any, device: Device, non_blocking: bool) -> tuple[Any, Any]:
         """A fresh device array with the values of a NumPy array.
 

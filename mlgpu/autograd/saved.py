@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlgpu.autograd.graph import Node
+from mlgpu.device import runtime
 from mlgpu.errors import GraphError, ReleasedError
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Saved:
                 f"{node.name}: a value saved for backward, of shape {self._array.shape}, was "
                 f"changed in place (version {storage.version}, saved at {self._version}); "
                 "clone() it before the change, or use the out-of-place form")
+        if storage.device.type != "cpu":
+            runtime(storage.device).reads(self._array)
         return self._array
 
     def tensor(self, node: Node) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import memory
-from mlgpu.device import CPU, Device
+from mlgpu.device import CPU, Device, cuda_problem
 from mlgpu.errors import DeviceError, OutOfMemoryError
 
 _books = memory.account(CPU)
@@ -119,6 +119,9 @@ class CpuRuntime:
         with np.errstate(all="ignore"):
             return function(*arrays)
 
+    def reads(self, array: Any) -> None:
+        """NumPy computes in order."""
+
     def from_host(self, array: Any, device: Device, non_blocking: bool) -> tuple[Any, Any]:
         return copy(array), None
 
@@ -129,8 +132,13 @@ class CpuRuntime:
         return copy(array)
 
     def pin(self, array: Any) -> Any:
-        raise DeviceError("pin_memory: page-locked memory needs CUDA, which cannot be used here; "
-                          "leave pin_memory out on the CPU")
+        problem = cuda_problem()
+        if problem is not None:
+            raise DeviceError(f"pin_memory: page-locked memory needs CUDA, and {problem}; leave "
+                              "pin_memory out on the CPU")
+        from mlgpu.cuda.transfer import pinned
+
+        return pinned(array)
 
     def synchronize(self, device: Device) -> None:
         """NumPy has finished when it returns."""

@@ -153,6 +153,13 @@ class CudaRuntime:
             if before != index:
                 self._runtime.setDevice(before)
 
+    def reads(self, array: Any) -> None:
+        index = array.data.device_id
+        if context.capture is not None:
+            context.capture.use(array.data.mem, False)
+        else:
+            array.data.mem.use(context.streams.get(index), False)
+
     def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
         from mlgpu.cuda import transfer
 
