@@ -16,7 +16,7 @@ import numpy as np
 
 from mlgpu.cuda import runtime
 from mlgpu.cuda.dims import MOST, Dim, collapsed, ml_dims
-from mlgpu.cuda.kernel import Strided, launch
+from mlgpu.cuda.launch import Strided, launch
 from mlgpu.cuda.types import ctype
 
 THREADS = 256
@@ -166,7 +166,7 @@ class _Case:
         width = max(1, 16 // size)
         while width > 1 and (self.offset % (width * size) or any(n % width for n in multiples)):
             width //= 2
-        return width
+        return int(width)
 
     def split(self, blocks: int, units: int, least: int) -> tuple[int, int]:
         """How many parts of how many units to split a reduction into, of this many blocks."""

@@ -17,12 +17,14 @@ from mlgpu.cpu.gemm import cast as cast_array
 from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cpu.totals import kept, total
+from mlgpu.cuda import select as cuda_select
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import run
+from mlgpu.op import on_tensors, run
 from mlgpu.ops.arithmetic import div, mul
 from mlgpu.ops.cast import cast
-from mlgpu.ops.choice import maximum, minimum
+from mlgpu.ops.choice import maximum, minimum, where
 from mlgpu.ops.compare import eq, isnan, logical_and, logical_or
+from mlgpu.ops.elementwise import elementwise
 from mlgpu.ops.reduce import Dims, Reduction, computed, reduced_dims, sum
 from mlgpu.ops.scatter import scatter
 from mlgpu.tensor import Tensor
@@ -99,6 +101,24 @@ class Attained(Reduction):
         dx = np.multiply(attained, share, out=empty_like(x, widen(dy).dtype), casting="unsafe")
         return cast_array(dx, x.dtype)
 
+    def backward_cuda(self, dy: Any) -> Any:
+        return on_tensors(self._shared, self.input_array(0), self.unreduced(self.output_array()),
+                          self.unreduced(dy))
+
+    def _shared(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+        attained = _attains(x, y)
+        return _share(attained, dy, sum(attained, self.dims, True))
+
+
+@elementwise
+def _attains(x: Tensor, y: Tensor) -> Tensor:
+    return logical_or(eq(x, y), logical_and(isnan(x), isnan(y)))
+
+
+@elementwise
+def _share(attained: Tensor, dy: Tensor, count: Tensor) -> Tensor:
+    return where(attained, dy / count, 0)
+
 
 class Amax(Attained):
     """The largest element over `dims`."""
@@ -108,6 +128,9 @@ class Amax(Attained):
     def pick(self, x: Any) -> Any:
         out = empty(kept(x.shape, self.dims), x.dtype)
         return self.extreme.reduce(x, axis=self.dims, keepdims=True, out=out)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, self.name)
 
 
 class Amin(Amax):
@@ -154,6 +177,11 @@ class Chosen(Reduction):
         values[...] = np.take_along_axis(rows, index, -1)
         return self.shaped(values, x.shape), self.shaped(index, x.shape)
 
+    def forward_cuda(self, x: Any) -> tuple[Any, Any]:
+        if self.find in _EXTREMES:
+            return self.reduced_cuda(x, _EXTREMES[self.find], index=True)  # type: ignore[no-any-return]
+        return cuda_select.select(x, self.dims[0] if self.dims else 0, self.name, self.keepdim)
+
     def backward(self, dy: Tensor, _: None) -> Tensor:
         if not self.dims:
             return dy
@@ -186,6 +214,9 @@ class Argument(Reduction):
         index[...] = self.find(widen(rows))
         return self.shaped(index, x.shape)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, self.name, values=False, index=True)
+
 
 def _max_index(rows: Any) -> Any:
     return np.argmax(rows, -1, keepdims=True)
@@ -193,6 +224,9 @@ def _max_index(rows: Any) -> Any:
 
 def _min_index(rows: Any) -> Any:
     return np.argmin(rows, -1, keepdims=True)
+
+
+_EXTREMES = {_max_index: "argmax", _min_index: "argmin"}
 
 
 def _median_index(rows: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.autograd import graph
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.device import runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run, wrap
@@ -39,6 +40,9 @@ class SumTo(Op):
             np.copyto(half, out, casting="unsafe")
             out = half
         return out.reshape(self.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_reduce.reduce(x, self.axes(x.shape), "sum").reshape(self.shape)
 
     def backward(self, dy: Tensor) -> Tensor:
         return expand(dy, self._inputs_meta[0][0])

@@ -20,12 +20,14 @@ from mlgpu.cpu.gemm import cast as cast_array
 from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import kept, total
+from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.arithmetic import div, mul, sub
 from mlgpu.ops.cast import cast
 from mlgpu.ops.compare import isnan, logical_not
 from mlgpu.ops.complex import conj
+from mlgpu.ops.elementwise import elementwise
 from mlgpu.ops.exponential import exp
 from mlgpu.ops.join import cat
 from mlgpu.ops.mask import masked_fill
@@ -84,6 +86,10 @@ class Reduction(Op):
         """As `spread`, on arrays."""
         return np.broadcast_to(self.unreduced(dy), self._inputs_meta[0][0])
 
+    def reduced_cuda(self, x: Any, op: str, dtype: Any = None, **options: Any) -> Any:
+        """The reduction by an operator of kernels/reduce.cuh."""
+        return cuda_reduce.reduce(x, self.dims, op, dtype, self.keepdim, **options)
+
 
 class Sum(Reduction):
     """The sum over `dims`, in `dtype`."""
@@ -94,6 +100,9 @@ class Sum(Reduction):
 
     def forward(self, x: Any) -> Any:
         return self.shaped(cast_array(total(x, self.dims), self.dtype.numpy), x.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "sum", self.dtype.numpy)
 
     def backward(self, dy: Tensor) -> Tensor:
         return self.spread(dy)
@@ -109,6 +118,9 @@ class Mean(Reduction):
         sums = total(x, self.dims)
         np.divide(sums, self.count(x.shape), out=sums)
         return self.shaped(cast_array(sums, x.dtype), x.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "mean")
 
     def backward(self, dy: Tensor) -> Tensor:
         return self.spread(div(dy, self.count(self._inputs_meta[0][0])))
@@ -138,6 +150,9 @@ class Prod(Reduction):
         out = empty(kept(x.shape, self.dims), wide)
         np.multiply.reduce(x, axis=self.dims, dtype=wide, keepdims=True, out=out)
         return self.shaped(cast_array(out, self.dtype.numpy), x.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "prod", self.dtype.numpy)
 
     def backward(self, dy: Tensor) -> Tensor:
         x, shape = computed(self.input(0)), self._inputs_meta[0][0]
@@ -209,6 +224,9 @@ class LogSumExp(Reduction):
         np.add(np.log(sums, out=sums), out, out=sums)
         return self.shaped(cast_array(sums, x.dtype), x.shape)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "logsumexp")
+
     def backward(self, dy: Tensor) -> Tensor:
         y = self.unreduced(computed(self.output()))
         share = exp(sub(computed(self.input(0)), y))
@@ -222,6 +240,20 @@ class LogSumExp(Reduction):
         if dx.dtype.kind == "c":
             np.conjugate(dx, out=dx)
         return cast_array(np.multiply(dx, widen(self.unreduced(dy)), out=dx), x.dtype)
+
+    def backward_cuda(self, dy: Any) -> Any:
+        x, y = self.input_array(0), self.unreduced(self.output_array())
+        gradient = _conjugate_weighted if x.dtype.kind == "c" else _weighted
+        return on_tensors(gradient, x, y, self.unreduced(dy))
+
+
+@elementwise
+def _weighted(x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+    return dy * exp(x - y)
+
+
+def _conjugate_weighted(x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
+    return mul(dy, conj(exp(sub(x, y))))
 
 
 class AllTrue(Reduction):
@@ -239,6 +271,9 @@ class AllTrue(Reduction):
             out = cast_array(out, np.uint8)
         return self.shaped(out, x.shape)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, self.name, np.uint8 if x.dtype == np.uint8 else np.bool_)
+
 
 class AnyTrue(AllTrue):
     """Whether any element over `dims` is nonzero; uint8 for uint8, else bool."""
@@ -255,6 +290,9 @@ class CountNonzero(Reduction):
     def forward(self, x: Any) -> Any:
         truth = x if x.dtype.kind == "b" else np.not_equal(x, 0, out=empty_like(x, np.bool_))
         return self.shaped(total(truth, self.dims), x.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "count", np.int64)
 
 
 # --- public ---------------------------------------------------------------------------------------

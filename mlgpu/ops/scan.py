@@ -14,6 +14,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.rows import Scratch, as_rows, blocks, wide
 from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.scan import accumulate, lead, recurrence, unlead
+from mlgpu.cuda import scan as cuda_scan
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
@@ -37,6 +38,9 @@ class Cumsum(Op):
     def forward(self, x: Any) -> Any:
         return accumulate(np.add, x, self.dim, self.reverse)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_scan.scan(x, self.dim, "cumsum", self.reverse)
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(Cumsum(self.dim, not self.reverse), dy)  # type: ignore[no-any-return]
 
@@ -55,6 +59,9 @@ class Shift(Op):
         else:
             target[:, 1:], target[:, :1] = source[:, :-1], self.fill
         return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_scan.shift(x, self.dim, self.by, self.fill)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Shift(self.dim, -self.by), dy)  # type: ignore[no-any-return]
@@ -75,6 +82,9 @@ class Recurrence(Op):
     def forward(self, a: Any, b: Any) -> Any:
         h = recurrence(lead(a, self.dim), lead(b, self.dim), self.reverse)
         return unlead(h, b.shape, self.dim, b.dtype)
+
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        return cuda_scan.scan(b, self.dim, "recurrence", self.reverse, a)
 
     def backward(self, dh: Tensor) -> tuple[Tensor | None, Tensor]:
         from mlgpu.ops.complex import conj
@@ -101,6 +111,9 @@ class Cumprod(Op):
 
     def forward(self, x: Any) -> Any:
         return accumulate(np.multiply, x, self.dim)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_scan.scan(x, self.dim, "cumprod")
 
     def backward(self, dy: Tensor) -> Tensor:
         from mlgpu.ops.complex import conj
@@ -136,6 +149,9 @@ class Logcumsumexp(Op):
 
     def forward(self, x: Any) -> Any:
         return accumulate(np.logaddexp, x, self.dim)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_scan.scan(x, self.dim, "logcumsumexp")
 
     def backward(self, dy: Tensor) -> Tensor:
         from mlgpu.ops.choice import where
@@ -187,6 +203,12 @@ class _RunningExtreme(Pick):
             index = np.multiply(won, order, out=target[place])
             np.maximum.accumulate(index, axis=1, out=index)
         return take(x, indices, self.dim), indices
+
+    def forward_cuda(self, x: Any) -> tuple[Any, Any]:
+        return cuda_scan.scan(x, self.dim, self.name)  # type: ignore[no-any-return]
+
+    def backward_cuda(self, dy: Any, _: None) -> Any:
+        return cuda_scan.add_runs(dy, self.output_array(1), self.dim)
 
 
 class Cummax(_RunningExtreme):

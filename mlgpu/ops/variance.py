@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast as cast_array
 from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import total
-from mlgpu.op import run
+from mlgpu.cuda import reduce as cuda_reduce
+from mlgpu.op import on_tensors, run
 from mlgpu.ops.arithmetic import div, mul, sub
+from mlgpu.ops.cast import cast
+from mlgpu.ops.choice import where
 from mlgpu.ops.compare import eq
+from mlgpu.ops.elementwise import elementwise
 from mlgpu.ops.mask import masked_fill
 from mlgpu.ops.reduce import Dims, Reduction, check_inexact, computed, mean, reduced_dims
 from mlgpu.tensor import Tensor
@@ -54,6 +59,10 @@ class Variance(Reduction):
     def forward(self, x: Any) -> Any:
         return self.shaped(cast_array(self._variance(x), x.real.dtype), x.shape)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, self.name, dtypes.from_numpy(x.dtype).to_real().numpy,
+                                 p=self.correction)
+
     def _scale(self) -> float:
         freedom = self.count(self._inputs_meta[0][0]) - self.correction
         return 2 / freedom if freedom > 0 else math.inf
@@ -66,6 +75,18 @@ class Variance(Reduction):
 
     def backward_cpu(self, dy: Any) -> Any:
         return self._gradient(np.multiply(widen(self.unreduced(dy)), self._scale()))
+
+    def backward_cuda(self, dy: Any) -> Any:
+        x = self.input_array(0)
+        means = cuda_reduce.reduce(x, self.dims, "mean", dtypes.compute_dtype(
+            dtypes.from_numpy(x.dtype)).numpy, keepdim=True)
+        return on_tensors(self._gradient_of, x, means, self.unreduced(dy), *self._root_cuda())
+
+    def _root_cuda(self) -> tuple[Any, ...]:
+        return ()
+
+    def _gradient_of(self, x: Tensor, mean: Tensor, dy: Tensor) -> Tensor:
+        return cast(_deviation(x, mean, dy, self._scale()), x.dtype)
 
     def _gradient(self, factor: Any) -> Any:
         deviations = self._deviations(self.input_array(0))
@@ -92,6 +113,24 @@ class Deviation(Variance):
         y = widen(self.unreduced(self.output_array()))
         factor = np.divide(widen(self.unreduced(dy)), y) * (self._scale() / 2)
         return self._gradient(np.where(y == 0, 0, factor))
+
+
+    def _root_cuda(self) -> tuple[Any, ...]:
+        return (self.unreduced(self.output_array()),)
+
+    def _gradient_of(self, x: Tensor, mean: Tensor, dy: Tensor,  # type: ignore[override]
+                     y: Tensor) -> Tensor:
+        return cast(_deviation_of_root(x, mean, dy, y, self._scale() / 2), x.dtype)
+
+
+@elementwise
+def _deviation(x: Tensor, mean: Tensor, dy: Tensor, scale: float) -> Tensor:
+    return (x - mean) * (dy * scale)
+
+
+@elementwise
+def _deviation_of_root(x: Tensor, mean: Tensor, dy: Tensor, y: Tensor, scale: float) -> Tensor:
+    return (x - mean) * where(eq(y, 0), 0, dy / y * scale)
 
 
 # --- public ---------------------------------------------------------------------------------------
