@@ -175,8 +175,8 @@ def lstsq(op: str, a: Array, b: Array, rcond: float) -> tuple[Array, Array, Arra
 # The coefficients of the [13/13] Pade approximant of exp and the largest 1-norm for which it is
 # exact to double precision (Higham, "The scaling and squaring method for the matrix exponential
 # revisited", 2005).
-_PADE = [math.factorial(26 - k) * math.comb(13, k) / math.factorial(26) * 1.0 for k in range(14)]
-_PADE_NORM = 5.371920351148152
+PADE = [math.factorial(26 - k) * math.comb(13, k) / math.factorial(26) * 1.0 for k in range(14)]
+PADE_NORM = 5.371920351148152
 
 
 def expm(a: Array) -> Array:
@@ -186,7 +186,7 @@ def expm(a: Array) -> Array:
     norm = np.abs(a).sum(-2).max(-1)
     finite = np.isfinite(norm)
     squarings = np.zeros(norm.shape, np.int64)
-    np.copyto(squarings, np.ceil(np.log2(np.maximum(norm, 1e-30) / _PADE_NORM)), where=finite,
+    np.copyto(squarings, np.ceil(np.log2(np.maximum(norm, 1e-30) / PADE_NORM)), where=finite,
               casting="unsafe")
     squarings = np.maximum(squarings, 0)
     a = a * np.exp2(-squarings[..., None, None].astype(a.real.dtype))
@@ -195,8 +195,8 @@ def expm(a: Array) -> Array:
     powers.append(gemm(powers[2], powers[1]))
 
     def polynomial(odd: int) -> Array:
-        low = sum(_PADE[2 * k + odd] * powers[k] for k in range(4))
-        high = sum(_PADE[2 * k + 6 + odd] * powers[k] for k in range(1, 4))
+        low = sum(PADE[2 * k + odd] * powers[k] for k in range(4))
+        high = sum(PADE[2 * k + 6 + odd] * powers[k] for k in range(1, 4))
         return low + gemm(powers[3], high)  # type: ignore[arg-type]
 
     u, v = gemm(a, polynomial(1)), polynomial(0)

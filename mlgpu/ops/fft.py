@@ -16,7 +16,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.runtime import copy, empty, zeros
 from mlgpu.device import Device
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.complex import conj
 from mlgpu.ops.creation import tensor
 from mlgpu.tensor import Tensor
@@ -67,6 +67,14 @@ class FftC2C(Op):
             x = out
         return fitted(out, self.dims, self.kept)
 
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda import fft as on_cuda
+
+        self.given = tuple(x.shape[d] for d in self.dims)
+        x = on_cuda.fitted(x, self.dims, self.lengths)
+        return on_cuda.fitted(on_cuda.c2c(self.name, x, self.dims, self.inverse, self.norm),
+                              self.dims, self.kept)
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(FftC2C(self.dims, self.lengths, self.given,  # type: ignore[no-any-return]
                           not self.inverse, _ADJOINT_NORM[self.norm]), dy)
@@ -93,6 +101,16 @@ class FftR2C(Op):
         if self.doubled:
             _scale_pairs(out, self.dim, self.length, 2)
         return fitted(out, [self.dim], [self.kept])
+
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda import fft as on_cuda
+
+        self.given = x.shape[self.dim]
+        out = on_cuda.r2c(self.name, on_cuda.fitted(x, [self.dim], [self.length]), self.dim,
+                          np.result_type(x.dtype, np.complex64), self.norm)
+        if self.doubled:
+            out = on_tensors(lambda x: _pairs_scaled(x, self.dim, self.length, 2), out)
+        return on_cuda.fitted(out, [self.dim], [self.kept])
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(FftC2R(self.dim, self.length, self.given,  # type: ignore[no-any-return]
@@ -122,6 +140,16 @@ class FftC2R(Op):
             np.fft.irfft(half, self.length, axis=self.dim, norm=self.norm, out=out)
         return fitted(out, [self.dim], [self.kept])
 
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda import fft as on_cuda
+
+        self.given = x.shape[self.dim]
+        half = on_cuda.fitted(x, [self.dim], [self.length // 2 + 1])
+        if self.halved:
+            half = on_tensors(lambda x: _pairs_scaled(x, self.dim, self.length, 0.5), half)
+        out = on_cuda.c2r(self.name, half, self.dim, self.length, self.norm)
+        return on_cuda.fitted(out, [self.dim], [self.kept])
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(FftR2C(self.dim, self.length, self.given,  # type: ignore[no-any-return]
                           _ADJOINT_NORM[self.norm], not self.halved), dy)
@@ -131,6 +159,15 @@ def _scale_pairs(half: Any, dim: int, length: int, factor: float) -> None:
     """Scale the coefficients that stand for two: all but the constant and, if there, Nyquist's."""
     middle = np.moveaxis(half, dim, -1)[..., 1:(length + 1) // 2]
     np.multiply(middle, factor, out=middle)
+
+
+def _pairs_scaled(half: Tensor, dim: int, length: int, factor: float) -> Tensor:
+    """A copy of `half` with what `_scale_pairs` does to it."""
+    factors = half.new_ones(half.shape[dim], dtype=half.dtype.to_real())
+    factors[1:(length + 1) // 2].fill_(factor)
+    shape = [1] * half.ndim
+    shape[dim] = -1
+    return half * factors.reshape(shape)
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mlgpu.autograd import is_grad_enabled
 from mlgpu.cpu import lapack
+from mlgpu.cuda import linalg as cuda_linalg
 from mlgpu.errors import DerivativeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import imag, real
@@ -31,6 +32,9 @@ class Cholesky(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.cholesky(self.name, a)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.cholesky(self.name, a)
 
     def backward(self, dl: Tensor) -> Tensor:
         lower = self.output()
@@ -58,6 +62,9 @@ class QR(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.qr(a, self.mode)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.qr(self.name, a, self.mode)
 
     def backward(self, dq: Tensor, dr: Tensor) -> Tensor:
         q, r = self.output(0), self.output(1)
@@ -92,6 +99,9 @@ class SVD(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.svd(self.name, a, self.full_matrices)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.svd(self.name, a, self.full_matrices)
 
     def backward(self, du: Tensor, ds: Tensor, dvh: Tensor) -> Tensor:
         s = self.output(1)
@@ -128,6 +138,9 @@ class SVDVals(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.svdvals(self.name, a)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.svdvals(self.name, a)
 
 
 def check_phase(op: str, x: Tensor) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 from mlgpu.autograd import grad
 from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import adjoint, gemm
+from mlgpu.cuda import linalg as cuda_linalg
+from mlgpu.cuda import runtime as on_cuda
 from mlgpu.dtypes import finfo
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.complex import complex, conj, imag
+from mlgpu.ops.creation import arange
 from mlgpu.ops.linalg_check import check_floating, check_square
 from mlgpu.ops.linalg_decompose import svd
 from mlgpu.ops.linalg_solve import Inv
@@ -30,6 +33,11 @@ class Det(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.det(a)
+
+    def forward_cuda(self, a: Any) -> Any:
+        if not a.size:
+            return on_cuda.full(a.shape[:-2], 1, a.dtype)
+        return on_tensors(_det_of_lu, *cuda_linalg.lu(self.name, a))
 
     def backward(self, dy: Tensor) -> Tensor | None:
         a = self.input(0)
@@ -107,12 +115,33 @@ class SlogDet(Op):
     def forward(self, a: Any) -> Any:
         return lapack.slogdet(a)
 
+    def forward_cuda(self, a: Any) -> Any:
+        if not a.size:
+            batch = a.shape[:-2]
+            return on_cuda.full(batch, 1, a.dtype), on_cuda.zeros(batch, a.real.dtype)
+        return on_tensors(_slogdet_of_lu, *cuda_linalg.lu(self.name, a))
+
     def backward(self, dsign: Tensor, dlog: Tensor) -> Tensor:
         scale = dlog
         if self.phase:
             scale = complex(dlog, -imag(conj(dsign) * self.output(0)))
         inverse = conj_transpose(run(Inv(), self.input(0)))
         return scale.unsqueeze(-1).unsqueeze(-1) * inverse
+
+
+def _parity(pivots: Tensor) -> Tensor:
+    """-1 where the rows of a factorisation were swapped an odd number of times, else 1."""
+    rows = arange(1, pivots.shape[-1] + 1, dtype=pivots.dtype, device=pivots.device)
+    return 1 - 2 * ((pivots != rows).sum(-1) % 2)
+
+
+def _det_of_lu(factors: Tensor, pivots: Tensor) -> Tensor:
+    return factors.diagonal(0, -2, -1).prod(-1) * _parity(pivots)
+
+
+def _slogdet_of_lu(factors: Tensor, pivots: Tensor) -> tuple[Tensor, Tensor]:
+    diagonal = factors.diagonal(0, -2, -1)
+    return diagonal.sgn().prod(-1) * _parity(pivots), diagonal.abs().log().sum(-1)
 
 
 class SlogDetResult(NamedTuple):

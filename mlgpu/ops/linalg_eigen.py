@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mlgpu.autograd import is_grad_enabled
 from mlgpu.cpu import lapack
+from mlgpu.cuda import linalg as cuda_linalg
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import conj, real
@@ -33,6 +34,9 @@ class Eigh(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.eigh(self.name, a, self.uplo)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.eigh(self.name, a, self.uplo)
 
     def backward(self, dvalues: Tensor, dvectors: Tensor) -> Tensor:
         values, vectors = self.output(0), self.output(1)
@@ -59,6 +63,9 @@ class EigvalsH(Op):
     def forward(self, a: Any) -> Any:
         return lapack.eigvalsh(self.name, a, self.uplo)
 
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.eigvalsh(self.name, a, self.uplo)
+
 
 class Eig(Op):
     """Eigenvalues and eigenvectors of norm 1 of a square matrix."""
@@ -68,6 +75,9 @@ class Eig(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.eig(self.name, a)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.eig(self.name, a)
 
     def backward(self, dvalues: Tensor, dvectors: Tensor) -> Tensor:
         values, vectors = self.output(0), self.output(1)

@@ -9,9 +9,12 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import adjoint, gemm
+from mlgpu.cuda import linalg as cuda_linalg
 from mlgpu.errors import ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.linalg_check import batch_shape, check_floating, check_matrix, check_square
+from mlgpu.ops.linalg_decompose import svd, svdvals
+from mlgpu.ops.linalg_eigen import eigh, eigvalsh
 from mlgpu.ops.matmul import conj_transpose, matmul
 from mlgpu.tensor import Tensor
 
@@ -32,7 +35,7 @@ class PInv(Op):
     saved_inputs = (0,)
     saved_outputs = (0,)
 
-    def __init__(self, cutoff: Any, hermitian: bool) -> None:
+    def __init__(self, cutoff: Cutoff, hermitian: bool) -> None:
         self.cutoff, self.hermitian = cutoff, hermitian
 
     def forward(self, a: Any) -> Any:
@@ -44,6 +47,18 @@ class PInv(Op):
         kept = np.abs(s) > self.cutoff(np.abs(s), a.shape)
         inverse = np.where(kept, 1 / np.where(kept, s, 1), 0).astype(s.dtype)
         return gemm(adjoint(vh) * inverse[..., None, :], adjoint(u))
+
+    def forward_cuda(self, a: Any) -> Any:
+        return on_tensors(self._of, a)
+
+    def _of(self, a: Tensor) -> Tensor:
+        if self.hermitian:
+            s, u = eigh(a)
+            vh = conj_transpose(u)
+        else:
+            u, s, vh = svd(a, full_matrices=False)
+        return matmul(conj_transpose(vh) * _inverses(s, self.cutoff, a.shape).unsqueeze(-2),
+                      conj_transpose(u))
 
     def backward(self, dp: Tensor) -> Tensor:
         a, p = self.input(0), self.output()
@@ -65,7 +80,7 @@ class MatrixRank(Op):
     name = "linalg.matrix_rank"
     differentiable = False
 
-    def __init__(self, cutoff: Any, hermitian: bool) -> None:
+    def __init__(self, cutoff: Cutoff, hermitian: bool) -> None:
         self.cutoff, self.hermitian = cutoff, hermitian
 
     def forward(self, a: Any) -> Any:
@@ -74,6 +89,13 @@ class MatrixRank(Op):
         if not values.shape[-1]:
             return np.zeros(a.shape[:-2], np.int64)
         return np.asarray(np.count_nonzero(values > self.cutoff(values, a.shape), axis=-1))
+
+    def forward_cuda(self, a: Any) -> Any:
+        return on_tensors(self._of, a)
+
+    def _of(self, a: Tensor) -> Tensor:
+        values = eigvalsh(a).abs() if self.hermitian else svdvals(a)
+        return (values > self.cutoff.tensor(values, a.shape)).sum(-1)
 
 
 class LstSq(Op):
@@ -90,6 +112,19 @@ class LstSq(Op):
     def forward(self, a: Any, b: Any) -> Any:
         return lapack.lstsq(self.name, a, b, self.rcond)
 
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        cuda_linalg.check_finite(self.name, a)
+        cuda_linalg.check_finite(self.name, b)
+        return on_tensors(self._of, a, b)
+
+    def _of(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, s, vh = svd(a, full_matrices=False)
+        inverse = _inverses(s, Cutoff(None, self.rcond), a.shape)
+        x = matmul(conj_transpose(vh), inverse.unsqueeze(-1) * matmul(conj_transpose(u), b))
+        batch = x.shape[:-2]
+        rank = (inverse != 0).sum(-1)
+        return x, rank.expand(batch), s.expand(*batch, s.shape[-1])
+
     def backward(self, dx: Tensor, *unused: None) -> tuple[Tensor | None, Tensor | None]:
         a, b = self.input(0), self.input(1)
         p = pinv(a, rtol=self.rcond)
@@ -105,11 +140,14 @@ def _value(tolerance: Tolerance) -> Any:
     return tolerance
 
 
-def _cutoff(atol: Tolerance, rtol: Tolerance) -> Any:
+class Cutoff:
     """The tolerance as a function of the values and the matrices' shape."""
-    absolute, relative = _value(atol), _value(rtol)
 
-    def cutoff(values: Any, shape: tuple[int, ...]) -> Any:
+    def __init__(self, atol: Tolerance, rtol: Tolerance) -> None:
+        self.atol, self.rtol = atol, rtol
+
+    def __call__(self, values: Any, shape: tuple[int, ...]) -> Any:
+        absolute, relative = _value(self.atol), _value(self.rtol)
         eps = max(shape[-2:]) * np.finfo(values.dtype).eps
         if relative is not None:
             rel = relative
@@ -120,7 +158,29 @@ def _cutoff(atol: Tolerance, rtol: Tolerance) -> Any:
         largest = values.max(-1, keepdims=True, initial=0)
         return np.maximum(0 if absolute is None else absolute, rel * largest)
 
-    return cutoff
+    def tensor(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """The same, of tensors."""
+        eps = max(shape[-2:]) * dtypes.finfo(values.dtype).eps
+        absolute, rel = (t.detach().unsqueeze(-1) if isinstance(t, Tensor) else t
+                         for t in (self.atol, self.rtol))
+        if rel is None:
+            rel = (eps if absolute is None or (not isinstance(absolute, Tensor) and absolute <= 0)
+                   else 0.0 if not isinstance(absolute, Tensor)
+                   else absolute.new_full((), eps).masked_fill(absolute > 0, 0))
+        if not values.shape[-1]:
+            return values
+        relative = values.amax(-1, keepdim=True) * rel
+        if absolute is None:
+            return relative
+        return (relative.maximum(absolute) if isinstance(absolute, Tensor)
+                else relative.clamp_min(absolute))
+
+
+def _inverses(values: Tensor, cutoff: Cutoff, shape: tuple[int, ...]) -> Tensor:
+    """1 / values, and 0 for those up to the tolerance."""
+    size = values.abs()
+    negligible = size <= cutoff.tensor(size, shape)
+    return (1 / values.masked_fill(negligible, 1)).masked_fill(negligible, 0)
 
 
 def pinv(input: Tensor, rcond: Tolerance = None, hermitian: bool = False, *,
@@ -133,7 +193,7 @@ def pinv(input: Tensor, rcond: Tolerance = None, hermitian: bool = False, *,
     """
     check_floating("linalg.pinv", input)
     (check_square if hermitian else check_matrix)("linalg.pinv", input)
-    cutoff = _cutoff(atol, rcond if rtol is None else rtol)
+    cutoff = Cutoff(atol, rcond if rtol is None else rtol)
     return run(PInv(cutoff, hermitian), input)  # type: ignore[no-any-return]
 
 
@@ -152,7 +212,7 @@ def matrix_rank(input: Tensor, tol: Tolerance = None, hermitian: bool = False, *
     (check_square if hermitian else check_matrix)("linalg.matrix_rank", input)
     if tol is not None:
         atol, rtol = tol, 0.0
-    return run(MatrixRank(_cutoff(atol, rtol), hermitian), input)  # type: ignore[no-any-return]
+    return run(MatrixRank(Cutoff(atol, rtol), hermitian), input)  # type: ignore[no-any-return]
 
 
 class LstSqResult(NamedTuple):
@@ -190,7 +250,7 @@ def lstsq(input: Tensor, b: Tensor, rcond: float | None = None, *,
     if rcond is None:
         rcond = dtypes.finfo(input.dtype).eps * max(rows, columns)
     solution, rank, values = run(LstSq(rcond), input, b)
-    full_rank = rows > columns and bool((rank._array == columns).all())
+    full_rank = rows > columns and bool((rank == columns).all())
     residuals = input.new_empty(0, dtype=input.dtype.to_real())
     if full_rank and driver in ("gels", "gelsd", "gelss"):
         residuals = (matmul(input, solution) - b).abs().square().sum(-2)

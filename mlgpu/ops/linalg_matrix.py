@@ -11,11 +11,11 @@ from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import cast, widen
 from mlgpu.cpu.runtime import empty
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.complex import conj
-from mlgpu.ops.join import cat
+from mlgpu.ops.join import cat, stack
 from mlgpu.ops.linalg_check import check_floating, check_square
-from mlgpu.ops.linalg_solve import inv
+from mlgpu.ops.linalg_solve import inv, solve
 from mlgpu.ops.matmul import check_same_dtype, conj_transpose, matmul
 from mlgpu.tensor import Tensor
 
@@ -34,11 +34,42 @@ class MatrixExp(Op):
     def forward(self, a: Any) -> Any:
         return cast(lapack.expm(widen(a)), a.dtype)
 
+    def forward_cuda(self, a: Any) -> Any:
+        return on_tensors(lambda a: _exp(wide(a)).to(a.dtype), a)
+
     def backward(self, dy: Tensor) -> Tensor:
         a = conj_transpose(self.input(0))
         n = a.shape[-1]
         block = cat([cat([a, dy], dim=-1), cat([a.new_zeros(a.shape), a], dim=-1)], dim=-2)
         return run(MatrixExp(), block)[..., :n, n:]  # type: ignore[no-any-return]
+
+
+def _exp(a: Tensor) -> Tensor:
+    """As lapack.expm; how often to square is read on the host."""
+    if not a.numel():
+        return a.clone()
+    norm = a.abs().sum(-2).amax(-1)
+    finite = norm.isfinite()
+    a = a.masked_fill(~finite[..., None, None], 0)
+    squarings = (norm.masked_fill(~finite, 1).clamp_min(1e-30) / lapack.PADE_NORM).log2().ceil()
+    squarings = squarings.clamp_min(0)
+    a = a * (-squarings).exp2()[..., None, None]
+    eye = a.new_zeros(a.shape[-1], a.shape[-1]).fill_diagonal_(1)
+    powers = [eye, matmul(a, a)]
+    powers.append(matmul(powers[1], powers[1]))
+    powers.append(matmul(powers[2], powers[1]))
+
+    def polynomial(odd: int) -> Tensor:
+        low = [lapack.PADE[2 * k + odd] * powers[k] for k in range(4)]
+        high = [lapack.PADE[2 * k + 6 + odd] * powers[k] for k in range(1, 4)]
+        return low[0] + low[1] + low[2] + low[3] + matmul(powers[3], high[0] + high[1] + high[2])
+
+    u, v = matmul(a, polynomial(1)), polynomial(0)
+    result = solve(v - u, v + u)
+    for step in range(int(squarings.max().item())):
+        more = (squarings > step)[..., None, None]
+        result = matmul(result, result).where(more, result)
+    return result.masked_fill(~finite[..., None, None], float("nan"))
 
 
 class Cross(Op):
@@ -58,9 +89,23 @@ class Cross(Op):
             np.subtract(out[..., i], wide_a[..., k] * wide_b[..., j], out=out[..., i])
         return cast(out, a.dtype)
 
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        return on_tensors(_cross, a, b)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         da = run(Cross(), conj(self.input(1)), dy) if self.needs[0] else None
         return da, run(Cross(), dy, conj(self.input(0))) if self.needs[1] else None
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    first, second = ([wide(x)[..., i] for i in range(3)] for x in (a, b))
+    parts = [first[i - 2] * second[i - 1] - first[i - 1] * second[i - 2] for i in range(3)]
+    return stack(parts, -1).to(a.dtype)
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in the dtype that it is computed in: float32 for half types."""
+    return x.to(dtypes.float32) if x.dtype in (dtypes.float16, dtypes.bfloat16) else x
 
 
 def matrix_power(input: Tensor, n: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import adjoint, gemm
+from mlgpu.cuda import linalg as cuda_linalg
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.linalg_check import batch_shape, check_floating, check_matrix, check_square
@@ -23,6 +24,9 @@ class Inv(Op):
 
     def forward(self, a: Any) -> Any:
         return lapack.inv(self.name, a)
+
+    def forward_cuda(self, a: Any) -> Any:
+        return cuda_linalg.inv(self.name, a)
 
     def backward(self, dy: Tensor) -> Tensor:
         inverse = conj_transpose(self.output())
@@ -45,6 +49,9 @@ class Solve(Op):
 
     def forward(self, a: Any, b: Any) -> Any:
         return lapack.solve(self.name, a, b)
+
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        return cuda_linalg.solve(self.name, a, b)
 
     def backward(self, dx: Tensor) -> tuple[Tensor | None, Tensor]:
         db = run(Solve(), conj_transpose(self.input(0)), dx)
@@ -69,6 +76,9 @@ class SolveTriangular(Op):
 
     def forward(self, a: Any, b: Any) -> Any:
         return lapack.solve_triangular(self.name, a, b, self.upper, self.unit)
+
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        return cuda_linalg.solve_triangular(self.name, a, b, self.upper, self.unit)
 
     def backward(self, dx: Tensor) -> tuple[Tensor | None, Tensor]:
         db = run(SolveTriangular(not self.upper, self.unit), conj_transpose(self.input(0)), dx)
