@@ -10,6 +10,7 @@ from mlgpu import dtypes
 from mlgpu.autograd import graph
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cuda import reduce as cuda_reduce
+from mlgpu.cuda.accumulate import add_into as cuda_add_into
 from mlgpu.device import runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run, wrap
@@ -106,9 +107,13 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _add_into(total: Tensor, new: Tensor) -> None:
-    array = total._array
-    runtime(total.device).call(lambda: np.add(array, new._array, out=array), (), total.device)
+    add = cuda_add_into if total.is_cuda else _add_arrays
+    runtime(total.device).call(add, (total._array, new._array), total.device, 1)
     total._storage.version += 1
+
+
+def _add_arrays(total: Any, new: Any) -> None:
+    np.add(total, new, out=total)
 
 
 graph.arithmetic = _Arithmetic()
