@@ -1,0 +1,452 @@
+// Updates of all parameters in one launch, and what goes over all gradients before: norm, clipping,
+// unscaling.  The results are those of mlgpu/ops/optimizer.py to the bit: every operation rounds.
+//
+// A table has one row of COLUMNS integers for each tensor: addresses of up to four arrays (the
+// parameter first), that of its count of steps, how many elements there are, the first block that
+// works on them, and which settings hold.  A block works on CHUNK elements; `map` says of which
+// tensor.  Gradients have a table of addresses of their own, as those change more often.
+#include "warp.cuh"
+
+const int THREADS = 256, CHUNK = 16384, COLUMNS = 8;
+
+enum ml_column { PARAM, FIRST, SECOND, THIRD, STEP, SIZE, START, SETTINGS };
+
+__device__ __forceinline__ float ml_mul(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double ml_mul(double a, double b) { return __dmul_rn(a, b); }
+__device__ __forceinline__ float ml_plus(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double ml_plus(double a, double b) { return __dadd_rn(a, b); }
+__device__ __forceinline__ float ml_minus(float a, float b) { return __fsub_rn(a, b); }
+__device__ __forceinline__ double ml_minus(double a, double b) { return __dsub_rn(a, b); }
+
+// An address from a table, as a pointer that is known to be global.
+template <typename T>
+__device__ __forceinline__ T* ml_address(ml_index address) {
+  return reinterpret_cast<T*>(__cvta_global_to_generic(size_t(address)));
+}
+
+// The part of its tensor that a block works on; none (tensor -1) where all tensors are empty.
+struct ml_part {
+  const ml_index* row;
+  int tensor;
+  ml_index start;
+  int count;
+  __device__ __forceinline__ ml_part(const ml_index* table, const int* map)
+      : tensor(map[blockIdx.x]) {
+    row = table + ml_index(tensor < 0 ? 0 : tensor) * COLUMNS;
+    start = (blockIdx.x - row[START]) * CHUNK;
+    count = tensor < 0 ? 0 : int(min(row[SIZE] - start, ml_index(CHUNK)));
+  }
+  template <typename T>
+  __device__ __forceinline__ T* array(int column) const {
+    return ml_address<T>(row[column]) + start;
+  }
+};
+
+template <typename T>
+__device__ __forceinline__ bool ml_aligned(const T* p) {
+  return reinterpret_cast<size_t>(p) % 16 == 0;
+}
+
+// --- tables --------------------------------------------------------------------------------------
+
+// Words that travel as an argument: such a table can be written while a graph is captured, too.
+struct ml_table_words {
+  ml_index at[480];
+};
+__global__ void table_write(ml_index* table, ml_table_words words, int count) {
+  for (int i = threadIdx.x; i < count; i += blockDim.x) table[i] = words.at[i];
+}
+
+// Which tensor each block works on: the last that starts no later.
+__global__ void table_map(int* map, const ml_index* table, int tensors, int count) {
+  const int block = blockIdx.x * blockDim.x + threadIdx.x;
+  if (block >= count) return;
+  int from = 0, to = tensors;
+  while (from + 1 < to) {
+    const int middle = (from + to) >> 1;
+    if (table[ml_index(middle) * COLUMNS + START] <= block) from = middle;
+    else to = middle;
+  }
+  const ml_index* row = table + ml_index(from) * COLUMNS;
+  map[block] = (block - row[START]) * CHUNK < row[SIZE] ? from : -1;
+}
+
+// --- settings ------------------------------------------------------------------------------------
+
+const int GROUPS = 16;
+enum ml_flag { MAXIMIZE = 1, DECOUPLED = 2, NESTEROV = 4, BEGINS = 8, LR_DOUBLE = 16 };
+
+// What holds for a group of parameters.  In a captured graph, and where the learning rate is a
+// tensor, its value is read from the device: `lr_cell` is its address, else 0.
+struct ml_settings {
+  double lr, decay, eps;
+  double beta1, beta2;      // sgd: momentum, dampening
+  double step_size, root;   // of this step, where the count of steps is known to the host
+  ml_index lr_cell, flags;
+};
+struct ml_settings_table {
+  ml_settings at[GROUPS];
+};
+
+__device__ __forceinline__ double ml_learning_rate(const ml_settings& s) {
+  if (s.lr_cell == 0) return s.lr;
+  if (s.flags & LR_DOUBLE) return *ml_address<const double>(s.lr_cell);
+  return *ml_address<const float>(s.lr_cell);
+}
+
+__device__ __forceinline__ double ml_power(double base, ml_index exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent >>= 1) {
+    if (exponent & 1) result *= base;
+    base *= base;
+  }
+  return result;
+}
+
+// The factor of the gradients: a device value, 1 where there is none.
+template <typename C>
+__device__ __forceinline__ C ml_factor(const float* factor) {
+  return factor ? C(*factor) : C(1);
+}
+
+// Whether the step is to be left out: something was not finite.
+__device__ __forceinline__ bool ml_skipped(const float* found_inf) {
+  return found_inf && *found_inf != 0;
+}
+
+// --- updates: `update(values)` changes what stands at one place of the arrays, of which the first
+// `written` are stored and the last is the gradient -----------------------------------------------
+
+template <typename T, int arrays, int written, typename Update>
+__device__ __forceinline__ void ml_update(T* const (&array)[arrays], int count,
+                                          const Update& update) {
+  const int width = 16 / sizeof(T);
+  typedef ml_wide<T> C;
+  bool aligned = true;
+#pragma unroll
+  for (int a = 0; a < arrays; ++a) aligned &= ml_aligned(array[a]);
+  const int whole = aligned ? count / width * width : 0;
+#pragma unroll 1
+  for (int i = threadIdx.x * width; i < whole; i += THREADS * width) {
+    ml_vec<T, width> loaded[arrays];
+#pragma unroll
+    for (int a = 0; a < arrays; ++a)
+      if (update.reads(a)) loaded[a] = ml_load<width>(array[a] + i);
+#pragma unroll
+    for (int e = 0; e < width; ++e) {
+      C values[arrays];
+#pragma unroll
+      for (int a = 0; a < arrays; ++a)
+        values[a] = update.reads(a) ? ml_cast<C>(loaded[a].at[e]) : C(0);
+      update(values);
+#pragma unroll
+      for (int a = 0; a < written; ++a) loaded[a].at[e] = ml_cast<T>(values[a]);
+    }
+#pragma unroll
+    for (int a = 0; a < written; ++a) ml_store_whole<width>(array[a] + i, loaded[a]);
+  }
+#pragma unroll 1
+  for (int i = whole + threadIdx.x; i < count; i += THREADS) {
+    C values[arrays];
+#pragma unroll
+    for (int a = 0; a < arrays; ++a)
+      values[a] = update.reads(a) ? ml_cast<C>(array[a][i]) : C(0);
+    update(values);
+#pragma unroll
+    for (int a = 0; a < written; ++a) array[a][i] = ml_cast<T>(values[a]);
+  }
+}
+
+template <typename C>
+struct ml_adam {
+  C lr_decay, decay, eps, rest1, beta2, rest2, step_size, root, factor;
+  bool maximize, decoupled, decays;
+  __device__ __forceinline__ bool reads(int) const { return true; }
+  // The parameter, the averages of gradient and square, their peak if there is one, the gradient.
+  template <int arrays>
+  __device__ __forceinline__ void operator()(C (&x)[arrays]) const {
+    C g = ml_mul(x[arrays - 1], factor);
+    if (maximize) g = -g;
+    if (decays) {
+      if (decoupled) x[0] = ml_mul(x[0], lr_decay);
+      else g = ml_plus(g, ml_mul(x[0], decay));
+    }
+    x[1] = ml_plus(x[1], ml_mul(ml_minus(g, x[1]), rest1));
+    x[2] = ml_plus(ml_mul(x[2], beta2), ml_mul(ml_mul(g, g), rest2));
+    C largest = x[2];
+    if (arrays == 5) largest = x[3] = ml_max(x[3], x[2]);
+    const C scale = ml_plus(sqrt(largest) / root, eps);
+    x[0] = ml_minus(x[0], ml_mul(x[1] / scale, step_size));
+  }
+};
+
+// `steps`: counts on the device are one higher afterwards, for which the last block to finish cares
+// (`ticket` is 0 before and after).
+template <typename T, bool peak>
+__global__ void __launch_bounds__(THREADS)
+adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_settings_table settings,
+          const float* factor, const float* found_inf, int tensors, bool steps, unsigned* ticket) {
+  typedef ml_wide<T> C;
+  __shared__ ml_adam<C> adam;
+  if (ml_skipped(found_inf)) return;
+  const ml_part part(table, map);
+  if (threadIdx.x == 0 && part.count > 0) {
+    const ml_settings& s = settings.at[part.row[SETTINGS]];
+    const double lr = ml_learning_rate(s);
+    double step_size = s.step_size, root = s.root;
+    if (steps) {
+      const ml_index step = ml_index(*ml_address<const float>(part.row[STEP])) + 1;
+      step_size = lr / (1 - ml_power(s.beta1, step));
+      root = sqrt(1 - ml_power(s.beta2, step));
+    }
+    adam.lr_decay = C(1 - lr * s.decay);
+    adam.decay = C(s.decay);
+    adam.eps = C(s.eps);
+    adam.rest1 = C(1 - s.beta1);
+    adam.beta2 = C(s.beta2);
+    adam.rest2 = C(1 - s.beta2);
+    adam.step_size = C(step_size);
+    adam.root = C(root);
+    adam.factor = ml_factor<C>(factor);
+    adam.maximize = s.flags & MAXIMIZE;
+    adam.decoupled = s.flags & DECOUPLED;
+    adam.decays = s.decay != 0;
+  }
+  __syncthreads();
+  if (part.count > 0) {
+    const ml_adam<C> update = adam;
+    T* const grad = ml_address<T>(grads[part.tensor]) + part.start;
+    if constexpr (peak) {
+      T* const arrays[5] = {part.array<T>(PARAM), part.array<T>(FIRST), part.array<T>(SECOND),
+                            part.array<T>(THIRD), grad};
+      ml_update<T, 5, 4>(arrays, part.count, update);
+    } else {
+      T* const arrays[4] = {part.array<T>(PARAM), part.array<T>(FIRST), part.array<T>(SECOND),
+                            grad};
+      ml_update<T, 4, 3>(arrays, part.count, update);
+    }
+  }
+  if (!steps) return;
+  __shared__ bool last;
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  if (!last) return;
+  for (int t = threadIdx.x; t < tensors; t += THREADS)
+    *ml_address<float>(table[ml_index(t) * COLUMNS + STEP]) += 1.0f;
+}
+
+template <typename C>
+struct ml_sgd {
+  C lr, decay, momentum, taken, factor;
+  bool maximize, nesterov, decays, begins;
+  // Where the running sum begins, it holds nothing yet.
+  __device__ __forceinline__ bool reads(int a) const { return a != 1 || !begins; }
+  __device__ __forceinline__ C gradient(C p, C g) const {
+    g = ml_mul(g, factor);
+    if (maximize) g = -g;
+    return decays ? ml_plus(g, ml_mul(p, decay)) : g;
+  }
+  __device__ __forceinline__ void operator()(C (&x)[3]) const {  // parameter, sum, gradient
+    const C g = gradient(x[0], x[2]);
+    x[1] = begins ? g : ml_plus(ml_mul(x[1], momentum), ml_mul(g, taken));
+    const C direction = nesterov ? ml_plus(g, ml_mul(x[1], momentum)) : x[1];
+    x[0] = ml_minus(x[0], ml_mul(direction, lr));
+  }
+};
+template <typename C>
+struct ml_plain_sgd : ml_sgd<C> {
+  __device__ __forceinline__ bool reads(int) const { return true; }
+  __device__ __forceinline__ void operator()(C (&x)[2]) const {  // parameter, gradient
+    x[0] = ml_minus(x[0], ml_mul(this->gradient(x[0], x[1]), this->lr));
+  }
+};
+
+template <typename T, bool momentum>
+__global__ void __launch_bounds__(THREADS)
+sgd_step(const ml_index* table, const ml_index* grads, const int* map, ml_settings_table settings,
+         const float* factor, const float* found_inf) {
+  typedef ml_wide<T> C;
+  __shared__ ml_plain_sgd<C> sgd;
+  if (ml_skipped(found_inf)) return;
+  const ml_part part(table, map);
+  if (part.count <= 0) return;
+  if (threadIdx.x == 0) {
+    const ml_settings& s = settings.at[part.row[SETTINGS]];
+    sgd.lr = C(ml_learning_rate(s));
+    sgd.decay = C(s.decay);
+    sgd.momentum = C(s.beta1);
+    sgd.taken = C(1 - s.beta2);
+    sgd.factor = ml_factor<C>(factor);
+    sgd.maximize = s.flags & MAXIMIZE;
+    sgd.nesterov = s.flags & NESTEROV;
+    sgd.begins = s.flags & BEGINS;
+    sgd.decays = s.decay != 0;
+  }
+  __syncthreads();
+  T* const grad = ml_address<T>(grads[part.tensor]) + part.start;
+  if constexpr (momentum) {
+    T* const arrays[3] = {part.array<T>(PARAM), part.array<T>(FIRST), grad};
+    const ml_sgd<C> update = sgd;
+    ml_update<T, 3, 2>(arrays, part.count, update);
+  } else {
+    T* const arrays[2] = {part.array<T>(PARAM), grad};
+    const ml_plain_sgd<C> update = sgd;
+    ml_update<T, 2, 1>(arrays, part.count, update);
+  }
+}
+
+// --- over all gradients --------------------------------------------------------------------------
+
+// min(1, limit / (norm + 1e-6)), each operation rounded to the norm's type.
+template <typename N>
+__device__ __forceinline__ ml_wide<N> ml_clip_factor(const N* norm, double limit) {
+  typedef ml_wide<N> C;
+  const C shifted = ml_cast<C>(ml_cast<N>(ml_plus(ml_cast<C>(*norm), C(1e-6))));
+  const C ratio = ml_cast<C>(ml_cast<N>(C(limit) / shifted));
+  return ml_min(ratio, C(1));
+}
+
+template <typename C>
+struct ml_scaling {
+  C factor;
+  __device__ __forceinline__ bool reads(int) const { return true; }
+  __device__ __forceinline__ void operator()(C (&x)[1]) const { x[0] = ml_mul(x[0], factor); }
+};
+
+template <typename T, typename N>
+__global__ void __launch_bounds__(THREADS)
+grads_clip(const ml_index* table, const ml_index* grads, const int* map, const N* norm,
+           double limit) {
+  typedef ml_wide<T> C;
+  const ml_wide<N> factor = ml_clip_factor(norm, limit);
+  if (factor == 1) return;
+  const ml_part part(table, map);
+  T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
+  ml_update<T, 1, 1>(arrays, part.count, ml_scaling<C>{C(factor)});
+}
+
+template <typename C>
+struct ml_unscaling {
+  C factor;
+  bool* odd;
+  __device__ __forceinline__ bool reads(int) const { return true; }
+  __device__ __forceinline__ void operator()(C (&x)[1]) const {
+    if (!(fabs(x[0]) < ml_inf(x[0]))) *odd = true;
+    x[0] = ml_mul(x[0], factor);
+  }
+};
+
+// Multiply by a device value; found_inf becomes 1 where an element is inf or NaN.
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+grads_unscale(const ml_index* table, const ml_index* grads, const int* map, const float* inv_scale,
+              float* found_inf) {
+  typedef ml_wide<T> C;
+  const ml_part part(table, map);
+  T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
+  bool odd = false;
+  ml_update<T, 1, 1>(arrays, part.count, ml_unscaling<C>{C(*inv_scale), &odd});
+  if (odd) *found_inf = 1.0f;
+}
+
+template <typename C>
+struct ml_clamping {
+  C limit;
+  __device__ __forceinline__ bool reads(int) const { return true; }
+  __device__ __forceinline__ void operator()(C (&x)[1]) const {
+    x[0] = ml_min(ml_max(x[0], -limit), limit);
+  }
+};
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+grads_clamp(const ml_index* table, const ml_index* grads, const int* map, double limit) {
+  typedef ml_wide<T> C;
+  const ml_part part(table, map);
+  T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
+  ml_update<T, 1, 1>(arrays, part.count, ml_clamping<C>{C(limit)});
+}
+
+// --- the norm of all gradients ---------------------------------------------------------------------
+
+enum ml_norm_kind { SQUARES, SIZES, LARGEST, SMALLEST, POWERS };
+
+// What an element brings in, and how two are put together.
+template <int kind, typename C>
+__device__ __forceinline__ C ml_norm_part(C x, C p) {
+  if (kind == SQUARES) return x * x;
+  if (kind == POWERS) return pow(fabs(x), p);
+  return fabs(x);
+}
+template <int kind>
+struct ml_norm_join {
+  template <typename C> __device__ __forceinline__ C operator()(C a, C b) const {
+    if (kind == LARGEST) return ml_max(a, b);
+    if (kind == SMALLEST) return ml_min(a, b);
+    return a + b;
+  }
+};
+template <int kind, typename C>
+__device__ __forceinline__ C ml_norm_nothing() {
+  return kind == SMALLEST ? ml_inf(C(0)) : C(0);
+}
+
+// One number for each block.  The order does not depend on where the arrays lie.
+template <typename T, int kind>
+__global__ void __launch_bounds__(THREADS)
+grads_norm_parts(ml_wide<T>* parts, const ml_index* table, const ml_index* grads, const int* map,
+                 double p) {
+  typedef ml_wide<T> C;
+  const int width = 16 / sizeof(T);
+  __shared__ C slots[32];
+  const ml_norm_join<kind> join;
+  const ml_part part(table, map);
+  const T* grad = ml_address<const T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start;
+  const bool aligned = ml_aligned(grad);
+  const C power = C(p);
+  C sums[width];
+#pragma unroll
+  for (int e = 0; e < width; ++e) sums[e] = ml_norm_nothing<kind, C>();
+#pragma unroll 2
+  for (int i = threadIdx.x * width; i < part.count; i += THREADS * width) {
+    ml_vec<T, width> loaded;
+    const int there = part.count - i;
+    if (aligned && there >= width) {
+      loaded = ml_load<width>(grad + i);
+    } else {
+#pragma unroll
+      for (int e = 0; e < width; ++e)
+        if (e < there) loaded.at[e] = grad[i + e];
+    }
+#pragma unroll
+    for (int e = 0; e < width; ++e)
+      if (e < there)
+        sums[e] = join(sums[e], ml_norm_part<kind>(ml_cast<C>(loaded.at[e]), power));
+  }
+#pragma unroll
+  for (int step = width / 2; step > 0; step /= 2)
+#pragma unroll
+    for (int e = 0; e < step; ++e) sums[e] = join(sums[e], sums[e + step]);
+  const C total = ml_block_reduce(sums[0], slots, ml_norm_nothing<kind, C>(), join);
+  if (threadIdx.x == 0) parts[blockIdx.x] = total;
+}
+
+// One block: the parts in order, in double precision.
+template <typename T, int kind>
+__global__ void __launch_bounds__(THREADS)
+grads_norm(T* norm, const ml_wide<T>* parts, int count, double p) {
+  __shared__ double slots[32];
+  const ml_norm_join<kind> join;
+  double total = ml_norm_nothing<kind, double>();
+#pragma unroll 4
+  for (int i = threadIdx.x; i < count; i += THREADS) total = join(total, double(parts[i]));
+  total = ml_block_reduce(total, slots, ml_norm_nothing<kind, double>(), join);
+  if (threadIdx.x) return;
+  if (kind == SQUARES) total = sqrt(total);
+  if (kind == POWERS) total = pow(total, 1 / p);
+  *norm = ml_cast<T>(ml_wide<T>(total));
+}
