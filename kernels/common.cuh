@@ -48,27 +48,6 @@ template <> struct ml_wide_of<__half> { typedef float type; };
 template <> struct ml_wide_of<__nv_bfloat16> { typedef float type; };
 template <typename T> using ml_wide = typename ml_wide_of<T>::type;
 
-// Sizes of D dimensions and the element strides of K operands, passed by value.
-template <int D, int K>
-struct ml_layout {
-  ml_index size[D];
-  ml_index stride[K][D];
-};
-
-template <int D, int K>
-__device__ __forceinline__ void ml_offsets(const ml_layout<D, K>& layout, ml_index i,
-                                           ml_index (&offset)[K]) {
-#pragma unroll
-  for (int k = 0; k < K; ++k) offset[k] = 0;
-#pragma unroll
-  for (int d = D - 1; d >= 0; --d) {
-    const ml_index next = i / layout.size[d], place = i - next * layout.size[d];
-#pragma unroll
-    for (int k = 0; k < K; ++k) offset[k] += place * layout.stride[k][d];
-    i = next;
-  }
-}
-
 __device__ __forceinline__ float ml_inf(float) { return __int_as_float(0x7f800000); }
 __device__ __forceinline__ double ml_inf(double) {
   return __longlong_as_double(0x7ff0000000000000LL);

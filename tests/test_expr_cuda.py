@@ -53,10 +53,9 @@ def together(sources):
     """Many kernels as one source, so that the headers are read once, and their entries' names."""
     names = [f"{source.name}_{number}" for number, source in enumerate(sources)]
     bodies = [f"namespace k{number} {{\n"
-              + re.sub(rf"\b{source.name}\b", name, source.text).replace(
-                  '#include "common.cuh"', "") + "}\n"
+              + re.sub(r"#include .*", "", re.sub(rf"\b{source.name}\b", name, source.text)) + "}\n"
               for number, (source, name) in enumerate(zip(sources, names, strict=True))]
-    return '#include "common.cuh"\n' + "".join(bodies), names
+    return '#include "strided.cuh"\n' + "".join(bodies), names
 
 
 GROUPS = [sorted(TABLE)[i::6] for i in range(6)]
@@ -65,7 +64,9 @@ GROUPS = [sorted(TABLE)[i::6] for i in range(6)]
 @pytest.mark.parametrize("group", range(6))
 def test_every_primitive_compiles_in_every_dtype(group):
     found = [p for name in GROUPS[group] for p in programs(name)]
-    sources = [cuda.contiguous(p) for p in found] + [cuda.strided(p, 2) for p in found[::7]]
+    sources = [cuda.contiguous(p) for p in found] + [
+        cuda.strided(p, 2, (cuda.APART,) * (len(p.outputs) + len(cuda.read_arguments(p))), 1, False)
+        for p in found[::7]]
     compile_ptx(together(sources)[0])
 
 
@@ -118,9 +119,11 @@ def test_numbers_are_arguments_and_single_elements_are_read_once():
 def test_strided_kernels_take_any_number_of_dimensions():
     program = lowered(lambda x, y: (x + y, x * y), 2, dtypes.float16)
     for dims in (1, 3, 6):
-        source = cuda.strided(program, dims)
-        assert f"ml_layout<{dims}, 4>" in source.text
-        compile_ptx(source.text)
+        for modes, width in ((cuda.NEXT,) * 4, 8), ((cuda.APART,) * 4, 1), (
+                (cuda.NEXT, cuda.NEXT, cuda.SAME, cuda.APART), 4):
+            source = cuda.strided(program, dims, modes, width, dims == 6)
+            assert f"ml_pieces<{dims}, 4>" in source.text
+            compile_ptx(source.text)
 
 
 @pytest.mark.parametrize(("value", "dtype", "text"), [

@@ -12,6 +12,7 @@ from test_expr_cuda import GROUPS, programs, together
 
 from mlgpu import dtypes
 from mlgpu.cpu.evaluate import evaluate
+from mlgpu.cuda.evaluate import _Layout
 from mlgpu.expr import cuda
 from mlgpu.sim.cuda.install import real_devices
 
@@ -72,16 +73,15 @@ def difference(found, expected, dtype, what):
             f"{expected.flat[wrong[0]]}")] if len(wrong) else []
 
 
-def layout(size, strides):
-    """`ml_layout` as the bytes of a size-1 structured array, which CuPy passes by value."""
-    flat = np.array([*size, *(s for row in strides for s in row)], np.int64)
-    return flat.view(np.dtype([("layout", np.int64, (flat.size,))]))
+def modes(program):
+    """Every operand with a stride of its own along the innermost dimension."""
+    return (cuda.APART,) * (len(program.outputs) + len(cuda.read_arguments(program)))
 
 
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
     found = [p for name in GROUPS[group] for p in programs(name)]
-    pairs = [(cuda.contiguous(p), cuda.strided(p, 2)) for p in found]
+    pairs = [(cuda.contiguous(p), cuda.strided(p, 2, modes(p), 1, False)) for p in found]
     sources = [s for pair in pairs for s in pair]
     text, names = together(sources)
     path = tmp_path / "kernels.ptx"
@@ -102,15 +102,15 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
         # The same as 17 x 59 from operands that lie transposed, the first broadcast along rows.
         shape, used = (17, 59), cuda.read_arguments(program)
         cut = [a.reshape(59, 17).T for a in arguments]
-        strides = [(59, 1)] * len(program.outputs) + [(1, 17)] * len(used)
+        strides = [[59, 1]] * len(program.outputs) + [[1, 17]] * len(used)
         if used and len(used) > 1:
             cut[used[0]] = np.broadcast_to(cut[used[0]][:1], shape)
-            strides[len(program.outputs)] = (0, 17)
+            strides[len(program.outputs)] = [0, 17]
         expected = [np.empty(shape, d.numpy) for d in program.output_dtypes]
         with np.errstate(all="ignore"):
             evaluate(program, cut, expected)
         got = launch(module, strided, names[2 * number + 1], program, arguments, count,
-                     layout(shape, strides))
+                     _Layout(None, list(shape), strides, ()).struct(1))
         for y, z, d in zip(got, expected, program.output_dtypes, strict=True):
             wrong += difference(y.reshape(shape), z, d,
                                 f"{program.name} of {arguments[0].dtype}, strided")

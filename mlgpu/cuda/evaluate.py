@@ -17,6 +17,7 @@ from mlgpu.expr import cuda as emit
 from mlgpu.expr.lower import Program
 
 Strides = tuple[int, ...]
+_LONG = 1 << 20  # elements from which on two vectors a thread keep memory busier
 
 
 def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) -> None:
@@ -35,16 +36,23 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) ->
     numbers = [_number(arguments[i], dtype) for _, i, dtype in program.numbers]
     layout = _layout(first.shape, tuple([a.strides for a in operands]),
                      tuple([a.shape for a in operands]), tuple([a.itemsize for a in operands]))
+    addresses = [a.data.ptr for a in operands]
     if layout.flat is not None:
-        width = _width(operands, layout.flat, program)
+        width = emit.vector_width(program)
+        for address, wide, array in zip(addresses, layout.flat, operands, strict=True):
+            while wide and address % (width * array.itemsize):
+                width //= 2
         kernel, elements = _contiguous(program, frozenset(
-            i for i, full in zip(used, layout.flat[len(outs):], strict=True) if not full), width)
-        extra: tuple[Any, ...] = (count,)
-    else:
-        kernel, elements = _strided(program, layout.dims)
-        extra = (count, layout.struct)
-    kernel(blocks(count, emit.THREADS * elements), emit.THREADS,
-           (*map(Strided, operands), *numbers, *extra))
+            i for i, full in zip(used, layout.flat[len(outs):], strict=True) if not full), width,
+            2 if count >= _LONG and len(operands) < 5 else 1)
+        kernel(blocks(count, emit.THREADS * elements), emit.THREADS,
+               (*map(Strided, operands), *numbers, count))
+        return
+    width = layout.width(emit.vector_width(program), addresses)
+    pieces = count // width
+    kernel = _strided(program, layout.dims, layout.modes, width, pieces >= 1 << 31)
+    kernel(blocks(pieces, emit.THREADS), emit.THREADS,
+           (*map(Strided, operands), *numbers, pieces, layout.struct(width)))
 
 
 def _number(value: Any, dtype: Any) -> Any:
@@ -57,38 +65,59 @@ def _used(program: Program) -> list[int]:
 
 
 @lru_cache(maxsize=4096)
-def _contiguous(program: Program, single: frozenset[int], width: int) -> tuple[Kernel, int]:
-    source = emit.contiguous(program, single, width)
+def _contiguous(program: Program, single: frozenset[int], width: int, unroll: int
+                ) -> tuple[Kernel, int]:
+    source = emit.contiguous(program, single, width, unroll)
     return Kernel(source.text, source.name, f"{source.name}.cu"), source.elements
 
 
 @lru_cache(maxsize=4096)
-def _strided(program: Program, dims: int) -> tuple[Kernel, int]:
-    source = emit.strided(program, dims)
-    return Kernel(source.text, source.name, f"{source.name}.cu"), source.elements
-
-
-def _width(operands: Sequence[Any], full: Sequence[bool], program: Program) -> int:
-    """Elements of a vector: 16 bytes of the widest operand where all addresses allow it."""
-    width = emit.vector_width(program)
-    for array, wide in zip(operands, full, strict=True):
-        if wide:
-            while width > 1 and array.data.ptr % (width * array.itemsize):
-                width //= 2
-    return width
+def _strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wide: bool) -> Kernel:
+    source = emit.strided(program, dims, modes, width, wide)
+    return Kernel(source.text, source.name, f"{source.name}.cu")
 
 
 class _Layout:
     """How operands lie: flat (with which of them are full), or over collapsed dimensions."""
 
-    __slots__ = ("dims", "flat", "struct")
+    __slots__ = ("dims", "flat", "itemsizes", "modes", "sizes", "strides", "structs")
 
-    def __init__(self, flat: tuple[bool, ...] | None, sizes: Sequence[int],
-                 strides: Sequence[Sequence[int]]) -> None:
-        self.flat = flat
+    def __init__(self, flat: tuple[bool, ...] | None, sizes: list[int], strides: list[list[int]],
+                 itemsizes: Strides) -> None:
+        self.flat, self.sizes, self.strides, self.itemsizes = flat, sizes, strides, itemsizes
         self.dims = len(sizes)
-        numbers = np.array([*sizes, *(s for row in strides for s in row)], np.int64)
-        self.struct = numbers.view(np.dtype([("layout", np.int64, (numbers.size,))]))
+        self.modes = tuple({1: emit.NEXT, 0: emit.SAME}.get(row[-1], emit.APART)
+                           for row in strides)
+        self.structs: dict[int, Any] = {}
+
+    def width(self, width: int, addresses: list[int]) -> int:
+        """The widest pieces, at most `width`, that lie on multiples of their size everywhere."""
+        while width > 1 and not self._fits(width, addresses):
+            width //= 2
+        return width
+
+    def _fits(self, width: int, addresses: list[int]) -> bool:
+        return self.sizes[-1] % width == 0 and all(
+            mode != emit.NEXT or (address % (width * itemsize) == 0
+                                  and all(s % width == 0 for s in row[:-1]))
+            for mode, address, itemsize, row in zip(self.modes, addresses, self.itemsizes,
+                                                    self.strides, strict=True))
+
+    def struct(self, width: int) -> Any:
+        """What the kernel is given."""
+        found = self.structs.get(width)
+        if found is None:
+            found = self.structs[width] = np.zeros(1, emit.layout_dtype(self.dims,
+                                                                        len(self.strides)))
+            sizes = [*self.sizes[:-1], self.sizes[-1] // width]
+            found["size"] = sizes
+            shifts = [(n - 1).bit_length() for n in sizes]
+            found["shift"] = [min(s, 31) for s in shifts]
+            found["magic"] = [((1 << 32) * ((1 << s) - n) // n + 1) & 0xFFFFFFFF
+                              for n, s in zip(sizes, shifts, strict=True)]
+            found["stride"] = [[*row[:-1], row[-1] * width] for row in self.strides]
+            found["inner"] = [row[-1] for row in self.strides]
+        return found
 
 
 @lru_cache(maxsize=4096)
@@ -115,5 +144,5 @@ def _layout(shape: tuple[int, ...], strides: tuple[Strides, ...], shapes: tuple[
     if not sizes:
         sizes, rows = [1], [[1]] * len(steps)
     if len(sizes) == 1 and all(row[0] in (0, 1) for row in rows) and rows[0][0] == 1:
-        return _Layout(tuple(row[0] == 1 for row in rows), sizes, rows)
-    return _Layout(None, sizes, rows)
+        return _Layout(tuple(row[0] == 1 for row in rows), sizes, rows, itemsizes)
+    return _Layout(None, sizes, rows, itemsizes)

@@ -36,65 +36,111 @@ def vector_width(program: Program) -> int:
     return max(1, 16 // max(d.itemsize for d in _operand_dtypes(program)))
 
 
-def contiguous(program: Program, single: frozenset[int] = frozenset(), width: int | None = None
-               ) -> Source:
+def contiguous(program: Program, single: frozenset[int] = frozenset(), width: int | None = None,
+               unroll: int = 1) -> Source:
     """The kernel for operands of the outputs' shape and memory order.
 
     Arguments in `single` have one element.  Addresses are multiples of `width` elements (by
-    default: as many as are 16 bytes).  Entry: (outputs..., arguments..., numbers..., count).
+    default: as many as are 16 bytes).  A thread takes `unroll` vectors, all of which it loads
+    before it computes, so that more bytes are under way.  Entry: (outputs..., arguments...,
+    numbers..., count).
     """
     width = width or vector_width(program)
     name = f"{_identifier(program.name)}_contiguous"
     used = read_arguments(program)
     full = [i for i in used if i not in single]
-    loads = [f"const auto v{i} = ml_load<{width}>(x{i} + i);" for i in full]
-    stores = [f"ml_store<{width}>(o{k} + i, r{k});" for k in range(len(program.outputs))]
-    results = [f"ml_vec<{TYPES[d]}, {width}> r{k};" for k, d in enumerate(program.output_dtypes)]
+    outputs = range(len(program.outputs))
+    step = THREADS * width
 
     def call(read: str, write: str) -> str:
         values = [f"x{i}[0]" if i in single else read.format(i) for i in used]
-        return _call(program, values, [write.format(k) for k in range(len(program.outputs))])
+        return _call(program, values, [write.format(k) for k in outputs])
 
+    loads = [f"ml_vec<{TYPES[program.dtypes[i]]}, {width}> v{i}[{unroll}];" for i in full]
+    results = [f"ml_vec<{TYPES[d]}, {width}> r{k};" for k, d in enumerate(program.output_dtypes)]
     lines = [
         _header(program), _body(program),
         f'extern "C" __global__ void __launch_bounds__({THREADS})',
         f"{name}({_parameters(program)}, ml_index n) {{",
-        f"  ml_index i = (ml_index(blockIdx.x) * {THREADS} + threadIdx.x) * {width};",
-        f"  if (i + {width} <= n) {{",
-        *(f"    {line}" for line in (*loads, *results)),
+        f"  ml_index i = ml_index(blockIdx.x) * {step * unroll} + threadIdx.x * {width};",
+        f"  if (i + {step * (unroll - 1) + width} <= n) {{",
+        *(f"    {line}" for line in loads),
         "#pragma unroll",
-        f"    for (int e = 0; e < {width}; ++e) {call('v{0}.at[e]', 'r{0}.at[e]')}",
-        *(f"    {line}" for line in stores),
+        f"    for (int u = 0; u < {unroll}; ++u) {{",
+        *(f"      v{i}[u] = ml_load<{width}>(x{i} + i + u * {step});" for i in full),
+        "    }",
+        "#pragma unroll",
+        f"    for (int u = 0; u < {unroll}; ++u) {{",
+        *(f"      {line}" for line in results),
+        "#pragma unroll",
+        f"      for (int e = 0; e < {width}; ++e) {call('v{0}[u].at[e]', 'r{0}.at[e]')}",
+        *(f"      ml_store<{width}>(o{k} + i + u * {step}, r{k});" for k in outputs),
+        "    }",
         "  } else {",
-        f"    for (; i < n; ++i) {call('x{0}[i]', 'o{0}[i]')}",
+        f"    for (int u = 0; u < {unroll}; ++u, i += {step})",
+        f"      for (ml_index j = i; j < i + {width} && j < n; ++j) {call('x{0}[j]', 'o{0}[j]')}",
         "  }",
+        "}",
+    ]
+    return Source("\n".join(lines) + "\n", name, width * unroll)
+
+
+# How an operand lies along the innermost dimension: next to each other, one for all, or apart.
+NEXT, SAME, APART = "next", "same", "apart"
+
+
+def strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wide: bool) -> Source:
+    """The kernel for operands of any strides over `dims` dimensions.
+
+    A thread takes `width` elements along the innermost; `modes` says, for the outputs and then the
+    arguments, how each lies there: NEXT and on multiples of `width`, SAME (broadcast), or APART.
+    `wide` is for more than 2**31 of these pieces.  Entry: (outputs..., arguments..., numbers...,
+    count of pieces, layout), where `layout` (kernels/strided.cuh) holds the sizes in pieces, and
+    for each operand the strides in elements from piece to piece, and within one.
+    """
+    name = f"{_identifier(program.name)}_strided{dims}"
+    outputs, used = len(program.outputs), read_arguments(program)
+    operands = outputs + len(used)
+    before, values = [], []
+    for k, i in enumerate(used, outputs):
+        if modes[k] == NEXT:
+            before.append(f"const auto v{i} = ml_load<{width}>(x{i} + at[{k}]);")
+            values.append(f"v{i}.at[e]")
+        elif modes[k] == SAME:
+            before.append(f"const auto v{i} = x{i}[at[{k}]];")
+            values.append(f"v{i}")
+        else:
+            values.append(f"x{i}[at[{k}] + e * layout.inner[{k}]]")
+    written, after = [], []
+    for k, dtype in enumerate(program.output_dtypes):
+        if modes[k] == NEXT:
+            before.append(f"ml_vec<{TYPES[dtype]}, {width}> r{k};")
+            written.append(f"r{k}.at[e]")
+            after.append(f"ml_store<{width}>(o{k} + at[{k}], r{k});")
+        else:
+            written.append(f"o{k}[at[{k}] + e * layout.inner[{k}]]")
+    lines = [
+        _header(program), '#include "strided.cuh"', _body(program),
+        f'extern "C" __global__ void __launch_bounds__({THREADS})',
+        f"{name}({_parameters(program)}, ml_index n, ml_pieces<{dims}, {operands}> layout) {{",
+        f"  const ml_index i = ml_index(blockIdx.x) * {THREADS} + threadIdx.x;",
+        "  if (i >= n) return;",
+        f"  ml_index at[{operands}];",
+        f"  ml_locate<{'true' if wide else 'false'}>(layout, i, at);",
+        *(f"  {line}" for line in before),
+        "#pragma unroll",
+        f"  for (int e = 0; e < {width}; ++e) {_call(program, values, written)}",
+        *(f"  {line}" for line in after),
         "}",
     ]
     return Source("\n".join(lines) + "\n", name, width)
 
 
-def strided(program: Program, dims: int) -> Source:
-    """The kernel for operands of any strides over `dims` dimensions, a broadcast one's being 0.
-
-    Entry: (outputs..., arguments..., numbers..., count, layout), where `layout` holds the sizes
-    and, for the outputs and then the arguments, the strides in elements.
-    """
-    name = f"{_identifier(program.name)}_strided{dims}"
-    outputs, used = len(program.outputs), read_arguments(program)
-    operands = outputs + len(used)
-    values = [f"x{i}[at[{outputs + k}]]" for k, i in enumerate(used)]
-    lines = [
-        _header(program), _body(program),
-        f'extern "C" __global__ void __launch_bounds__({THREADS})',
-        f"{name}({_parameters(program)}, ml_index n, ml_layout<{dims}, {operands}> layout) {{",
-        f"  const ml_index i = ml_index(blockIdx.x) * {THREADS} + threadIdx.x;",
-        "  if (i >= n) return;",
-        f"  ml_index at[{operands}];",
-        "  ml_offsets(layout, i, at);",
-        f"  {_call(program, values, [f'o{k}[at[{k}]]' for k in range(outputs)])}",
-        "}",
-    ]
-    return Source("\n".join(lines) + "\n", name, 1)
+def layout_dtype(dims: int, operands: int) -> np.dtype[Any]:
+    """`ml_pieces<dims, operands>` in kernels/strided.cuh, as NumPy has it."""
+    return np.dtype([("size", np.int64, dims), ("magic", np.uint32, dims),
+                     ("shift", np.uint32, dims), ("stride", np.int64, (operands, dims)),
+                     ("inner", np.int64, operands)], align=True)
 
 
 def _identifier(name: str) -> str:
