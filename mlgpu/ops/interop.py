@@ -105,9 +105,9 @@ def __dlpack__(self: Tensor, *, stream: int | None = None,
     self._check()
     self._storage.exclusive = False
     if not self.is_cpu:
-        from mlgpu.cuda.interop import capsule
+        from mlgpu.cuda import interop
 
-        return capsule(self._array, stream, max_version, dl_device, copy)
+        return interop.capsule(self._array, stream, max_version, dl_device, copy)
     if stream not in (None, -1):
         raise DeviceError(f"__dlpack__: the CPU has no streams, got stream={stream}")
     if dl_device is not None and tuple(dl_device) != (_CPU, 0):
