@@ -24,7 +24,9 @@ class Dim(NamedTuple):
 
 def ml_dims(sizes: Iterable[int], strides: Iterable[int]) -> Any:
     """The struct of kernels/dims.cuh; no dimensions are one of size 1."""
-    sizes, strides = list(sizes) or [1], list(strides) or [0]
+    # The kernel cannot divide by 1.
+    dims = [(n, step) for n, step in zip(sizes, strides, strict=True) if n != 1] or [(1, 0)]
+    sizes, strides = zip(*dims, strict=True)
     made = np.zeros((), _STRUCT)
     made["count"] = len(sizes)
     for d, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
