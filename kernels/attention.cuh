@@ -57,6 +57,24 @@ __device__ __forceinline__ float ml_exp2(float x) {
   return y;
 }
 
+// c += a * b for two tiles of c side by side, of b as ldmatrix.x4 gives them.
+template <typename T>
+__device__ __forceinline__ void ml_mma_pair(float (*c)[4], const unsigned (&a)[4],
+                                            const unsigned (&b)[4]) {
+  const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+  ml_mma<T>(c[0], a, left);
+  ml_mma<T>(c[1], a, right);
+}
+
+// Two tiles side by side as the first operand of a product.
+template <typename T>
+__device__ __forceinline__ void ml_pack_pair(unsigned (&a)[4], const float (*c)[4]) {
+  a[0] = ml_pack<T>(c[0][0], c[0][1]);
+  a[1] = ml_pack<T>(c[0][2], c[0][3]);
+  a[2] = ml_pack<T>(c[1][0], c[1][1]);
+  a[3] = ml_pack<T>(c[1][2], c[1][3]);
+}
+
 // --- tiles of halves in shared memory ----------------------------------------------------------------
 
 // Rows of D halves, in 16-byte chunks that ml_swizzle places.  96 is kept as 128.

@@ -71,6 +71,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
                    int splits, ml_attention a) {
   typedef ml_tile<D> Tile;
   typedef ml_tile<BM> Scores;
+  const bool KEEP = D <= 96;  // whether keys and values stay in registers
   const int BN = WARPS * 16, THREADS = WARPS * 32, NT = BM / 8, CT = COLS / 8;
   const int groups = WARPS * 16 / BM;  // warps that share a tile of 16 queries of dq
   static_assert(groups >= 1, "a warp has at most 16 queries of dq");
@@ -141,6 +142,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       load_rows(next * BM);
       ml_copy_commit();
     }
+    unsigned kf[KEEP ? D / 16 : 1][4], vf[KEEP ? D / 16 : 1][4];  // the warp's keys and values
     for (int turn = 0; turn < count; ++turn) {
       const int odd = turn & 1, start = tile * BM;
       if (++next == tiles) {
@@ -160,119 +162,98 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
                                           a.queries - next * BM, a.depth);
       ml_copy_commit();
 
+      if constexpr (KEEP) {
+        if (turn == 0) {
+#pragma unroll
+          for (int e = 0; e < D / 16; ++e) {
+            ml_ldmatrix(kf[e], Tile::from(k_lane, 0, 2 * e));
+            ml_ldmatrix(vf[e], Tile::from(v_lane, 0, 2 * e));
+          }
+        }
+      }
+
       const bool edge = key0 + BN > a.keys || (a.causal && key0 + BN > start + 1);
       const bool blind = own >= a.keys || (a.causal && own > start + BM - 1);
       if (!blind) {
-        float s[NT][4], dp[NT][4];
-#pragma unroll
-        for (int n = 0; n < NT; ++n)
-#pragma unroll
-          for (int i = 0; i < 4; ++i) s[n][i] = dp[n][i] = 0.0f;
-#pragma unroll
-        for (int e = 0; e < D / 16; ++e) {
-          unsigned x[4], y[4];
-          ml_ldmatrix(x, Tile::from(k_lane, 0, 2 * e));
-#pragma unroll
-          for (int n = 0; n < NT; n += 2) {
-            ml_ldmatrix(y, Tile::from(q_lane, n, 2 * e) + odd * Tile::bytes(BM));
-            const unsigned left[2] = {y[0], y[1]}, other[2] = {y[2], y[3]};
-            ml_mma<T>(s[n], x, left);
-            ml_mma<T>(s[n + 1], x, other);
-          }
-        }
-#pragma unroll
-        for (int e = 0; e < D / 16; ++e) {
-          unsigned x[4], y[4];
-          ml_ldmatrix(x, Tile::from(v_lane, 0, 2 * e));
-#pragma unroll
-          for (int n = 0; n < NT; n += 2) {
-            ml_ldmatrix(y, Tile::from(g_lane, n, 2 * e));
-            const unsigned left[2] = {y[0], y[1]}, other[2] = {y[2], y[3]};
-            ml_mma<T>(dp[n], x, left);
-            ml_mma<T>(dp[n + 1], x, other);
-          }
-        }
-
         const int key = own + (lane >> 2), column = 2 * (lane & 3);
+#pragma unroll 1
+        for (int n = 0; n < NT; n += 2) {  // 16 queries at a time
+          float s[2][4] = {}, dp[2][4] = {};
 #pragma unroll
-        for (int n = 0; n < NT; ++n) {
-          const float2 lse2 = *reinterpret_cast<const float2*>(lses + 8 * n + column);
-          const float2 shift = *reinterpret_cast<const float2*>(deltas + 8 * n + column);
-          unsigned kept = 0;
-          if constexpr (SPECIAL & ML_DROPOUT) {
-            // Four lanes for each of the eight queries: blocks of eight weights that hold 16 keys.
-            const ml_index index = (line + start + 8 * n + (lane >> 2)) * a.keys + own;
-            kept = ml_kept_bits(draw, (index >> 3) + (lane & 3), a.dropped);
+          for (int e = 0; e < D / 16; ++e) {
+            unsigned x[4], y[4];
+            if constexpr (!KEEP) ml_ldmatrix(kf[0], Tile::from(k_lane, 0, 2 * e));
+            ml_ldmatrix(x, Tile::from(q_lane + odd * Tile::bytes(BM), n, 2 * e));
+            ml_mma_pair<T>(s, kf[KEEP ? e : 0], x);
+            if constexpr (!KEEP) ml_ldmatrix(vf[0], Tile::from(v_lane, 0, 2 * e));
+            ml_ldmatrix(y, Tile::from(g_lane, n, 2 * e));
+            ml_mma_pair<T>(dp, vf[KEEP ? e : 0], y);
           }
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int query = start + 8 * n + column + (i & 1), seen = key + 8 * (i >> 1);
-            const float less = i & 1 ? lse2.y : lse2.x;
-            float score;
-            if constexpr (SPECIAL & ML_MASKED) {
-              score = s[n][i] * factor;
-              if (seen < a.keys && query < a.queries)
-                score = ml_masked(score, mask_rows[query * a.row[ML_MASK] + seen * a.mask_column],
-                                  ml_log2e);
-              score = ml_exp2(score - less);
-            } else {
-              score = ml_exp2(fmaf(s[n][i], factor, -less));
-            }
-            if (edge && (seen >= a.keys || (a.causal && seen > query))) score = 0.0f;
-            float weight = score, grad = dp[n][i];
+          for (int t = 0; t < 2; ++t) {
+            const int block = 8 * (n + t);  // the tile's queries from here on
+            const float2 lse2 = *reinterpret_cast<const float2*>(lses + block + column);
+            const float2 shift = *reinterpret_cast<const float2*>(deltas + block + column);
+            unsigned kept = 0;
             if constexpr (SPECIAL & ML_DROPOUT) {
-              const int at = int(((line + query) * a.keys + own) & 7) + (lane >> 2) + 8 * (i >> 1);
-              const unsigned bits = __shfl_sync(ml_all_lanes, kept,
-                                                (column + (i & 1)) * 4 + (at >> 3));
-              const float chosen = bits >> (at & 7) & 1 ? a.kept : 0.0f;
-              weight *= chosen;
-              grad *= chosen;
+              // Four lanes for each of the eight queries: blocks of eight weights that hold 16 keys.
+              const ml_index index = (line + start + block + (lane >> 2)) * a.keys + own;
+              kept = ml_kept_bits(draw, (index >> 3) + (lane & 3), a.dropped);
             }
-            s[n][i] = weight;
-            dp[n][i] = score * (grad - (i & 1 ? shift.y : shift.x));
-            if constexpr (SPECIAL & ML_MASK_GRADIENT) {
-              if (slice == 0 && seen < a.keys && query < a.queries)
-                dmask[(line + query) * a.keys + seen] = dp[n][i];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              const int query = start + block + column + (i & 1), seen = key + 8 * (i >> 1);
+              const float less = i & 1 ? lse2.y : lse2.x;
+              float weight;
+              if constexpr (SPECIAL & ML_MASKED) {
+                float score = s[t][i] * factor;
+                if (seen < a.keys && query < a.queries)
+                  score = ml_masked(score,
+                                    mask_rows[query * a.row[ML_MASK] + seen * a.mask_column],
+                                    ml_log2e);
+                weight = ml_exp2(score - less);
+              } else {
+                weight = ml_exp2(fmaf(s[t][i], factor, -less));
+              }
+              if (edge && (seen >= a.keys || (a.causal && seen > query))) weight = 0.0f;
+              float chosen = 1.0f;
+              if constexpr (SPECIAL & ML_DROPOUT) {
+                const int at = int(((line + query) * a.keys + own) & 7) + (lane >> 2) +
+                               8 * (i >> 1);
+                const unsigned bits = __shfl_sync(ml_all_lanes, kept,
+                                                  (column + (i & 1)) * 4 + (at >> 3));
+                chosen = bits >> (at & 7) & 1 ? a.kept : 0.0f;
+              }
+              s[t][i] = weight * chosen;
+              dp[t][i] = weight * (dp[t][i] * chosen - (i & 1 ? shift.y : shift.x));
+              if constexpr (SPECIAL & ML_MASK_GRADIENT) {
+                if (slice == 0 && seen < a.keys && query < a.queries)
+                  dmask[(line + query) * a.keys + seen] = dp[t][i];
+              }
             }
           }
-        }
-
-#pragma unroll
-        for (int n = 0; n < NT; n += 2) {
-          const unsigned x[4] = {ml_pack<T>(s[n][0], s[n][1]), ml_pack<T>(s[n][2], s[n][3]),
-                                 ml_pack<T>(s[n + 1][0], s[n + 1][1]),
-                                 ml_pack<T>(s[n + 1][2], s[n + 1][3])};
+          unsigned x[4];
+          ml_pack_pair<T>(x, s);
 #pragma unroll
           for (int c = 0; c < CT; c += 2) {
             unsigned y[4];
-            ml_ldmatrix_trans(y, Tile::from(g_lane_across, n, c) + chunk0 * 16);
-            const unsigned left[2] = {y[0], y[1]}, other[2] = {y[2], y[3]};
-            ml_mma<T>(dvs[c], x, left);
-            ml_mma<T>(dvs[c + 1], x, other);
+            ml_ldmatrix_trans(y, Tile::from(g_lane_across + chunk0 * 16, n, c));
+            ml_mma_pair<T>(dvs + c, x, y);
           }
-        }
-        unsigned x[NT / 2][4];
-#pragma unroll
-        for (int n = 0; n < NT; ++n) {
-          const unsigned upper = ml_pack<T>(dp[n][0], dp[n][1]);
-          const unsigned lower = ml_pack<T>(dp[n][2], dp[n][3]);
-          const int line = 16 * warp + (lane >> 2), word = 4 * (lane & 3);
-          *reinterpret_cast<unsigned*>(scores + Scores::at(line, n) + word) = upper;
-          *reinterpret_cast<unsigned*>(scores + Scores::at(line + 8, n) + word) = lower;
-          x[n / 2][n % 2 * 2] = upper;
-          x[n / 2][n % 2 * 2 + 1] = lower;
-        }
-#pragma unroll
-        for (int n = 0; n < NT; n += 2)
+          ml_pack_pair<T>(x, dp);
 #pragma unroll
           for (int c = 0; c < CT; c += 2) {
             unsigned y[4];
-            ml_ldmatrix_trans(y, Tile::from(q_lane_across, n, c) + chunk0 * 16 +
-                                 odd * Tile::bytes(BM));
-            const unsigned left[2] = {y[0], y[1]}, other[2] = {y[2], y[3]};
-            ml_mma<T>(dks[c], x[n / 2], left);
-            ml_mma<T>(dks[c + 1], x[n / 2], other);
+            ml_ldmatrix_trans(y, Tile::from(q_lane_across + chunk0 * 16 + odd * Tile::bytes(BM), n,
+                                            c));
+            ml_mma_pair<T>(dks + c, x, y);
           }
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            *reinterpret_cast<unsigned*>(
+                scores + Scores::at(16 * warp + 8 * (i & 1) + (lane >> 2), n + (i >> 1)) +
+                4 * (lane & 3)) = x[i];
+        }
       }
       __syncthreads();  // the scores' gradients are there; nobody reads dy's tile
       if (turn + 1 < count) load_rows(next * BM);
@@ -303,9 +284,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
 #pragma unroll
           for (int c = 0; c < PART / 8; c += 2) {
             ml_ldmatrix_trans(y, Tile::from(kt_lane[c / 2], 2 * step, 0));
-            const unsigned left[2] = {y[0], y[1]}, other[2] = {y[2], y[3]};
-            ml_mma<T>(sums[c], x, left);
-            ml_mma<T>(sums[c + 1], x, other);
+            ml_mma_pair<T>(sums + c, x, y);
           }
         }
 #pragma unroll

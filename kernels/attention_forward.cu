@@ -89,12 +89,8 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
         for (int n = 0; n < NT; n += 2) {
           unsigned y[4];
           ml_ldmatrix(y, Tile::from(k_lane, n, 2 * e));
-          const unsigned low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
 #pragma unroll
-          for (int m = 0; m < MT; ++m) {
-            ml_mma<T>(s[m][n], x[m], low);
-            ml_mma<T>(s[m][n + 1], x[m], high);
-          }
+          for (int m = 0; m < MT; ++m) ml_mma_pair<T>(s[m] + n, x[m], y);
         }
       }
     }
@@ -182,22 +178,13 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
     for (int n = 0; n < NT; n += 2) {
       unsigned p[MT][4];
 #pragma unroll
-      for (int m = 0; m < MT; ++m) {
-        p[m][0] = ml_pack<T>(s[m][n][0], s[m][n][1]);
-        p[m][1] = ml_pack<T>(s[m][n][2], s[m][n][3]);
-        p[m][2] = ml_pack<T>(s[m][n + 1][0], s[m][n + 1][1]);
-        p[m][3] = ml_pack<T>(s[m][n + 1][2], s[m][n + 1][3]);
-      }
+      for (int m = 0; m < MT; ++m) ml_pack_pair<T>(p[m], s[m] + n);
 #pragma unroll
       for (int d = 0; d < DT; d += 2) {
         unsigned y[4];
         ml_ldmatrix_trans(y, Tile::from(v_lane, n, d));
-        const unsigned low[2] = {y[0], y[1]}, high[2] = {y[2], y[3]};
 #pragma unroll
-        for (int m = 0; m < MT; ++m) {
-          ml_mma<T>(out[m][d], p[m], low);
-          ml_mma<T>(out[m][d + 1], p[m], high);
-        }
+        for (int m = 0; m < MT; ++m) ml_mma_pair<T>(out[m] + d, p[m], y);
       }
     }
   }

@@ -110,7 +110,7 @@ __device__ __forceinline__ T ml_score(const ml_attention& a, T product, const M*
 }
 
 template <typename T, typename M, int D, int BM, int BN, int THREADS, int VEC>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                        T* o, T* lse, const M* __restrict__ mask, const ml_index* cell, bool drops,
                        ml_attention a) {
@@ -201,7 +201,7 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
 // computes stay in shared memory, two tiles of them (keys and values, or queries and dy); the others
 // come by in tiles of BN.
 template <typename T, typename M, int D, int BM, int BN, int THREADS, int VEC, bool KEYS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                         const T* __restrict__ dy, const T* __restrict__ lse,
                         const T* __restrict__ delta, T* first_grad, T* second_grad,

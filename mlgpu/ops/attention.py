@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cpu import random as numbers
 from mlgpu.cpu.gemm import blas_ready, small_products, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty, empty_like, zeros
+from mlgpu.cuda import attention as cuda_attention
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
+from mlgpu.ops.creation import ones_like
+from mlgpu.ops.dropout import Dropout
+from mlgpu.ops.random_inplace import reserve
 from mlgpu.ops.softmax import softmax
 from mlgpu.ops.view import broadcast_shapes
+from mlgpu.random import Stream
 from mlgpu.tensor import Tensor
 
 __all__ = ["scaled_dot_product_attention"]
@@ -25,30 +31,27 @@ class ScaledDotProductAttention(Op):
     """softmax(scale * q @ kᵀ + mask) @ v, with one saved logsumexp per query.
 
     Inputs: q (..., L, E), k (..., S, E), v (..., S, D), whose leading dimensions broadcast, then
-    a mask where `masked` (bool: True takes part; floating: added) and, where `dropout` > 0, a bool
-    tensor of the weights to keep.  The scores of one block of queries exist at a time.  A query
-    with no key left gets 0.  Dao et al. 2022 (FlashAttention), here with whole rows of scores.
+    a mask where `masked` (bool: True takes part; floating: added).  Which weights are dropped
+    follows from the words of `stream`, again in backward.  The scores of one block of queries
+    exist at a time.  A query with no key left gets 0.  Dao et al. 2022 (FlashAttention), on the
+    CPU with whole rows of scores.
     """
 
-    def __init__(self, scale: float, causal: bool, masked: bool, dropout: float) -> None:
+    def __init__(self, scale: float, causal: bool, masked: bool, dropout: float,
+                 stream: Stream | None) -> None:
         self.scale = scale
         self.causal = causal
         self.masked = masked
-        self.dropout = dropout
+        self.dropout, self.stream = dropout, stream
 
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
         return tuple(range(len(needs)))
 
     saved_outputs = (0,)
 
-    def _extras(self, extras: tuple[Any, ...]) -> tuple[Any, Any]:
-        """The mask and the kept weights among the inputs after q, k, v; None where absent."""
-        mask = extras[0] if self.masked else None
-        return mask, extras[-1] if self.dropout else None
-
     # --- CPU --------------------------------------------------------------------------------
 
-    def forward(self, q: Any, k: Any, v: Any, *extras: Any) -> Any:
+    def forward(self, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
         lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         out = _interleaved(lead, q.shape[-2], v.shape[-1], q.dtype)
         compute = wide(q.dtype)
@@ -58,11 +61,10 @@ class ScaledDotProductAttention(Op):
         if not k.shape[-2]:
             out[...] = 0
             return out
-        mask, keep = self._extras(extras)
         mask = _spread(mask, q, k)
         scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
-        for heads, (qs, ks, vs, ms, kept, outs, lses) in _heads(
-                scratch.heads, lead, q, k, v, mask, keep, out, lse):
+        for place, heads, (qs, ks, vs, ms, outs, lses) in _heads(
+                scratch.heads, lead, q, k, v, mask, out, lse):
             ks, vs = blas_ready(widen(ks)), blas_ready(widen(vs))
             for rows, end in scratch.row_blocks(self.causal):
                 scores = scratch.first(heads, rows, end)
@@ -76,8 +78,9 @@ class ScaledDotProductAttention(Op):
                 empties = total == 0
                 lses[..., rows, :] = np.where(empties, np.inf, top + np.log(total))
                 factor = np.where(empties, 0, 1 / total)
-                if kept is not None:
-                    np.multiply(scores, kept[..., rows, :end], out=scores)
+                if self.stream is not None:
+                    np.multiply(scores, self._kept(place, heads, rows, scratch)[..., :end],
+                                out=scores)
                     factor = factor * self._kept_scale()
                 product = small_products(scores, vs[..., :end, :])
                 np.multiply(product, factor, out=product)
@@ -86,6 +89,17 @@ class ScaledDotProductAttention(Op):
 
     def _kept_scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+
+    def _kept(self, place: int, heads: int, rows: slice, scratch: _Scores) -> Any:
+        """Which weights of some heads and queries are kept, by all keys."""
+        assert self.stream is not None
+        kept = np.empty((heads, rows.stop - rows.start, scratch.keys), np.bool_)
+        for head in range(heads):
+            first = ((place + head) * scratch.queries + rows.start) * scratch.keys
+            odd = first % 2  # the second number of a word
+            drawn = numbers.kept(self.stream, self.dropout, first - odd, kept[head].size + odd)
+            kept[head] = drawn[odd:].reshape(kept[head].shape)
+        return kept
 
     def _scores(self, scores: Any, q: Any, k: Any, mask: Any, rows: slice, end: int) -> Any:
         """scale * q @ kᵀ with masked places at -inf, into `scores`; returns the scaled q."""
@@ -102,10 +116,8 @@ class ScaledDotProductAttention(Op):
         return scaled
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
-        arrays = [self.input_array(i) for i in range(len(self.needs))]
-        q, k, v = arrays[:3]
-        mask, keep = self._extras(tuple(arrays[3:]))
-        mask = _spread(mask, q, k)
+        q, k, v, *masks = (self.input_array(i) for i in range(len(self.needs)))
+        mask = _spread(masks[0], q, k) if masks else None
         lse = self.lse
         lead, compute = lse.shape[:-2], wide(q.dtype)
         dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
@@ -115,15 +127,15 @@ class ScaledDotProductAttention(Op):
             dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
         if not k.shape[-2]:
             dq[...] = 0
-            return dq, dk, dv, *(dmask,) * self.masked, *(None,) * (keep is not None)
+            return dq, dk, dv, *(dmask,) * self.masked
         scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
-        for heads, parts in _heads(scratch.heads, lead, q, k, v, mask, keep, self.output_array(),
-                                   lse, dy, dq, dk, dv, dmask):
-            self._backward_heads(heads, scratch, *parts)
-        return dq, dk, dv, *(dmask,) * self.masked, *(None,) * (keep is not None)
+        for place, heads, parts in _heads(scratch.heads, lead, q, k, v, mask, self.output_array(),
+                                          lse, dy, dq, dk, dv, dmask):
+            self._backward_heads(place, heads, scratch, *parts)
+        return dq, dk, dv, *(dmask,) * self.masked
 
-    def _backward_heads(self, heads: int, scratch: _Scores, q: Any, k: Any, v: Any, mask: Any,
-                        keep: Any, out: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any,
+    def _backward_heads(self, place: int, heads: int, scratch: _Scores, q: Any, k: Any, v: Any,
+                        mask: Any, out: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any,
                         dmask: Any) -> None:
         """The gradients of some heads of one batch element."""
         k, v = blas_ready(widen(k)), blas_ready(widen(v))
@@ -137,8 +149,9 @@ class ScaledDotProductAttention(Op):
             grad = blas_ready(widen(dy[..., rows, :]))
             delta = np.vecdot(grad, widen(out[..., rows, :]))[..., None]
             small_products(grad, v[..., :end, :].swapaxes(-1, -2), dp)
-            if keep is not None:
-                chosen = keep[..., rows, :end] * p.dtype.type(self._kept_scale())
+            if self.stream is not None:
+                chosen = (self._kept(place, heads, rows, scratch)[..., :end] *
+                          p.dtype.type(self._kept_scale()))
                 np.multiply(dp, chosen, out=dp)
                 weights = np.multiply(chosen, p, out=chosen)
             else:
@@ -155,32 +168,69 @@ class ScaledDotProductAttention(Op):
         np.copyto(dk, dk_sum, casting="unsafe")
         np.copyto(dv, dv_sum, casting="unsafe")
 
-    # --- differentiable ---------------------------------------------------------------------
+    # --- CUDA -------------------------------------------------------------------------------
 
-    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        compute = dtypes.compute_dtype(dy.dtype)
-        q, k, v = (self.input(i).to(compute) for i in range(3))
-        extras = tuple(self.input(i) for i in range(3, len(self.needs)))
-        mask, keep = self._extras(extras)
-        dy = dy.to(compute)
-        scores = q @ k.mT * self.scale
+    def forward_cuda(self, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+        if not cuda_attention.fits(q, k, v):
+            return on_tensors(self._composed, q, k, v, mask)
+        out, lse = cuda_attention.forward(q, k, v, mask, self._options(), self.recording)
+        if self.recording:
+            self.stash(lse=lse)
+        return out
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        q, k, v, *masks = (self.input_array(i) for i in range(len(self.needs)))
+        if not cuda_attention.fits(q, k, v):
+            return on_tensors(self.backward, dy)  # type: ignore[no-any-return]
+        *grads, dmask = cuda_attention.backward(
+            dy, q, k, v, masks[0] if masks else None, self.output_array(), self.lse,
+            self._options(), self.masked and self.needs[3])
+        return *grads, *(dmask,) * self.masked
+
+    def _options(self) -> cuda_attention.Options:
+        return cuda_attention.Options(self.scale, self.causal, self.dropout, self.stream)
+
+    # --- differentiable, and for what the kernels do not take ---------------------------------
+
+    def _composed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        compute = dtypes.compute_dtype(q.dtype)
+        weights = self._softmax(q.to(compute), k.to(compute), mask)
+        chosen = self._chosen(weights)
+        return ((weights if chosen is None else weights * chosen) @ v.to(compute)).to(q.dtype)
+
+    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """The weights before any is dropped; 0 for queries with no key left."""
+        scores = q @ k.mT * (self.scale if q.shape[-1] else 0)
         if self.causal:
             future = ~scores.new_ones(scores.shape[-2:]).tril().bool()
             scores = scores.masked_fill(future, -math.inf)
         if mask is not None:
             scores = (scores.masked_fill(~mask, -math.inf) if mask.dtype is dtypes.bool_
-                      else scores + mask.to(compute))
-        lost = (scores == -math.inf).all(-1, keepdim=True)  # queries with no key left
-        p = softmax(scores.masked_fill(lost, 0), -1).masked_fill(lost, 0)
-        chosen = None if keep is None else keep.to(compute) * self._kept_scale()
+                      else scores + mask.to(scores.dtype))
+        lost = (scores == -math.inf).all(-1, keepdim=True)
+        return softmax(scores.masked_fill(lost, 0), -1).masked_fill(lost, 0)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        compute = dtypes.compute_dtype(dy.dtype)
+        q, k, v = (self.input(i).to(compute) for i in range(3))
+        dy = dy.to(compute)
+        p = self._softmax(q, k, self.input(3) if self.masked else None)
+        chosen = self._chosen(p)
         dp = dy @ v.mT
         if chosen is not None:
             dp = dp * chosen
         ds = p * (dp - (dp * p).sum(-1, keepdim=True))
         dv = (p if chosen is None else p * chosen).mT @ dy
         grads = (ds @ k * self.scale, ds.mT @ q * self.scale, dv)
-        return *grads, *(ds if i == 0 and self.masked and self.needs[3] else None
-                         for i in range(len(extras)))
+        return *grads, *((ds if self.needs[3] else None,) if self.masked else ())
+
+    def _chosen(self, like: Tensor) -> Tensor | None:
+        """What the weights are multiplied by; None where none is dropped."""
+        if self.stream is None:
+            return None
+        scaled = Dropout("dropout", self.stream, self.dropout, None, self._kept_scale())
+        chosen: Tensor = run(scaled, ones_like(like))
+        return chosen
 
 
 class _Scores:
@@ -217,17 +267,22 @@ def _shaped(flat: Any, *shape: int) -> Any:
     return flat[:math.prod(shape)].reshape(shape)
 
 
-def _heads(size: int, lead: tuple[int, ...], *arrays: Any) -> Iterator[tuple[int, list[Any]]]:
-    """The (heads, rows, columns) parts of arrays (*lead, rows, columns), `size` heads at a time."""
+def _heads(size: int, lead: tuple[int, ...], *arrays: Any
+           ) -> Iterator[tuple[int, int, list[Any]]]:
+    """The (heads, rows, columns) parts of arrays (*lead, rows, columns), `size` heads at a time.
+
+    Before them: which head is the first, counted over `lead`, and how many they are.
+    """
     full = [None if a is None else a if a.shape[:-2] == lead
             else np.broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
     if not lead:
-        yield 1, [None if a is None else a[None] for a in full]
+        yield 0, 1, [None if a is None else a[None] for a in full]
         return
-    for outer in np.ndindex(*lead[:-1]):
+    for row, outer in enumerate(np.ndindex(*lead[:-1])):
         for head in range(0, lead[-1], size):
             place = (*outer, slice(head, head + size))
-            yield min(size, lead[-1] - head), [None if a is None else a[place] for a in full]
+            yield row * lead[-1] + head, min(size, lead[-1] - head), [
+                None if a is None else a[place] for a in full]
 
 
 def _interleaved(lead: tuple[int, ...], rows: int, columns: int, dtype: Any) -> Any:
@@ -265,18 +320,11 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     if attn_mask is not None:
         _check_mask(attn_mask, query, scores)
         inputs.append(attn_mask)
-    if dropout_p:
-        inputs.append(_kept(scores, dropout_p, query))
-    op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p)
+    stream = (reserve(None, numbers.words_for(math.prod(scores), 32))
+              if dropout_p and math.prod(scores) else None)
+    op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p, stream)
     out: Tensor = run(op, *inputs)
     return out.reshape(*heads, *out.shape[-2:]) if len(lead) > len(heads) else out
-
-
-def _kept(shape: tuple[int, ...], dropout: float, like: Tensor) -> Tensor:
-    """True with probability 1 - dropout, from the library's random numbers."""
-    from mlgpu.ops.random import rand
-
-    return rand(shape, device=like.device) >= dropout
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> None:
