@@ -9,7 +9,11 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
-from mlgpu.device import DeviceLike
+from mlgpu.cuda import arrange as cuda_arrange
+from mlgpu.cuda import copy as cuda_copy
+from mlgpu.cuda import embedding as cuda_embedding
+from mlgpu.cuda import runtime as gpu
+from mlgpu.device import DeviceLike, runtime
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
@@ -51,14 +55,19 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
 
     With one argument, a vector of counts, the index that would do it.
     """
+    from mlgpu.ops.creation import tensor
     from mlgpu.ops.index import index_select
 
     if repeats is None:
+        if input.device.type != "cpu":
+            return _stretches(input)
         counts = input.detach()._host()
         return wrap(np.repeat(np.arange(len(counts)), counts), input.device)
     if dim is None:
         input, dim = reshape(input, -1), 0
     n = input.shape[dim_index("repeat_interleave", dim, input.ndim)]
+    if isinstance(repeats, Tensor) and repeats.device.type != "cpu" and repeats.numel() == n:
+        return index_select(input, dim, _stretches(repeats))
     counts = repeats.detach()._host() if isinstance(repeats, Tensor) else np.asarray(repeats)
     if counts.dtype.kind not in "iu":
         raise DTypeError(f"repeat_interleave: repeats must be integers, got {counts.dtype}")
@@ -69,7 +78,20 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
                          f"shape {counts.shape}")
     places = np.repeat(np.arange(n), counts if counts.ndim and counts.size != 1 else int(
         counts.reshape(())))
-    return index_select(input, dim, wrap(places, input.device))
+    return index_select(input, dim, tensor(places, device=input.device))
+
+
+def _stretches(counts: Tensor) -> Tensor:
+    """0 to n - 1, each as often as a vector of counts on a device says."""
+    if counts.dtype.kind not in ("int", "uint"):
+        raise DTypeError(f"repeat_interleave: repeats must be integers, got {counts.dtype!r}")
+    ends = counts.reshape(-1).cumsum(0)
+    total = max(0, int(ends[-1])) if ends.numel() else 0
+    numbers = runtime(counts.device).call(
+        lambda starts: cuda_embedding.stretch_numbers(
+            starts, total, "repeat_interleave: repeats must be >= 0; a stretch would begin at "
+            "{value}"), ((ends - counts.reshape(-1))._array,), counts.device)
+    return wrap(numbers, counts.device)
 
 
 class Flip(Op):
@@ -82,6 +104,9 @@ class Flip(Op):
         out = cpu.empty(x.shape, x.dtype)
         np.copyto(out, np.flip(x, self.dims))
         return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_arrange.flip(x, self.dims)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Flip(self.dims), dy)  # type: ignore[no-any-return]
@@ -139,6 +164,9 @@ class Roll(Op):
         np.copyto(out, np.roll(x, self.shifts, self.dims))
         return out
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_arrange.roll(x, self.shifts, self.dims)
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(Roll(tuple(-s for s in self.shifts), self.dims), dy)  # type: ignore[no-any-return]
 
@@ -178,6 +206,17 @@ class Triangle(Op):
             keep = ~np.tri(rows, columns, self.offset - 1, dtype=np.bool_)
         np.copyto(out, x, where=keep)
         np.copyto(out, np.zeros((), out.dtype), where=~keep)
+
+    def forward_cuda(self, x: Any) -> Any:
+        out = gpu.empty(x.shape, x.dtype)
+        cuda_arrange.triangle(out, x, self.offset, self.lower)
+        return out
+
+    def forward_into_cuda(self, out: Any, x: Any) -> None:
+        if out.flags.c_contiguous:
+            cuda_arrange.triangle(out, x, self.offset, self.lower)
+        else:
+            cuda_copy.copy_into(out, self.forward_cuda(x))
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Triangle(self.offset, self.lower), dy)  # type: ignore[no-any-return]

@@ -12,6 +12,9 @@ from mlgpu.autograd import no_grad
 from mlgpu.cpu.gemm import contiguous, widen
 from mlgpu.cpu.runtime import copy, empty, zeros
 from mlgpu.cpu.segment import add_rows
+from mlgpu.cuda import copy as cuda_copy
+from mlgpu.cuda import embedding as cuda_embedding
+from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import DerivativeError, DTypeError, PositionError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
@@ -48,6 +51,9 @@ class Embedding(Op):
         np.take(weight, flat, axis=0, out=out.reshape(len(flat), weight.shape[1]), mode="clip")
         return out
 
+    def forward_cuda(self, index: Any, weight: Any) -> Any:
+        return cuda_embedding.look_up(self.name, index, weight)
+
     def _accumulate(self) -> AddRows:
         return AddRows(self._inputs_meta[1][0][0], self.padding, self.by_count)
 
@@ -56,6 +62,9 @@ class Embedding(Op):
 
     def backward_cpu(self, dy: Any) -> tuple[None, Any]:
         return None, self._accumulate().forward(self.input_array(0), dy)
+
+    def backward_cuda(self, dy: Any) -> tuple[None, Any]:
+        return None, self._accumulate().forward_cuda(self.input_array(0), dy)
 
 
 class AddRows(Op):
@@ -78,6 +87,9 @@ class AddRows(Op):
         if self.padding >= 0:
             out[self.padding] = 0
         return out
+
+    def forward_cuda(self, index: Any, rows: Any) -> Any:
+        return cuda_embedding.add_rows(index, rows, self.count, self.padding, self.by_count)
 
     def backward(self, dy: Tensor) -> tuple[None, Tensor]:
         index = self.input(0)
@@ -113,6 +125,17 @@ class RenormRows(Op):
         # PyTorch's 1e-7 keeps the scaled row strictly within the norm.
         scaled = picked[long] * (self.max_norm / (norms[long] + 1e-7))[:, None]
         out[rows[long]] = scaled.astype(out.dtype)
+
+    def forward_cuda(self, weight: Any, index: Any) -> Any:
+        out = gpu.copy(weight)
+        self.forward_into_cuda(out, weight, index)
+        return out
+
+    def forward_into_cuda(self, out: Any, weight: Any, index: Any) -> None:
+        scaled = gpu.contiguous(out)
+        cuda_embedding.renorm(self.name, scaled, index, self.max_norm, self.p)
+        if scaled is not out:
+            cuda_copy.copy_into(out, scaled)
 
 
 def check_table(op: str, index: Tensor, weight: Tensor) -> None:
@@ -188,6 +211,9 @@ class OneHot(Op):
         out.reshape(math.prod(index.shape), classes)[np.arange(len(flat)), flat] = 1
         return out
 
+    def forward_cuda(self, index: Any) -> Any:
+        return cuda_embedding.one_hot(index, self.classes)
+
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 classes (...) as int64 vectors (..., num_classes) with a single 1.
@@ -198,4 +224,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         raise DTypeError(f"one_hot: classes must be int64, got {tensor.dtype.name}")
     if num_classes < -1:
         raise ShapeError(f"one_hot: num_classes must be positive, got {num_classes}")
+    if tensor.device.type != "cpu" and num_classes < 1:
+        if not tensor.numel():
+            raise ShapeError("one_hot: num_classes cannot be inferred from an empty tensor; pass "
+                             "it")
+        num_classes = int(tensor.max()) + 1 if num_classes else 0
+        num_classes = max(1, num_classes)  # a class that is not below it is found by the kernel
     return run(OneHot(num_classes), tensor)  # type: ignore[no-any-return]

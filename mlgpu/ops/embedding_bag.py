@@ -12,6 +12,7 @@ from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.rows import BLOCK
 from mlgpu.cpu.runtime import copy, empty
 from mlgpu.cpu.segment import add_rows, largest_rows
+from mlgpu.cuda import embedding as cuda_embedding
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
@@ -34,15 +35,17 @@ class CombineRows(Op):
 
     Inputs: source (n,), target (n,), rows (k, features), then a factor for each of the n if there
     is one.  `average` divides by the number of rows added.  With `by_count` the gradient of a row
-    is divided by how often it is in `source`.
+    is divided by how often it is in `source`.  `ordered` says that targets do not decrease.
     """
 
     name = "embedding_bag"
 
-    def __init__(self, count: int, average: bool = False, by_count: bool = False) -> None:
+    def __init__(self, count: int, average: bool = False, by_count: bool = False,
+                 ordered: bool = False) -> None:
         self.count = count
         self.average = average
         self.by_count = by_count
+        self.ordered = ordered
 
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
         scaled = len(needs) > 3
@@ -51,6 +54,10 @@ class CombineRows(Op):
     def forward(self, source: Any, target: Any, rows: Any, scale: Any = None) -> Any:
         checked_rows(self.name, source, len(rows))
         return add_rows(rows, target, self.count, source, scale, self.average)
+
+    def forward_cuda(self, source: Any, target: Any, rows: Any, scale: Any = None) -> Any:
+        return cuda_embedding.combine_rows(self.name, source, target, rows, scale, self.count,
+                                           self.average, self.ordered)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         source, target = self.input(0), self.input(1)
@@ -86,6 +93,9 @@ class RowDots(Op):
             out[place] = np.vecdot(widen(a[source[place]]), widen(b[target[place]]))
         return out
 
+    def forward_cuda(self, source: Any, target: Any, a: Any, b: Any) -> Any:
+        return cuda_embedding.row_dots(source, target, a, b)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         source, target, a, b = (self.input(i) for i in range(4))
         da = run(CombineRows(len(a)), target, source, b, dy) if self.needs[2] else None
@@ -105,6 +115,9 @@ class LargestRows(Op):
     def forward(self, source: Any, target: Any, rows: Any) -> Any:
         checked_rows(self.name, source, len(rows))
         return largest_rows(rows, target, self.count, source)
+
+    def forward_cuda(self, source: Any, target: Any, rows: Any) -> Any:
+        return cuda_embedding.largest_rows(self.name, source, target, rows, self.count)
 
 
 class BagNumbers(Op):
@@ -129,6 +142,18 @@ class BagNumbers(Op):
         if (lengths < 0).any():
             raise ShapeError("embedding_bag: offsets must not decrease")
         return copy(np.repeat(np.arange(len(lengths)), lengths))
+
+    def forward_cuda(self, offsets: Any) -> Any:
+        from mlgpu.cuda.transfer import to_host
+
+        if not offsets.size and (self.elements or self.closed):
+            raise ShapeError("embedding_bag: offsets must begin with 0, got none")
+        elements = self.elements
+        if self.closed:  # the result ends where the last bag does
+            elements = min(elements, max(0, int(to_host(offsets[-1:], False)[0][0])))
+        return cuda_embedding.stretch_numbers(
+            offsets, elements, "embedding_bag: offsets must begin with 0, not decrease, and end "
+            "within the {bound} elements of input, got {value}")
 
 
 def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
@@ -164,7 +189,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
         which = run(LargestRows(bags), source, target, weight)
         empty_bags = bincount(target, minlength=bags) == 0
         return gather(weight, 0, which).masked_fill(empty_bags.unsqueeze(1), 0)
-    op = CombineRows(bags, mode == "mean", scale_grad_by_freq)
+    op = CombineRows(bags, mode == "mean", scale_grad_by_freq, ordered=True)
     inputs = (source, target, weight) if scale is None else (source, target, weight, scale)
     return run(op, *inputs)  # type: ignore[no-any-return]
 

@@ -6,13 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import fold as cuda_fold
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, ViewOp, run
 from mlgpu.ops.window import Array, Ints, Size, Windows, per_axis
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["fold", "unfold", "unfold_view"]
@@ -36,6 +37,9 @@ class Unfold(Op):
                 columns[(..., *tap, *seen)] = x[(..., *elements)]
         return out
 
+    def forward_cuda(self, x: Array) -> Array:
+        return cuda_fold.unfold(x, self.windows)
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(Fold(self.windows), dy)  # type: ignore[no-any-return]
 
@@ -58,6 +62,9 @@ class Fold(Op):
                 seen, elements = places
                 total[(..., *elements)] += columns[(..., *tap, *seen)]
         return rounded(total, columns.dtype)
+
+    def forward_cuda(self, columns: Array) -> Array:
+        return cuda_fold.fold(columns, self.windows)
 
     def backward(self, dx: Tensor) -> Tensor:
         return run(Unfold(self.windows), dx)  # type: ignore[no-any-return]
@@ -103,6 +110,10 @@ class FoldView(Op):
             for place in range(count):
                 along[..., place * step:place * step + size] += windows[..., place, :]
         return rounded(total, dy.dtype)
+
+    def forward_cuda(self, dy: Array) -> Array:
+        dimension, _, step = self.window
+        return cuda_fold.overlap_add(dy, self.shape, dimension, step)
 
     def backward(self, dx: Tensor) -> Tensor:
         return run(UnfoldView(*self.window), dx)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import join as cuda_join
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.cast import cast
@@ -34,6 +35,9 @@ class Cat(Op):
         shape[self.dim] = sum(a.shape[self.dim] for a in arrays)
         out = cpu.empty(shape, arrays[0].dtype)
         return np.concatenate(arrays, axis=self.dim, out=out)
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        return cuda_join.cat([a for a in arrays if a.shape != (0,)] or arrays[:1], self.dim)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         grads: list[Tensor | None] = []

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import fold as cuda_fold
+from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import view_as_real
 from mlgpu.ops.fft import fft, ifft, irfft, rfft
 from mlgpu.ops.pad import pad
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["istft", "stft"]
@@ -32,6 +35,12 @@ class Frames(Op):
         out = empty(windows.shape, x.dtype)
         np.copyto(out, windows)
         return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        self.length = x.shape[-1]
+        count, step = (self.length - self.size) // self.hop + 1, x.strides[-1]
+        return gpu.copy(as_strided(x, (*x.shape[:-1], count, self.size),
+                                   (*x.strides[:-1], self.hop * step, step)))
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(OverlapAdd(self.hop, self.length), dy)  # type: ignore[no-any-return]
@@ -55,6 +64,10 @@ class OverlapAdd(Op):
             np.add(place, piece, out=place)
         flat = out.reshape(*x.shape[:-2], rows * self.hop)
         return flat[..., :self.length]
+
+    def forward_cuda(self, x: Any) -> Any:
+        self.size = x.shape[-1]
+        return cuda_fold.overlap_add(x, (*x.shape[:-2], self.length), x.ndim - 2, self.hop)
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Frames(self.size, self.hop), dy)  # type: ignore[no-any-return]
