@@ -1,86 +1,13 @@
 // Layer and RMS normalisation of rows, with a residual added before, forward and backward.
 //
-// Forward: a row stays in registers, where its mean and then the mean of its squared distances are
-// taken: exact, and one read of memory.  Backward: blocks walk over rows; each thread always has the
-// same columns, sums the gradients of their parameters in registers, and each block leaves one
-// partial row, which a second kernel adds in order.  No atomics: results repeat bit by bit.
+// Backward is one read of memory, too: blocks walk over rows; each thread always has the same columns,
+// sums the gradients of their parameters in registers, and each block leaves one partial row, which
+// a second kernel adds in order.  No atomics: results repeat bit by bit.
 //
 // T: values, P: parameters, W: what is computed and kept in.  CENTERED: layer norm, else RMS norm.
-#include "rows.cuh"
-
-// E numbers of any type, in loads of at most 16 bytes.
-template <int E, typename P, typename W>
-__device__ __forceinline__ void take(W* values, const P* p) {
-  const int part = E * sizeof(P) > 16 ? 16 / sizeof(P) : E;
-#pragma unroll
-  for (int i = 0; i < E; i += part) {
-    const ml_vec<P, part> loaded = ml_load<part>(p + i);
-#pragma unroll
-    for (int e = 0; e < part; ++e) values[i + e] = ml_cast<W>(loaded.at[e]);
-  }
-}
-
-// y = (x - mean) * rstd * weight + bias for a vector of a row.
-template <int E, typename T, typename P, typename W>
-__device__ __forceinline__ void apply(T* y, const W* x, const P* weight, const P* bias, W mean,
-                                      W rstd) {
-  W out[E], scale[E], shift[E];
-#pragma unroll
-  for (int e = 0; e < E; ++e) out[e] = (x[e] - mean) * rstd;
-  if (weight) {
-    take<E>(scale, weight);
-#pragma unroll
-    for (int e = 0; e < E; ++e) out[e] *= scale[e];
-  }
-  if (bias) {
-    take<E>(shift, bias);
-#pragma unroll
-    for (int e = 0; e < E; ++e) out[e] += shift[e];
-  }
-  row_store<1, E>(y, out, 1, 0, 0);
-}
-
-// A vector of x + residual as it is stored in `sum`; x itself where there is no residual.
-template <int E, typename T, typename W>
-__device__ __forceinline__ void add(W* values, const T* x, const T* residual, T* sum,
-                                    ml_index at) {
-  take<E>(values, x + at);
-  if (!residual) return;
-  W other[E];
-  take<E>(other, residual + at);
-#pragma unroll
-  for (int e = 0; e < E; ++e) values[e] = ml_cast<W>(ml_cast<T>(values[e] + other[e]));
-  W out[E];
-#pragma unroll
-  for (int e = 0; e < E; ++e) out[e] = values[e];
-  row_store<1, E>(sum + at, out, 1, 0, 0);
-}
+#include "norm.cuh"
 
 // --- forward --------------------------------------------------------------------------------------
-
-template <int V, int E, typename W>
-__device__ __forceinline__ W squares(const W (&values)[V][E], W mean, int n, int first, int step) {
-  W sum = W(0);
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    if (first + v * step >= n) continue;
-#pragma unroll
-    for (int e = 0; e < E; ++e) sum += (values[v][e] - mean) * (values[v][e] - mean);
-  }
-  return sum;
-}
-
-template <int V, int E, typename W>
-__device__ __forceinline__ W total(const W (&values)[V][E], int n, int first, int step) {
-  W sum = W(0);
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    if (first + v * step >= n) continue;
-#pragma unroll
-    for (int e = 0; e < E; ++e) sum += values[v][e];
-  }
-  return sum;
-}
 
 // 256 threads: 256 / L rows of at most L * V * E.
 template <typename T, typename P, typename W, int E, int V, int L, bool CENTERED>
@@ -88,26 +15,9 @@ __global__ void __launch_bounds__(256)
 norm_rows(T* y, T* sum, const T* x, const T* residual, const P* weight, const P* bias, W* means,
           W* rstds, ml_index rows, int n, double eps) {
   const ml_index r = ml_index(blockIdx.x) * (256 / L) + threadIdx.x / L;
-  const int first = threadIdx.x % L * E, step = L * E, size = r < rows ? n : 0;
-  W values[V][E];
-#pragma unroll
-  for (int v = 0; v < V; ++v)
-    if (first + v * step < size) add<E>(values[v], x, residual, sum, r * n + first + v * step);
-  W mean = W(0);
-  if (CENTERED) mean = ml_warp_sum<L>(total(values, size, first, step)) / W(n);
-  const W variance = ml_warp_sum<L>(squares(values, mean, size, first, step)) / W(n);
-  const W rstd = W(1) / sqrt(variance + W(eps));
-  if (first == 0 && r < rows) {
-    if (CENTERED) means[r] = mean;
-    rstds[r] = rstd;
-  }
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const int at = first + v * step;
-    if (at < size)
-      apply<E>(y + r * n + at, values[v], weight ? weight + at : weight, bias ? bias + at : bias,
-               mean, rstd);
-  }
+  norm_held<E, V, L, CENTERED>(norm_row<T>(y, sum, x, residual, r * n),
+                               place_affine<P>{weight, bias}, means + r, rstds + r, n, W(eps),
+                               r < rows);
 }
 
 // A block for each row of at most blockDim * V * E.
@@ -115,72 +25,19 @@ template <typename T, typename P, typename W, int E, int V, bool CENTERED>
 __global__ void __launch_bounds__(512)
 norm_block(T* y, T* sum, const T* x, const T* residual, const P* weight, const P* bias, W* means,
            W* rstds, int n, double eps) {
-  __shared__ W first_slots[32], second_slots[32];
-  const ml_index row = ml_index(blockIdx.x) * n;
-  const int first = threadIdx.x * E, step = blockDim.x * E;
-  W values[V][E];
-#pragma unroll
-  for (int v = 0; v < V; ++v)
-    if (first + v * step < n) add<E>(values[v], x, residual, sum, row + first + v * step);
-  W mean = W(0);
-  if (CENTERED) mean = ml_block_sum(total(values, n, first, step), first_slots) / W(n);
-  const W variance = ml_block_sum(squares(values, mean, n, first, step), second_slots) / W(n);
-  const W rstd = W(1) / sqrt(variance + W(eps));
-  if (threadIdx.x == 0) {
-    if (CENTERED) means[blockIdx.x] = mean;
-    rstds[blockIdx.x] = rstd;
-  }
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const int at = first + v * step;
-    if (at < n)
-      apply<E>(y + row + at, values[v], weight ? weight + at : weight, bias ? bias + at : bias,
-               mean, rstd);
-  }
+  const ml_index r = blockIdx.x;
+  norm_held<E, V, 0, CENTERED>(norm_row<T>(y, sum, x, residual, r * n),
+                               place_affine<P>{weight, bias}, means + r, rstds + r, n, W(eps),
+                               true);
 }
 
-// A row of any length: KEPT in dynamic shared memory, n values of T, or read three times.
 template <typename T, typename P, typename W, int E, bool CENTERED, bool KEPT>
 __global__ void __launch_bounds__(1024)
 norm_long(T* y, T* sum, const T* x, const T* residual, const P* weight, const P* bias, W* means,
           W* rstds, ml_index n, double eps) {
-  extern __shared__ uint4 kept[];
-  __shared__ W first_slots[32], second_slots[32];
-  const ml_index row = blockIdx.x * n, first = threadIdx.x * E;
-  const ml_index step = ml_index(blockDim.x) * E;
-  const T* source = KEPT ? reinterpret_cast<T*>(kept) : (residual ? sum : x) + row;
-  W mean = W(0), part = W(0), values[E];
-#pragma unroll 2
-  for (ml_index at = first; at < n; at += step) {
-    add<E>(values, x, residual, sum, row + at);
-    if (KEPT) {
-      ml_vec<T, E> raw;
-#pragma unroll
-      for (int e = 0; e < E; ++e) raw.at[e] = ml_cast<T>(values[e]);
-      ml_store<E>(reinterpret_cast<T*>(kept) + at, raw);
-    }
-#pragma unroll
-    for (int e = 0; e < E; ++e) part += values[e];
-  }
-  if (CENTERED) mean = ml_block_sum(part, first_slots) / W(n);
-  part = W(0);
-#pragma unroll 2
-  for (ml_index at = first; at < n; at += step) {
-    take<E>(values, source + at);
-#pragma unroll
-    for (int e = 0; e < E; ++e) part += (values[e] - mean) * (values[e] - mean);
-  }
-  const W rstd = W(1) / sqrt(ml_block_sum(part, second_slots) / W(n) + W(eps));
-  if (threadIdx.x == 0) {
-    if (CENTERED) means[blockIdx.x] = mean;
-    rstds[blockIdx.x] = rstd;
-  }
-#pragma unroll 2
-  for (ml_index at = first; at < n; at += step) {
-    take<E>(values, source + at);
-    apply<E>(y + row + at, values, weight ? weight + at : weight, bias ? bias + at : bias, mean,
-             rstd);
-  }
+  const ml_index r = blockIdx.x;
+  norm_streamed<E, CENTERED, KEPT>(norm_row<T>(y, sum, x, residual, r * n),
+                                   place_affine<P>{weight, bias}, means + r, rstds + r, n, W(eps));
 }
 
 // --- backward -------------------------------------------------------------------------------------
@@ -207,18 +64,10 @@ __device__ __forceinline__ ml_pair<W> row_pair_sum(ml_pair<W> x, ml_pair<W>* slo
   }
 }
 
-// Where `lanes` threads leave E values each in shared memory, by e and by lane, to be read in the
-// order of the columns: how far the e are apart, so that no bank is asked twice.
-template <int E, typename W>
-__device__ constexpr int apart(int lanes) {
-  const int unit = 128 / int(sizeof(W) * E);
-  return ((lanes + unit - 1) / unit | 1) * unit;
-}
-
 // 512 threads: 512 / L rows at a time of at most L * V * E.  AFFINE: part[block][2][n] gets the
 // sums of dy * xhat and of dy over the block's rows; in RMS norm part[block][1][n], without dy's.
 template <typename T, typename P, typename W, int E, int V, int L, bool CENTERED, bool AFFINE>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
 norm_backward_rows(T* dx, const T* dy, const T* x, const T* extra, const P* weight, const W* means,
                    const W* rstds, W* part, ml_index rows, int n) {
   const int groups = 512 / L, step = L * E, first = threadIdx.x % L * E;

@@ -13,6 +13,7 @@ from mlgpu.autograd import no_grad
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import batch_norm as cuda_batch_norm
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.elementwise import elementwise
@@ -58,6 +59,9 @@ class BatchNorm(Op):
             np.copyto(channels.flat(y)[:, at], centered, casting="unsafe")
         return y, mean, var
 
+    def forward_cuda(self, x: Any, weight: Any = None, bias: Any = None) -> tuple[Any, Any, Any]:
+        return cuda_batch_norm.forward(x, weight, bias, self.eps)
+
     def backward(self, dy: Tensor, dmean: None, dvar: None) -> tuple[Tensor | None, ...]:
         x = self.input(0)
         compute = dtypes.compute_dtype(x.dtype)
@@ -96,6 +100,14 @@ class BatchNorm(Op):
             np.copyto(channels.flat(dx)[:, at], xhat, casting="unsafe")
         return dx, *(cast(grad, dtype) for grad, (_, dtype)
                      in zip((dweight, dbias), self._inputs_meta[1:], strict=False))
+
+    def backward_cuda(self, dy: Any, dmean: None, dvar: None) -> tuple[Any, ...]:
+        given = len(self.needs)
+        weight = self.input_array(1) if given > 1 else None
+        gradients = cuda_batch_norm.backward(
+            dy, self.input_array(0), weight, self.output_array(1), self.output_array(2), self.eps,
+            given > 2)
+        return gradients[:given]
 
 
 class _Channels:

@@ -16,6 +16,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import Scratch, each_block, sums, wide
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import group_norm as cuda_group_norm
 from mlgpu.cuda import norm as cuda_norm
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
@@ -179,6 +180,11 @@ class GroupNorm(Op):
         self.stash(stats=stats)
         return out
 
+    def forward_cuda(self, x: Any, weight: Any = None, bias: Any = None) -> Any:
+        y, mean, rstd = cuda_group_norm.forward(x, self.groups, weight, bias, self.eps)
+        self.stash(mean=mean, rstd=rstd)
+        return y
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, shape = self.input(0), self._inputs_meta[0][0]
         compute = dtypes.compute_dtype(x.dtype)
@@ -226,6 +232,13 @@ class GroupNorm(Op):
         dweight, dbias = totals.reshape(2, x.shape[0], x.shape[1]).sum(1)
         return dx, *(cast(grad, dtype) for grad, (_, dtype)
                      in zip((dweight, dbias), self._inputs_meta[1:], strict=False))
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        given = len(self.needs)
+        weight = self.input_array(1) if given > 1 else None
+        gradients = cuda_group_norm.backward(dy, self.input_array(0), self.groups, weight,
+                                             self.mean, self.rstd, given > 2)
+        return gradients[:given]
 
 
 def _position_sums(x: Any, out: Any) -> None:
