@@ -68,13 +68,17 @@ class Kernel:
             self._shared[device] = shared
         kernel(grid, (block,) if isinstance(block, int) else block, given, shared_mem=shared)
 
+    @property
+    def plain(self) -> bool:
+        """Whether its symbol is its name."""
+        return "<" not in self.expression and 'extern "C"' in self.source
+
     def _load(self, device: int) -> Any:
         from mlgpu.cuda.arrays import cupy
         from mlgpu.cuda.compile import compile  # which takes long to import
 
         arch, kind = target(device)
-        plain = "<" not in self.expression and 'extern "C"' in self.source
-        names = () if plain else (self.expression,)
+        names = () if self.plain else (self.expression,)
         image = compile(self.source, arch, names, self.options, kind, self.filename)
         entry = image.lowered[self.expression] if names else self.expression
         kernel = cupy.RawModule(path=str(image.path)).get_function(entry)

@@ -1,0 +1,311 @@
+"""What each operation moves and computes on the GPU, counted exactly by the simulated one.
+
+    python benchmarks/cuda_counters.py            print the table
+    python benchmarks/cuda_counters.py --write    and put it into docs/cuda-counters.md
+
+For each operation, over all its launches: bytes to and from memory (32-byte sectors after the L2
+model) over the least that its mathematics needs (inputs read once, outputs written once, and what
+the algorithm named in the last column adds); 32-byte sectors of loads and stores over those that
+would do if each warp's bytes lay side by side; wavefronts of shared memory over the ideal; tensor
+core operations over those needed; theoretical occupancy of its busiest kernel on sm_80 and sm_90.
+Ratios do not depend on the size.  Needs CuPy and the extra mlgpu[sim]; no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLGPU_CUDA", "sim")
+
+import mlgpu
+from mlgpu import Tensor
+from mlgpu.cuda.compile import compile
+from mlgpu.cuda.launch import Kernel
+from mlgpu.nn import functional as F
+from mlgpu.sim import arch as archs
+from mlgpu.sim import ptxas
+from mlgpu.sim.facts import facts
+from mlgpu.sim.report import Report
+
+KERNELS: dict[str, Kernel] = {}  # by their symbols
+load = Kernel._load
+
+
+def remembered(kernel: Kernel, device: int) -> Any:
+    """Load a kernel, and remember what its symbol is of."""
+    loaded = load(kernel, device)
+    KERNELS[loaded.name] = kernel
+    return loaded
+
+
+Kernel._load = remembered  # type: ignore[method-assign]
+PAGE = Path(__file__).parent.parent / "docs" / "cuda-counters.md"
+ARCHS = ("sm_80", "sm_90")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation: `make` gives what is counted and the bytes it needs at least.
+
+    extra: bytes, relative to that minimum, that the algorithm needs beside it (named in `note`).
+    tensor: tensor core operations that the products need, 0 where there are none.
+    """
+
+    name: str
+    make: Callable[[], tuple[Callable[[], Any], int]]
+    bar: float = 1.05
+    note: str = ""
+    tensor: int = 0
+    sectors: float = 0.95
+
+
+@dataclass
+class Counted:
+    """The launches of one operation, added up."""
+
+    launches: int = 0
+    dram: float = 0
+    sectors: float = 0
+    ideal: float = 0
+    shared: float = 0
+    shared_ideal: float = 0
+    tensor: float = 0
+    busiest: tuple[float, Any] | None = None
+    kernels: list[str] = field(default_factory=list)
+
+    def add(self, launch: Any, module: Any) -> None:
+        metrics = Report(launch, module).metrics
+        self.launches += 1
+        self.kernels.append(launch.code.name)
+        self.dram += metrics["dram_bytes"]
+        self.sectors += metrics["global_load_sectors"] + metrics["global_store_sectors"]
+        self.ideal += metrics["global_load_sectors_ideal"] + metrics["global_store_sectors_ideal"]
+        self.shared += metrics["shared_wavefronts"]
+        self.shared_ideal += metrics["shared_wavefronts_ideal"]
+        self.tensor += sum(metrics[f"tensor_{kind}_ops"] for kind in (
+            "fp16", "bf16", "tf32", "fp64", "int8"))
+        if self.busiest is None or metrics["instructions"] > self.busiest[0]:
+            self.busiest = metrics["instructions"], (launch, module)
+
+    def occupancy(self, name: str) -> float:
+        """Per cent on an architecture, of the kernel with most instructions."""
+        assert self.busiest is not None
+        launch, module = self.busiest[1]
+        kernel = KERNELS[launch.code.name]
+        names = () if kernel.plain else (kernel.expression,)
+        image = compile(kernel.source, name, names, kernel.options, "ptx", kernel.filename)
+        found = ptxas.resources(image.path.read_text(), name).get(launch.code.name)
+        told = facts(archs.find(name), launch.blocks, launch.threads, launch.code.static_shared,
+                     launch.dynamic_shared, found)
+        return told["sm__maximum_warps_per_active_cycle_pct"]
+
+
+def count(row: Row) -> tuple[Counted, int]:
+    """Run an operation once to compile it, and once counted."""
+    from mlgpu.sim.cuda.install import installed
+
+    run, least = row.make()
+    system = installed()
+    assert system is not None, "counting needs simulated devices: MLGPU_CUDA=sim"
+    run()
+    mlgpu.cuda.synchronize()
+    counted = Counted()
+    system.watchers.append(counted.add)
+    try:
+        run()
+        mlgpu.cuda.synchronize()
+    finally:
+        system.watchers.remove(counted.add)
+    return counted, least
+
+
+# --- the operations ---------------------------------------------------------------------------------
+
+H, S = mlgpu.bfloat16, mlgpu.float32
+
+
+def x(*shape: int, dtype: Any = H, grad: bool = False) -> Tensor:
+    """A tensor of ordinary values on the device."""
+    made = (mlgpu.arange(int(mlgpu.Size(shape).numel()), device="cuda") % 97 - 48) / 31
+    return made.to(dtype).reshape(shape).requires_grad_(grad)
+
+
+def size(*tensors: Tensor) -> int:
+    """Bytes of the tensors."""
+    return sum(t.nbytes for t in tensors)
+
+
+def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Any:
+    """Reads its inputs and writes its result."""
+    def run() -> Tensor:
+        with mlgpu.no_grad():
+            return function(*inputs)
+
+    return run, size(*inputs) + size(run())
+
+
+def backward(function: Callable[..., Tensor], *inputs: Tensor, saved: int | None = None) -> Any:
+    """Reads the gradient and what was saved, writes gradients of what requires one.
+
+    `saved` are the bytes saved; the inputs' by default.
+    """
+    y = function(*inputs)
+    dy = x(*y.shape, dtype=y.dtype)
+    wanted = [t for t in inputs if t.requires_grad]
+
+    def run() -> Any:
+        return mlgpu.autograd.grad([y], wanted, [dy], retain_graph=True)
+
+    kept = size(*inputs) if saved is None else saved
+    return run, size(dy, *wanted) + kept
+
+
+R, C = 512, 1024  # rows and columns of what is computed row by row
+
+
+def norm_backward() -> Any:
+    a, w, b = x(R, C, grad=True), x(C, grad=True), x(C, grad=True)
+    return backward(lambda a, w, b: F.layer_norm(a, (C,), w, b), a, w, b)
+
+
+def adamw() -> Any:
+    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in (1 << 16, 1 << 15, 1000, 3)]
+    for p in params:
+        p.grad = x(p.numel(), dtype=S)
+    optimizer = mlgpu.optim.AdamW(params, lr=1e-3)
+    return optimizer.step, 28 * sum(p.numel() for p in params)
+
+
+def clip() -> Any:
+    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in (1 << 16, 1 << 15, 1000, 3)]
+    for p in params:
+        p.grad = x(p.numel(), dtype=S)
+    return (lambda: mlgpu.nn.utils.clip_grad_norm_(params, 1.0)), 12 * sum(
+        p.numel() for p in params)
+
+
+def product(m: int, n: int, k: int, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor],
+            dtype: Any = H) -> Any:
+    left, right = a(x(m, k, dtype=dtype)), b(x(k, n, dtype=dtype))
+    return forward(lambda p, q: p @ q, left, right)
+
+
+def transposed(t: Tensor) -> Tensor:
+    """The same shape, lying transposed."""
+    return t.mT.contiguous().mT
+
+
+def plain(t: Tensor) -> Tensor:
+    return t
+
+
+def attention(grad: bool, causal: bool) -> Any:
+    q, k, v = (x(1, 4, 256, 64, grad=grad) for _ in range(3))
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    if not grad:
+        return forward(run, q, k, v)
+    return backward(run, q, k, v, saved=size(q, k, v, q) + 4 * 4 * 256)
+
+
+ROWS = [
+    Row("add", lambda: forward(lambda a, b: a + b, x(R, C), x(R, C))),
+    Row("add a row", lambda: forward(lambda a, b: a + b, x(R, C), x(C))),
+    Row("gelu", lambda: forward(F.gelu, x(R, C))),
+    Row("gelu backward", lambda: backward(F.gelu, x(R, C, grad=True))),
+    Row("cast", lambda: forward(lambda a: a.to(S), x(R, C))),
+    Row("transposed copy", lambda: forward(lambda a: a.mT.contiguous(), x(R, C))),
+    Row("cat", lambda: forward(lambda a, b: mlgpu.cat([a, b], 1), x(R, C), x(R, C))),
+    Row("softmax", lambda: forward(lambda a: a.softmax(-1), x(R, C))),
+    Row("softmax backward", lambda: backward(lambda a: a.softmax(-1), x(R, C, grad=True))),
+    Row("log_softmax", lambda: forward(lambda a: a.log_softmax(-1), x(R, C))),
+    Row("layer_norm", lambda: forward(lambda a, w, b: F.layer_norm(a, (C,), w, b),
+                                      x(R, C), x(C), x(C))),
+    Row("layer_norm backward", norm_backward, 1.15, "partial sums of the weights' gradients"),
+    Row("rms_norm", lambda: forward(lambda a, w: F.rms_norm(a, (C,), w), x(R, C), x(C))),
+    Row("group_norm", lambda: forward(lambda a, w, b: F.group_norm(a, 8, w, b),
+                                      x(8, 32, 16, 16), x(32), x(32))),
+    Row("cross_entropy", lambda: forward(
+        lambda a, t: F.cross_entropy(a, t), x(64, 8192), mlgpu.arange(64, device="cuda"))),
+    Row("embedding", lambda: forward(
+        lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
+    Row("gather rows", lambda: forward(
+        lambda a, i: a.index_select(0, i), x(R, C), mlgpu.arange(R, device="cuda"))),
+    Row("dropout", lambda: forward(lambda a: F.dropout(a, 0.1), x(R, C))),
+    Row("sum", lambda: forward(lambda a: a.sum(), x(R, C))),
+    Row("sum of rows", lambda: forward(lambda a: a.sum(1), x(R, C))),
+    Row("sum of columns", lambda: forward(lambda a: a.sum(0), x(R, C))),
+    Row("var", lambda: forward(lambda a: a.var(1), x(R, C))),
+    Row("argmax", lambda: forward(lambda a: a.argmax(1), x(R, C))),
+    Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
+    Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),
+    Row("AdamW, four tensors", adamw),
+    Row("clip_grad_norm_", clip, 1.05),
+    Row("matmul", lambda: product(256, 256, 256, plain, plain), tensor=2 * 256**3),
+    Row("matmul, left transposed", lambda: product(256, 256, 256, transposed, plain),
+        tensor=2 * 256**3),
+    Row("matmul, right transposed", lambda: product(256, 256, 256, plain, transposed),
+        tensor=2 * 256**3),
+    Row("matmul float32", lambda: product(256, 256, 128, plain, plain, S)),
+    Row("linear", lambda: forward(lambda a, w, b: F.linear(a, w, b), x(256, 256), x(256, 256),
+                                  x(256)), tensor=2 * 256**3),
+    Row("attention", lambda: attention(False, False), tensor=4 * 4 * 256 * 256 * 64),
+    Row("attention, causal", lambda: attention(False, True), tensor=2 * 4 * 256 * 256 * 64),
+    Row("attention backward", lambda: attention(True, False), tensor=10 * 4 * 256 * 256 * 64),
+]
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+def ratio(value: float, least: float) -> str:
+    return f"{value / least:.2f}" if least else ""
+
+
+def line(row: Row) -> str:
+    """A line of the table."""
+    counted, least = count(row)
+    cells = [row.name, str(counted.launches), ratio(counted.dram, least),
+             ratio(counted.sectors, counted.ideal), ratio(counted.shared, counted.shared_ideal),
+             ratio(counted.tensor, row.tensor),
+             *(f"{counted.occupancy(arch):.0f} %" for arch in ARCHS), row.note]
+    return f"| {' | '.join(cells)} |"
+
+
+HEAD = ("| operation | launches | bytes / minimum | sectors / ideal | shared wavefronts / ideal "
+        "| tensor operations / needed | occupancy sm_80 | sm_90 | |\n|---|--:|--:|--:|--:|--:|--:"
+        "|--:|---|")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
+    parser.add_argument("only", nargs="*", help="operations to count (all by default)")
+    options = parser.parse_args()
+    lines = [HEAD]
+    print(HEAD)
+    for row in ROWS:
+        if options.only and row.name not in options.only:
+            continue
+        try:
+            lines.append(line(row))
+        except mlgpu.MlgpuError as error:
+            if options.write:
+                raise
+            lines.append(f"| {row.name} | {str(error).splitlines()[0]} |")
+        print(lines[-1], flush=True)
+    if options.write:
+        before, mark, rest = PAGE.read_text().partition("<!-- table -->\n")
+        after = rest.partition("<!-- end -->")[2]
+        PAGE.write_text(f"{before}{mark}{chr(10).join(lines)}\n<!-- end -->{after}")
+
+
+if __name__ == "__main__":
+    main()
