@@ -78,8 +78,8 @@ struct ml_to_partial {
 // floats where k is split.
 template <typename T, int BM, int BN, int BK, int WM, int WN, int STAGES, bool A_DEEP, bool B_DEEP,
           int A_WIDTH, int B_WIDTH, bool SUMS>
-__global__ void __launch_bounds__(BM / WM * (BN / WN) * 32,
-                                  2048 / (BM / WM * (BN / WN) * (WM * WN < 4096 ? 168 : 256)))
+__global__ void __launch_bounds__(32 * BM * BN / WM / WN,
+                                  BM * BN / WM / WN > 4 ? 1 : WM * WN < 4096 ? 3 : 2)
 gemm(const T* __restrict__ a, const T* __restrict__ b, T* out, const T* summand,
      const T* residual, T* pre, T* row_sums, float* partial, float* partial_row_sums, ml_gemm g) {
   const int THREADS = BM / WM * (BN / WN) * 32, MT = WM / 16, NT = WN / 8;

@@ -1,0 +1,11 @@
+"""What CUDA devices compute with."""
+
+from __future__ import annotations
+
+# Products of matrices: "own", mlgpu's kernels; "cublas", NVIDIA's library wherever it does the same
+# (a plain product of two contiguous matrices, not while a graph is captured); "auto", the library
+# where it uses instructions that the kernels do not: large products of float16 on sm_90 and later.
+gemm = "auto"
+
+# See mlgpu.set_float32_matmul_precision.
+precision = "highest"

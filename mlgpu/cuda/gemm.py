@@ -1,0 +1,339 @@
+"""Products of matrices on CUDA: one interface, and what it chooses by.
+
+Operands are taken as they lie: rows or columns of a matrix may be the neighbours in memory, lines may
+be any distance apart (none, where it was expanded), batches too.  Only what lies otherwise is copied.
+Halves go to the tensor cores (kernels/gemm.cu), float32 there only where less precision is allowed;
+all else is kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes alone, so a
+product has the same bits on every GPU of a kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlgpu.backends import cuda as backend
+from mlgpu.cuda import runtime
+from mlgpu.cuda.context import context
+from mlgpu.cuda.launch import Strided, blocks, launch
+from mlgpu.cuda.loading import load
+from mlgpu.cuda.types import ctype
+from mlgpu.errors import ShapeError
+
+Shape = tuple[int, ...]
+
+# In the order of the enumeration in kernels/gemm.cuh.
+ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu")
+
+_STRUCT = np.dtype([
+    ("lda", "i8"), ("ldb", "i8"), ("summand_row", "i8"), ("summand_column", "i8"), ("size", "i8", 3),
+    ("a_batch", "i8", 3), ("b_batch", "i8", 3), ("summand_batch", "i8", 3), ("alpha", "f8"),
+    ("alpha_imaginary", "f8"), ("beta", "f8"), ("beta_imaginary", "f8"), ("alpha_whole", "i8"),
+    ("beta_whole", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"), ("splits", "i4"),
+    ("split_k", "i4"), ("activation", "i4"), ("scaled", "i4"), ("wide", "i4"),
+    ("summand_wide", "i4")], align=True)
+
+_ENOUGH = 128  # blocks that keep a GPU busy, whichever it is
+_PIECE = 256  # places of k that a split has at least
+_LARGE = 1 << 32  # multiplications from which on the library's instructions count
+
+
+@dataclass(frozen=True)
+class Operand:
+    """How one operand lies: `deep` where its elements along k are neighbours."""
+
+    deep: bool
+    line: int  # elements between two lines
+    batch: Shape  # and between two matrices, for each dimension of the batch
+    width: int  # bytes that can be read at once
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The launches of one product."""
+
+    kernel: tuple[str, str]
+    grid: int
+    block: int
+    shared: int
+    struct: Any
+    splits: int
+    wide_dtype: Any  # what sums have that are put off to the second stage
+    finish: str
+    finish_grid: int
+    batches: int
+
+
+def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str | None = None,
+         residual: Any = None, keep: bool = False, alpha: complex = 1, beta: complex = 1,
+         row_sums: Any = None) -> Any:
+    """activation(alpha * (a @ b) + beta * bias) + residual, over the last two axes.
+
+    Leading axes broadcast; `bias` broadcasts to the product, `residual` and `out` have its shape and
+    are C-contiguous.  With `keep` the result is (out, what went into the activation).  `row_sums`, of
+    shape (m,), is set to the sums of a's rows (for a without leading axes): if a is a transposed
+    gradient, these are the bias's.  All have one dtype.
+    """
+    batch = _batch_shape(a.shape[:-2], b.shape[:-2])
+    m, k, n = *a.shape[-2:], b.shape[-1]
+    shape = (*batch, m, n)
+    if out is None:
+        out = runtime.empty(shape, a.dtype)
+        if _library_serves(a, b, bias is residual is activation is row_sums is None
+                           and alpha == 1 and not keep):
+            return load().matmul(a, b, out=out)
+    pre = runtime.empty(shape, a.dtype) if keep else None
+    if row_sums is not None and not out.size:
+        gemm(a, runtime.full((k, 1), 1, a.dtype), row_sums.reshape(m, 1))
+    if out.size:
+        a, b, dims, stride_a, stride_b, stride_bias = _laid_out(a, b, bias, batch, m, n)
+        plan = _plan(
+            a.dtype, _capability(), backend.precision == "highest", m, n, k, dims,
+            _operand(a, stride_a, -2), _operand(b, stride_b, -1), stride_bias,
+            _fits(_aligned(out, pre, residual), n, out.itemsize),
+            0 if bias is None else bias.data.ptr % 16, ACTIVATIONS.index(activation),
+            complex(alpha), complex(beta), row_sums is not None)
+        _run(plan, a, b, out, bias, residual, pre, row_sums)
+    return (out, pre) if keep else out
+
+
+def activation_backward(dy: Any, pre: Any, activation: str) -> Any:
+    """dy * activation'(pre)."""
+    dy = runtime.contiguous(dy)
+    dx = runtime.empty(dy.shape, dy.dtype)
+    width = 16 // dy.itemsize
+    while width > 1 and any(x.data.ptr % (width * dy.itemsize) for x in (dy, pre)):
+        width //= 2
+    name = f"activation_backward<{ctype(dy.dtype)}, {_computed_in(dy.dtype)[0]}, {width}>"
+    launch("gemm_simt", name, blocks(dy.size, 256 * width), 256,
+           (dy, pre, dx, dy.size, ACTIVATIONS.index(activation)))
+    return dx
+
+
+def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
+         row_sums: Any) -> None:
+    epilogue = (None if bias is None else Strided(bias), residual, pre, row_sums)
+    partial = sums = None
+    if plan.splits > 1:
+        partial = runtime.empty((plan.splits * out.size,), plan.wide_dtype)
+        if row_sums is not None:
+            sums = runtime.empty((plan.splits * row_sums.size,), plan.wide_dtype)
+    launch(*plan.kernel, plan.grid, plan.block,
+           (Strided(a), Strided(b), out, *epilogue, partial, sums, plan.struct), plan.shared)
+    if plan.splits > 1:
+        launch("gemm_simt", plan.finish, plan.finish_grid, 256,
+               (out, *epilogue, partial, sums, plan.struct, plan.batches))
+
+
+# --- how operands lie ----------------------------------------------------------------------------
+
+
+def _batch_shape(a: Shape, b: Shape) -> Shape:
+    return a if a == b or not b else b if not a else np.broadcast_shapes(a, b)
+
+
+def _laid_out(a: Any, b: Any, bias: Any, batch: Shape, m: int, n: int) -> tuple[Any, ...]:
+    """The operands, copied where they must be; the batch's dimensions, joined where all allow it,
+    at most three; and the strides along them of a, b and the bias, then its own two."""
+    a, b = _lines(a), _lines(b)
+    strides = [_strides(a, batch, 2), _strides(b, batch, 2)]
+    if bias is None:
+        spread: Shape = (0,) * (len(batch) + 2)
+    else:
+        spread = _strides(bias, (*batch, m, n), 0)
+    dims, joined = _joined(batch, (*strides, spread[:-2]))
+    if len(dims) > 3:
+        cupy = load()
+        a = runtime.copy(cupy.broadcast_to(a, (*batch, *a.shape[-2:])))
+        b = runtime.copy(cupy.broadcast_to(b, (*batch, *b.shape[-2:])))
+        strides = [_strides(a, batch, 2), _strides(b, batch, 2)]
+        dims, joined = _joined(batch, (*strides, spread[:-2]))
+        if len(dims) > 3 and bias is not None:
+            raise NotImplementedError("gemm: a bias over more than three joined batch dimensions")
+    return a, b, dims, joined[0], joined[1], (*joined[2], *spread[-2:])
+
+
+def _lines(x: Any) -> Any:
+    """`x`, copied unless the elements of its rows or of its columns are neighbours."""
+    item, (rows, columns) = x.itemsize, x.shape[-2:]
+    row, column = x.strides[-2:]
+    if column == item or columns == 1 or row == item or rows == 1 or not x.size:
+        return x
+    return runtime.copy(x)
+
+
+def _strides(x: Any, shape: Shape, matrix: int) -> Shape:
+    """The strides, in elements, of `x` broadcast to leading axes `shape`, without the last
+    `matrix` axes."""
+    own = x.shape[:x.ndim - matrix]
+    steps = [0 if n == 1 else s // x.itemsize
+             for n, s in zip(own, x.strides[:len(own)], strict=True)]
+    return (*[0] * (len(shape) - len(own)), *steps)
+
+
+def _joined(shape: Shape, strides: tuple[Shape, ...]) -> tuple[Shape, list[Shape]]:
+    sizes: list[int] = []
+    kept: list[list[int]] = [[] for _ in strides]
+    for d, size in enumerate(shape):
+        if size == 1:
+            continue
+        if sizes and all(row[-1] == s[d] * size for row, s in zip(kept, strides, strict=True)):
+            sizes[-1] *= size
+            for row, s in zip(kept, strides, strict=True):
+                row[-1] = s[d]
+        else:
+            sizes.append(size)
+            for row, s in zip(kept, strides, strict=True):
+                row.append(s[d])
+    return tuple(sizes), [tuple(row) for row in kept]
+
+
+def _operand(x: Any, batch: Shape, rows: int) -> Operand:
+    """How the matrix lies whose axis `rows` is not k: the other one is."""
+    depth = -3 - rows
+    item = x.itemsize
+    if not x.size:
+        return Operand(True, 0, (0,) * len(batch), 16)
+    choices = []
+    for inner, outer in ((depth, rows), (rows, depth)):
+        if x.strides[inner] == item or x.shape[inner] == 1:
+            line = 0 if x.shape[outer] == 1 else x.strides[outer] // item
+            size = x.shape[inner] * item
+            known = [x.data.ptr, line * item, size, *[s * item for s in batch]]
+            width = next((w for w in (16, 8, 4, 2) if not any(v % w for v in known)), 1)
+            choices.append(Operand(inner == depth, line, batch, max(width, item)))
+    return max(choices, key=lambda c: c.width)
+
+
+def _aligned(*arrays: Any) -> bool:
+    return all(x is None or x.data.ptr % 16 == 0 for x in arrays)
+
+
+def _fits(aligned: bool, n: int, item: int) -> int:
+    """The most bytes that rows of n elements of the result can be stored in at once."""
+    if not aligned:
+        return item
+    return next((w for w in (16, 8, 4, 2) if w >= item and n * item % w == 0), item)
+
+
+# --- choices -------------------------------------------------------------------------------------
+
+
+def _computed_in(dtype: Any) -> tuple[str, Any]:
+    """What sums of products of this dtype are kept in, in C++ and in NumPy."""
+    if dtype.kind in "iu":
+        return ("long long", np.dtype(np.int64)) if dtype.itemsize == 8 else (
+            "int", np.dtype(np.int32))
+    return ("float", np.dtype(np.float32)) if dtype.itemsize == 2 else (ctype(dtype), dtype)
+
+
+def _splits(m: int, n: int, k: int, batches: int) -> tuple[int, int]:
+    """Into how many pieces k is cut, and their length: more where few tiles have long sums."""
+    tiles = blocks(m, 128) * blocks(n, 128) * batches
+    count = min(k // _PIECE, _ENOUGH // tiles)
+    if count < 2:
+        return 1, k
+    piece = blocks(blocks(k, count), 64) * 64
+    return blocks(k, piece), piece
+
+
+def _tensor_tile(item: int, width: int, m: int, n: int, tiles: int, capability: int) -> Shape:
+    """BM, BN, BK, WM, WN and stages."""
+    depth = 64 // item
+    if capability < 80:
+        return 64, 64, depth, 32, 32, 2
+    roomy = capability in (80, 87, 90, 100, 101, 103)
+    if width < 4 or min(m, n) <= 64 or tiles < 64:
+        if width >= 4 and n >= 1024 and m <= 64 and tiles >= 64:
+            return 64, 128, depth, 32, 64, 4
+        return 64, 64, depth, 32, 32, 4
+    if roomy and item == 2 and n % 256 == 0 and tiles >= 4 * _ENOUGH:
+        return 128, 256, depth, 64, 64, 3
+    return 128, 128, depth, 64, 64, 4 if roomy else 3
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims: Shape,
+          a: Operand, b: Operand, bias: Shape, store: int, bias_at: int, activation: int,
+          alpha: complex, beta: complex, summing: bool) -> Plan:
+    batches = math.prod(dims)
+    splits, piece = _splits(m, n, k, batches)
+    tiles = blocks(m, 128) * blocks(n, 128) * batches * splits
+    computed, wide_dtype = _computed_in(dtype)
+    item, computed_item = dtype.itemsize, wide_dtype.itemsize
+    name = ctype(dtype)
+    tensor = dtype.kind not in "iuc" and (
+        item == 2 and (capability >= 80 or name == "__half")
+        or item == 4 and not exact and not summing and capability >= 80)
+    layouts = f"{str(a.deep).lower()}, {str(b.deep).lower()}"
+    if tensor:
+        widths = [w if w == 16 else min(w, 4) for w in (a.width, b.width)]
+        tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
+        bm, bn, bk, wm, wn, stages = tile
+        per_store = 16 // item
+        pads = bk * 32 * ((not a.deep) + (not b.deep)) if item == 4 else 0
+        shared, block = stages * (bk * (bm + bn) * item + pads), bm * bn // (wm * wn) * 32
+        kernel = ("gemm", f"gemm<{name}, {', '.join(map(str, tile))}, {layouts}, {widths[0]}, "
+                          f"{widths[1]}, {str(summing).lower()}>")
+    else:
+        per_store = 16 // computed_item
+        large = name == "float" and min(m, n) > 64 and tiles >= 64
+        bm = bn = 128 if large else 64
+        each, bk = (8, 8) if large else (4, 8 if computed_item == 16 else 16)
+        vectors = [per_store if w >= per_store * item else 1 for w in (a.width, b.width)]
+        shared, block = 0, bm * bn // each**2
+        kernel = ("gemm_simt", f"gemm_simt<{name}, {computed}, {bm}, {bn}, {bk}, {each}, {each}, "
+                               f"{layouts}, {vectors[0]}, {vectors[1]}, {str(summing).lower()}>")
+    struct = np.zeros(1, _STRUCT)
+    own = struct[0]
+    own["lda"], own["ldb"] = a.line, b.line
+    own["summand_row"], own["summand_column"] = bias[-2:]
+    own["size"] = [*[1] * (3 - len(dims)), *dims]
+    for field, strides in (("a_batch", a.batch), ("b_batch", b.batch),
+                           ("summand_batch", bias[:-2])):
+        own[field] = [*[0] * (3 - len(dims)), *strides]
+    own["m"], own["n"], own["k"], own["splits"], own["split_k"] = m, n, k, splits, piece
+    own["activation"], own["scaled"] = activation, alpha != 1 or beta != 1
+    own["alpha"], own["alpha_imaginary"] = alpha.real, alpha.imag
+    own["beta"], own["beta_imaginary"] = beta.real, beta.imag
+    if dtype.kind in "iu":
+        own["alpha_whole"], own["beta_whole"] = int(alpha.real), int(beta.real)
+    own["wide"] = store >= per_store * item
+    # The second stage stores as many columns at once as fill 16 bytes of sums.
+    late = 16 // computed_item if store >= 16 // computed_item * item else 1
+    most = max(per_store, late) * item
+    own["summand_wide"] = bias[-1] == 1 and not bias_at % most and not any(
+        s * item % most for s in bias[:-1])
+    sums = blocks(m, 256) if summing else 0
+    return Plan(kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block, shared, struct,
+                splits, wide_dtype, f"gemm_finish<{name}, {computed}, {late}>",
+                blocks(blocks(m * n * batches, late), 256) + sums, batches)
+
+
+def _library_serves(a: Any, b: Any, plain: bool) -> bool:
+    """Whether cuBLAS takes this product: a plain one of two contiguous matrices, run at once."""
+    if backend.gemm not in ("auto", "own", "cublas"):
+        raise ShapeError("mlgpu.backends.cuda.gemm: must be 'auto', 'own' or 'cublas', got "
+                         f"{backend.gemm!r}")
+    if backend.gemm == "own" or not plain or a.ndim != 2 or b.ndim != 2:
+        return False
+    if a.dtype.char not in "efdFD" or not (a.size and b.size and a.flags.c_contiguous
+                                           and b.flags.c_contiguous):
+        return False
+    if context.capture is not None:
+        return False
+    return backend.gemm == "cublas" or (
+        a.dtype.char == "e" and len(a) * a.shape[1] * b.shape[1] >= _LARGE and _capability() >= 90)
+
+
+def _capability() -> int:
+    return _capability_of(load().cuda.runtime.getDevice())
+
+
+@functools.cache
+def _capability_of(device: int) -> int:
+    return int(load().cuda.Device(device).compute_capability)
