@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mlgpu import linalg as linalg
     from mlgpu import nn as nn
     from mlgpu import optim as optim
+    from mlgpu import profiler as profiler
     from mlgpu import special as special
     from mlgpu import testing as testing
     from mlgpu import utils as utils
@@ -65,8 +66,8 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "random", "special", "testing",
-               "utils")
+_SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler", "random", "special",
+               "testing", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others
