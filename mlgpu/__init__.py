@@ -66,8 +66,8 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler", "random", "special",
-               "testing", "utils")
+_SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler", "random",
+               "special", "testing", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others
