@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Source:
     elements: int
 
 
+@lru_cache(maxsize=4096)
 def vector_width(program: Program) -> int:
     """How many elements of the widest operand are 16 bytes."""
     return max(1, 16 // max(d.itemsize for d in _operand_dtypes(program)))
