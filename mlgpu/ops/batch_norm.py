@@ -15,8 +15,9 @@ from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import batch_norm as cuda_batch_norm
 from mlgpu.errors import ShapeError
+from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
-from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.elementwise import Elementwise, elementwise
 from mlgpu.ops.exponential import rsqrt
 from mlgpu.ops.norm import check_channels, check_float, group_norm
 from mlgpu.tensor import Tensor
@@ -152,6 +153,11 @@ def running_norm(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: Any) 
     return (x - mean) * (rsqrt(var + eps) * weight) + bias
 
 
+@elementwise
+def _average(running: Any, value: Any, keep: Any, share: Any) -> Any:
+    return running * keep + value * share
+
+
 # --- public ---------------------------------------------------------------------------------------
 
 
@@ -182,7 +188,7 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
     y, mean, var = run(BatchNorm(eps), input, *_affine(input, weight, bias))
     if running_mean is not None and running_var is not None and count:
         _move(running_mean, mean, momentum)
-        _move(running_var, var * (count / (count - 1)), momentum)
+        _move(running_var, var, momentum, count / (count - 1))
     return y  # type: ignore[no-any-return]
 
 
@@ -231,7 +237,8 @@ def _normalise_by(input: Tensor, mean: Tensor | None, var: Tensor | None, weight
     return running_norm(input, m, v, w, b, eps).to(input.dtype)  # type: ignore[no-any-return]
 
 
-def _move(running: Tensor, value: Tensor, momentum: float) -> None:
-    """running = (1 - momentum) * running + momentum * value, in place."""
+def _move(running: Tensor, value: Tensor, momentum: float, factor: float = 1.0) -> None:
+    """running = (1 - momentum) * running + momentum * factor * value, in place, in one pass."""
     with no_grad():
-        running.mul_(1 - momentum).add_(value.to(running.dtype), alpha=momentum)
+        op = Elementwise(_average.formula, (None, None, 1 - momentum, momentum * factor))
+        run_inplace(op, running, value)
