@@ -95,7 +95,7 @@ class Counted:
     def occupancy(self, name: str) -> float:
         """Per cent on an architecture, of the kernel with most instructions."""
         assert self.busiest is not None
-        launch, module = self.busiest[1]
+        launch, _ = self.busiest[1]
         kernel = KERNELS[launch.code.name]
         names = () if kernel.plain else (kernel.expression,)
         image = compile(kernel.source, name, names, kernel.options, "ptx", kernel.filename)
@@ -124,7 +124,7 @@ def count(row: Row) -> tuple[Counted, int]:
     return counted, least
 
 
-# --- the operations ---------------------------------------------------------------------------------
+# --- the operations -------------------------------------------------------------------------------
 
 H, S = mlgpu.bfloat16, mlgpu.float32
 
@@ -262,7 +262,7 @@ ROWS = [
 ]
 
 
-# --- the table --------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def ratio(value: float, least: float) -> str:

@@ -4,8 +4,9 @@
 
 CuPy's launch is replaced by a function that does nothing, so what is timed is what mlgpu adds to
 it: checking and converting arguments, choosing the kernel, and in operations allocation and the
-bookkeeping around.  Medians of interleaved runs, processor time.  Needs CuPy; on a machine without a GPU run it
-with MLGPU_CUDA=sim, where allocations go through the simulated runtime and take longer.
+bookkeeping around.  Medians of interleaved runs, processor time.  Needs CuPy; on a machine without
+a GPU run it with MLGPU_CUDA=sim, where allocations go through the simulated runtime and take
+longer.
 """
 
 from __future__ import annotations

@@ -53,9 +53,10 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
 
-__all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_stream", "default_stream",
-           "device", "device_count", "empty_cache", "get_device_capability", "get_device_name",
-           "get_device_properties", "is_available", "kernel", "max_memory_allocated", "mem_get_info",
+__all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_stream",
+           "default_stream", "device", "device_count", "empty_cache", "get_device_capability",
+           "get_device_name", "get_device_properties", "graph", "is_available",
+           "is_current_stream_capturing", "kernel", "max_memory_allocated", "mem_get_info",
            "memory_allocated", "memory_reserved", "reset_peak_memory_stats", "set_device",
            "set_stream", "stream", "synchronize", "temperature", "unavailable_reason",
            "utilization"]

@@ -44,10 +44,10 @@ class CustomKernel:
 
         Pointers take tensors of exactly the declared type, contiguous and on one device (wrap one
         in `Strided` where the kernel takes its strides), or None; numbers take Python's.  `shared`
-        are bytes of dynamic shared memory.  Tensors behind pointers to non-const count as changed in
-        place.  Raises KernelError for a wrong number of arguments, DTypeError, ShapeError,
-        DeviceError or TypeError for a wrong one, and GraphError where a gradient would get lost: a
-        launch is not recorded, so wrap it in a `mlgpu.autograd.Function`.
+        are bytes of dynamic shared memory.  Tensors behind pointers to non-const count as changed
+        in place.  Raises KernelError for a wrong number of arguments, DTypeError, ShapeError,
+        DeviceError or TypeError for a wrong one, and GraphError where a gradient would get lost:
+        a launch is not recorded, so wrap it in a `mlgpu.autograd.Function`.
         """
         kernel = self._kernel
         if len(arguments) != len(self._written):
