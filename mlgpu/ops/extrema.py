@@ -17,16 +17,21 @@ from mlgpu.cpu.gemm import cast as cast_array
 from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cpu.totals import kept, total
-from mlgpu.cuda import select as cuda_select
+from mlgpu.cuda import index as cuda_index
+from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import on_tensors, run
 from mlgpu.ops.arithmetic import div, mul
 from mlgpu.ops.cast import cast
 from mlgpu.ops.choice import maximum, minimum, where
 from mlgpu.ops.compare import eq, isnan, logical_and, logical_or
+from mlgpu.ops.creation import arange
 from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.part import narrow
 from mlgpu.ops.reduce import Dims, Reduction, computed, reduced_dims, sum
-from mlgpu.ops.scatter import scatter
+from mlgpu.ops.scan import cummax
+from mlgpu.ops.scatter import gather, scatter
+from mlgpu.ops.sort import kthvalue, sort
 from mlgpu.tensor import Tensor
 
 __all__ = ["amax", "amin", "aminmax", "argmax", "argmin", "max", "median", "min", "mode",
@@ -154,6 +159,12 @@ class MedianOfAll(Attained):
         out[...] = flat[self.find(flat)] if x.size else np.nan
         return out
 
+    def forward_cuda(self, x: Any) -> Any:
+        if not x.size:
+            return cuda.full((), math.nan, x.dtype)
+        select = _SELECTIONS[self.find]
+        return on_tensors(lambda x: select(x, 0)[0].reshape(()), x.reshape(-1))
+
 
 # --- values with indices --------------------------------------------------------------------------
 
@@ -180,7 +191,10 @@ class Chosen(Reduction):
     def forward_cuda(self, x: Any) -> tuple[Any, Any]:
         if self.find in _EXTREMES:
             return self.reduced_cuda(x, _EXTREMES[self.find], index=True)  # type: ignore[no-any-return]
-        return cuda_select.select(x, self.dims[0] if self.dims else 0, self.name, self.keepdim)
+        dim = self.dims[0] if self.dims else 0
+        rows = x if x.ndim else x.reshape(1)
+        values, index = on_tensors(lambda x: _SELECTIONS[self.find](x, dim), rows)
+        return self.shaped(values, x.shape), self.shaped(index, x.shape)
 
     def backward(self, dy: Tensor, _: None) -> Tensor:
         if not self.dims:
@@ -197,6 +211,13 @@ class Chosen(Reduction):
         index = self.unreduced(self.output_array(1))
         np.put_along_axis(dx, index, self.unreduced(dy), self.dims[0])
         return dx
+
+    def backward_cuda(self, dy: Any, _: None) -> Any:
+        if not self.dims:
+            return dy
+        index = self.unreduced(self.output_array(1))
+        shape = self._inputs_meta[0][0]
+        return cuda_index.spread(self.unreduced(dy), index, shape, self.dims[0], False)
 
 
 class Argument(Reduction):
@@ -253,6 +274,40 @@ def _mode_index(rows: Any) -> Any:
     np.not_equal(ranked[..., 1:], ranked[..., :-1], out=first[..., 1:])
     run_length = place - np.maximum.accumulate(np.where(first, place, 0), -1)
     return np.take_along_axis(order, np.argmax(run_length, -1, keepdims=True), -1)
+
+
+def _median_along(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """As `_median_index` along a dimension, with the values, both of length 1 there."""
+    values, index = kthvalue(x, (x.shape[dim] + 1) // 2, dim, True)
+    if not x.is_floating_point():
+        return values, index
+    most, first = max(x, dim, True)  # the first NaN, if there is one
+    missing = isnan(most)
+    return where(missing, most, values), where(missing, first, index)
+
+
+def _nanmedian_along(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    values, index = sort(x, dim)
+    count = sum(eq(x, x), dim, True)
+    place = (count - 1).clamp_min(0) // 2
+    return gather(values, dim, place), gather(index, dim, place)
+
+
+def _mode_along(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    values, index = sort(x, dim)
+    n = x.shape[dim]
+    place = arange(n, device=x.device).reshape((n, *(1,) * (x.ndim - 1 - dim)))
+    start = place.expand(x.shape).clone()  # of the run of equal values that an element is in
+    if n > 1:
+        same = eq(narrow(values, dim, 1, n - 1), narrow(values, dim, 0, n - 1))
+        narrow(start, dim, 1, n - 1).masked_fill_(same, 0)
+    run_length = place - cummax(start, dim).values
+    at = argmax(run_length, dim, True)
+    return gather(values, dim, at), gather(index, dim, at)
+
+
+_SELECTIONS = {_median_index: _median_along, _nanmedian_index: _nanmedian_along,
+               _mode_index: _mode_along}
 
 
 # --- public ---------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ class Pick(Op):
     def backward_cuda(self, dy: Any, _: None) -> Any:
         shape = self._inputs_meta[0][0]
         indices = self._kept(dy.ndim, len(shape))
+        dy = dy.reshape(indices.shape)
         return cuda_index.spread(dy, indices, shape, self.dim, self.repeats)
 
     def _kept(self, have: int, want: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import sort as cuda_sort
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.arithmetic import lerp, mul, sub
@@ -40,6 +41,9 @@ class Ascending(Op):
         order[...] = np.argsort(x, -1)
         return order
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_sort.sort(x, values=False)[1]
+
 
 def quantile(input: Tensor, q: float | Tensor, dim: int | None = None, keepdim: bool = False, *,
              interpolation: str = "linear") -> Tensor:
@@ -68,6 +72,7 @@ def _check(op: str, input: Tensor, q: float | Tensor, interpolation: str) -> Ten
         raise DTypeError(f"{op}: expected float32 or float64, got {input.dtype.name}; cast it")
     if not input.numel():
         raise ShapeError(f"{op}: must have elements, got shape {tuple(input.shape)}")
+    number = None if isinstance(q, Tensor) else q
     if not isinstance(q, Tensor):
         q = scalar_tensor(q, dtype=input.dtype, device=input.device)
     if q.ndim > 1:
@@ -75,7 +80,7 @@ def _check(op: str, input: Tensor, q: float | Tensor, interpolation: str) -> Ten
     if q.dtype is not input.dtype:
         raise DTypeError(f"{op}: q must have the input's dtype {input.dtype.name}, got "
                          f"{q.dtype.name}")
-    fractions: Any = q.tolist()
+    fractions: Any = q.tolist() if number is None else number
     for fraction in fractions if q.ndim else [fractions]:
         if not 0 <= fraction <= 1:
             raise ShapeError(f"{op}: q must be in [0, 1], got {fraction}")

@@ -10,9 +10,15 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, full, zeros
+from mlgpu.cuda import index as cuda_index
+from mlgpu.cuda import runtime as cuda
+from mlgpu.cuda import search as cuda_search
+from mlgpu.cuda import sort as cuda_sort
+from mlgpu.cuda.copy import copy_into as cuda_copy_into
 from mlgpu.errors import DerivativeError, DTypeError, MlgpuError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.cast import cast
+from mlgpu.ops.extrema import aminmax
 from mlgpu.ops.pick import Array, TakeAlong
 from mlgpu.tensor import Tensor
 
@@ -59,6 +65,9 @@ class Searchsorted(Op):
             out[...] = self._bisect(sequence.reshape(rows, -1), values.reshape(rows, -1)
                                     ).reshape(values.shape)
         return out
+
+    def forward_cuda(self, sequence: Any, values: Any) -> Any:
+        return cuda_search.searchsorted(sequence, values, self.right, self.dtype)
 
     def _bisect(self, sequence: Array, values: Array) -> Array:
         """All rows at once: one step of every bisection is one pass."""
@@ -146,6 +155,10 @@ class Isin(Op):
                            assume_unique=self.assume_unique, invert=self.invert)
         return out
 
+    def forward_cuda(self, elements: Any, tests: Any) -> Any:
+        ordered = cuda_sort.sort(tests.reshape(-1), index=False)[0]
+        return cuda_search.is_in(elements, ordered, self.invert)
+
 
 def isin(elements: Tensor | Number, test_elements: Tensor | Number, *, assume_unique: bool = False,
          invert: bool = False) -> Tensor:
@@ -178,11 +191,14 @@ class Bincount(Op):
 
     differentiable = False
 
-    def __init__(self, minlength: int) -> None:
-        self.minlength = minlength
+    def __init__(self, minlength: int, length: int) -> None:
+        self.minlength, self.length = minlength, length
 
     def forward(self, index: Any) -> Any:
         return _counts(index, None, self.minlength, np.int64)
+
+    def forward_cuda(self, index: Any) -> Any:
+        return cuda_search.count_places(index, max(self.minlength, self.length))
 
 
 class WeightedBincount(Op):
@@ -190,12 +206,24 @@ class WeightedBincount(Op):
 
     name = "bincount"
 
-    def __init__(self, index: Array, minlength: int) -> None:
-        self.index, self.minlength = index, minlength
+    def __init__(self, index: Array, minlength: int, length: int) -> None:
+        self.index, self.minlength, self.length = index, minlength, length
 
     def forward(self, weights: Any) -> Any:
         dtype = np.float32 if weights.dtype == np.float32 else np.float64
         return _counts(self.index, weights.astype(np.float64, copy=False), self.minlength, dtype)
+
+    def forward_cuda(self, weights: Any) -> Any:
+        dtype = np.dtype(np.float32 if weights.dtype == np.float32 else np.float64)
+        exact = cuda.empty(weights.shape, np.dtype(np.float64))
+        cuda_copy_into(exact, weights)
+        shape = (max(self.minlength, self.length),)
+        sums = cuda_index.spread(exact, self.index, shape, 0, True)
+        if sums.dtype == dtype:
+            return sums
+        out = cuda.empty(shape, dtype)
+        cuda_copy_into(out, sums)
+        return out
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(TakeAlong(self.index, 0, True), dy)  # type: ignore[no-any-return]
@@ -217,15 +245,15 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if weights is not None and weights.shape != input.shape:
         raise ShapeError(f"bincount: weights must have the shape {tuple(input.shape)}, got "
                          f"{tuple(weights.shape)}")
-    index = input._array
-    if input.numel() and index.min() < 0:
-        raise MlgpuError("bincount: elements must not be negative, got "
-                         f"{int(index.min())}")
+    least, most = (int(t.item()) for t in aminmax(input)) if input.numel() else (0, -1)
+    if least < 0:
+        raise MlgpuError(f"bincount: elements must not be negative, got {least}")
     if weights is None or not input.numel():
-        return run(Bincount(minlength), input)  # type: ignore[no-any-return]
+        return run(Bincount(minlength, most + 1), input)  # type: ignore[no-any-return]
     if weights.dtype.is_complex:
         raise DTypeError(f"bincount: weights must be real, got {weights.dtype.name}")
-    return run(WeightedBincount(index.astype(np.int64), minlength), weights)  # type: ignore[no-any-return]
+    index = cast(input, dtypes.int64)._array
+    return run(WeightedBincount(index, minlength, most + 1), weights)  # type: ignore[no-any-return]
 
 
 class Histc(Op):
@@ -248,6 +276,19 @@ class Histc(Op):
         place = ((inside - low) * x.dtype.type(self.bins) / (high - low)).astype(np.int64)
         np.minimum(place, self.bins - 1, out=place)
         np.copyto(out, np.bincount(place, minlength=self.bins), casting="unsafe")
+        return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        low, high = self.low, self.high
+        if low == high and x.size:
+            low, high = on_tensors(lambda x: tuple(aminmax(x)), x)
+            low, high = float(low.get()), float(high.get())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise MlgpuError(f"histc: the range [{low}, {high}] is not finite; give min and max")
+        if low == high:
+            low, high = low - 1, high + 1
+        out = cuda.empty((self.bins,), x.dtype)
+        cuda_copy_into(out, cuda_search.count_bins(x, self.bins, low, high))
         return out
 
     def backward(self, dy: Tensor) -> Tensor:

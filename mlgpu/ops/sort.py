@@ -13,6 +13,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import order
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import sort as cuda_sort
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import run
 from mlgpu.ops.pick import Array, Pick, Picked, pick, take
@@ -81,6 +82,9 @@ class Sort(_Selection):
     def positions(self, rows: Array, out: Array) -> None:
         order.argsort(rows, self.descending, out)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_sort.sort(x, self.dim, self.descending)
+
 
 class Topk(_Selection):
     """The first k elements in order."""
@@ -94,6 +98,9 @@ class Topk(_Selection):
     def positions(self, rows: Array, out: Array) -> None:
         order.argselect(rows, self.k, self.largest, self.ordered, out)
 
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_sort.topk(x, self.k, self.dim, self.largest)
+
 
 class Kthvalue(_Selection):
     """The k-th smallest element, counted from 1."""
@@ -106,6 +113,10 @@ class Kthvalue(_Selection):
 
     def positions(self, rows: Array, out: Array) -> None:
         order.argkth(rows, self.k - 1, out[:, 0])
+
+    def forward_cuda(self, x: Any) -> Any:
+        values, indices = cuda_sort.kth(x, self.k - 1, self.dim)
+        return self.shaped(values), self.shaped(indices)
 
     def shaped(self, array: Array) -> Array:
         return array if self.keepdim or not array.ndim else array.squeeze(self.dim)
@@ -124,6 +135,9 @@ class Argsort(Sort):
         found = empty(rows.shape, np.int64)
         self.positions(rows, found)
         return _back(found, x.shape, self.dim)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return cuda_sort.sort(x, self.dim, self.descending, values=False)[1]
 
 
 # --- public functions -----------------------------------------------------------------------------

@@ -10,6 +10,10 @@ import numpy as np
 from mlgpu.cpu import order
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.runtime import copy, empty
+from mlgpu.cuda import index as cuda_index
+from mlgpu.cuda import runtime as cuda
+from mlgpu.cuda import search as cuda_search
+from mlgpu.cuda import sort as cuda_sort
 from mlgpu.errors import DerivativeError, DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.pick import Array
@@ -57,6 +61,27 @@ class Unique(Op):
             results.append(ends[1:] - ends[:-1])
         return tuple(results)
 
+    def forward_cuda(self, x: Any) -> Any:
+        dims = tuple(range(x.ndim))
+        first = () if self.dim is None else (self.dim, *dims[:self.dim], *dims[self.dim + 1:])
+        moved = x.reshape(-1) if self.dim is None else x.transpose(first)
+        rest = moved.shape[1:]
+        table = cuda.contiguous(moved).reshape(len(moved), math.prod(rest))
+        places = None
+        if self.ordered and table.size:
+            table, places = _in_order(table)
+        values, inverse, counts = cuda_search.groups(table, places, self.inverse, self.counts)
+        if self.dim is None:
+            results = [values.reshape(-1)]
+        else:
+            back = tuple(first.index(d) for d in dims)
+            results = [cuda.copy(values.reshape(len(values), *rest).transpose(back))]
+        if inverse is not None:
+            results.append(inverse.reshape(x.shape) if self.dim is None else inverse)
+        if counts is not None:
+            results.append(counts)
+        return tuple(results)
+
     def _values_alone(self, x: Array) -> bool:
         return self.dim is None and not self.inverse and x.dtype.kind in "biuf"
 
@@ -74,6 +99,24 @@ class Unique(Op):
 
 class UniqueConsecutive(Unique):
     """`Unique` for groups of neighbours."""
+
+
+def _in_order(table: Any) -> tuple[Any, Any]:
+    """The rows of a device table in stable lexicographic order, and where they were."""
+    rows, width = table.shape
+    if width == 1:
+        values, places = cuda_sort.sort(table.reshape(1, rows))
+        return values.reshape(rows, 1), places.reshape(rows)
+    places = None
+    for column in reversed(range(width)):
+        keys = table[:, column]
+        if places is None:
+            places = cuda_sort.sort(keys, values=False)[1]
+        else:
+            order = cuda_sort.sort(cuda_index.take_along(keys, places, 0), values=False)[1]
+            places = cuda_index.take_along(places, order, 0)
+    gathered = cuda_index.gather_rows(table.reshape(1, rows, width), places, None)
+    return gathered.reshape(rows, width), places
 
 
 def _row_order(table: Array) -> Array:

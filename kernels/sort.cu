@@ -1,0 +1,425 @@
+// Stable sorts and selections along contiguous rows.  Values become unsigned keys in their order
+// (NaN largest, -0 as 0; inverted for descending order); an element is the pair of its key and its
+// position, of which no two are equal, so that every sort of them is the stable one.
+//
+// `sort_rows` sorts rows of up to 2,048 in registers (bitonic); longer rows go through the passes of
+// a least-significant-digit radix sort (`radix_count`, a scan, `radix_scatter`); `select_rows` finds
+// the first k of a long row by its digits, the most significant first.
+#include "reduce.cuh"
+
+// --- keys ----------------------------------------------------------------------------------------
+
+template <int BYTES> struct ml_key_word { typedef unsigned type; };
+template <> struct ml_key_word<8> { typedef unsigned long long type; };
+template <typename T> using ml_key = typename ml_key_word<sizeof(T)>::type;
+
+template <typename T> struct ml_key_bits { static const int value = sizeof(T) * 8; };
+template <> struct ml_key_bits<bool> { static const int value = 1; };
+
+template <typename T> struct ml_is_real {
+  static const bool value = ml_is_float<typename ml_compute<T>::type>::value;
+};
+
+__device__ __forceinline__ unsigned ml_raw(__half x) { return __half_as_ushort(x); }
+__device__ __forceinline__ unsigned ml_raw(__nv_bfloat16 x) { return __bfloat16_as_ushort(x); }
+__device__ __forceinline__ unsigned ml_raw(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ unsigned long long ml_raw(double x) { return __double_as_longlong(x); }
+
+template <typename T>
+__device__ __forceinline__ ml_key<T> ml_key_of(T x, bool descending) {
+  typedef ml_key<T> K;
+  const K mask = ~K(0) >> (sizeof(K) * 8 - ml_key_bits<T>::value);
+  const K sign = K(1) << (ml_key_bits<T>::value - 1);
+  K key;
+  if constexpr (ml_is_real<T>::value) {
+    const typename ml_compute<T>::type wide = ml_cast<typename ml_compute<T>::type>(x);
+    const K bits = ml_raw(x);
+    key = wide != wide ? mask : wide == 0 ? sign : bits & sign ? ~bits & mask : bits | sign;
+  } else if constexpr (ml_is_signed<T>::value) {
+    key = (K(x) & mask) ^ sign;
+  } else {
+    key = K(x);
+  }
+  return descending ? ~key & mask : key;
+}
+
+template <typename T> struct ml_from_raw;
+template <> struct ml_from_raw<__half> {
+  static __device__ __forceinline__ __half of(unsigned bits) { return __ushort_as_half(bits); }
+};
+template <> struct ml_from_raw<__nv_bfloat16> {
+  static __device__ __forceinline__ __nv_bfloat16 of(unsigned bits) {
+    return __ushort_as_bfloat16(bits);
+  }
+};
+template <> struct ml_from_raw<float> {
+  static __device__ __forceinline__ float of(unsigned bits) { return __uint_as_float(bits); }
+};
+template <> struct ml_from_raw<double> {
+  static __device__ __forceinline__ double of(unsigned long long bits) {
+    return __longlong_as_double(bits);
+  }
+};
+
+// The value of a key, which came from `source`: zeros and NaN, which share keys, are looked up there.
+template <typename T>
+__device__ __forceinline__ T ml_value_of(ml_key<T> key, bool descending, const T* source) {
+  typedef ml_key<T> K;
+  const K mask = ~K(0) >> (sizeof(K) * 8 - ml_key_bits<T>::value);
+  const K sign = K(1) << (ml_key_bits<T>::value - 1);
+  if (descending) key = ~key & mask;
+  if constexpr (ml_is_real<T>::value) {
+    if (key == sign || key == mask) return *source;
+    return ml_from_raw<T>::of(key & sign ? key ^ sign : ~key & mask);
+  } else if constexpr (ml_is_signed<T>::value) {
+    return T(key ^ sign);
+  } else {
+    return T(key);
+  }
+}
+
+// --- key and position as one word ----------------------------------------------------------------
+
+struct ml_wide_element {
+  unsigned long long key;
+  unsigned long long at;
+};
+
+template <typename K> struct ml_element;
+template <> struct ml_element<unsigned> {
+  typedef unsigned long long word;
+  static __device__ __forceinline__ word make(unsigned key, unsigned at) {
+    return (word(key) << 32) | at;
+  }
+  static __device__ __forceinline__ unsigned key(word w) { return unsigned(w >> 32); }
+  static __device__ __forceinline__ unsigned at(word w) { return unsigned(w); }
+  static __device__ __forceinline__ bool less(word a, word b) { return a < b; }
+};
+template <> struct ml_element<unsigned long long> {
+  typedef ml_wide_element word;
+  static __device__ __forceinline__ word make(unsigned long long key, unsigned at) {
+    return {key, at};
+  }
+  static __device__ __forceinline__ unsigned long long key(const word& w) { return w.key; }
+  static __device__ __forceinline__ unsigned at(const word& w) { return unsigned(w.at); }
+  static __device__ __forceinline__ bool less(const word& a, const word& b) {
+    return a.key != b.key ? a.key < b.key : a.at < b.at;
+  }
+};
+__device__ __forceinline__ ml_wide_element ml_shfl_xor(const ml_wide_element& a, int mask) {
+  return {ml_shfl_xor(a.key, mask), ml_shfl_xor(a.at, mask)};
+}
+__device__ __forceinline__ void ml_put(ml_wide_element* place, const ml_wide_element& a) {
+  *reinterpret_cast<ulonglong2*>(place) = make_ulonglong2(a.key, a.at);
+}
+__device__ __forceinline__ ml_wide_element ml_get(const ml_wide_element* place) {
+  const ulonglong2 word = *reinterpret_cast<const ulonglong2*>(place);
+  return {word.x, word.y};
+}
+
+const unsigned ml_no_place = 0xffffffffu;
+
+// --- rows in registers ---------------------------------------------------------------------------
+
+// `lanes` threads for each row, E elements each, lanes * E >= n, powers of two.  Where `keys` is
+// given a row's elements are keys[row][n] at places[row][n] of x[row][width]; else x[row][n].
+// Written are the elements from..from+count of the order.
+template <typename T, int E>
+__global__ void __launch_bounds__(512)
+sort_rows(const T* __restrict__ x, const unsigned char* __restrict__ keys,
+          const unsigned* __restrict__ places, T* values, long long* index, ml_index rows, int n,
+          ml_index width, int from, int count, int lanes, bool descending) {
+  typedef ml_key<T> K;
+  typedef ml_element<K> element;
+  typedef typename element::word word;
+  extern __shared__ __align__(16) unsigned char memory[];
+  word* all = reinterpret_cast<word*>(memory);
+  const int t = threadIdx.x & (lanes - 1);
+  const ml_index row = ml_index(blockIdx.x) * (blockDim.x / lanes) + threadIdx.x / lanes;
+  const bool mine = row < rows;
+  const T* source = x + (mine ? row * width : 0);
+  word a[E];
+#pragma unroll
+  for (int k = 0; k < E; ++k) {
+    const int i = t + k * lanes;
+    a[k] = element::make(~K(0), ml_no_place);
+    if (mine && i < n) {
+      if (keys)
+        a[k] = element::make(reinterpret_cast<const K*>(keys)[row * n + i], places[row * n + i]);
+      else
+        a[k] = element::make(ml_key_of(source[i], descending), i);
+    }
+  }
+  for (int size = 2; size <= lanes * E; size <<= 1) {
+    for (int stride = size >> 1; stride > 0; stride >>= 1) {
+      if (E > 1 && stride >= lanes) {
+#pragma unroll
+        for (int d = E / 2; d > 0; d >>= 1) {
+          if (stride == d * lanes) {
+#pragma unroll
+            for (int k = 0; k < E; ++k) {
+              if (k & d) continue;
+              const bool up = ((t + k * lanes) & size) == 0;
+              if (element::less(a[k + d], a[k]) == up) {
+                const word other = a[k];
+                a[k] = a[k + d];
+                a[k + d] = other;
+              }
+            }
+          }
+        }
+        continue;
+      }
+      if (stride >= 32) {
+        __syncthreads();
+#pragma unroll
+        for (int k = 0; k < E; ++k) ml_put(all + t + k * lanes, a[k]);
+        __syncthreads();
+      }
+#pragma unroll
+      for (int k = 0; k < E; ++k) {
+        const int i = t + k * lanes;
+        const word other =
+            stride >= 32 ? ml_get(all + (i ^ stride)) : ml_shfl_xor(a[k], stride);
+        const bool keep_less = ((i & size) == 0) == ((i & stride) == 0);
+        if (element::less(other, a[k]) == keep_less) a[k] = other;
+      }
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < E; ++k) {
+    const int i = t + k * lanes - from;
+    if (mine && i >= 0 && i < count && i + from < n) {
+      const unsigned at = element::at(a[k]);
+      if (values)
+        values[row * count + i] = ml_value_of<T>(element::key(a[k]), descending, source + at);
+      if (index) index[row * count + i] = at;
+    }
+  }
+}
+
+// --- radix passes --------------------------------------------------------------------------------
+
+const int ml_radix_threads = 256, ml_digits = 256;
+
+template <typename T, typename K>
+__device__ __forceinline__ K ml_radix_key(const T* x, const K* keys, ml_index i, bool descending) {
+  return x ? ml_key_of(x[i], descending) : keys[i];
+}
+
+// How often each digit occurs in each tile: counts[row][digit][tile].
+template <typename T>
+__global__ void __launch_bounds__(256)
+radix_count(const T* __restrict__ x, const unsigned char* __restrict__ keys, int* counts,
+            ml_index n, int tiles, int items, int shift, bool descending) {
+  typedef ml_key<T> K;
+  __shared__ int histogram[ml_digits];
+  const ml_index row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles;
+  histogram[threadIdx.x] = 0;
+  __syncthreads();
+  const ml_index first = tile * items * ml_radix_threads;
+  const K* sorted = reinterpret_cast<const K*>(keys) + row * n;
+  const T* source = x ? x + row * n : nullptr;
+  for (int j = 0; j < items; ++j) {
+    const ml_index i = first + j * ml_radix_threads + threadIdx.x;
+    if (i < n)
+      atomicAdd(&histogram[(ml_radix_key<T, K>(source, sorted, i, descending) >> shift) & 255], 1);
+  }
+  __syncthreads();
+  counts[(row * ml_digits + threadIdx.x) * tiles + tile] = histogram[threadIdx.x];
+}
+
+// `ends` are the inclusive sums of `counts`: where each tile's elements of each digit end.  The first
+// pass reads x, the last one writes values and indices.
+template <typename T, int ITEMS>
+__global__ void __launch_bounds__(256)
+radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
+              const unsigned* __restrict__ places, const int* __restrict__ ends,
+              unsigned char* sorted_keys, unsigned* sorted_places, T* values, long long* index,
+              ml_index n, int tiles, int shift, bool first_pass, bool descending) {
+  typedef ml_key<T> K;
+  const int TILE = ml_radix_threads * ITEMS, WARPS = ml_radix_threads / 32;
+  __shared__ K tile_keys[TILE];
+  __shared__ unsigned tile_places[TILE];
+  __shared__ int before[WARPS][ml_digits];  // elements of a digit in this warp, then in earlier ones
+  __shared__ int start[ml_digits];          // where a digit begins in the tile
+  __shared__ int sums[WARPS];
+  const ml_index row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles;
+  const ml_index first = tile * TILE;
+  const int held = n - first < TILE ? int(n - first) : TILE;
+  const int lane = ml_lane(), warp = ml_warp(), t = threadIdx.x;
+#pragma unroll
+  for (int w = 0; w < WARPS; ++w) before[w][t] = 0;
+  __syncthreads();
+  const K* row_keys = reinterpret_cast<const K*>(keys) + row * n;
+  const T* source = x + row * n;
+  K key[ITEMS];
+  unsigned at[ITEMS];
+  int rank[ITEMS];
+#pragma unroll
+  for (int j = 0; j < ITEMS; ++j) {
+    const int i = warp * (32 * ITEMS) + j * 32 + lane;
+    key[j] = ~K(0);
+    at[j] = 0;
+    if (i < held) {
+      key[j] = ml_radix_key<T, K>(first_pass ? source : nullptr, row_keys, first + i, descending);
+      at[j] = first_pass ? unsigned(first + i) : places[row * n + first + i];
+    }
+  }
+  // Elements before in the warp, in order: those of earlier turns and of lower lanes.
+#pragma unroll
+  for (int j = 0; j < ITEMS; ++j) {
+    const int i = warp * (32 * ITEMS) + j * 32 + lane;
+    const int digit = i < held ? int((key[j] >> shift) & 255) : ml_digits;
+    const unsigned same = __match_any_sync(ml_all_lanes, digit);
+    const int lower = __popc(same & ((1u << lane) - 1));
+    int earlier = 0;
+    if (digit < ml_digits) earlier = before[warp][digit];
+    __syncwarp();
+    if (digit < ml_digits && lower == 0) before[warp][digit] = earlier + __popc(same);
+    __syncwarp();
+    rank[j] = earlier + lower;
+  }
+  __syncthreads();
+  // Thread t has digit t: sums over warps, then over digits.
+  int total = 0;
+#pragma unroll
+  for (int w = 0; w < WARPS; ++w) {
+    const int here = before[w][t];
+    before[w][t] = total;
+    total += here;
+  }
+  int inclusive = total;
+  for (int step = 1; step < 32; step <<= 1) {
+    const int other = __shfl_up_sync(ml_all_lanes, inclusive, step);
+    if (lane >= step) inclusive += other;
+  }
+  if (lane == 31) sums[warp] = inclusive;
+  __syncthreads();
+  int begin = inclusive - total;
+  for (int w = 0; w < warp; ++w) begin += sums[w];
+  start[t] = begin;
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < ITEMS; ++j) {
+    const int i = warp * (32 * ITEMS) + j * 32 + lane;
+    if (i < held) {
+      const int digit = (key[j] >> shift) & 255;
+      const int place = start[digit] + before[warp][digit] + rank[j];
+      tile_keys[place] = key[j];
+      tile_places[place] = at[j];
+    }
+  }
+  // Where the digit's elements of this tile go, less where they begin here.
+  const int goes = ends[(row * ml_digits + t) * tiles + tile] - total - begin;
+  __syncthreads();
+  start[t] = goes;
+  __syncthreads();
+  for (int i = t; i < held; i += ml_radix_threads) {
+    const K k = tile_keys[i];
+    const ml_index to = row * n + start[(k >> shift) & 255] + i;
+    if (sorted_keys) {
+      reinterpret_cast<K*>(sorted_keys)[to] = k;
+      sorted_places[to] = tile_places[i];
+    } else {
+      if (values) values[to] = ml_value_of<T>(k, descending, source + tile_places[i]);
+      if (index) index[to] = tile_places[i];
+    }
+  }
+}
+
+// --- the first k of a long row -------------------------------------------------------------------
+
+// A block finds, digit by digit, the key of rank k, of which `need` are wanted; then it writes what
+// is smaller and the first `need` of that key to keys[row][k] and places[row][k], in order of place.
+// With `only_last` it writes nothing but the element of rank k: its place and its value.
+template <typename T>
+__global__ void __launch_bounds__(512)
+select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* values,
+            long long* index, ml_index n, int k, bool descending, bool only_last) {
+  typedef ml_key<T> K;
+  __shared__ int histogram[ml_digits];
+  __shared__ int warp_less[16], warp_same[16];
+  __shared__ int chosen, chosen_need;
+  const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp(), warps = blockDim.x >> 5;
+  const ml_index row = blockIdx.x;
+  const T* source = x + row * n;
+  K prefix = 0, known = 0;  // the bits found so far, and which they are
+  int need = k;
+  const int bits = ml_key_bits<T>::value;
+  for (int shift = (bits + 7) / 8 * 8 - 8; shift >= 0; shift -= 8) {
+    if (t < ml_digits) histogram[t] = 0;
+    __syncthreads();
+    for (ml_index i = t; i < n; i += blockDim.x) {
+      const K key = ml_key_of(source[i], descending);
+      if ((key & known) == prefix) atomicAdd(&histogram[(key >> shift) & 255], 1);
+    }
+    __syncthreads();
+    if (warp == 0) {  // eight digits a lane
+      int own[8], total = 0;
+#pragma unroll
+      for (int d = 0; d < 8; ++d) total += own[d] = histogram[lane * 8 + d];
+      int end = total;
+      for (int step = 1; step < 32; step <<= 1) {
+        const int other = __shfl_up_sync(ml_all_lanes, end, step);
+        if (lane >= step) end += other;
+      }
+      int begin = end - total;
+      if (begin < need && need <= end) {
+        int digit = lane * 8;
+#pragma unroll
+        for (int d = 0; d < 8; ++d) {
+          if (begin + own[d] < need && digit == lane * 8 + d) {
+            begin += own[d];
+            ++digit;
+          }
+        }
+        chosen = digit;
+        chosen_need = need - begin;
+      }
+    }
+    __syncthreads();
+    prefix |= K(chosen) << shift;
+    known |= K(255) << shift;
+    need = chosen_need;
+  }
+  int less = 0, same = 0;  // written so far
+  for (ml_index base = 0; base < n && less + same < k; base += blockDim.x) {
+    const ml_index i = base + t;
+    const K key = i < n ? ml_key_of(source[i], descending) : ~K(0);
+    const bool below = i < n && key < prefix, equal = i < n && key == prefix;
+    const unsigned belows = __ballot_sync(ml_all_lanes, below);
+    const unsigned equals = __ballot_sync(ml_all_lanes, equal);
+    if (lane == 0) {
+      warp_less[warp] = __popc(belows);
+      warp_same[warp] = __popc(equals);
+    }
+    __syncthreads();
+    int less_before = less, same_before = same;
+    for (int w = 0; w < warps; ++w) {
+      if (w < warp) {
+        less_before += warp_less[w];
+        same_before += warp_same[w];
+      }
+      less += warp_less[w];
+      same += warp_same[w];
+    }
+    if (same > need) same = need;
+    const unsigned lower = (1u << lane) - 1;
+    less_before += __popc(belows & lower);
+    same_before += __popc(equals & lower);
+    if (only_last) {
+      if (equal && same_before == need - 1) {
+        if (values) values[row] = source[i];
+        if (index) index[row] = i;
+      }
+      if (same >= need) less = k - same;  // all is written
+    } else if (below || (equal && same_before < need)) {
+      const int taken = same_before < need ? same_before : need;
+      const ml_index to = row * k + less_before + taken;
+      reinterpret_cast<K*>(keys)[to] = key;
+      places[to] = unsigned(i);
+    }
+    __syncthreads();
+  }
+}

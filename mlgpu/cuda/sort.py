@@ -1,0 +1,149 @@
+"""Sorts and selections along a dimension: which kernels of kernels/sort.cu.
+
+Every order is stable and takes NaN for the largest value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cuda import runtime
+from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.rows import power
+from mlgpu.cuda.scan import scan
+from mlgpu.cuda.types import ctype
+
+THREADS = 256
+IN_REGISTERS = 2048  # elements of a row that `sort_rows` takes
+_INT64, _INT32 = np.dtype(np.int64), np.dtype(np.int32)
+_BYTES, _PLACE = np.dtype(np.uint8), np.dtype(np.uint32)
+
+
+def sort(x: Any, dim: int = -1, descending: bool = False, values: bool = True,
+         index: bool = True) -> tuple[Any, Any]:
+    """(values, int64 indices) in order along `dim`, each if asked for."""
+    rows, back = _rows(x, dim)
+    out, where = _results(rows, rows.shape[1], values, index)
+    if rows.size:
+        if rows.shape[1] <= IN_REGISTERS:
+            _sort_rows(rows, out, where, 0, rows.shape[1], descending)
+        else:
+            _radix(rows, out, where, descending)
+    return back(out), back(where)
+
+
+def topk(x: Any, k: int, dim: int = -1, largest: bool = True) -> tuple[Any, Any]:
+    """(values, int64 indices) of the first k in order along `dim`."""
+    rows, back = _rows(x, dim)
+    out, where = _results(rows, k, True, True)
+    if out.size:
+        count, n = rows.shape
+        if n <= IN_REGISTERS:
+            _sort_rows(rows, out, where, 0, k, largest)
+        elif k > IN_REGISTERS or _better_sorted(count, n):
+            ordered = sort(rows, 1, largest)
+            out, where = (runtime.contiguous(a[:, :k]) for a in ordered)
+        else:
+            keys, places = _workspace(rows, k)
+            launch("sort", f"select_rows<{ctype(x.dtype)}>", count, 512,
+                   (rows, keys, places, None, None, n, k, largest, False))
+            _sort_rows(rows, out, where, 0, k, largest, keys, places)
+    return back(out), back(where)
+
+
+def kth(x: Any, k: int, dim: int = -1) -> tuple[Any, Any]:
+    """(values, int64 indices) of the k-th smallest along `dim`, counted from 0; length 1 there."""
+    rows, back = _rows(x, dim)
+    out, where = _results(rows, 1, True, True)
+    if out.size:
+        count, n = rows.shape
+        if n <= IN_REGISTERS:
+            _sort_rows(rows, out, where, k, 1, False)
+        elif _better_sorted(count, n):
+            ordered = sort(rows, 1)
+            out, where = (runtime.contiguous(a[:, k:k + 1]) for a in ordered)
+        else:
+            launch("sort", f"select_rows<{ctype(x.dtype)}>", count, 512,
+                   (rows, None, None, out, where, n, k + 1, False, True))
+    return back(out), back(where)
+
+
+def _better_sorted(rows: int, n: int) -> bool:
+    """A row is selected from by one block: a few long ones are sorted sooner, by all."""
+    return rows < 16 and n >= 1 << 17
+
+
+def _rows(x: Any, dim: int) -> tuple[Any, Any]:
+    """`x` as contiguous rows along `dim`, and what gives results the layout of `x`."""
+    if x.ndim == 0:
+        return runtime.contiguous(x.reshape(1, 1)), lambda r: None if r is None else r.reshape(())
+    dim %= x.ndim
+    moved = tuple(d for d in range(x.ndim) if d != dim) + (dim,)
+    turned = runtime.contiguous(x.transpose(moved))
+    n = x.shape[dim]
+    rows = turned.reshape(x.size // n if n else 0, n)
+    others = turned.shape[:-1]
+    home = tuple(moved.index(d) for d in range(x.ndim))
+
+    def back(result: Any) -> Any:
+        if result is None:
+            return None
+        full = result.reshape(*others, result.shape[1])
+        return full if dim == x.ndim - 1 else runtime.contiguous(full.transpose(home))
+
+    return rows, back
+
+
+def _results(rows: Any, count: int, values: bool, index: bool) -> tuple[Any, Any]:
+    shape = (rows.shape[0], count)
+    return (runtime.empty(shape, rows.dtype) if values else None,
+            runtime.empty(shape, _INT64) if index else None)
+
+
+def _key_bytes(dtype: Any) -> int:
+    return 8 if dtype.itemsize == 8 else 4
+
+
+def _workspace(rows: Any, k: int) -> tuple[Any, Any]:
+    """Keys and places of k elements a row."""
+    count = rows.shape[0] * k
+    return (runtime.empty((count * _key_bytes(rows.dtype),), _BYTES),
+            runtime.empty((count,), _PLACE))
+
+
+def _sort_rows(rows: Any, out: Any, where: Any, first: int, count: int, descending: bool,
+               keys: Any = None, places: Any = None) -> None:
+    """Rows in registers, or of (rows, count) elements chosen from them."""
+    width = rows.shape[1]
+    n = width if keys is None else count
+    size = power(n)
+    each = 1 if size <= 256 else 2 if size <= 1024 else 4
+    lanes = size // each
+    block = max(lanes, 128 if lanes <= 32 else lanes)
+    word = 16 if _key_bytes(rows.dtype) == 8 else 8
+    launch("sort", f"sort_rows<{ctype(rows.dtype)}, {each}>",
+           blocks(rows.shape[0], block // lanes), block,
+           (rows, keys, places, out, where, rows.shape[0], n, width, first, count, lanes,
+            descending), size * word if lanes > 32 else 0)
+
+
+def _radix(rows: Any, out: Any, where: Any, descending: bool) -> None:
+    count, n = rows.shape
+    kind, size = ctype(rows.dtype), rows.dtype.itemsize
+    items = 8 if size == 8 else 16
+    tiles = blocks(n, THREADS * items)
+    passes = 1 if rows.dtype.kind == "b" else size
+    keys, places = None, None
+    for number in range(passes):
+        last = number == passes - 1
+        counts = runtime.empty((count, 256 * tiles), _INT32)
+        launch("sort", f"radix_count<{kind}>", count * tiles, THREADS,
+               (None if number else rows, keys, counts, n, tiles, items, 8 * number, descending))
+        scan(counts, 1, "cumsum", out=counts)
+        target = (None, None) if last else _workspace(rows, n)
+        launch("sort", f"radix_scatter<{kind}, {items}>", count * tiles, THREADS,
+               (rows, keys, places, counts, *target, *((out, where) if last else (None, None)),
+                n, tiles, 8 * number, number == 0, descending))
+        keys, places = target
