@@ -81,7 +81,7 @@ enum ml_flag { MAXIMIZE = 1, DECOUPLED = 2, NESTEROV = 4, BEGINS = 8, LR_DOUBLE 
 struct ml_settings {
   double lr, decay, eps;
   double beta1, beta2;      // sgd: momentum, dampening
-  double step_size, root;   // of this step, where the count of steps is known to the host
+  double rest, root;        // 1 - beta1^t and sqrt(1 - beta2^t), where the host counts the steps
   ml_index lr_cell, flags;
 };
 struct ml_settings_table {
@@ -193,10 +193,10 @@ adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_setti
   if (threadIdx.x == 0 && part.count > 0) {
     const ml_settings& s = settings.at[part.row[SETTINGS]];
     const double lr = ml_learning_rate(s);
-    double step_size = s.step_size, root = s.root;
+    double rest = s.rest, root = s.root;
     if (steps) {
       const ml_index step = ml_index(*ml_address<const float>(part.row[STEP])) + 1;
-      step_size = lr / (1 - ml_power(s.beta1, step));
+      rest = 1 - ml_power(s.beta1, step);
       root = sqrt(1 - ml_power(s.beta2, step));
     }
     adam.lr_decay = C(1 - lr * s.decay);
@@ -205,7 +205,7 @@ adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_setti
     adam.rest1 = C(1 - s.beta1);
     adam.beta2 = C(s.beta2);
     adam.rest2 = C(1 - s.beta2);
-    adam.step_size = C(step_size);
+    adam.step_size = C(lr / rest);
     adam.root = C(root);
     adam.factor = ml_factor<C>(factor);
     adam.maximize = s.flags & MAXIMIZE;

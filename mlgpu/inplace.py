@@ -28,7 +28,7 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     start(op, inputs)
     op.recording = op.recording and has_gradient(target)
     storage = target._storage
-    _check_writable(op, target)
+    check_writable(op, target)
     engine = runtime(device)
     arrays = [t._array for t in inputs]
     if op.recording:
@@ -52,7 +52,8 @@ def run_inplace(op: Op, target: Tensor, *others: Tensor) -> Tensor:
     return target
 
 
-def _check_writable(op: Op, target: Tensor) -> None:
+def check_writable(op: Op, target: Tensor) -> None:
+    """Raise GraphError or ShapeError where `op` may not write into a tensor's memory."""
     array = target._array
     if target._storage.inference and not mode.inference:
         raise GraphError(f"{op.name}_: a tensor made in inference_mode cannot be changed outside "

@@ -163,11 +163,11 @@ def permutation(out: Any, stream: Stream) -> None:
     import numpy as np
 
     from mlgpu.cuda.copy import copy_into
-    from mlgpu.cuda.sort import argsort
+    from mlgpu.cuda.sort import sort
 
     words = empty(out.shape, np.dtype(np.int64))
     integers(words, stream, -2**63, _WORD)  # in the order of unsigned ones
-    copy_into(out, argsort(words))
+    copy_into(out, sort(words, values=False)[1])
 
 
 def bernoulli_each(out: Any, stream: Stream, p: Any, message: str) -> None:
@@ -229,11 +229,11 @@ def multinomial(out: Any, stream: Stream, weights: Any, replacement: bool, messa
     numbers = empty((rows, n), np.dtype(np.float64))
     if not replacement:
         from mlgpu.cuda.copy import copy_into
-        from mlgpu.cuda.sort import argsort
+        from mlgpu.cuda.sort import sort
 
         launch("random", f"multinomial_times<{name}>", rows, 1024,
                (numbers, given, n, *source(stream), *report))
-        copy_into(out.reshape(rows, count), argsort(numbers)[:, :count])
+        copy_into(out.reshape(rows, count), sort(numbers, values=False)[1][:, :count])
         return
     last = empty((rows,), np.dtype(np.int32))
     launch("random", f"multinomial_edges<{name}>", rows, 1024, (numbers, last, given, n, *report))

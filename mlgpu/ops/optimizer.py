@@ -1,27 +1,60 @@
 """The updates of SGD and Adam: parameters, gradients and state are read and written once.
 
-Each function takes lists, one entry per parameter, so that one launch can serve many tensors.
-Half types are computed in float32 and rounded once per step; complex numbers as their two parts.
+Each function takes lists, one entry per parameter: on CUDA one launch serves all of a dtype, and
+nothing waits for the device.  Half types are computed in float32 and rounded once per step; complex
+numbers as their two parts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.runtime import empty
-from mlgpu.inplace import run_inplace
-from mlgpu.op import Op
+from mlgpu.cuda import optimizer as cuda_optimizer
+from mlgpu.cuda.context import context
+from mlgpu.device import Device, runtime
+from mlgpu.errors import CaptureError, DeviceError
+from mlgpu.inplace import check_writable, run_inplace
+from mlgpu.op import Op, check_inputs, wrap
 from mlgpu.tensor import Tensor
 
-__all__ = ["adam_", "sgd_"]
+__all__ = ["AdamSettings", "SgdSettings", "adam_", "alike", "confine_", "norm_of",
+           "scale_to_norm_", "sgd_", "unscale_"]
 
 # Elements per block: five float32 streams and two workspaces stay in a 512 KiB L2 cache.
 BLOCK = 16384
+
+
+@dataclass(frozen=True)
+class SgdSettings:
+    """What the parameters of a group have in common; `lr` may be a tensor."""
+
+    lr: float | Tensor
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    maximize: bool = False
+
+
+@dataclass(frozen=True)
+class AdamSettings:
+    """The same for Adam."""
+
+    lr: float | Tensor
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    maximize: bool = False
 
 
 class SgdStep(Op):
@@ -30,7 +63,7 @@ class SgdStep(Op):
     differentiable = False
 
     def __init__(self, lr: float, momentum: float, dampening: float, weight_decay: float,
-                 nesterov: bool, maximize: bool, first: bool) -> None:
+                 nesterov: bool, maximize: bool, first: bool, factor: float = 1.0) -> None:
         self.lr = lr
         self.momentum = momentum
         self.dampening = dampening
@@ -38,10 +71,13 @@ class SgdStep(Op):
         self.nesterov = nesterov
         self.maximize = maximize
         self.first = first
+        self.factor = factor
 
     def forward_into(self, out: Any, param: Any, grad: Any, buffer: Any = None) -> None:
         written = [out] if buffer is None else [out, buffer]
         for (p, *state), g, (d, spare) in blocks(written, grad):
+            if self.factor != 1:
+                g = np.multiply(g, self.factor, out=d)
             if self.maximize:
                 g = np.negative(g, out=d)
             if self.weight_decay != 0:
@@ -75,7 +111,7 @@ class AdamStep(Op):
     differentiable = False
 
     def __init__(self, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-                 decoupled: bool, maximize: bool, step: float) -> None:
+                 decoupled: bool, maximize: bool, step: float, factor: float = 1.0) -> None:
         self.lr = lr
         self.beta1 = beta1
         self.beta2 = beta2
@@ -85,9 +121,12 @@ class AdamStep(Op):
         self.maximize = maximize
         self.step_size = lr / (1 - beta1 ** step)
         self.root = math.sqrt(1 - beta2 ** step)
+        self.factor = factor
 
     def forward_into(self, out: Any, param: Any, grad: Any, *state: Any) -> None:
         for (p, mean, square, *peak), g, (d, spare) in blocks([out, *state], grad):
+            if self.factor != 1:
+                g = np.multiply(g, self.factor, out=d)
             if self.maximize:
                 g = np.negative(g, out=d)
             if self.weight_decay != 0:
@@ -162,24 +201,271 @@ def _update(op: Op, param: Tensor, grad: Tensor, state: Sequence[Tensor]) -> Non
 
 
 def sgd_(params: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor | None],
-         first: Sequence[bool], *, lr: float, momentum: float, dampening: float,
-         weight_decay: float, nesterov: bool, maximize: bool) -> None:
-    """One step of SGD.  `momenta` are overwritten by the gradient where it is their `first`."""
-    for param, grad, buffer, begins in zip(params, grads, momenta, first, strict=True):
-        op = SgdStep(lr, momentum, dampening, weight_decay, nesterov, maximize, begins)
-        _update(op, param, grad, () if buffer is None else (buffer,))
+         first: Sequence[bool], settings: Sequence[SgdSettings], *,
+         grad_factor: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+    """One step of SGD.  `momenta` are overwritten by the gradient where it is their `first`.
+
+    Gradients are multiplied by `grad_factor` as they are read, and nothing changes where
+    `found_inf` is not 0; both are float32 tensors of one element on the parameters' device.
+    """
+    for device, chosen in by_device(params):
+        if device.type == "cuda":
+            for same in _alike(chosen, params, momenta):
+                _sgd_cuda(device, [params[i] for i in same], [grads[i] for i in same],
+                          [momenta[i] for i in same], [first[i] for i in same],
+                          [settings[i] for i in same], grad_factor, found_inf)
+            continue
+        if _skipped(found_inf):
+            continue
+        factor = _number(grad_factor)
+        for i in chosen:
+            s, buffer = settings[i], momenta[i]
+            op = SgdStep(float(s.lr), s.momentum, s.dampening, s.weight_decay, s.nesterov,
+                         s.maximize, first[i], factor)
+            _update(op, params[i], grads[i], () if buffer is None else (buffer,))
 
 
 def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
-          exp_avg_sqs: Sequence[Tensor], max_exp_avg_sqs: Sequence[Tensor],
-          steps: Sequence[Tensor], *, lr: float, beta1: float, beta2: float, eps: float,
-          weight_decay: float, decoupled: bool, maximize: bool) -> None:
-    """One step of Adam; `max_exp_avg_sqs` is empty without AMSGrad.  `steps` count from 0."""
-    for number, (param, grad, step) in enumerate(zip(params, grads, steps, strict=True)):
-        count = step.item() + 1
-        step.fill_(count)
-        state = [exp_avgs[number], exp_avg_sqs[number]]
-        if max_exp_avg_sqs:
-            state.append(max_exp_avg_sqs[number])
-        op = AdamStep(lr, beta1, beta2, eps, weight_decay, decoupled, maximize, count)
-        _update(op, param, grad, state)
+          exp_avg_sqs: Sequence[Tensor], max_exp_avg_sqs: Sequence[Tensor | None],
+          steps: Sequence[Tensor], settings: Sequence[AdamSettings], *,
+          grad_factor: Tensor | None = None, found_inf: Tensor | None = None) -> None:
+    """One step of Adam; `max_exp_avg_sqs` are None without AMSGrad.  `steps` count from 0.
+
+    Counts on a CUDA device (float32) are read and raised there, so that a captured graph counts on.
+    `grad_factor` and `found_inf` as for `sgd_`; counts on the CPU of parameters on CUDA go on even
+    where `found_inf` is not 0, which only the device knows.
+    """
+    for device, chosen in by_device(params):
+        if device.type == "cuda":
+            for same in _alike(chosen, params, max_exp_avg_sqs, steps):
+                states = [(exp_avgs[i], exp_avg_sqs[i], max_exp_avg_sqs[i]) for i in same]
+                _adam_cuda(device, [params[i] for i in same], [grads[i] for i in same], states,
+                           [steps[i] for i in same], [settings[i] for i in same], grad_factor,
+                           found_inf)
+            continue
+        if _skipped(found_inf):
+            continue
+        factor = _number(grad_factor)
+        for i in chosen:
+            s, peak = settings[i], max_exp_avg_sqs[i]
+            count = steps[i].item() + 1
+            steps[i].fill_(count)
+            op = AdamStep(float(s.lr), s.beta1, s.beta2, s.eps, s.weight_decay, s.decoupled,
+                          s.maximize, count, factor)
+            state = (exp_avgs[i], exp_avg_sqs[i])
+            _update(op, params[i], grads[i], state if peak is None else (*state, peak))
+
+
+def _skipped(found_inf: Tensor | None) -> bool:
+    return found_inf is not None and found_inf.item() != 0
+
+
+def _number(factor: Tensor | None) -> float:
+    return 1.0 if factor is None else float(factor.item())
+
+
+# --- many tensors at once -------------------------------------------------------------------------
+
+
+def by_device(tensors: Sequence[Tensor]) -> Iterator[tuple[Device, list[int]]]:
+    """The places of the tensors on each device."""
+    places: dict[Device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        places.setdefault(tensor._storage.device, []).append(place)
+    yield from places.items()
+
+
+def _alike(chosen: Sequence[int], params: Sequence[Tensor], *states: Sequence[Tensor | None]
+           ) -> list[list[int]]:
+    """The chosen places in lists that a launch each can serve: by dtype, and by what there is."""
+    groups: dict[Any, list[int]] = {}
+    for place in chosen:
+        kinds = [None if s[place] is None else s[place]._storage.device.type  # type: ignore[union-attr]
+                 for s in states]
+        groups.setdefault((params[place]._array.dtype, *kinds), []).append(place)
+    return list(groups.values())
+
+
+def many(name: str, device: Device, function: Callable[..., None], written: Sequence[Tensor],
+         read: Sequence[Tensor | None] = ()) -> None:
+    """`function(written arrays, read arrays)` on the device, in order with other uses of them."""
+    op = _Named(name)
+    others = [t for t in read if t is not None]
+    check_inputs(op, [*written, *others])
+    for tensor in written:
+        check_writable(op, tensor)
+    count = len(written)
+    arrays = [t._array for t in (*written, *others)]
+    runtime(device).call(lambda *arrays: function(arrays[:count], arrays[count:]), arrays, device,
+                         count)
+    for tensor in written:
+        tensor._storage.version += 1
+
+
+class _Named(Op):
+    """What an operation on many tensors is called in errors."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _rate(lr: float | Tensor, device: Device) -> tuple[float, Tensor | None]:
+    """A learning rate as a number, or as a tensor that kernels read."""
+    if not isinstance(lr, Tensor) or lr._storage.device.type == "cpu":
+        return float(lr), None
+    if lr._storage.device != device or lr.dtype not in (dtypes.float32, dtypes.float64):
+        raise DeviceError(f"lr: expected a float32 or float64 tensor on {device}, got {lr.dtype!r} "
+                          f"on {lr.device}")
+    return 0.0, lr
+
+
+class _Rows:
+    """The different settings of a launch, each once, and the tensors that they refer to."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Any, int] = {}
+        self.settings: list[cuda_optimizer.Settings] = []
+        self.cells: list[Tensor] = []
+
+    def place(self, key: Any, make: Callable[[], tuple[cuda_optimizer.Settings, Tensor | None]]
+              ) -> int:
+        """The number of the settings under this key."""
+        found = self.rows.get(key)
+        if found is None:
+            settings, cell = make()
+            if cell is not None:
+                self.cells.append(cell)
+                settings = settings._replace(lr_cell=cell._array)
+            found = self.rows[key] = len(self.settings)
+            self.settings.append(settings)
+        return found
+
+
+def _sgd_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor],
+              momenta: Sequence[Tensor | None], first: Sequence[bool],
+              settings: Sequence[SgdSettings], grad_factor: Tensor | None,
+              found_inf: Tensor | None) -> None:
+    rows = _Rows()
+
+    def row(s: SgdSettings, begins: bool) -> tuple[cuda_optimizer.Settings, Tensor | None]:
+        lr, cell = _rate(s.lr, device)
+        flags = (s.maximize * cuda_optimizer.MAXIMIZE | s.nesterov * cuda_optimizer.NESTEROV
+                 | begins * cuda_optimizer.BEGINS)
+        return cuda_optimizer.Settings(lr, s.weight_decay, 0.0, s.momentum, s.dampening, 0.0, 0.0,
+                                       None, flags), cell
+
+    which = [rows.place((id(s), begins), partial(row, s, begins))
+             for s, begins in zip(settings, first, strict=True)]
+    buffers = [t for t in momenta if t is not None]
+    count = len(params)
+
+    def launch(written: Sequence[Any], read: Sequence[Any]) -> None:
+        tensors = (zip(written[:count], read[:count], strict=True) if not buffers else
+                   zip(written[:count], written[count:], read[:count], strict=True))
+        factor, found = _scalars(read, grad_factor, found_inf)
+        cuda_optimizer.sgd(list(tensors), which, rows.settings, factor, found)
+
+    many("sgd", device, launch, [*params, *buffers], [*grads, *rows.cells, grad_factor, found_inf])
+
+
+def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor],
+               states: Sequence[tuple[Tensor, Tensor, Tensor | None]], steps: Sequence[Tensor],
+               settings: Sequence[AdamSettings], grad_factor: Tensor | None,
+               found_inf: Tensor | None) -> None:
+    rows = _Rows()
+    counted = steps[0]._storage.device.type == "cuda"
+
+    def row(s: AdamSettings, step: float) -> tuple[cuda_optimizer.Settings, Tensor | None]:
+        lr, cell = _rate(s.lr, device)
+        flags = s.maximize * cuda_optimizer.MAXIMIZE | s.decoupled * cuda_optimizer.DECOUPLED
+        rest, root = (0.0, 0.0) if counted else (1 - s.beta1 ** step,
+                                                 math.sqrt(1 - s.beta2 ** step))
+        return cuda_optimizer.Settings(lr, s.weight_decay, s.eps, s.beta1, s.beta2, rest, root,
+                                       None, flags), cell
+
+    if counted:
+        counts = [0.0] * len(params)
+    elif context.capture is not None:
+        raise CaptureError("Adam: steps are counted on the CPU, where a captured graph cannot go "
+                           "on counting; pass capturable=True")
+    else:
+        counts = [float(step._array) + 1 for step in steps]
+    which = [rows.place((id(s), step), partial(row, s, step))
+             for s, step in zip(settings, counts, strict=True)]
+    number, peak = len(params), states[0][2] is not None
+    written = [*params, *(t for column in range(3 if peak else 2) for t in _column(states, column))]
+    if counted:
+        written += steps
+
+    def launch(written: Sequence[Any], read: Sequence[Any]) -> None:
+        columns = [written[i:i + number] for i in range(0, len(written), number)]
+        tensors = zip(*columns[:4 if peak else 3], read[:number], strict=True)
+        factor, found = _scalars(read, grad_factor, found_inf)
+        cuda_optimizer.adam(list(tensors), columns[-1] if counted else None, which, rows.settings,
+                            factor, found)
+
+    many("adam", device, launch, written, [*grads, *rows.cells, grad_factor, found_inf])
+    if not counted:
+        for step, count in zip(steps, counts, strict=True):
+            step._array[...] = count
+            step._storage.version += 1
+
+
+def _column(states: Sequence[tuple[Tensor, Tensor, Tensor | None]], column: int) -> list[Tensor]:
+    return [state[column] for state in states]  # type: ignore[misc]
+
+
+def _scalars(read: Sequence[Any], *given: Tensor | None) -> list[Any]:
+    """The arrays of the last tensors that were read, None for those that are None."""
+    rest = list(read[len(read) - sum(t is not None for t in given):])
+    return [None if t is None else rest.pop(0) for t in given]
+
+
+# --- over all gradients ---------------------------------------------------------------------------
+
+
+def alike(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors in lists of one device and dtype."""
+    return [[tensors[i] for i in same] for _, chosen in by_device(tensors)
+            for same in _alike(chosen, tensors)]
+
+
+def unscale_(grads: Sequence[Tensor], inv_scale: Tensor, found_inf: Tensor) -> None:
+    """Multiply all gradients by `inv_scale`; `found_inf` becomes 1 if an element was inf or NaN.
+
+    Both are float32 tensors of one element on the gradients' device.
+    """
+    for same in alike(grads):
+        device = same[0]._storage.device
+        if device.type == "cuda":
+            many("unscale", device,
+                 lambda written, read: cuda_optimizer.unscale(written[:-1], read[0], written[-1]),
+                 [*same, found_inf], [inv_scale])
+            continue
+        for grad in same:
+            if not grad.isfinite().all().item():
+                found_inf.fill_(1.0)
+            grad.mul_(inv_scale.to(grad.device))
+
+
+def norm_of(tensors: Sequence[Tensor], order: float) -> Tensor:
+    """The norm of all elements of CUDA tensors of one dtype, 0-dim; order > 0 or -inf."""
+    device = tensors[0]._storage.device
+    check_inputs(_Named("get_total_norm"), tensors)
+    norm = runtime(device).call(lambda *arrays: cuda_optimizer.norm(arrays, order),
+                                [t._array for t in tensors], device)
+    return wrap(norm, device)
+
+
+def scale_to_norm_(grads: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+    """Multiply CUDA tensors of one dtype by min(1, limit / (norm + 1e-6))."""
+    device = grads[0]._storage.device
+    many("clip_grads_with_norm", device,
+         lambda written, read: cuda_optimizer.clip(written, read[0], limit), grads,
+         [norm.to(device)])
+
+
+def confine_(grads: Sequence[Tensor], limit: float) -> None:
+    """Confine each element of CUDA tensors of one dtype to ±limit."""
+    many("clip_grad_value", grads[0]._storage.device,
+         lambda written, read: cuda_optimizer.clamp(written, limit), grads)

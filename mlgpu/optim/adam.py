@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlgpu.device import Device
 from mlgpu.dtypes import float32
 from mlgpu.ops.creation import zeros, zeros_like
-from mlgpu.ops.optimizer import adam_
+from mlgpu.ops.optimizer import AdamSettings, adam_
 from mlgpu.optim.optimizer import Optimizer, Params, check_options, check_setting
 from mlgpu.tensor import Tensor
 
@@ -16,7 +17,8 @@ class Adam(Optimizer):
 
     Kingma and Ba 2015.  `weight_decay` adds its multiple of the parameter to the gradient or, if
     decoupled, shrinks the parameter by lr * weight_decay; `amsgrad` divides by the largest v so
-    far.  The update is always fused: `foreach`, `fused` and `capturable` choose nothing.
+    far.  The update is always fused: `foreach` and `fused` choose nothing.  With `capturable` steps
+    are counted on the parameter's device, so that a captured CUDA graph counts on.
     """
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3,
@@ -38,25 +40,57 @@ class Adam(Optimizer):
             "decoupled_weight_decay": decoupled_weight_decay})
 
     def update(self, group: dict[str, Any]) -> None:
-        params = [param for param in group["params"] if param.grad is not None]
-        states = [self._state_of(param, group["amsgrad"]) for param in params]
-        beta1, beta2 = group["betas"]
-        adam_(params, [param.grad for param in params],
-              [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states],
-              [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
-              [state["step"] for state in states], lr=float(group["lr"]), beta1=float(beta1),
-              beta2=float(beta2), eps=group["eps"], weight_decay=group["weight_decay"],
-              decoupled=group["decoupled_weight_decay"], maximize=group["maximize"])
+        self._update_groups([group])
 
-    def _state_of(self, param: Tensor, amsgrad: bool) -> dict[str, Any]:
-        state = self.state[param]
+    def _update_all(self) -> None:
+        if type(self).update is Adam.update:
+            self._update_groups(self.param_groups)
+        else:
+            super()._update_all()
+
+    def _update_groups(self, groups: list[dict[str, Any]]) -> None:
+        params, states, settings = [], [], []
+        for group in groups:
+            found: dict[Any, AdamSettings] = {}
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                device = param.device
+                if device not in found:
+                    found[device] = self._settings(group, device)
+                params.append(param)
+                states.append(self._state_of(param, group))
+                settings.append(found[device])
+        peaks = [state["max_exp_avg_sq"] if peaked else None for state, peaked in states]
+        adam_(params, [param.grad for param in params],
+              [state["exp_avg"] for state, _ in states],
+              [state["exp_avg_sq"] for state, _ in states], peaks,
+              [state["step"] for state, _ in states], settings, grad_factor=self.grad_factor,
+              found_inf=self.found_inf)
+
+    def _settings(self, group: dict[str, Any], device: Device) -> AdamSettings:
+        beta1, beta2 = group["betas"]
+        return AdamSettings(self._rate(group, device), float(beta1), float(beta2), group["eps"],
+                            group["weight_decay"], group["decoupled_weight_decay"],
+                            group["maximize"])
+
+    def _state_of(self, param: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The state of a parameter, and whether it has a peak.
+
+        Steps are counted on the CPU, but on the device where a captured graph counts them or only
+        the device knows whether there was a step.
+        """
+        state, peaked = self.state[param], group["amsgrad"]
+        counted = group["capturable"] or self.found_inf is not None
         if not state:
-            state["step"] = zeros((), dtype=float32, device="cpu")
+            state["step"] = zeros((), dtype=float32, device=param.device if counted else "cpu")
             state["exp_avg"] = zeros_like(param)
             state["exp_avg_sq"] = zeros_like(param)
-        if amsgrad and "max_exp_avg_sq" not in state:
+        elif counted and state["step"].device != param.device:
+            state["step"] = state["step"].to(param.device)
+        if peaked and "max_exp_avg_sq" not in state:
             state["max_exp_avg_sq"] = zeros_like(param)
-        return state
+        return state, peaked
 
 
 class AdamW(Adam):

@@ -8,8 +8,12 @@ from copy import deepcopy
 from typing import Any
 
 from mlgpu.autograd import enable_grad, no_grad
+from mlgpu.cuda.context import context
+from mlgpu.device import Device
+from mlgpu.dtypes import float64
 from mlgpu.errors import MlgpuError, ShapeError
 from mlgpu.nn.module import clear_grad
+from mlgpu.ops.creation import empty
 from mlgpu.tensor import RemovableHandle, Tensor
 
 Params = Iterable[Any]
@@ -21,7 +25,13 @@ class Optimizer:
     `params`: parameters, (name, parameter) pairs, or dicts with "params" and settings of their
     own; `defaults`: the settings of groups that do not give them.  A subclass defines
     `update(group)`, which changes the group's parameters, or overrides `step`.
+
+    `grad_factor` multiplies the gradients as an update reads them, and an update is left out where
+    `found_inf` is not 0: float32 tensors of one element, which SGD and Adam read where they are.
     """
+
+    grad_factor: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
@@ -57,11 +67,37 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with no_grad():
-            for group in self.param_groups:
-                self.update(group)
+            self._update_all()
         for hook in list(self._step_post_hooks.values()):
             hook(self, (closure,), {})
         return loss
+
+    def _update_all(self) -> None:
+        for group in self.param_groups:
+            self.update(group)
+
+    def _rate(self, group: dict[str, Any], device: Device) -> float | Tensor:
+        """The learning rate of a group for parameters on this device.
+
+        While a graph is captured that is a tensor, which gets the group's rate of the moment before
+        each replay.
+        """
+        lr: float | Tensor = group["lr"]
+        if device.type == "cpu" or context.capture is None or (
+                isinstance(lr, Tensor) and lr.device.type != "cpu"):
+            return lr
+        number = next(i for i, other in enumerate(self.param_groups) if other is group)
+        cell = empty((), dtype=float64, device=device)
+        written: list[float] = []
+
+        def write() -> None:
+            value = float(self.param_groups[number]["lr"])
+            if written != [value]:
+                cell.fill_(value)
+                written[:] = [value]
+
+        context.capture.before_replay(write)
+        return cell
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu.errors import ShapeError
-from mlgpu.ops.creation import empty_like
-from mlgpu.ops.optimizer import sgd_
+from mlgpu.ops.creation import empty_like, zeros_like
+from mlgpu.ops.optimizer import SgdSettings, sgd_
 from mlgpu.optim.optimizer import Optimizer, Params, check_options, check_setting
 from mlgpu.tensor import Tensor
 
@@ -36,17 +36,42 @@ class SGD(Optimizer):
             "differentiable": differentiable, "fused": fused})
 
     def update(self, group: dict[str, Any]) -> None:
-        momentum = group["momentum"]
-        params = [param for param in group["params"] if param.grad is not None]
-        buffers: list[Tensor | None] = [None] * len(params)
-        first = [False] * len(params)
-        if momentum != 0:
-            for number, param in enumerate(params):
-                buffer = self.state[param].get("momentum_buffer")
-                first[number] = buffer is None
-                if buffer is None:
-                    buffer = self.state[param]["momentum_buffer"] = empty_like(param)
-                buffers[number] = buffer
-        sgd_(params, [param.grad for param in params], buffers, first, lr=float(group["lr"]),
-             momentum=momentum, dampening=group["dampening"], weight_decay=group["weight_decay"],
-             nesterov=group["nesterov"], maximize=group["maximize"])
+        self._update_groups([group])
+
+    def _update_all(self) -> None:
+        if type(self).update is SGD.update:
+            self._update_groups(self.param_groups)
+        else:
+            super()._update_all()
+
+    def _update_groups(self, groups: list[dict[str, Any]]) -> None:
+        params, buffers, first, settings = [], [], [], []
+        for group in groups:
+            found: dict[Any, SgdSettings] = {}
+            for param in group["params"]:
+                if param.grad is None:
+                    continue
+                device = param.device
+                if device not in found:
+                    found[device] = SgdSettings(
+                        self._rate(group, device), group["momentum"], group["dampening"],
+                        group["weight_decay"], group["nesterov"], group["maximize"])
+                buffer, begins = self._buffer(param, group["momentum"])
+                params.append(param)
+                buffers.append(buffer)
+                first.append(begins)
+                settings.append(found[device])
+        sgd_(params, [param.grad for param in params], buffers, first, settings,
+             grad_factor=self.grad_factor, found_inf=self.found_inf)
+
+    def _buffer(self, param: Tensor, momentum: float) -> tuple[Tensor | None, bool]:
+        """The running sum of a parameter, and whether it begins."""
+        if momentum == 0:
+            return None, False
+        buffer = self.state[param].get("momentum_buffer")
+        if buffer is not None:
+            return buffer, False
+        # An update that is left out must not leave it undefined.
+        made = empty_like(param) if self.found_inf is None else zeros_like(param)
+        self.state[param]["momentum_buffer"] = made
+        return made, True

@@ -13,7 +13,7 @@ from mlgpu.ops.optimizer import AdamStep, SgdStep
 FLOATS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CHUNK, COLUMNS = 16384, 8
 SIZES = [5, 0, 16384, 16391, 1, 300]
-SETTINGS = np.dtype([(n, "f8") for n in ("lr", "decay", "eps", "beta1", "beta2", "step_size",
+SETTINGS = np.dtype([(n, "f8") for n in ("lr", "decay", "eps", "beta1", "beta2", "rest",
                                          "root")] + [("lr_cell", "i8"), ("flags", "i8")])
 MAXIMIZE, DECOUPLED, NESTEROV, BEGINS, LR_DOUBLE = 1, 2, 4, 8, 16
 
@@ -83,7 +83,7 @@ def problem(dtype, count, sizes=SIZES):
 
 def adam_row(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-3, decay=0.1, flags=0, step=3, cell=0):
     return {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "decay": decay, "flags": flags,
-            "lr_cell": cell, "step_size": lr / (1 - beta1 ** step),
+            "lr_cell": cell, "rest": 1 - beta1 ** step,
             "root": np.sqrt(1 - beta2 ** step)}
 
 
@@ -124,7 +124,7 @@ def test_adam_with_values_on_the_device(double):
     rate = many.machine.array(np.array([0.03], np.float64 if double else np.float32))
     ticket, factor = (many.machine.array(a) for a in (np.uint32([0]), np.float32([0.5])))
     found = many.machine.zeros(1, np.float32)
-    table = settings({**row, "lr_cell": rate.ptr, "step_size": 0, "root": 0})
+    table = settings({**row, "lr_cell": rate.ptr, "rest": 0, "root": 0})
     lr = 0.03 if double else float(np.float32(0.03))
     expected = [[a.copy() for a in each] for each in arrays]
     for turn in range(2):
