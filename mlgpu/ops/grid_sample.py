@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda.grid_sample import Sampling
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run, wrap
@@ -82,6 +83,18 @@ class GridSample(Op):
                     for axis, each in enumerate(reversed(slopes)):
                         flat[:, axis] += along * each
         return dx, dgrid
+
+    def forward_cuda(self, x: Array, grid: Array) -> Array:
+        return self.sampling(x, grid).forward(x)
+
+    def backward_cuda(self, dy: Array) -> tuple[Array | None, Array | None]:
+        x, grid = self.input_array(0), self.input_array(1)
+        sampling = self.sampling(x, grid)
+        return (sampling.backward_image(dy) if self.needs[0] else None,
+                sampling.backward_grid(dy, x) if self.needs[1] else None)
+
+    def sampling(self, x: Array, grid: Array) -> Sampling:
+        return Sampling(x.shape, grid, self.mode, self.padding_mode, self.align_corners)
 
     def combined(self, grid: Array, sizes: Sequence[int],
                  dtype: np.dtype[Any]) -> Iterator[tuple[Array, Array, list[Array]]]:
