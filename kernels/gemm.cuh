@@ -20,7 +20,7 @@ struct ml_gemm {
   int summand_wide;     // the same for the summand
 };
 
-enum { ML_NO_ACTIVATION, ML_RELU, ML_GELU, ML_GELU_TANH, ML_SILU };
+enum { ML_NO_ACTIVATION, ML_RELU, ML_GELU, ML_GELU_TANH, ML_SILU, ML_TANH };
 
 struct ml_gemm_batch {
   ml_index a, b, summand;
@@ -61,6 +61,7 @@ __device__ __forceinline__ S ml_activate(S x, int kind) {
       return S(0.5) * x * (S(1) + tanh(inner));
     }
     case ML_SILU: return x * ml_sigmoid(x);
+    case ML_TANH: return tanh(x);
     default: return x;
   }
 }
@@ -81,6 +82,10 @@ __device__ __forceinline__ S ml_activation_slope(S x, int kind) {
     case ML_SILU: {
       const S s = ml_sigmoid(x);
       return s * (S(1) + x * (S(1) - s));
+    }
+    case ML_TANH: {
+      const S t = tanh(x);
+      return S(1) - t * t;
     }
     default: return S(1);
   }

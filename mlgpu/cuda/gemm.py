@@ -27,7 +27,7 @@ from mlgpu.errors import ShapeError
 Shape = tuple[int, ...]
 
 # In the order of the enumeration in kernels/gemm.cuh.
-ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu")
+ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 _STRUCT = np.dtype([
     ("lda", "i8"), ("ldb", "i8"), ("summand_row", "i8"), ("summand_column", "i8"), ("size", "i8", 3),
@@ -39,6 +39,7 @@ _STRUCT = np.dtype([
 
 _ENOUGH = 128  # blocks that keep a GPU busy, whichever it is
 _PIECE = 256  # places of k that a split has at least
+_TINY = 1 << 14  # multiplications up to which few kernels to compile count more than wide loads
 _LARGE = 1 << 32  # multiplications from which on the library's instructions count
 
 
@@ -78,6 +79,16 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
     shape (m,), is set to the sums of a's rows (for a without leading axes): if a is a transposed
     gradient, these are the bias's.  All have one dtype.
     """
+    if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and (bias is None or bias.ndim < 2):
+        # One product over all rows.
+        rows, columns = math.prod(a.shape[:-1]), b.shape[-1]
+        if residual is not None:
+            residual = residual.reshape(rows, columns)
+        flat = gemm(a.reshape(rows, a.shape[-1]), b,
+                    None if out is None else out.reshape(rows, columns), bias=bias,
+                    activation=activation, residual=residual, keep=keep, alpha=alpha, beta=beta)
+        shape = (*a.shape[:-1], columns)
+        return tuple([y.reshape(shape) for y in flat]) if keep else flat.reshape(shape)
     batch = _batch_shape(a.shape[:-2], b.shape[:-2])
     m, k, n = *a.shape[-2:], b.shape[-1]
     shape = (*batch, m, n)
@@ -112,6 +123,27 @@ def activation_backward(dy: Any, pre: Any, activation: str) -> Any:
     launch("gemm_simt", name, blocks(dy.size, 256 * width), 256,
            (dy, pre, dx, dy.size, ACTIVATIONS.index(activation)))
     return dx
+
+
+def adjoint(x: Any) -> Any:
+    """The conjugate transpose of the matrices: a view where `x` is real."""
+    return conjugate(x).swapaxes(-1, -2)
+
+
+def conjugate(x: Any) -> Any:
+    """`x` itself where it is real."""
+    if x.dtype.kind != "c":
+        return x
+    from mlgpu.op import on_tensors
+    from mlgpu.ops.complex import conj
+
+    return on_tensors(conj, x)
+
+
+def column_sums(x: Any) -> Any:
+    """The sum of a matrix over its rows, as a product with ones."""
+    ones = runtime.full((len(x), 1), 1, x.dtype)
+    return gemm(x.T, ones).reshape(x.shape[1])
 
 
 def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
@@ -263,6 +295,7 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     batches = math.prod(dims)
     splits, piece = _splits(m, n, k, batches)
     tiles = blocks(m, 128) * blocks(n, 128) * batches * splits
+    tiny = m * n * k * batches <= _TINY
     computed, wide_dtype = _computed_in(dtype)
     item, computed_item = dtype.itemsize, wide_dtype.itemsize
     name = ctype(dtype)
@@ -271,7 +304,7 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         or item == 4 and not exact and not summing and capability >= 80)
     layouts = f"{str(a.deep).lower()}, {str(b.deep).lower()}"
     if tensor:
-        widths = [w if w == 16 else min(w, 4) for w in (a.width, b.width)]
+        widths = [item if tiny else w if w == 16 else min(w, 4) for w in (a.width, b.width)]
         tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
         bm, bn, bk, wm, wn, stages = tile
         per_store = 16 // item
@@ -284,7 +317,7 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         large = name == "float" and min(m, n) > 64 and tiles >= 64
         bm = bn = 128 if large else 64
         each, bk = (8, 8) if large else (4, 8 if computed_item == 16 else 16)
-        vectors = [per_store if w >= per_store * item else 1 for w in (a.width, b.width)]
+        vectors = [1 if tiny or w < per_store * item else per_store for w in (a.width, b.width)]
         shared, block = 0, bm * bn // each**2
         kernel = ("gemm_simt", f"gemm_simt<{name}, {computed}, {bm}, {bn}, {bk}, {each}, {each}, "
                                f"{layouts}, {vectors[0]}, {vectors[1]}, {str(summing).lower()}>")

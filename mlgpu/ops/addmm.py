@@ -8,8 +8,9 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, gemm, scale, widen
+from mlgpu.cuda import gemm as cuda_gemm
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import run
+from mlgpu.op import on_tensors, run
 from mlgpu.ops.matmul import MatMul, check_dims, check_product, check_same_dtype
 from mlgpu.tensor import Tensor
 
@@ -34,6 +35,11 @@ class AddMatMul(MatMul):
             np.add(out, scale(widen(summand), _factor(self.beta, out.dtype)), out=out)
         return cast(out, a.dtype)
 
+    def forward_cuda(self, summand: Any, a: Any, b: Any) -> Any:  # type: ignore[override]
+        self.rows_fold = False
+        return cuda_gemm.gemm(a, b, bias=summand if self.beta != 0 else None, alpha=self.alpha,
+                              beta=self.beta)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         scaled = dy if self.alpha == 1 else dy * self.alpha.conjugate()
         dsummand = dy if self.beta == 1 else dy * self.beta.conjugate()
@@ -43,6 +49,13 @@ class AddMatMul(MatMul):
         scaled = scale(dy, self.alpha.conjugate())
         dsummand = scale(dy, self.beta.conjugate()) if self.needs[0] else None
         return dsummand, *self.factor_gradients_cpu(scaled)
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        dsummand = None
+        if self.needs[0]:
+            factor = self.beta.conjugate()
+            dsummand = dy if factor == 1 else on_tensors(lambda dy: dy * factor, dy)
+        return dsummand, *self.factor_gradients_cuda(dy, self.alpha.conjugate())
 
 
 def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: complex = 1,

@@ -1,4 +1,4 @@
-"""Affine maps: linear and bilinear."""
+"""Affine maps: linear, also with what follows it in one kernel, and bilinear."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.autograd import enable_grad, grad
 from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import gemm as cuda_gemm
+from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run
+from mlgpu.ops.activation import gelu, silu
 from mlgpu.ops.complex import conj
 from mlgpu.ops.matmul import check_dims, check_same_dtype, matmul
 from mlgpu.tensor import Tensor
@@ -29,6 +33,10 @@ class Linear(Op):
         if bias is not None:
             np.add(out, widen(bias), out=out)
         return cast(out, x.dtype)
+
+    def forward_cuda(self, x: Any, weight: Any, bias: Any = None) -> Any:
+        out = cuda_gemm.gemm(_matrix(x), weight.T, bias=bias)
+        return out.reshape(*x.shape[:-1], len(weight))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         dx = dweight = None
@@ -54,6 +62,96 @@ class Linear(Op):
             return dx, dweight
         return dx, dweight, cast(column_sums(rows), dy.dtype) if self.needs[2] else None
 
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        return self.factor_gradients_cuda(dy, len(self.needs) > 2)
+
+    def factor_gradients_cuda(self, dy: Any, biased: bool) -> tuple[Any, ...]:
+        """Of x, the weight and, where there is one, the bias: its is a by-product of the weight's."""
+        rows = _matrix(dy)
+        dx = dweight = dbias = None
+        if self.needs[0]:
+            weight = self.input_array(1)
+            dx = cuda_gemm.gemm(rows, cuda_gemm.conjugate(weight))
+            dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
+        summed = biased and self.needs[2]
+        if self.needs[1]:
+            if summed:
+                dbias = cuda_runtime.empty((rows.shape[1],), dy.dtype)
+            x = cuda_gemm.conjugate(_matrix(self.input_array(0)))
+            dweight = cuda_gemm.gemm(rows.T, x, row_sums=dbias)
+        elif summed:
+            dbias = cuda_gemm.column_sums(rows)
+        return dx, dweight, *((dbias,) if biased else ())
+
+
+class LinearThen(Linear):
+    """activation(x @ weight.T + bias) + residual on CUDA, in the product's own kernel.
+
+    Inputs: x, weight, then the bias and the residual, where there are any.
+    """
+
+    name = "linear"
+
+    def __init__(self, activation: str | None, biased: bool) -> None:
+        self.activation, self.biased = activation, biased
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        if self.activation is None:
+            return super().keeps(needs)
+        return tuple(range(2 + self.biased))
+
+    def forward_cuda(self, x: Any, weight: Any, *rest: Any) -> Any:
+        bias = rest[0] if self.biased else None
+        residual = rest[-1] if len(rest) > self.biased else None
+        shape = (*x.shape[:-1], len(weight))
+        rows = _matrix(x)
+        if residual is not None:
+            residual = cuda_runtime.contiguous(residual).reshape(len(rows), len(weight))
+        keep = self.activation is not None and self.recording
+        out = cuda_gemm.gemm(rows, weight.T, bias=bias, activation=self.activation,
+                             residual=residual, keep=keep)
+        if not keep:
+            return out.reshape(shape)
+        self.stash(pre=out[1])
+        return out[0].reshape(shape)
+
+    def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
+        plain = self.needs[:2 + self.biased]
+        residual = (dy,) * (len(self.needs) - len(plain))
+        if self.activation is None:
+            before = super().backward(dy)
+            return *before[:2], *((dy,) if self.biased else ()), *residual
+        # Views of the inputs, so that the walk ends at them and not at what made them.
+        inputs = [x.view(x.shape) for x in map(self.input, range(len(plain)))]
+        with enable_grad():
+            y = _activate(run(Linear(), *inputs), self.activation)
+            found = iter(grad([y], [x for x, need in zip(inputs, plain, strict=True) if need], [dy],
+                              create_graph=True))
+        return *(next(found) if need else None for need in plain), *residual
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        residual = (dy,) * (len(self.needs) - 2 - self.biased)
+        if self.activation is not None and any(self.needs[:2 + self.biased]):
+            inner = cuda_gemm.activation_backward(dy, self.pre, self.activation)
+        else:
+            inner = dy
+        return *self.factor_gradients_cuda(inner, self.biased), *residual
+
+
+def _activate(x: Tensor, activation: str | None) -> Tensor:
+    if activation is None:
+        return x
+    if activation == "relu":
+        return x.relu()
+    if activation == "silu":
+        return silu(x)
+    return gelu(x, "none" if activation == "gelu" else "tanh")
+
+
+def _matrix(x: Any) -> Any:
+    """A device array as a matrix of its last dimension's vectors."""
+    return cuda_runtime.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
 
 def _rows(x: Any) -> Any:
     """x as a matrix of its last dimension's vectors, in its compute dtype."""
@@ -64,25 +162,47 @@ def _conj(x: Any) -> Any:
     return np.conjugate(x, out=empty(x.shape, x.dtype)) if x.dtype.kind == "c" else x
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *,
+           activation: str | None = None, residual: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias: (..., in), (out, in) and (out,) to (..., out).
 
-    A 1-d weight maps to (...).  Raises DTypeError for different dtypes and ShapeError for shapes
-    that do not fit.
+    A 1-d weight maps to (...).  `activation`, one of "relu", "gelu", "gelu_tanh" and "silu", is
+    applied to that, and `residual`, of the result's shape, added to it; on CUDA the kernel of the
+    product does both.  Raises DTypeError for different dtypes and ShapeError for shapes that do not
+    fit.
     """
-    tensors = (input, weight) if bias is None else (input, weight, bias)
-    check_same_dtype("linear", *tensors)
-    if weight.ndim == 1 and bias is None and input.ndim:
+    more = tuple(t for t in (bias, residual) if t is not None)
+    check_same_dtype("linear", input, weight, *more)
+    if activation is not None and (activation not in ACTIVATIONS
+                                   or not input.is_floating_point()):
+        raise ShapeError(f"linear: activation must be one of {', '.join(ACTIVATIONS)}, for floating "
+                         f"tensors, got {activation!r} for {input.dtype.name}")
+    fused = activation is not None or residual is not None
+    if weight.ndim == 1 and bias is None and input.ndim and not fused:
         return matmul(input, weight)
     check_dims("linear", weight=(weight, 2))
     if input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise ShapeError(f"linear: input must have {weight.shape[1]} features in its last "
                          f"dimension to match weight {tuple(weight.shape)}, got input "
                          f"{tuple(input.shape)}")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        bias = _expand_bias(input, weight, bias)
-        return run(Linear(), input, weight) + bias  # type: ignore[no-any-return]
-    return run(Linear(), *tensors)  # type: ignore[no-any-return]
+    shape = (*input.shape[:-1], weight.shape[0])
+    if residual is not None and residual.shape != shape:
+        raise ShapeError(f"linear: residual must have the result's shape {shape}, got "
+                         f"{tuple(residual.shape)}")
+    usual = bias is None or bias.shape == weight.shape[:1]
+    if fused and usual and input.device.type == "cuda":
+        return run(LinearThen(activation, bias is not None),  # type: ignore[no-any-return]
+                   input, weight, *more)
+    if usual:
+        product: Tensor = run(Linear(), input, weight, *(() if bias is None else (bias,)))
+    else:
+        assert bias is not None
+        product = run(Linear(), input, weight) + _expand_bias(input, weight, bias)
+    result = _activate(product, activation)
+    return result if residual is None else result + residual
 
 
 def _expand_bias(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ import numpy as np
 
 from mlgpu.cpu.gemm import adjoint, cast, contiguous, gemm, widen
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import gemm as cuda_gemm
+from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import conj
@@ -36,11 +38,18 @@ class MatMul(Op):
         self.rows_fold = b.ndim == 2 and a.ndim > 2
         return gemm(a, b)
 
+    def forward_cuda(self, a: Any, b: Any) -> Any:
+        self.rows_fold = b.ndim == 2 and a.ndim > 2
+        return cuda_gemm.gemm(a, b)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         return self.factor_gradients(dy)
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
         return self.factor_gradients_cpu(dy)
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        return self.factor_gradients_cuda(dy)
 
     def factor_gradients(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         da = db = None
@@ -69,6 +78,20 @@ class MatMul(Op):
             db = gemm(adjoint(a), dy)
         return da, db
 
+    def factor_gradients_cuda(self, dy: Any, alpha: complex = 1) -> tuple[Any, Any]:
+        da = db = None
+        if self.needs[self.left]:
+            da = cuda_gemm.gemm(dy, cuda_gemm.adjoint(self.input_array(self.left + 1)),
+                                alpha=alpha)
+        if self.needs[self.left + 1]:
+            a = self.input_array(self.left)
+            if self.rows_fold:
+                rows = math.prod(a.shape[:-1])
+                a = cuda_runtime.reshaped(a, (rows, a.shape[-1]))
+                dy = cuda_runtime.reshaped(dy, (rows, dy.shape[-1]))
+            db = cuda_gemm.gemm(cuda_gemm.adjoint(a), dy, alpha=alpha)
+        return da, db
+
 
 class VecDot(Op):
     """sum(conj(x) * y) over the last dimension; the others broadcast."""
@@ -81,6 +104,10 @@ class VecDot(Op):
         out = empty(np.broadcast_shapes(x.shape[:-1], y.shape[:-1]), wide_x.dtype)
         np.vecdot(wide_x, wide_y, out=out)
         return cast(out, x.dtype)
+
+    def forward_cuda(self, x: Any, y: Any) -> Any:
+        product = cuda_gemm.gemm(cuda_gemm.conjugate(x)[..., None, :], y[..., None])
+        return product.reshape(product.shape[:-2])
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         dy = dy.unsqueeze(-1)

@@ -14,6 +14,7 @@ import numpy as np
 from mlgpu.autograd import enable_grad, grad
 from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import recurrent as cuda
 from mlgpu.op import Op, run
 from mlgpu.ops.join import stack
 from mlgpu.ops.linear import linear
@@ -153,6 +154,9 @@ class Recurrence(Op):
         first = gemm(dgates[-1 if self.reverse else 0].T, h0)
         return np.add(total, first, out=total)
 
+    def weight_gradient_cuda(self, dgates: Any, y: Any) -> Any:
+        return cuda.weight_gradient(dgates, y, self.input_array(1), self.reverse)
+
 
 def beginning(dstate: Array | None, like: Array) -> Array:
     """The gradient of the last state, as an array that may be written to."""
@@ -184,6 +188,14 @@ class Rnn(Recurrence):
         last = empty(state.shape, gates.dtype)
         np.copyto(last, state, casting="unsafe")
         return cast(y, gates.dtype), last
+
+    def forward_cuda(self, gates: Any, h: Any, w_hh: Any) -> tuple[Any, ...]:
+        return cuda.rnn(gates, h, w_hh, self.order(len(gates)), self.relu)
+
+    def backward_cuda(self, dy: Any, dlast: Any) -> tuple[Any, ...]:
+        y, w = self.output_array(0), self.input_array(2)
+        dgates, dh = cuda.rnn_backward(dy, dlast, y, w, self.order(len(y)), self.relu)
+        return dgates, dh, self.weight_gradient_cuda(dgates, y) if self.needs[2] else None
 
     def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
         h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
@@ -240,6 +252,22 @@ class Lstm(Recurrence):
         for end, value in zip(ends, (state, cell), strict=True):
             np.copyto(end, value, casting="unsafe")
         return cast(y, gates.dtype), *ends
+
+    def forward_cuda(self, gates: Any, h: Any, c: Any, w_hh: Any, w_hr: Any = None
+                     ) -> tuple[Any, ...]:
+        *outputs, acts, cells = cuda.lstm(gates, h, c, w_hh, w_hr, self.order(len(gates)),
+                                          self.recording)
+        self.stash(acts=acts, cells=cells)
+        return tuple(outputs)
+
+    def backward_cuda(self, dy: Any, dh: Any, dc: Any) -> tuple[Any, ...]:
+        y, w, *projection = (self.output_array(0),
+                             *(self.input_array(k) for k in range(3, len(self.needs))))
+        dgates, dh, dc, dw_hr = cuda.lstm_backward(
+            dy, dh, dc, self.acts, self.cells, w, projection[0] if projection else None,
+            self.order(len(y)))
+        dw = self.weight_gradient_cuda(dgates, y) if self.needs[3] else None
+        return dgates, dh, dc, dw, *((dw_hr,) if projection else ())
 
     def backward_cpu(self, dy: Array | None, dh: Array | None, dc: Array | None
                      ) -> tuple[Array | None, ...]:
@@ -317,6 +345,21 @@ class Gru(Recurrence):
         last = empty(state.shape, gates.dtype)
         np.copyto(last, state, casting="unsafe")
         return cast(y, gates.dtype), last
+
+    def forward_cuda(self, gates: Any, h: Any, w_hh: Any, b_hh: Any = None) -> tuple[Any, ...]:
+        *outputs, acts, inner = cuda.gru(gates, h, w_hh, b_hh, self.order(len(gates)),
+                                         self.recording)
+        self.stash(acts=acts, inner=inner)
+        return tuple(outputs)
+
+    def backward_cuda(self, dy: Any, dlast: Any) -> tuple[Any, ...]:
+        y, h0, w = self.output_array(0), self.input_array(1), self.input_array(2)
+        dgates, dh, dinner = cuda.gru_backward(dy, dlast, y, h0, self.acts, self.inner, w,
+                                               self.order(len(y)))
+        dw = self.weight_gradient_cuda(dinner, y) if self.needs[2] else None
+        if len(self.needs) == 3:
+            return dgates, dh, dw
+        return dgates, dh, dw, cuda.bias_gradient(dinner) if self.needs[3] else None
 
     def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
         h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))

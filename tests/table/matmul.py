@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from scipy import special
 from table.case import COMPLEX, FLOATS, INTS, Case, In
 
 import mlgpu
@@ -69,6 +72,42 @@ SUMMING_EINSUMS = [
     ("ij,kl->", (2, 3), (4, 5)), ("ij,ik->", (2, 3), (2, 4)),
 ]
 
+ACTIVATIONS = {
+    None: (lambda x: x, lambda functional, x: x),
+    "relu": (lambda x: np.maximum(x, 0), lambda functional, x: functional.relu(x)),
+    "gelu": (lambda x: x * special.ndtr(x), lambda functional, x: functional.gelu(x)),
+    "gelu_tanh": (lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+                  lambda functional, x: functional.gelu(x, approximate="tanh")),
+    "silu": (lambda x: x / (1 + np.exp(-x)), lambda functional, x: functional.silu(x)),
+}
+
+
+def fused(activation, x, biased, added):
+    """linear with what follows it."""
+    exact, torchs = ACTIVATIONS[activation]
+
+    def taken(w, *rest):
+        bias = rest[0] if biased else None
+        return bias, rest[-1] if added else None
+
+    def call(x, w, *rest):
+        bias, residual = taken(w, *rest)
+        return mlgpu.nn.functional.linear(x, w, bias, activation=activation, residual=residual)
+
+    def reference(x, w, *rest):
+        bias, residual = taken(w, *rest)
+        y = exact(x @ w.T + (0 if bias is None else bias))
+        return y if residual is None else y + residual
+
+    def torch(torch, x, w, *rest):
+        bias, residual = taken(w, *rest)
+        y = torchs(torch.nn.functional, torch.nn.functional.linear(x, w, bias))
+        return y if residual is None else y + residual
+
+    inputs = shapes(x, (4, 3), *[(4,)] * biased, *[(*x[:-1], 4)] * added)
+    return row(f"linear-{activation} {x}", call, reference, inputs, torch, FLOATS)
+
+
 CASES = [
     *(function("matmul", np.matmul, shapes(a, b), f" {a} {b}") for a, b in MATMUL_SHAPES),
     function("mm", np.matmul, MATRICES),
@@ -131,6 +170,10 @@ CASES = [
     row("linear-bias-1", lambda *xs: mlgpu.nn.functional.linear(*xs),
         lambda x, w, b: x @ w.T + b, shapes((5, 3), (4, 3), (1,)),
         lambda torch, *xs: torch.nn.functional.linear(*xs)),
+    *(fused(activation, x, biased, added) for activation, x, biased, added in (
+        ("relu", (2, 5, 3), True, True), ("gelu", (5, 3), True, True),
+        ("gelu_tanh", (5, 3), True, False), ("silu", (5, 3), False, True),
+        (None, (5, 3), True, True), ("gelu", (0, 3), True, True), ("silu", (3,), True, False))),
     row("bilinear", lambda *xs: mlgpu.nn.functional.bilinear(*xs),
         lambda x, y, w, b: np.einsum("bi,oij,bj->bo", x, w, y) + b,
         shapes((2, 3), (2, 5), (4, 3, 5), (4,)),

@@ -1,0 +1,172 @@
+"""Recurrent layers on CUDA, step by step: the product with the state, whose epilogue adds the input's
+part, then one kernel for the gates.
+
+The weight's gradient is one product over all steps after the walk back, and one for the first state.
+Arrays are (steps, rows, ...); `order` is the steps in the order in which they are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cuda import runtime
+from mlgpu.cuda.copy import copy_into, fill
+from mlgpu.cuda.gemm import column_sums, gemm
+from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.rows import wide
+from mlgpu.cuda.types import ctype
+
+
+def rnn(gates: Any, h0: Any, w_hh: Any, order: Sequence[int], relu: bool) -> tuple[Any, Any]:
+    """The outputs and the last state; the whole step is the product's kernel."""
+    x, state = runtime.contiguous(gates), h0
+    y = runtime.empty(x.shape, x.dtype)
+    for t in order:
+        state = gemm(state, w_hh.T, y[t], bias=x[t], activation="relu" if relu else "tanh")
+    return y, runtime.copy(state)
+
+
+def rnn_backward(dy: Any, dlast: Any, y: Any, w_hh: Any, order: Sequence[int], relu: bool
+                 ) -> tuple[Any, Any]:
+    """The gradients of the gates and of the first state."""
+    dy, dh = _contiguous(dy), _contiguous(dlast)
+    dgates = runtime.empty(y.shape, y.dtype)
+    name = f"rnn_backward<{_types(y.dtype)}>"
+    for t in reversed(order):
+        launch("recurrent", name, blocks(y[t].size, 256), 256,
+               (None if dy is None else dy[t], dh, y[t], dgates[t], y[t].size, relu))
+        dh = gemm(dgates[t], w_hh)
+    return dgates, dh
+
+
+def lstm(gates: Any, h0: Any, c0: Any, w_hh: Any, w_hr: Any, order: Sequence[int], keep: bool
+         ) -> tuple[Any, ...]:
+    """The outputs, the last h and c, then the gates' values and the cells, in the order in which the
+    steps are taken, each of them only where they are kept."""
+    x, state = runtime.contiguous(gates), h0
+    steps, (rows, hidden), dtype = len(x), c0.shape, x.dtype
+    y = runtime.empty((steps, *h0.shape), dtype)
+    kept = steps if keep else 1
+    acts = runtime.empty((kept, rows, 4 * hidden), dtype)
+    cells = runtime.empty((kept + 1, rows, hidden), wide(dtype))
+    copy_into(cells[0], c0)
+    out = None if w_hr is None else runtime.empty((rows, hidden), dtype)
+    name = f"lstm_forward<{_types(dtype)}>"
+    for at, t in enumerate(order):
+        act = gemm(state, w_hh.T, acts[at % kept], bias=x[t])
+        before, cell = (cells[at], cells[at + 1]) if keep else (cells[at % 2], cells[1 - at % 2])
+        launch("recurrent", name, blocks(rows * hidden, 256), 256,
+               (act, before, cell, y[t] if out is None else out, rows, hidden))
+        state = y[t] if w_hr is None else gemm(out, w_hr.T, y[t])
+    last = runtime.empty(c0.shape, dtype)
+    copy_into(last, cells[steps if keep else steps % 2])
+    return y, runtime.copy(state), last, acts, cells
+
+
+def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, w_hh: Any, w_hr: Any,
+                  order: Sequence[int]) -> tuple[Any, ...]:
+    """The gradients of the gates, h0, c0 and the projection (None without one)."""
+    dy, dh = _contiguous(dy), _contiguous(dh)
+    steps, rows, hidden = len(acts), acts.shape[1], acts.shape[2] // 4
+    dtype = acts.dtype
+    dcell = runtime.empty((rows, hidden), cells.dtype)
+    if dc is None:
+        dcell = runtime.zeros((rows, hidden), cells.dtype)
+    else:
+        copy_into(dcell, dc)
+    dgates = runtime.empty(acts.shape, dtype)
+    types, size = _types(dtype), blocks(rows * hidden, 256)
+    outs = douts = None
+    if w_hr is not None:
+        outs = runtime.empty((steps, rows, hidden), dtype)
+        douts = runtime.empty((steps, rows, w_hr.shape[0]), dtype)
+    for at in range(steps - 1, -1, -1):
+        t = order[at]
+        parts = (None if dy is None else dy[t], dh)
+        if outs is not None:
+            # What reaches h goes through the projection, in one piece.
+            _add(parts, douts[t])
+            parts = (gemm(douts[t], w_hr), None)
+            launch("recurrent", f"lstm_output<{types}>", size, 256,
+                   (acts[at], cells[at + 1], outs[t], rows, hidden))
+        launch("recurrent", f"lstm_backward<{types}>", size, 256,
+               (acts[at], cells[at], cells[at + 1], *parts, dcell, dgates[t], rows, hidden))
+        dh = gemm(dgates[t], w_hh)
+    first = runtime.empty((rows, hidden), dtype)
+    copy_into(first, dcell)
+    dw_hr = None
+    if outs is not None:
+        dw_hr = gemm(douts.reshape(steps * rows, -1).T, outs.reshape(steps * rows, hidden))
+    return dgates, dh, first, dw_hr
+
+
+def gru(gates: Any, h0: Any, w_hh: Any, b_hh: Any, order: Sequence[int], keep: bool
+        ) -> tuple[Any, ...]:
+    """The outputs, the last state, then of each step the gates' values and what reset multiplies."""
+    x, state = runtime.contiguous(gates), runtime.contiguous(h0)
+    steps, (rows, hidden), dtype = len(x), h0.shape, x.dtype
+    y = runtime.empty((steps, rows, hidden), dtype)
+    kept = steps if keep else 1
+    acts = runtime.empty((kept, rows, 3 * hidden), dtype)
+    inner = runtime.empty((kept, rows, hidden), dtype)
+    for t in order:
+        act = gemm(state, w_hh.T, acts[t % kept], bias=b_hh)
+        launch("recurrent", f"gru_forward<{_types(dtype)}>", blocks(rows * hidden, 256), 256,
+               (act, x[t], state, inner[t % kept], y[t], rows, hidden))
+        state = y[t]
+    return y, runtime.copy(state), acts, inner
+
+
+def gru_backward(dy: Any, dlast: Any, y: Any, h0: Any, acts: Any, inner: Any, w_hh: Any,
+                 order: Sequence[int]) -> tuple[Any, ...]:
+    """The gradients of the gates and of the first state, and what reaches w_hh h + b_hh."""
+    dy, dh, h0 = _contiguous(dy), _contiguous(dlast), runtime.contiguous(h0)
+    rows, hidden = h0.shape
+    dgates, dinner = (runtime.empty(acts.shape, acts.dtype) for _ in range(2))
+    rest = runtime.empty(h0.shape, acts.dtype)
+    for at in range(len(y) - 1, -1, -1):
+        t = order[at]
+        launch("recurrent", f"gru_backward<{_types(acts.dtype)}>", blocks(rows * hidden, 256), 256,
+               (acts[t], inner[t], y[order[at - 1]] if at else h0, None if dy is None else dy[t],
+                dh, dgates[t], dinner[t], rest, rows, hidden))
+        dh = gemm(dinner[t], w_hh, bias=rest)
+    return dgates, dh, dinner
+
+
+def weight_gradient(dgates: Any, y: Any, h0: Any, reverse: bool) -> Any:
+    """Of w_hh: the sum over steps of dgates[t]^T h[t - 1]."""
+    later, sooner = (dgates[:-1], y[1:]) if reverse else (dgates[1:], y[:-1])
+    first = dgates[-1 if reverse else 0]
+    begun = gemm(first.T, h0)
+    if not later.size:
+        return begun
+    return gemm(later.reshape(-1, later.shape[-1]).T, sooner.reshape(-1, y.shape[-1]), bias=begun)
+
+
+def bias_gradient(dinner: Any) -> Any:
+    return column_sums(dinner.reshape(-1, dinner.shape[-1]))
+
+
+def _add(parts: tuple[Any, ...], out: Any) -> None:
+    """The sum of the arrays that there are, in `out`."""
+    given = [x for x in parts if x is not None]
+    if not given:
+        fill(out, 0)
+    elif len(given) == 1:
+        copy_into(out, given[0])
+    else:
+        from mlgpu.op import on_tensors
+
+        copy_into(out, on_tensors(lambda a, b: a + b, *given))
+
+
+def _contiguous(x: Any) -> Any:
+    return None if x is None else runtime.contiguous(x)
+
+
+def _types(dtype: Any) -> str:
+    """What is stored, and what is computed in."""
+    return f"{ctype(dtype)}, {ctype(np.dtype(wide(dtype)))}"
