@@ -373,6 +373,15 @@ def elementwise(function: Callable[P, R]) -> ElementwiseFunction[P, R]:
     return ElementwiseFunction(function, function.__name__.strip("_"))
 
 
+def on_device_arrays(function: ElementwiseFunction[..., Any], dtype: Any, *arguments: Any) -> Any:
+    """An elementwise function of one result, of that dtype, on device arrays and numbers."""
+    formula = function.formula
+    program = formula.program(_key([*arguments]), dtype)
+    out = _empty(cuda, [*arguments], formula.uses[0], program.output_dtypes[0])
+    cuda_evaluate(program, arguments, (out,))
+    return out
+
+
 def fuse(function: Callable[P, R]) -> ElementwiseFunction[P, R]:
     """Run a function of tensors and numbers as one pass over memory, with exact derivatives.
 

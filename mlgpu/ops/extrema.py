@@ -18,6 +18,7 @@ from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cpu.totals import kept, total
 from mlgpu.cuda import index as cuda_index
+from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import on_tensors, run
@@ -26,7 +27,7 @@ from mlgpu.ops.cast import cast
 from mlgpu.ops.choice import maximum, minimum, where
 from mlgpu.ops.compare import eq, isnan, logical_and, logical_or
 from mlgpu.ops.creation import arange
-from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.elementwise import elementwise, on_device_arrays
 from mlgpu.ops.part import narrow
 from mlgpu.ops.reduce import Dims, Reduction, computed, reduced_dims, sum
 from mlgpu.ops.scan import cummax
@@ -107,12 +108,10 @@ class Attained(Reduction):
         return cast_array(dx, x.dtype)
 
     def backward_cuda(self, dy: Any) -> Any:
-        return on_tensors(self._shared, self.input_array(0), self.unreduced(self.output_array()),
-                          self.unreduced(dy))
-
-    def _shared(self, x: Tensor, y: Tensor, dy: Tensor) -> Tensor:
-        attained = _attains(x, y)
-        return _share(attained, dy, sum(attained, self.dims, True))
+        x, y = self.input_array(0), self.unreduced(self.output_array())
+        attained = on_device_arrays(_attains, np.dtype(np.bool_), x, y)
+        count = cuda_reduce.reduce(attained, self.dims, "count", np.int64, True)
+        return on_device_arrays(_share, x.dtype, attained, self.unreduced(dy), count)
 
 
 @elementwise

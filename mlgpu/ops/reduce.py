@@ -27,7 +27,7 @@ from mlgpu.ops.arithmetic import div, mul, sub
 from mlgpu.ops.cast import cast
 from mlgpu.ops.compare import isnan, logical_not
 from mlgpu.ops.complex import conj
-from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.elementwise import elementwise, on_device_arrays
 from mlgpu.ops.exponential import exp
 from mlgpu.ops.join import cat
 from mlgpu.ops.mask import masked_fill
@@ -243,8 +243,9 @@ class LogSumExp(Reduction):
 
     def backward_cuda(self, dy: Any) -> Any:
         x, y = self.input_array(0), self.unreduced(self.output_array())
-        gradient = _conjugate_weighted if x.dtype.kind == "c" else _weighted
-        return on_tensors(gradient, x, y, self.unreduced(dy))
+        if x.dtype.kind == "c":
+            return on_tensors(_conjugate_weighted, x, y, self.unreduced(dy))
+        return on_device_arrays(_weighted, x.dtype, x, y, self.unreduced(dy))
 
 
 @elementwise

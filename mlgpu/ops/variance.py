@@ -17,12 +17,11 @@ from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import total
 from mlgpu.cuda import reduce as cuda_reduce
-from mlgpu.op import on_tensors, run
+from mlgpu.op import run
 from mlgpu.ops.arithmetic import div, mul, sub
-from mlgpu.ops.cast import cast
 from mlgpu.ops.choice import where
 from mlgpu.ops.compare import eq
-from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.elementwise import elementwise, on_device_arrays
 from mlgpu.ops.mask import masked_fill
 from mlgpu.ops.reduce import Dims, Reduction, check_inexact, computed, mean, reduced_dims
 from mlgpu.tensor import Tensor
@@ -80,13 +79,10 @@ class Variance(Reduction):
         x = self.input_array(0)
         means = cuda_reduce.reduce(x, self.dims, "mean", dtypes.compute_dtype(
             dtypes.from_numpy(x.dtype)).numpy, keepdim=True)
-        return on_tensors(self._gradient_of, x, means, self.unreduced(dy), *self._root_cuda())
+        return self._gradient_cuda(x, means, self.unreduced(dy))
 
-    def _root_cuda(self) -> tuple[Any, ...]:
-        return ()
-
-    def _gradient_of(self, x: Tensor, mean: Tensor, dy: Tensor) -> Tensor:
-        return cast(_deviation(x, mean, dy, self._scale()), x.dtype)
+    def _gradient_cuda(self, x: Any, means: Any, dy: Any) -> Any:
+        return on_device_arrays(_deviation, x.dtype, x, means, dy, self._scale())
 
     def _gradient(self, factor: Any) -> Any:
         deviations = self._deviations(self.input_array(0))
@@ -115,12 +111,9 @@ class Deviation(Variance):
         return self._gradient(np.where(y == 0, 0, factor))
 
 
-    def _root_cuda(self) -> tuple[Any, ...]:
-        return (self.unreduced(self.output_array()),)
-
-    def _gradient_of(self, x: Tensor, mean: Tensor, dy: Tensor,  # type: ignore[override]
-                     y: Tensor) -> Tensor:
-        return cast(_deviation_of_root(x, mean, dy, y, self._scale() / 2), x.dtype)
+    def _gradient_cuda(self, x: Any, means: Any, dy: Any) -> Any:
+        y = self.unreduced(self.output_array())
+        return on_device_arrays(_deviation_of_root, x.dtype, x, means, dy, y, self._scale() / 2)
 
 
 @elementwise
