@@ -79,12 +79,12 @@ __device__ __forceinline__ void conv_deliver(conv_memory<W, R>& memory, const W 
 
 }  // namespace
 
-// y = bias + weight * (what each position of the lattice sees), for one tile.
-template <typename T, int D, int R>
+// y = bias + weight * (what each position of the lattice sees), for one tile.  With `total`, a block
+// sums `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
+template <typename T, typename W, int D, int R>
 __global__ void __launch_bounds__(256)
 conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias, T* y,
-            conv_map map) {
-  typedef ml_wide<T> W;
+            W* total, conv_map map, int share) {
   typedef conv_tiles<W, R> tile;
   const int depth = tile::depth, columns_each = depth / 4, rows_each = tile::rows * depth / 256;
   __shared__ conv_memory<W, R> memory;
@@ -94,7 +94,7 @@ conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __re
   const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * tile::rows;
   const int column_tile = rest / map.groups, group = rest - column_tile * map.groups;
   const int length = map.channels * map.count.value;
-  const int steps = (length + depth - 1) / depth;
+  const int begin = blockIdx.y * share, end = min(begin + share, (length + depth - 1) / depth);
 
   // Of the weight a thread loads one k in 8 neighbours, of the source one position.
   const int k_in = (threadIdx.x & 7) + (depth > 8 ? ((threadIdx.x >> 5) & 1) * 8 : 0);
@@ -129,10 +129,10 @@ conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __re
       pair.keep(&pairs[step & 1][threadIdx.x]);
     }
   };
-  describe(0);
+  describe(begin);
   __syncthreads();
-  load(0);
-  for (int step = 0; step < steps; ++step) {
+  load(begin);
+  for (int step = begin; step < end; ++step) {
     const int slot = step & 1;
 #pragma unroll
     for (int i = 0; i < rows_each; ++i)
@@ -142,10 +142,18 @@ conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __re
       memory.tiles.b[slot][(threadIdx.x >> 6) + 4 * i][threadIdx.x & 63] = ml_cast<W>(b[i]);
     describe(step + 1);
     __syncthreads();
-    if (step + 1 < steps) load(step + 1);
+    if (step + 1 < end) load(step + 1);
     conv_multiply(memory.tiles, slot, sum);
   }
 
+  if (total) {
+    W* to = total +
+            (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (tile::rows * conv_columns);
+    conv_deliver(memory, sum, [&](int row, int column, W value) {
+      to[row * conv_columns + column] = value;
+    });
+    return;
+  }
   const ml_index to = conv_written<D>(map, group, column_tile * conv_columns + (threadIdx.x & 63));
   const ml_index plane = conv_plane<D>(map.target);
   conv_deliver(memory, sum, [&](int row, int, W value) {
@@ -153,6 +161,29 @@ conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __re
     if (bias) value = value + ml_cast<W>(bias[group * map.rows + row0 + row]);
     y[to + (row0 + row) * plane] = ml_cast<T>(value);
   });
+}
+
+// The shares of a gather whose tiles are ROWS x COLUMNS, added up in their order; a block a tile.
+template <typename T, typename W, int D, int ROWS, int COLUMNS>
+__global__ void __launch_bounds__(256)
+conv_finish(const W* __restrict__ total, const T* __restrict__ bias, T* y, conv_map map,
+            int shares) {
+  const int row_tiles = (map.rows + ROWS - 1) / ROWS;
+  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * ROWS;
+  const int column_tile = rest / map.groups, group = rest - column_tile * map.groups;
+  const int column = threadIdx.x % COLUMNS;
+  const ml_index to = conv_written<D>(map, group, column_tile * COLUMNS + column);
+  const ml_index plane = conv_plane<D>(map.target);
+  if (to < 0) return;
+  for (int row = threadIdx.x / COLUMNS; row < ROWS && row0 + row < map.rows;
+       row += 256 / COLUMNS) {
+    const W* from = total + (ml_index(blockIdx.x) * ROWS + row) * COLUMNS + column;
+    W sum = *from;
+    for (int share = 1; share < shares; ++share)
+      sum = sum + from[ml_index(share) * gridDim.x * (ROWS * COLUMNS)];
+    if (bias) sum = sum + ml_cast<W>(bias[group * map.rows + row0 + row]);
+    y[to + (row0 + row) * plane] = ml_cast<T>(sum);
+  }
 }
 
 // One share of the positions: total[share][group][row][channel, tap], to be added up in order.

@@ -89,11 +89,12 @@ __device__ __forceinline__ T* conv_half(unsigned char* tile, int row, int column
 
 // y = bias + weight * (what each position sees).  The weight's rows are padded with zeros to a
 // multiple of 8 halves.  `bits`: at most 31 taps, whose validity a position keeps in one register.
-// `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.
+// `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a block sums
+// `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
 template <typename T, int D, int M, bool bits>
 __global__ void __launch_bounds__(256, 2)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
-                T* y, conv_map map, bool whole) {
+                T* y, float* total, conv_map map, int share, bool whole) {
   const int rows = 32 * M;
   union memory {
     conv_slot<rows> slot[2];
@@ -107,7 +108,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
   const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * rows;
   const int column_tile = rest / map.groups, group = rest - column_tile * map.groups;
   const int length = map.channels * map.count.value;
-  const int steps = (length + conv_depth - 1) / conv_depth;
+  const int begin = blockIdx.y * share;
+  const int end = min(begin + share, (length + conv_depth - 1) / conv_depth);
   if (threadIdx.x < rows)
     biases[threadIdx.x] = bias && row0 + threadIdx.x < map.rows
         ? ml_cast<float>(bias[group * map.rows + row0 + threadIdx.x]) : 0.0f;
@@ -155,20 +157,20 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
 
   float sum[M][4][4];
   conv_clear<T, M>(sum);
-  describe(0);
-  describe(1);
+  describe(begin);
+  describe(begin + 1);
   __syncthreads();
-  if (steps > 0) {
-    copy(0);
+  if (begin < end) {
+    copy(begin);
     for (int half = 0; half < 2; ++half) {
-      load(0, half);
-      store(0, half);
+      load(begin, half);
+      store(begin, half);
     }
   }
   ml_copy_wait<0>();
   __syncthreads();
-  for (int step = 0; step < steps; ++step) {
-    const bool more = step + 1 < steps;
+  for (int step = begin; step < end; ++step) {
+    const bool more = step + 1 < end;
     if (more) copy(step + 1);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -181,6 +183,20 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     __syncthreads();
   }
 
+  if (total) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    float* to = total + (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (rows * conv_wide) +
+                ((warp >> 2) * 16 * M + (lane >> 2)) * conv_wide + (warp & 3) * 32 + 2 * (lane & 3);
+#pragma unroll
+    for (int i = 0; i < M; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+          ml_store_whole<2>(to + (16 * i + 8 * half) * conv_wide + 8 * j,
+                            ml_vec<float, 2>{sum[i][j][2 * half], sum[i][j][2 * half + 1]});
+    return;
+  }
   conv_stage<T, M>(sum, shared.out, biases);
   __syncthreads();
   const ml_index plane = conv_plane<D>(map.target);
@@ -189,7 +205,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + part * 8);
     if (to < 0) return;
     for (int row = threadIdx.x >> 4; row < rows && row0 + row < map.rows; row += 16)
-      ml_store<8>(y + to + (row0 + row) * plane, ml_load<8>(conv_half<T>(shared.out, row, part * 8)));
+      ml_store_whole<8>(y + to + (row0 + row) * plane,
+                        ml_load<8>(conv_half<T>(shared.out, row, part * 8)));
   } else {
     const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + place);
     if (to < 0) return;
@@ -318,7 +335,7 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
         float* at = to + ml_index(row) * length + column;
         const float low = sum[i][j][2 * half], high = sum[i][j][2 * half + 1];
         if (even) {
-          ml_store<2>(at, ml_vec<float, 2>{low, high});
+          ml_store_whole<2>(at, ml_vec<float, 2>{low, high});
         } else {
           at[0] = low;
           if (column0 + column + 1 < length) at[1] = high;

@@ -3,28 +3,27 @@
 #include "conv.cuh"
 #include "warp.cuh"
 
-// ROWS channels of one position for each thread, neighbours along memory.
+// ROWS channels of one position for each thread, neighbours along memory; a block has one plane.
 template <typename T, int D, int ROWS>
 __global__ void __launch_bounds__(256)
 depthwise_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
-                 T* y, conv_map map, ml_index threads) {
+                 T* y, conv_map map) {
   typedef ml_wide<T> W;
-  const ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= threads) return;
   const int positions = conv_lattice_size<D>(map);
+  const int chunks = (positions + blockDim.x - 1) / blockDim.x;
   const int parts = (map.rows + ROWS - 1) / ROWS;
-  const ml_index plane = i / positions;  // of (image, group, part)
-  const int place = int(i - plane * positions);
-  const ml_index grouped = plane / parts;
-  const int row0 = int(plane - grouped * parts) * ROWS;
-  const int image = int(grouped / map.groups), group = int(grouped - ml_index(image) * map.groups);
+  const int plane = blockIdx.x / chunks;  // of (image, group, part)
+  const int place = (blockIdx.x - plane * chunks) * blockDim.x + threadIdx.x;
+  if (place >= positions) return;
+  const int grouped = plane / parts, row0 = (plane - grouped * parts) * ROWS;
+  const int group = grouped % map.groups;
 
   int u[D], base[D];
   conv_place<D>(map, place, u);
 #pragma unroll
   for (int d = 0; d < D; ++d) base[d] = u[d] * map.scale[d] + map.offset[d];
   const ml_index source = conv_plane<D>(map.source);
-  const T* from = x + grouped * map.channels * source;
+  const T* from = x + ml_index(grouped) * map.channels * source;
   const T* factor = weight + (ml_index(group) * map.rows + row0) * map.pitch;
 
   W sum[ROWS];
@@ -73,7 +72,7 @@ depthwise_gather(const T* __restrict__ x, const T* __restrict__ weight, const T*
 #pragma unroll
   for (int d = 0; d < D; ++d) at = at * map.target[d] + u[d] * map.spread[d] + map.shift[d];
   const ml_index size = conv_plane<D>(map.target);
-  T* to = y + (grouped * map.rows + row0) * size + at;
+  T* to = y + (ml_index(grouped) * map.rows + row0) * size + at;
 #pragma unroll
   for (int r = 0; r < ROWS; ++r)
     if (row0 + r < map.rows) to[r * size] = ml_cast<T>(sum[r]);

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlgpu.cuda import runtime
 from mlgpu.cuda.conv_map import (
     Axis,
     backward_axes,
@@ -19,7 +20,6 @@ from mlgpu.cuda.conv_map import (
     positions,
 )
 from mlgpu.cuda.launch import blocks, launch
-from mlgpu.cuda.runtime import contiguous, empty, zeros
 from mlgpu.cuda.types import ctype
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.ops.window import Windows
@@ -30,22 +30,24 @@ COLUMNS = 64  # of the others
 MASKED_TAPS = 31  # for which a position keeps a bit each
 FEW = 8  # channels of a group below which no tile is worth its while
 ENOUGH = 512  # blocks that keep any GPU busy
+LEAST = 8  # steps of a share of a sum
 Axes = tuple[Axis, ...]
 
 
 def to_small(x: Any, weight: Any, bias: Any, win: Windows, groups: int) -> Any:
     """y[n, o, p] = bias[o] + sum over c, tap of weight[o, c, tap] x[n, c, what p sees by tap]."""
-    out = empty((len(x), len(weight), *win.small), x.dtype)
+    out = runtime.empty((len(x), len(weight), *win.small), x.dtype)
     if out.size:
-        gather(contiguous(x), contiguous(weight), bias, out, forward_axes(win), groups, False, win)
+        gather(runtime.contiguous(x), runtime.contiguous(weight), bias, out, forward_axes(win),
+               groups, False, win)
     return out
 
 
 def to_large(y: Any, weight: Any, bias: Any, win: Windows, groups: int) -> Any:
     """Each y[n, o, p] weight[o, c, tap], summed over o into what p sees by tap; plus bias[c]."""
-    out = empty((len(y), weight.shape[1] * groups, *win.large), y.dtype)
+    out = runtime.empty((len(y), weight.shape[1] * groups, *win.large), y.dtype)
     if out.size:
-        y, weight = contiguous(y), contiguous(weight)
+        y, weight = runtime.contiguous(y), runtime.contiguous(weight)
         for axes in backward_axes(win):
             gather(y, weight, bias, out, axes, groups, True, win)
     return out
@@ -55,34 +57,55 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
            win: Windows) -> None:
     """One lattice of `out`; `turned`: the weight's first axis counts the channels of x."""
     channels, rows = x.shape[1] // groups, out.shape[1] // groups
-    bias = None if bias is None else contiguous(bias)
+    bias = None if bias is None else runtime.contiguous(bias)
     tensor = x.dtype.itemsize == 2 and rows > FEW and x.dtype.kind not in "iu"
     terms = channels * math.prod(a.taps for a in axes)
     pitch = -(-terms // 8) * 8 if tensor else terms
     if pitch != terms or turned or (tensor and weight.data.ptr % 16):
         weight = packed(weight, axes, groups, channels, rows, pitch, turned, win)
+    few = rows <= FEW
     for start, stop in image_blocks(axes, len(x)):
         part, target = x[start:stop], out[start:stop]
         one = conv_map(axes, stop - start, groups, channels, rows, pitch)
-        count = positions(axes, stop - start)
-        if rows <= FEW:
+        if few:
             each = 4 if rows > 1 else 1
-            threads = count * groups * blocks(rows, each)
+            plane = positions(axes, 1)
+            threads = min(THREADS, blocks(plane, 32) * 32)
+            planes = (stop - start) * groups * blocks(rows, each)
             launch("depthwise", f"depthwise_gather<{ctype(x.dtype)}, {len(axes)}, {each}>",
-                   blocks(threads, THREADS), THREADS, (part, weight, bias, target, one, threads))
-        elif tensor:
-            m = 1 if rows <= 32 else 2 if rows <= 64 else 4
-            masked = "true" if math.prod(a.taps for a in axes) <= MASKED_TAPS else "false"
-            name = f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {m}, {masked}>"
-            whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
-                     and target.data.ptr % 16 == 0)
-            launch("conv_mma", name, blocks(count, WIDE) * groups * blocks(rows, 32 * m), THREADS,
-                   (part, weight, bias, target, one, whole))
+                   planes * blocks(plane, threads), threads, (part, weight, bias, target, one))
         else:
-            r = rows_each(x.dtype, rows)
-            launch("conv", f"conv_gather<{ctype(x.dtype)}, {len(axes)}, {r}>",
-                   blocks(count, COLUMNS) * groups * blocks(rows, 16 * r), THREADS,
-                   (part, weight, bias, target, one))
+            tiled(part, weight, bias, target, one, axes, tensor)
+
+
+def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, tensor: bool) -> None:
+    """A gather in tiles, whose sums are split where there are few."""
+    groups, rows, channels = (int(one[name][0]) for name in ("groups", "rows", "channels"))
+    taps = math.prod(a.taps for a in axes)
+    wide = compute_dtype(from_numpy(x.dtype)).numpy
+    high, columns, depth = 16 * rows_each(x.dtype, rows), COLUMNS, 8 if x.itemsize > 8 else 16
+    if tensor:
+        m = 1 if rows <= 32 else 2 if rows <= 64 else 4
+        high, columns, depth = 32 * m, WIDE, 32
+    tiles = blocks(positions(axes, len(x)), columns) * groups * blocks(rows, high)
+    steps = blocks(channels * taps, depth)
+    shares = min(blocks(ENOUGH, tiles), steps // LEAST) if 2 * tiles <= ENOUGH else 1
+    share = max(1, blocks(steps, max(1, shares)))
+    shares = max(1, blocks(steps, share))
+    total = runtime.empty((shares, tiles, high, columns), wide) if shares > 1 else None
+    if tensor:
+        whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
+                 and out.data.ptr % 16 == 0)
+        masked = "true" if taps <= MASKED_TAPS else "false"
+        launch("conv_mma", f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {m}, {masked}>",
+               (tiles, shares), THREADS, (x, weight, bias, out, total, one, share, whole))
+    else:
+        kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}, {high // 16}"
+        launch("conv", f"conv_gather<{kind}>", (tiles, shares), THREADS,
+               (x, weight, bias, out, total, one, share))
+    if total is not None:
+        kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}, {high}, {columns}"
+        launch("conv", f"conv_finish<{kind}>", tiles, THREADS, (total, bias, out, one, shares))
 
 
 def rows_each(dtype: Any, rows: int) -> int:
@@ -95,7 +118,7 @@ def rows_each(dtype: Any, rows: int) -> int:
 def packed(weight: Any, axes: Axes, groups: int, channels: int, rows: int, pitch: int,
            turned: bool, win: Windows) -> Any:
     """The weight as rows of (channel, tap) for a lattice, each padded with zeros to `pitch`."""
-    out = empty((groups, rows, pitch), weight.dtype)
+    out = runtime.empty((groups, rows, pitch), weight.dtype)
     launch("conv", f"conv_pack<{ctype(weight.dtype)}, {'true' if turned else 'false'}>",
            blocks(out.size, THREADS), THREADS,
            (weight, out, pack_map(axes, win.kernel, groups, channels, rows, pitch)))
@@ -108,8 +131,8 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
     shape = (y.shape[1], channels, *win.kernel)
     axes = forward_axes(win)
     if not len(x) or not math.prod(shape):
-        return zeros(shape, x.dtype)
-    x, y = contiguous(x), contiguous(y)
+        return runtime.zeros(shape, x.dtype)
+    x, y = runtime.contiguous(x), runtime.contiguous(y)
     terms = channels * math.prod(win.kernel)
     wide = compute_dtype(from_numpy(x.dtype)).numpy
     images = list(image_blocks(axes, len(x)))
@@ -132,7 +155,7 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
         grid, step = groups * blocks(rows, tile) * blocks(terms, COLUMNS), 256
     share = step * max(1, blocks(max(counts) * grid, step * ENOUGH))
     shares = [blocks(count, share) for count in counts]
-    total = empty((sum(shares), *shape), wide)
+    total = runtime.empty((sum(shares), *shape), wide)
     place = 0
     for (start, stop), parts in zip(images, shares, strict=True):
         one = conv_map(axes, stop - start, groups, channels, rows, 0)
@@ -141,7 +164,7 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
         place += parts
     if place == 1 and wide == x.dtype:
         return total[0]
-    out = empty(shape, x.dtype)
+    out = runtime.empty(shape, x.dtype)
     launch("conv", f"conv_combine<{ctype(x.dtype)}, {ctype(wide)}>", blocks(out.size, THREADS),
            THREADS, (total, out, place, out.size))
     return out

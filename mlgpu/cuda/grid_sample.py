@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cuda import segment
+from mlgpu.cuda import runtime, segment
 from mlgpu.cuda.launch import blocks, launch
-from mlgpu.cuda.runtime import contiguous, copy, empty, zeros
 from mlgpu.cuda.types import ctype
 from mlgpu.dtypes import compute_dtype, from_numpy
 
@@ -28,7 +27,7 @@ class Sampling:
     def __init__(self, x_shape: tuple[int, ...], grid: Any, mode: str, padding: str,
                  align: bool) -> None:
         self.images, self.channels, *sizes = x_shape
-        self.sizes, self.grid, self.mode = sizes, contiguous(grid), mode
+        self.sizes, self.grid, self.mode = sizes, runtime.contiguous(grid), mode
         self.places = math.prod(grid.shape[1:-1])
         self.map = np.zeros(1, MAP)
         self.map["size"] = [1] * (3 - len(sizes)) + sizes
@@ -40,20 +39,21 @@ class Sampling:
 
     def forward(self, x: Any) -> Any:
         """x at the places of the grid."""
-        out = empty((self.images, self.channels, *self.grid.shape[1:-1]), x.dtype)
+        out = runtime.empty((self.images, self.channels, *self.grid.shape[1:-1]), x.dtype)
         if out.size:
             shares = min(self.channels, blocks(ENOUGH, self.grid_blocks), 65535)
             share = blocks(self.channels, shares)
             launch("grid_sample", f"sample_forward<{ctype(x.dtype)}, {self.kind}>",
                    (self.grid_blocks, blocks(self.channels, share)), THREADS,
-                   (contiguous(x), self.grid, out, self.map, share))
+                   (runtime.contiguous(x), self.grid, out, self.map, share))
         return out
 
     def backward_grid(self, dy: Any, x: Any) -> Any:
         """The gradient of the grid."""
-        out = empty(self.grid.shape, self.grid.dtype)
+        out = runtime.empty(self.grid.shape, self.grid.dtype)
         launch("grid_sample", f"sample_backward_grid<{ctype(x.dtype)}, {self.kind}>",
-               self.grid_blocks, THREADS, (contiguous(dy), contiguous(x), self.grid, out, self.map))
+               self.grid_blocks, THREADS,
+               (runtime.contiguous(dy), runtime.contiguous(x), self.grid, out, self.map))
         return out
 
     def backward_image(self, dy: Any) -> Any:
@@ -62,17 +62,17 @@ class Sampling:
         size = math.prod(self.sizes)
         bound = self.images * size
         if not bound or not self.places or not self.channels:
-            return zeros((self.images, self.channels, *self.sizes), dy.dtype)
+            return runtime.zeros((self.images, self.channels, *self.sizes), dy.dtype)
         key = segment.INT if bound < 2**31 - 1 else segment.LONG
         count = self.images * TAPS[self.mode] ** len(self.sizes) * self.places
-        element, source, weight = (empty((count,), t) for t in (key, segment.LONG, wide))
+        element, source, weight = (runtime.empty((count,), t) for t in (key, segment.LONG, wide))
         launch("grid_sample",
                f"sample_entries<{ctype(dy.dtype)}, {ctype(wide)}, {ctype(key)}, {self.kind}>",
                self.grid_blocks, THREADS, (self.grid, element, source, weight, self.map))
         keys = segment.sort(element, bound, None, skip=-1)
         slope = dy.reshape(self.images, self.channels, self.places).transpose(1, 0, 2)
-        out = zeros((self.channels, bound, 1), dy.dtype)
-        segment.combine(out, contiguous(slope).reshape(self.channels, -1, 1), keys,
+        out = runtime.zeros((self.channels, bound, 1), dy.dtype)
+        segment.combine(out, runtime.contiguous(slope).reshape(self.channels, -1, 1), keys,
                         source=source, scale=weight)
         moved = out.reshape(self.channels, self.images, size).transpose(1, 0, 2)
-        return copy(moved).reshape(self.images, self.channels, *self.sizes)
+        return runtime.copy(moved).reshape(self.images, self.channels, *self.sizes)

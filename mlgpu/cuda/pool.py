@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlgpu.cuda import runtime
 from mlgpu.cuda.axis_tables import last_axes, out_struct, portions, seers, windows
 from mlgpu.cuda.constants import constant
 from mlgpu.cuda.conv_map import DIVISOR
 from mlgpu.cuda.launch import blocks, launch
-from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ MAP = np.dtype([("out", DIVISOR, 3), ("in", "i4", 3), ("taps", "i4", 3), ("many"
 
 def maximum(x: Any, maps: Sequence[AxisMap], choices: bool, places: bool) -> tuple[Any, Any, Any]:
     """The maxima; and the choices and the places in the flattened planes, None where not wanted."""
-    x, maps = contiguous(x), ordered(maps)
+    x, maps = runtime.contiguous(x), ordered(maps)
     shape = out_shape(x.shape, maps)
     small = choice_dtype(maps)
-    out = empty(shape, x.dtype)
-    choice = empty(shape, small) if choices else None
-    place = empty(shape, np.dtype(np.int64)) if places else None
+    out = runtime.empty(shape, x.dtype)
+    choice = runtime.empty(shape, small) if choices else None
+    place = runtime.empty(shape, np.dtype(np.int64)) if places else None
     name = f"pool_max<{ctype(x.dtype)}, {ctype(small)}, {len(maps)}>"
     run(name, maps, x, (x, out, choice, place), out, window_tables(maps), False)
     return out, choice, place
@@ -41,23 +41,23 @@ def maximum(x: Any, maps: Sequence[AxisMap], choices: bool, places: bool) -> tup
 
 def choose(x: Any, maps: Sequence[AxisMap], choice: Any) -> Any:
     """The chosen element of each window."""
-    x, maps = contiguous(x), ordered(maps)
-    out = empty(choice.shape, x.dtype)
+    x, maps = runtime.contiguous(x), ordered(maps)
+    out = runtime.empty(choice.shape, x.dtype)
     name = f"pool_choose<{ctype(x.dtype)}, {ctype(choice.dtype)}, {len(maps)}>"
-    run(name, maps, x, (x, out, contiguous(choice)), out, window_tables(maps), False)
+    run(name, maps, x, (x, out, runtime.contiguous(choice)), out, window_tables(maps), False)
     return out
 
 
 def unchoose(dy: Any, maps: Sequence[AxisMap], choice: Any) -> Any:
     """Each element of dy added to the one that its window chose, in zeros."""
-    dy, maps = contiguous(dy), ordered(maps)
-    out = empty(out_shape(dy.shape, [each.transposed() for each in maps]), dy.dtype)
+    dy, maps = runtime.contiguous(dy), ordered(maps)
+    out = runtime.empty(out_shape(dy.shape, [each.transposed() for each in maps]), dy.dtype)
     name = f"pool_unchoose<{ctype(dy.dtype)}, {ctype(choice.dtype)}, {len(maps)}>"
     pointers: list[Any] = [None] * (6 - 2 * len(maps))
     for each in maps:
         table = seers(each)
         pointers += [constant(table.source), constant(table.tap)]
-    run(name, maps, dy, (dy, out, contiguous(choice)), out, pointers, True)
+    run(name, maps, dy, (dy, out, runtime.contiguous(choice)), out, pointers, True)
     return out
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlgpu.cuda import runtime
 from mlgpu.cuda.axis_tables import Table, last_axes, out_struct, portions, sums
 from mlgpu.cuda.constants import constant
 from mlgpu.cuda.conv_map import DIVISOR, divisor
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.reduce import reduce
-from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 from mlgpu.dtypes import compute_dtype, from_numpy
 
@@ -31,7 +31,7 @@ def apply(x: Any, maps: Sequence[AxisMap], before: Any, after: Any) -> Any:
     wide = compute_dtype(from_numpy(x.dtype)).numpy
     if before is None and whole_mean(x, maps, after):
         return reduce(x, [each.axis for each in maps], "mean", keepdim=True)
-    x = contiguous(x)
+    x = runtime.contiguous(x)
     ordered = sorted(maps, key=lambda each: each.axis)
     tables = [sums(each, wide) for each in ordered]
     axes = [each.axis for each in ordered]
@@ -64,7 +64,7 @@ def together(x: Any, maps: Sequence[AxisMap], tables: Sequence[Table], result: A
     shape = x.shape
     for each in maps:
         shape = each.out_shape(shape)
-    out = empty(shape, result)
+    out = runtime.empty(shape, result)
     if not out.size:
         return out
     first = x.ndim + maps[0].axis
@@ -96,7 +96,7 @@ def kind(by: Any) -> int:
 
 def divided(x: Any, by: Any, result: Any, wide: Any) -> Any:
     """x / by, whose axes are the last ones of x."""
-    out = empty(x.shape, result)
+    out = runtime.empty(x.shape, result)
     launch("resample", f"resample_divided<{ctype(x.dtype)}, {ctype(result)}, {ctype(wide)}>",
            blocks(out.size, THREADS), THREADS,
            (x, out, constant(by.astype(wide)), by.size, out.size))
