@@ -71,7 +71,9 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
                    int splits, ml_attention a) {
   typedef ml_tile<D> Tile;
   typedef ml_tile<BM> Scores;
-  const bool KEEP = D <= 96;  // whether keys and values stay in registers
+  // Keys and values stay in registers, or serve more queries at a time.
+  const bool KEEP = D <= 96;
+  const int ST = KEEP || BM < 32 ? 2 : 4;  // tiles of 8 queries at a time
   const int BN = WARPS * 16, THREADS = WARPS * 32, NT = BM / 8, CT = COLS / 8;
   const int groups = WARPS * 16 / BM;  // warps that share a tile of 16 queries of dq
   static_assert(groups >= 1, "a warp has at most 16 queries of dq");
@@ -92,7 +94,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
   const T* const v_rows = v + ml_lead(a, ML_V, place0);
   const ml_stream draw = ml_draw(a.seed, a.offset, cell);
   const float factor = float(a.scale) * ml_log2e;
-  const int chunk0 = slice * CT;
+  const int chunk0 = COLS == D ? 0 : slice * CT;  // the first of the block's columns
 
   // Where the lane points ldmatrix at.
   const int deep = ml_lane_deep(lane), right = ml_lane_right(lane);
@@ -177,20 +179,30 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       if (!blind) {
         const int key = own + (lane >> 2), column = 2 * (lane & 3);
 #pragma unroll 1
-        for (int n = 0; n < NT; n += 2) {  // 16 queries at a time
-          float s[2][4] = {}, dp[2][4] = {};
-#pragma unroll
+        for (int n = 0; n < NT; n += ST) {
+          float s[ST][4] = {}, dp[ST][4] = {};
+#pragma unroll (KEEP ? D / 16 : 4)
           for (int e = 0; e < D / 16; ++e) {
-            unsigned x[4], y[4];
             if constexpr (!KEEP) ml_ldmatrix(kf[0], Tile::from(k_lane, 0, 2 * e));
-            ml_ldmatrix(x, Tile::from(q_lane + odd * Tile::bytes(BM), n, 2 * e));
-            ml_mma_pair<T>(s, kf[KEEP ? e : 0], x);
+#pragma unroll
+            for (int t = 0; t < ST; t += 2) {
+              unsigned x[4];
+              ml_ldmatrix(x, Tile::from(q_lane + odd * Tile::bytes(BM), n + t, 2 * e));
+              ml_mma_pair<T>(s + t, kf[KEEP ? e : 0], x);
+            }
+          }
+#pragma unroll (KEEP ? D / 16 : 4)
+          for (int e = 0; e < D / 16; ++e) {
             if constexpr (!KEEP) ml_ldmatrix(vf[0], Tile::from(v_lane, 0, 2 * e));
-            ml_ldmatrix(y, Tile::from(g_lane, n, 2 * e));
-            ml_mma_pair<T>(dp, vf[KEEP ? e : 0], y);
+#pragma unroll
+            for (int t = 0; t < ST; t += 2) {
+              unsigned x[4];
+              ml_ldmatrix(x, Tile::from(g_lane, n + t, 2 * e));
+              ml_mma_pair<T>(dp + t, vf[KEEP ? e : 0], x);
+            }
           }
 #pragma unroll
-          for (int t = 0; t < 2; ++t) {
+          for (int t = 0; t < ST; ++t) {
             const int block = 8 * (n + t);  // the tile's queries from here on
             const float2 lse2 = *reinterpret_cast<const float2*>(lses + block + column);
             const float2 shift = *reinterpret_cast<const float2*>(deltas + block + column);
@@ -232,27 +244,30 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
               }
             }
           }
-          unsigned x[4];
-          ml_pack_pair<T>(x, s);
 #pragma unroll
-          for (int c = 0; c < CT; c += 2) {
-            unsigned y[4];
-            ml_ldmatrix_trans(y, Tile::from(g_lane_across + chunk0 * 16, n, c));
-            ml_mma_pair<T>(dvs + c, x, y);
+          for (int t = 0; t < ST; t += 2) {
+            unsigned x[4];
+            ml_pack_pair<T>(x, s + t);
+#pragma unroll
+            for (int c = 0; c < CT; c += 2) {
+              unsigned y[4];
+              ml_ldmatrix_trans(y, Tile::from(g_lane_across, n + t, chunk0 + c));
+              ml_mma_pair<T>(dvs + c, x, y);
+            }
+            ml_pack_pair<T>(x, dp + t);
+#pragma unroll
+            for (int c = 0; c < CT; c += 2) {
+              unsigned y[4];
+              ml_ldmatrix_trans(y, Tile::from(q_lane_across + odd * Tile::bytes(BM), n + t,
+                                              chunk0 + c));
+              ml_mma_pair<T>(dks + c, x, y);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              *reinterpret_cast<unsigned*>(
+                  scores + Scores::at(16 * warp + 8 * (i & 1) + (lane >> 2), n + t + (i >> 1)) +
+                  4 * (lane & 3)) = x[i];
           }
-          ml_pack_pair<T>(x, dp);
-#pragma unroll
-          for (int c = 0; c < CT; c += 2) {
-            unsigned y[4];
-            ml_ldmatrix_trans(y, Tile::from(q_lane_across + chunk0 * 16 + odd * Tile::bytes(BM), n,
-                                            c));
-            ml_mma_pair<T>(dks + c, x, y);
-          }
-#pragma unroll
-          for (int i = 0; i < 4; ++i)
-            *reinterpret_cast<unsigned*>(
-                scores + Scores::at(16 * warp + 8 * (i & 1) + (lane >> 2), n + (i >> 1)) +
-                4 * (lane & 3)) = x[i];
         }
       }
       __syncthreads();  // the scores' gradients are there; nobody reads dy's tile
@@ -263,7 +278,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       int visible = min(BN, a.keys - key0);
       if (a.causal) visible = min(visible, start + BM - key0);
       const int rows16 = 16 * (warp % (BM / 16)), steps = (visible + 15) / 16;
-      const int WIDE = COLS / groups, PART = WIDE < 64 ? WIDE : 64;
+      const int WIDE = COLS / groups, PART = WIDE <= 64 ? WIDE : WIDE % 64 == 0 ? 64 : WIDE / 2;
       const unsigned s_lane = ml_shared(scores + Scores::at(wide, rows16 / 8 + low));
 #pragma unroll
       for (int c0 = 0; c0 < WIDE; c0 += PART) {

@@ -155,7 +155,7 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
 def _backward_tile(depth: int, shared: int) -> tuple[int, int, int]:
     """Columns of gradients, queries of a tile, and warps (16 keys each) of a block."""
     if depth <= 64:
-        return depth, 64, 8 if shared >= (73 << 10) else 4
+        return depth, 64, 8 if depth > 16 and shared >= (73 << 10) else 4
     if depth <= 128:
         if shared >= (130 << 10):
             return depth, 64, 8
