@@ -60,10 +60,10 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
             _wait(stream, self.writer, self.device_id)
             self.readers[stream] = True
 
-    def __del__(self) -> None:
-        if context.capture is not None:
-            return  # see _wait
-        if self.lent and not sys.is_finalizing():
+    def __del__(self, finalizing: Any = sys.is_finalizing) -> None:
+        if finalizing() or context.capture is not None:  # as the process ends, or: see _wait
+            return
+        if self.lent:
             with cupy.cuda.Device(self.device_id):
                 _runtime.deviceSynchronize()
         elif self.readers or self.writer is not self.home:
