@@ -5,18 +5,6 @@
 #pragma once
 #include "rows.cuh"
 
-// E numbers of any type, in loads of at most 16 bytes.
-template <int E, typename P, typename W>
-__device__ __forceinline__ void take(W* values, const P* p) {
-  const int part = E * sizeof(P) > 16 ? 16 / sizeof(P) : E;
-#pragma unroll
-  for (int i = 0; i < E; i += part) {
-    const ml_vec<P, part> loaded = ml_load<part>(p + i);
-#pragma unroll
-    for (int e = 0; e < part; ++e) values[i + e] = ml_cast<W>(loaded.at[e]);
-  }
-}
-
 // Where `lanes` threads leave E values each in shared memory, by e and by lane, to be read in the
 // order of the columns: how far the e are apart, so that no bank is asked twice.
 template <int E, typename W>

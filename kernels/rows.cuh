@@ -5,6 +5,18 @@
 #pragma once
 #include "warp.cuh"
 
+// E numbers of any type, in loads of at most 16 bytes.
+template <int E, typename P, typename W>
+__device__ __forceinline__ void take(W* values, const P* p) {
+  const int part = E * sizeof(P) > 16 ? 16 / sizeof(P) : E;
+#pragma unroll
+  for (int i = 0; i < E; i += part) {
+    const ml_vec<P, part> loaded = ml_load<part>(p + i);
+#pragma unroll
+    for (int e = 0; e < part; ++e) values[i + e] = ml_cast<W>(loaded.at[e]);
+  }
+}
+
 template <int V, int E, typename T>
 __device__ __forceinline__ void row_load(ml_wide<T> (&values)[V * E], const T* row, int n,
                                          int first, int step, ml_wide<T> beyond) {
@@ -91,4 +103,63 @@ __device__ __forceinline__ void row_take(row_sum<ml_wide<T>>& running,
 #pragma unroll
   for (int i = 0; i < count; ++i) sum += row_exp<T>(values[i] - pivot);
   running = {top, sum};
+}
+
+// --- where a row's values come from ---------------------------------------------------------------
+
+// The row itself.
+template <typename T>
+struct plain_row {
+  const T* x;
+  template <int E>
+  __device__ __forceinline__ void take(ml_wide<T>* values, ml_index at) const {
+    const ml_vec<T, E> loaded = ml_load<E>(x + at);
+#pragma unroll
+    for (int e = 0; e < E; ++e) values[e] = ml_cast<ml_wide<T>>(loaded.at[e]);
+  }
+  template <int E>
+  __device__ __forceinline__ void again(ml_wide<T>* values, ml_index at) const {
+    take<E>(values, at);
+  }
+};
+
+// The row, which stays in shared memory: each thread reads again only what it has read first.
+template <typename T>
+struct kept_row {
+  const T* x;
+  T* kept;
+  template <int E>
+  __device__ __forceinline__ void take(ml_wide<T>* values, ml_index at) const {
+    const ml_vec<T, E> loaded = ml_load<E>(x + at);
+    ml_store<E>(kept + at, loaded);
+#pragma unroll
+    for (int e = 0; e < E; ++e) values[e] = ml_cast<ml_wide<T>>(loaded.at[e]);
+  }
+  template <int E>
+  __device__ __forceinline__ void again(ml_wide<T>* values, ml_index at) const {
+    plain_row<T>{kept}.template take<E>(values, at);
+  }
+};
+
+// --- columns: C lanes of a block own E of them each, 256 / C slots take rows in turn --------------
+
+template <int E, int C, typename Value, typename Combine>
+__device__ __forceinline__ void over_slots(Value (&x)[E], Value* shared, Combine combine) {
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+#pragma unroll
+    for (int step = 16; step >= C; step /= 2) x[e] = combine(x[e], ml_shfl_xor(x[e], step));
+  }
+  const int c = threadIdx.x % C;
+  if (ml_lane() < C) {
+#pragma unroll
+    for (int e = 0; e < E; ++e) shared[(ml_warp() * E + e) * C + c] = x[e];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    x[e] = shared[e * C + c];
+#pragma unroll
+    for (int w = 1; w < 8; ++w) x[e] = combine(x[e], shared[(w * E + e) * C + c]);
+  }
 }

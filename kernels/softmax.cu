@@ -7,40 +7,6 @@
 
 // --- where a row's values come from ---------------------------------------------------------------
 
-// The row itself.
-template <typename T>
-struct plain_row {
-  const T* x;
-  template <int E>
-  __device__ __forceinline__ void take(ml_wide<T>* values, ml_index at) const {
-    const ml_vec<T, E> loaded = ml_load<E>(x + at);
-#pragma unroll
-    for (int e = 0; e < E; ++e) values[e] = ml_cast<ml_wide<T>>(loaded.at[e]);
-  }
-  template <int E>
-  __device__ __forceinline__ void again(ml_wide<T>* values, ml_index at) const {
-    take<E>(values, at);
-  }
-};
-
-// The row, which stays in shared memory: each thread reads again only what it has read first.
-template <typename T>
-struct kept_row {
-  const T* x;
-  T* kept;
-  template <int E>
-  __device__ __forceinline__ void take(ml_wide<T>* values, ml_index at) const {
-    const ml_vec<T, E> loaded = ml_load<E>(x + at);
-    ml_store<E>(kept + at, loaded);
-#pragma unroll
-    for (int e = 0; e < E; ++e) values[e] = ml_cast<ml_wide<T>>(loaded.at[e]);
-  }
-  template <int E>
-  __device__ __forceinline__ void again(ml_wide<T>* values, ml_index at) const {
-    plain_row<T>{kept}.template take<E>(values, at);
-  }
-};
-
 // scale * row under a mask of truth values (false: -inf) or of numbers to add; none where null.
 template <typename T, typename M>
 struct masked_row {
@@ -419,28 +385,7 @@ softmax_backward_few(T* dx, const T* dy, const T* y, ml_index columns, int n, ml
   }
 }
 
-// Any n: C lanes own a vector of columns each, and 256 / C slots of a block take rows in turn.
-template <int E, int C, typename Value, typename Combine>
-__device__ __forceinline__ void over_slots(Value (&x)[E], Value* shared, Combine combine) {
-#pragma unroll
-  for (int e = 0; e < E; ++e) {
-#pragma unroll
-    for (int step = 16; step >= C; step /= 2) x[e] = combine(x[e], ml_shfl_xor(x[e], step));
-  }
-  const int c = threadIdx.x % C;
-  if (ml_lane() < C) {
-#pragma unroll
-    for (int e = 0; e < E; ++e) shared[(ml_warp() * E + e) * C + c] = x[e];
-  }
-  __syncthreads();
-#pragma unroll
-  for (int e = 0; e < E; ++e) {
-    x[e] = shared[e * C + c];
-#pragma unroll
-    for (int w = 1; w < 8; ++w) x[e] = combine(x[e], shared[(w * E + e) * C + c]);
-  }
-}
-
+// Any n.  C lanes of a block own E columns each, 256 / C slots take rows in turn.
 template <typename T, int E, int C, bool LOG>
 __global__ void __launch_bounds__(256)
 softmax_columns(T* y, const T* x, int n, ml_index inner, ml_index tiles) {

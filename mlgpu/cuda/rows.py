@@ -13,6 +13,7 @@ from mlgpu.cuda.loading import load
 VECTOR = 16  # bytes that a thread loads at once
 WARP = 32
 STATIC = 1024  # bytes of shared memory that a kernel may use besides the row it keeps there
+DOUBLE = np.dtype(np.float64)
 
 
 def wide(dtype: Any) -> Any:

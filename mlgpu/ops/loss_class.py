@@ -11,6 +11,7 @@ from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import Scratch, as_rows, each_block, kept, layout, read_blocks, sums, wide
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cuda import cross_entropy as cuda_cross_entropy
 from mlgpu.errors import DerivativeError, DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.loss_reduction import check_reduction, legacy_reduction, reduced
@@ -89,6 +90,16 @@ class ClassLoss(Op):
         return target, weight[target] * counted, counted
 
 
+    def _losses(self, target: Any, weight: Any) -> cuda_cross_entropy.Losses:
+        """What the kernels are told."""
+        return cuda_cross_entropy.Losses(self.name, target, weight, self.ignore, self.reduction,
+                                         self.smoothing)
+
+    def _total(self) -> Any:
+        """What the loss was divided by, or None."""
+        return self.output_array(1) if self.reduction == "mean" else None
+
+
 class NllLoss(ClassLoss):
     """-weight[t] * x[t] for each row, with t its target."""
 
@@ -101,6 +112,9 @@ class NllLoss(ClassLoss):
         picked = np.take_along_axis(contiguous(x).reshape(shape), index, 1) if index.size else (
             np.zeros(index.shape, x.dtype))
         return self._result(-widen(picked) * weights, weights, counted, target.shape, x.dtype)
+
+    def forward_cuda(self, x: Any, target: Any, weight: Any = None) -> tuple[Any, Any]:
+        return cuda_cross_entropy.nll_forward(x, self.dim, self._losses(target, weight))
 
     def backward(self, dy: Tensor, dtotal: None) -> tuple[Tensor | None, ...]:
         (shape, dtype), *rest = self._inputs_meta
@@ -118,6 +132,12 @@ class NllLoss(ClassLoss):
         if index.size:
             row = np.where(counted, -weights * self._row_gradient(dy, rows), 0).astype(dtype)
             np.put_along_axis(dx.reshape(rows), index, row, 1)
+        return dx, *(None for _ in rest)
+
+    def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:
+        (shape, dtype), *rest = self._inputs_meta
+        given = self._losses(self.input_array(1), self.input_array(2) if rest[1:] else None)
+        dx = cuda_cross_entropy.nll_backward(dy, shape, dtype, self.dim, self._total(), given)
         return dx, *(None for _ in rest)
 
 
@@ -157,6 +177,11 @@ class CrossEntropy(ClassLoss):
             read_blocks(block, rows, index, weights, lse, losses)
         self.stash(lse=lse)
         return self._result(losses, weights, counted, target.shape, x.dtype)
+
+    def forward_cuda(self, x: Any, target: Any, weight: Any = None) -> tuple[Any, Any]:
+        loss, total, lse = cuda_cross_entropy.forward(x, self.dim, self._losses(target, weight))
+        self.stash(lse=lse)
+        return loss, total
 
     def _class_weights(self, weight: Any, rows: Any) -> Any:
         """s / C * w[c] for each class, ready to broadcast over the rows."""
@@ -208,6 +233,12 @@ class CrossEntropy(ClassLoss):
             each_block(block, rows, as_rows(x, self.dim), self.lse, index, weights,
                        row.astype(compute))
         return dx, *rest
+
+    def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:
+        rest = (None,) * (len(self.needs) - 1)
+        given = self._losses(self.input_array(1), self.input_array(2) if len(rest) > 1 else None)
+        return cuda_cross_entropy.backward(dy, self.input_array(0), self.dim, self.lse,
+                                           self._total(), given), *rest
 
 
 # --- public ---------------------------------------------------------------------------------------
