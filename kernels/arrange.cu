@@ -39,7 +39,7 @@ arrange(T* __restrict__ y, const T* __restrict__ x, ml_index vectors, ml_index b
 #pragma unroll
     for (int e = 0; e < E; ++e) part.at[e] = value;
   }
-  ml_store<E>(y + i * E, part);
+  ml_store_whole<E>(y + i * E, part);
 }
 
 // Matrices whose elements below (lower: above) the diagonal `offset` are 0; those are not read.
@@ -60,5 +60,5 @@ triangle(T* y, const T* x, ml_index vectors, ml_index rows, ml_index columns, ml
 #pragma unroll
   for (int e = 0; e < E; ++e)
     if (none || (lower ? first + e > edge : first + e < edge)) part.at[e] = T(0);
-  ml_store<E>(y + i * E, part);
+  ml_store_whole<E>(y + i * E, part);
 }

@@ -66,7 +66,7 @@ one_hot(ml_index* __restrict__ out, const ml_index* __restrict__ index, ml_index
   ml_vec<ml_index, E> part;
 #pragma unroll
   for (int e = 0; e < E; ++e) part.at[e] = first + e == chosen;
-  ml_store<E>(out + i, part);
+  ml_store_whole<E>(out + i, part);
 }
 
 // The inner products of rows source[i] of a and target[i] of b: a warp each.

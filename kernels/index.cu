@@ -70,7 +70,7 @@ __device__ __forceinline__ void copy_piece(T* __restrict__ to, const T* __restri
 #pragma unroll
   for (int u = 0; u < kPiece; ++u) {
     const ml_index i = piece.first + u * piece.step;
-    if (i < inner) ml_store<E>(to + i, part[u]);
+    if (i < inner) ml_store_whole<E>(to + i, part[u]);
   }
 }
 

@@ -18,7 +18,7 @@ copy_slot(T* __restrict__ out, const T* __restrict__ x, ml_index outer, ml_index
     const ml_index i = first + 256 * u;
     if (i < vectors) {
       const ml_index o = outer == 1 ? 0 : i / across;
-      ml_store<E>(out + o * pitch + offset + (i - o * across) * E, part[u]);
+      ml_store_whole<E>(out + o * pitch + offset + (i - o * across) * E, part[u]);
     }
   }
 }

@@ -12,7 +12,7 @@ __device__ __forceinline__ unsigned flags_of(const T* x, ml_index base, ml_index
 #pragma unroll
   for (int i = 0; i < kSteps; ++i) {
     const ml_index at = base + 32 * i + ml_lane();
-    if (at < count && ml_cast<bool>(x[at])) flags |= 1u << i;
+    if (at < count && ml_cast<bool>(ml_load<1>(x + at).at[0])) flags |= 1u << i;
   }
   return flags;
 }

@@ -393,7 +393,7 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
 #pragma unroll
         for (int e = 0; e < E; ++e)
           result.at[e] = finished<op>(sum[e], result.at[e], keep, sorted, total, key);
-        ml_store<E>(place, result);
+        ml_store_whole<E>(place, result);
       } else {
         const ml_index place = (2 * window + entries.begins(entry)) * outer * across + column;
         constexpr int kPart = E * sizeof(A) > 16 ? 16 / sizeof(A) : E;
@@ -402,7 +402,7 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
           ml_vec<A, kPart> rest;
 #pragma unroll
           for (int e = 0; e < kPart; ++e) rest.at[e] = sum[part + e];
-          ml_store<kPart>(partial + place * E + part, rest);
+          ml_store_whole<kPart>(partial + place * E + part, rest);
         }
       }
     }
