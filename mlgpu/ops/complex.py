@@ -6,13 +6,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.runtime import empty, empty_like, zeros
+from mlgpu.cuda import runtime as on_cuda
 from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.expr.graph import Expr, arg
+from mlgpu.expr.lower import TENSOR, Operand, Program, lower
 from mlgpu.op import Op, ViewOp, run
 from mlgpu.tensor import Tensor
 
@@ -29,6 +33,15 @@ class MakeComplex(Op):
         dtype = np.result_type(real.dtype, np.complex64)
         out = empty(np.broadcast_shapes(real.shape, imag.shape), dtype)
         out.real, out.imag = real, imag
+        return out
+
+    def forward_cuda(self, real: Any, imag: Any) -> Any:
+        from mlgpu.cuda.copy import copy_into
+
+        shape = np.broadcast_shapes(real.shape, imag.shape)
+        out = on_cuda.empty(shape, np.result_type(real.dtype, np.complex64))
+        copy_into(out.real, real)
+        copy_into(out.imag, imag)
         return out
 
     def backward(self, dy: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,8 +79,21 @@ class Conj(Op):
     def forward(self, x: Any) -> Any:
         return np.conjugate(x, out=empty_like(x))
 
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda.evaluate import evaluate
+
+        out = on_cuda.empty_like(x)
+        evaluate(_conj(x.dtype), (x,), (out,))
+        return out
+
     def backward(self, dy: Tensor) -> Tensor:
         return run(Conj(), dy)  # type: ignore[no-any-return]
+
+
+@cache
+def _conj(dtype: Any) -> Program:
+    kind = dtypes.from_numpy(dtype)
+    return lower("conj", (Expr("conj", (arg(0),)),), [Operand(kind, TENSOR)], [kind])
 
 
 class ViewAsReal(ViewOp):
@@ -87,6 +113,10 @@ class ViewAsComplex(ViewOp):
         if not x.size:
             x = empty(x.shape, x.dtype)  # whose strides are in order, which x's need not be
         return x.view(np.result_type(x.dtype, np.complex64))[..., 0]
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.forward(x) if x.size else on_cuda.empty(
+            x.shape[:-1], np.result_type(x.dtype, np.complex64))
 
     def backward(self, dy: Tensor) -> Tensor:
         return view_as_real(dy)
