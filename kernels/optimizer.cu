@@ -47,30 +47,6 @@ __device__ __forceinline__ bool ml_aligned(const T* p) {
   return reinterpret_cast<size_t>(p) % 16 == 0;
 }
 
-// --- tables --------------------------------------------------------------------------------------
-
-// Words that travel as an argument: such a table can be written while a graph is captured, too.
-struct ml_table_words {
-  ml_index at[480];
-};
-__global__ void table_write(ml_index* table, ml_table_words words, int count) {
-  for (int i = threadIdx.x; i < count; i += blockDim.x) table[i] = words.at[i];
-}
-
-// Which tensor each block works on: the last that starts no later.
-__global__ void table_map(int* map, const ml_index* table, int tensors, int count) {
-  const int block = blockIdx.x * blockDim.x + threadIdx.x;
-  if (block >= count) return;
-  int from = 0, to = tensors;
-  while (from + 1 < to) {
-    const int middle = (from + to) >> 1;
-    if (table[ml_index(middle) * COLUMNS + START] <= block) from = middle;
-    else to = middle;
-  }
-  const ml_index* row = table + ml_index(from) * COLUMNS;
-  map[block] = (block - row[START]) * CHUNK < row[SIZE] ? from : -1;
-}
-
 // --- settings ------------------------------------------------------------------------------------
 
 const int GROUPS = 16;

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlgpu.cuda.context import context
 from mlgpu.device import Device, resolve
-from mlgpu.errors import DTypeError, FormatError
+from mlgpu.errors import CaptureError, DTypeError, FormatError
 
 if TYPE_CHECKING:
     from mlgpu.tensor import Tensor
@@ -69,17 +70,14 @@ def philox(key: tuple[int, int], block: int, count: int, line: int = 0) -> Words
 class Stream:
     """The words that one draw was given: from block `offset` of a seed's stream on.
 
-    Reading them changes nothing, so a draw can be repeated from its stream.  `owner` is the
-    generator that gave it, and `number` says how many were given in this process before.
+    Reading them changes nothing, so a draw can be repeated from its stream.  `replayed` is set for
+    a draw in a CUDA graph: the numbers of each replay are others.
     """
 
-    __slots__ = ("number", "offset", "owner", "seed")
+    __slots__ = ("offset", "replayed", "seed")
 
-    made = 0
-
-    def __init__(self, seed: int, offset: int, owner: Generator | None = None) -> None:
-        self.seed, self.offset, self.owner = seed, offset, owner
-        self.number = Stream.made
+    def __init__(self, seed: int, offset: int, replayed: Replayed | None = None) -> None:
+        self.seed, self.offset, self.replayed = seed, offset, replayed
 
     def words(self, first: int, count: int) -> Words:
         """Words first, first + 1, ... first + count - 1 of the draw, as a fresh array."""
@@ -94,6 +92,30 @@ class Stream:
         """
         block, skip = divmod(first, BLOCK_WORDS)
         return philox((self.seed, (self.offset + 1) & _MASK), block, skip + count, line)[skip:]
+
+
+class Replayed:
+    """What a captured CUDA graph draws from a generator: so many blocks anew for each replay.
+
+    The capture itself draws nothing, and leaves the generator where it was.
+    """
+
+    def __init__(self, generator: Generator, seed: int, offset: int) -> None:
+        self.generator, self.seed, self.offset = generator, seed, offset
+        self.blocks = 0
+        self.cells: list[Any] = []  # called with the Stream of a replay, before it
+
+    def reserve(self, blocks: int) -> Stream:
+        """The next blocks of each replay; until then, what an eager call would draw."""
+        stream = Stream(self.seed, (self.offset + self.blocks) & _MASK, self)
+        self.blocks += blocks
+        return stream
+
+    def advance(self) -> None:
+        """Before a replay: take its blocks from the generator, and tell the kernels."""
+        stream = self.generator.reserve_blocks(self.blocks)
+        for cell in self.cells:
+            cell(stream)
 
 
 class Generator:
@@ -114,18 +136,23 @@ class Generator:
 
     def reserve_blocks(self, blocks: int) -> Stream:
         """The same for so many blocks of four words."""
+        if context.capture is not None:
+            return self._replayed(context.capture).reserve(blocks)
         with _lock:
-            stream = Stream(self._seed, self._offset, self)
-            Stream.made += 1
+            stream = Stream(self._seed, self._offset)
             self._offset = (self._offset + blocks) & _MASK
         return stream
 
-    def rewind(self, seed: int, offset: int) -> int:
-        """Go back to where a stream of this seed began; how many blocks were used since then."""
-        with _lock:
-            used = (self._offset - offset) & _MASK
-            self._seed, self._offset = seed, offset
-        return used
+    def _replayed(self, capture: Any) -> Replayed:
+        """This generator's part in a capture.  CaptureError where it was changed meanwhile."""
+        found: Replayed | None = capture.draws.get(self)
+        if found is None:
+            found = capture.draws[self] = Replayed(self, self._seed, self._offset)
+            capture.before.append(found.advance)
+        elif (found.seed, found.offset) != (self._seed, self._offset):
+            raise CaptureError("manual_seed: a generator cannot be set while a graph is captured "
+                               "that draws from it; set it before the replay")
+        return found
 
     def draw(self, words: int) -> Words:
         """The next `words` words, as uint64."""

@@ -39,6 +39,7 @@ class Capture:
         self.before: list[Callable[[], Any]] = []  # to be done before each replay
         self.effects: list[Callable[[], Any]] = []  # and after each
         self.kept: list[Any] = []  # arrays that the graph reads and nobody else holds
+        self.draws: dict[Any, Any] = {}  # by generator: its part (mlgpu.random.Replayed)
         self.reports = False  # whether a kernel may report a fault
 
     def use(self, block: Any, write: bool) -> None:

@@ -15,17 +15,17 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cuda.context import context
-from mlgpu.cuda.launch import _device, blocks, launch
-from mlgpu.cuda.runtime import copy, empty, zeros
+from mlgpu.cuda.launch import _device, launch
+from mlgpu.cuda.runtime import copy, empty
 from mlgpu.cuda.types import ctype
 
-CHUNK, THREADS, GROUPS, WORDS = 16384, 256, 16, 480  # as in kernels/optimizer.cu
+# As in kernels/optimizer.cu.
+CHUNK, THREADS, GROUPS, COLUMNS, SIZE, START = 16384, 256, 16, 8, 5, 6
 MAXIMIZE, DECOUPLED, NESTEROV, BEGINS, LR_DOUBLE = 1, 2, 4, 8, 16
 SQUARES, SIZES, LARGEST, SMALLEST, POWERS = range(5)
 KEPT = 32  # tables that are kept for the next time
 
-_INT = np.dtype(np.int64)
-_WORDS = np.dtype([("at", np.int64, WORDS)])
+PLAIN = [0, 1, 2, 3, 4, SIZE, 7]  # the columns that a row is given with
 _SETTINGS = np.dtype([("at", [
     (name, np.float64) for name in ("lr", "decay", "eps", "beta1", "beta2", "rest", "root")
 ] + [("lr_cell", np.int64), ("flags", np.int64)], GROUPS)])
@@ -62,14 +62,9 @@ _tables: OrderedDict[Any, Any] = OrderedDict()
 
 
 def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
-    """What `make` gives, from the last time if that was on the same device and stream.
-
-    What is made while a graph is captured lies in the graph's own memory and lives as long as it.
-    """
+    """What `make` gives, from the last time if that was on the same device and stream."""
     if context.capture is not None:
-        made = make()
-        context.capture.keep(made)
-        return made
+        return make()  # the graph keeps it
     device = _device()
     key = (device, context.streams.get(device), *key)
     with _lock:
@@ -85,29 +80,19 @@ def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     return found
 
 
-def _written(words: Sequence[int]) -> Any:
-    """Words in device memory; they travel as arguments, which needs no copy from the host."""
-    table = empty((max(len(words), 1),), _INT)
-    for start in range(0, len(words), WORDS):
-        part = words[start:start + WORDS]
-        packed = np.zeros((), _WORDS)
-        packed["at"][:len(part)] = part
-        launch("optimizer", "table_write", 1, THREADS, (table[start:], packed, len(part)))
-    return table
-
-
 def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
     """Tables for rows of (four addresses, address of the steps, size, settings)."""
     def make() -> Tables:
-        words: list[int] = []
-        start = 0
-        for *addresses, size, settings in rows:
-            words += (*addresses, size, start, settings)
-            start += blocks(size, CHUNK)
-        table, map = _written(words), empty((max(start, 1),), np.dtype(np.int32))
-        launch("optimizer", "table_map", blocks(map.size, THREADS), THREADS,
-               (map, table, len(rows), map.size))
-        return Tables(table, map, start, len(rows), zeros((1,), np.dtype(np.uint32)))
+        from mlgpu.cuda.graphs import upload
+
+        table = np.zeros((len(rows), COLUMNS), np.int64)
+        table[:, PLAIN] = rows
+        counts = -(-table[:, SIZE] // CHUNK)
+        table[:, START] = np.cumsum(counts) - counts
+        total = int(counts.sum())
+        map = np.repeat(np.arange(len(rows)), counts) if total else np.full(1, -1)
+        return Tables(upload(table), upload(map.astype(np.int32)), total, len(rows),
+                      upload(np.zeros(1, np.uint32)))
 
     found: Tables = _kept(("rows", *rows), make)
     return found
@@ -115,7 +100,13 @@ def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
 
 def _grads(grads: Sequence[Any]) -> Any:
     addresses = [int(grad.data.ptr) for grad in grads]
-    return _kept(("grads", *addresses), lambda: _written(addresses))
+
+    def make() -> Any:
+        from mlgpu.cuda.graphs import upload
+
+        return upload(np.array(addresses, np.int64))
+
+    return _kept(("grads", *addresses), make)
 
 
 def _size(array: Any) -> int:

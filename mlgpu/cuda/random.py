@@ -10,14 +10,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from mlgpu import dtypes
 from mlgpu.cuda import faults
 from mlgpu.cuda.context import context
-from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.launch import _device, blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
-from mlgpu.errors import CaptureError, ShapeError
-from mlgpu.random import Generator, Stream
+from mlgpu.device import runtime
+from mlgpu.errors import ShapeError
+from mlgpu.random import Stream
 
 THREADS = 256
 _WORD = 2**64
@@ -29,55 +32,41 @@ def signed(word: int) -> int:
 
 
 def source(stream: Stream) -> tuple[int, int, Any]:
-    """What a kernel takes of a draw: seed, offset, and the cell that a graph's replays set."""
-    if context.capture is not None:
-        found = context.capture.draws.source(stream)
-        if found is not None:
-            return found  # type: ignore[no-any-return]
-    return signed(stream.seed), signed(stream.offset), None
+    """What a kernel takes of a draw: seed, offset, and the cell that a graph's replays set.
 
-
-class GraphDraws:
-    """The random numbers of a captured graph: each replay draws anew, as if it were eager.
-
-    Kernels hold their offset from where the generator stood when the capture began, and read that
-    place from a cell, which `advance` sets before a replay.  Draws made before the capture, as by a
-    dropout whose backward alone is captured, are repeated as they were.
+    With a cell the offset counts from where the cell says that the last replay began.
     """
+    replayed = stream.replayed
+    if replayed is None:
+        return signed(stream.seed), signed(stream.offset), None
+    device = _device()
+    cell = next((c for c in replayed.cells if c.device == device), None)
+    if cell is None:
+        cell = _Cell(device)
+        replayed.cells.append(cell)
+    if context.capture is not None:
+        context.capture.use(cell.array.data.mem, False)
+    return 0, signed((stream.offset - replayed.offset) % _WORD), cell.array
 
-    def __init__(self) -> None:
-        self._started = Stream.made
-        self._cells: dict[Generator, Any] = {}
-        self._begun: dict[Generator, tuple[int, int]] = {}
-        self._used: dict[Generator, int] = {}
 
-    def source(self, stream: Stream) -> tuple[int, int, Any] | None:
-        """Seed, offset and cell of a draw that was made in this capture, else None."""
-        owner = stream.owner
-        if owner is None or stream.number < self._started:
-            return None
-        if owner not in self._cells:
-            import numpy as np
+class _Cell:
+    """Seed and offset of a graph's replay, in a device's memory (none of the graph's own)."""
 
-            self._begun[owner] = stream.seed, stream.offset
-            self._cells[owner] = empty((2,), np.dtype(np.int64))
-        seed, base = self._begun[owner]
-        if stream.seed != seed:
-            raise CaptureError("manual_seed: the seed of a generator cannot change while a graph "
-                               "is captured that draws from it")
-        return 0, signed((stream.offset - base) % _WORD), self._cells[owner]
+    def __init__(self, device: int) -> None:
+        from mlgpu.cuda.graphs import upload
 
-    def finish(self) -> None:
-        """The capture has ended: it drew nothing, so its generators stand where they stood."""
-        for owner, (seed, base) in self._begun.items():
-            self._used[owner] = owner.rewind(seed, base)
+        self.device = device
+        self.array = upload(np.zeros(2, np.int64))
 
-    def advance(self) -> None:
-        """Before a replay: take its words from the generators, and tell the kernels where from."""
-        for owner, used in self._used.items():
-            stream = owner.reserve_blocks(used)
-            launch("random", "random_place", 1, 1, (self._cells[owner], signed(stream.seed),
-                                                    signed(stream.offset)))
+    def __call__(self, stream: Stream) -> None:
+        """Write where a replay begins."""
+        from mlgpu.cuda.arrays import device_of
+
+        device = device_of(self.device)
+        runtime(device).call(
+            lambda cell: launch("random", "random_place", 1, 1,
+                                (cell, signed(stream.seed), signed(stream.offset))),
+            (self.array,), device, 1)
 
 
 # --- filling --------------------------------------------------------------------------------------
@@ -160,8 +149,6 @@ def integers(out: Any, stream: Stream, low: int, n: int) -> None:
 @_dense
 def permutation(out: Any, stream: Stream) -> None:
     """0 ... n-1 in random order: that of 64-bit words, equal ones by their places."""
-    import numpy as np
-
     from mlgpu.cuda.copy import copy_into
     from mlgpu.cuda.sort import sort
 
@@ -220,8 +207,6 @@ def _spread(array: Any, shape: tuple[int, ...]) -> Any:
 
 def multinomial(out: Any, stream: Stream, weights: Any, replacement: bool, message: str) -> None:
     """int64 indices drawn by the rows of weights; `out` is contiguous."""
-    import numpy as np
-
     n, count = weights.shape[-1], out.shape[-1]
     rows = out.size // count
     name, given = ctype(weights.dtype), contiguous(weights)

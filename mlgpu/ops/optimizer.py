@@ -20,7 +20,7 @@ from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import optimizer as cuda_optimizer
 from mlgpu.cuda.context import context
 from mlgpu.device import Device, runtime
-from mlgpu.errors import CaptureError, DeviceError
+from mlgpu.errors import DeviceError
 from mlgpu.inplace import check_writable, run_inplace
 from mlgpu.op import Op, check_inputs, wrap
 from mlgpu.tensor import Tensor
@@ -231,9 +231,9 @@ def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[
           grad_factor: Tensor | None = None, found_inf: Tensor | None = None) -> None:
     """One step of Adam; `max_exp_avg_sqs` are None without AMSGrad.  `steps` count from 0.
 
-    Counts on a CUDA device (float32) are read and raised there, so that a captured graph counts on.
-    `grad_factor` and `found_inf` as for `sgd_`; counts on the CPU of parameters on CUDA go on even
-    where `found_inf` is not 0, which only the device knows.
+    Counts on a CUDA device (float32) are read and raised there.  `grad_factor` and `found_inf` as
+    for `sgd_`; counts on the CPU of parameters on CUDA go on even where `found_inf` is not 0, which
+    only the device knows.
     """
     for device, chosen in by_device(params):
         if device.type == "cuda":
@@ -300,6 +300,8 @@ def many(name: str, device: Device, function: Callable[..., None], written: Sequ
                          count)
     for tensor in written:
         tensor._storage.version += 1
+    if context.capture is not None:
+        context.capture.versions += [tensor._storage for tensor in written]
 
 
 class _Named(Op):
@@ -373,6 +375,8 @@ def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor]
                settings: Sequence[AdamSettings], grad_factor: Tensor | None,
                found_inf: Tensor | None) -> None:
     rows = _Rows()
+    if context.capture is not None and steps[0]._storage.device.type == "cpu":
+        steps = _following(steps, device)
     counted = steps[0]._storage.device.type == "cuda"
 
     def row(s: AdamSettings, step: float) -> tuple[cuda_optimizer.Settings, Tensor | None]:
@@ -385,9 +389,6 @@ def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor]
 
     if counted:
         counts = [0.0] * len(params)
-    elif context.capture is not None:
-        raise CaptureError("Adam: steps are counted on the CPU, where a captured graph cannot go "
-                           "on counting; pass capturable=True")
     else:
         counts = [float(step._array) + 1 for step in steps]
     which = [rows.place((id(s), step), partial(row, s, step))
@@ -409,6 +410,38 @@ def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor]
         for step, count in zip(steps, counts, strict=True):
             step._array[...] = count
             step._storage.version += 1
+
+
+def cell(values: Any, device: Device) -> Tensor:
+    """A tensor that is set before each replay of the graph that is captured.
+
+    It does not lie in the graph's memory, where it would share its place with others in turn.
+    """
+    from mlgpu.cuda.graphs import upload
+
+    return wrap(runtime(device).call(lambda: upload(values), (), device), device)
+
+
+def _following(steps: Sequence[Tensor], device: Device) -> list[Tensor]:
+    """Counts on the device, for a graph that is captured; those on the CPU follow its replays."""
+    engine, counts = runtime(device), [-1.0] * len(steps)
+    cells = cell(np.array(counts, np.float32), device)._array
+
+    def write() -> None:
+        if counts != [float(step._array) for step in steps]:
+            counts[:] = [float(step._array) for step in steps]
+            fresh, _ = engine.from_host(np.array(counts, np.float32), device, False)
+            engine.copy_into(cells, fresh)
+
+    def follow() -> None:
+        counts[:] = [count + 1 for count in counts]
+        for step, count in zip(steps, counts, strict=True):
+            step._array[...] = count
+            step._storage.version += 1
+
+    context.capture.before.append(write)
+    context.capture.effects.append(follow)
+    return [wrap(cells[i:i + 1], device) for i in range(len(steps))]
 
 
 def _column(states: Sequence[tuple[Tensor, Tensor, Tensor | None]], column: int) -> list[Tensor]:

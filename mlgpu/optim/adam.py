@@ -17,8 +17,8 @@ class Adam(Optimizer):
 
     Kingma and Ba 2015.  `weight_decay` adds its multiple of the parameter to the gradient or, if
     decoupled, shrinks the parameter by lr * weight_decay; `amsgrad` divides by the largest v so
-    far.  The update is always fused: `foreach` and `fused` choose nothing.  With `capturable` steps
-    are counted on the parameter's device, so that a captured CUDA graph counts on.
+    far.  The update is always fused: `foreach` and `fused` choose nothing.  A captured CUDA graph
+    goes on counting the steps; with `capturable` they are counted on the parameter's device only.
     """
 
     def __init__(self, params: Params, lr: float | Tensor = 1e-3,
@@ -77,11 +77,13 @@ class Adam(Optimizer):
     def _state_of(self, param: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The state of a parameter, and whether it has a peak.
 
-        Steps are counted on the CPU, but on the device where a captured graph counts them or only
-        the device knows whether there was a step.
+        Steps are counted on the CPU, but on the device if `capturable` says so or where only the
+        device knows whether there was a step.
         """
         state, peaked = self.state[param], group["amsgrad"]
         counted = group["capturable"] or self.found_inf is not None
+        if not state or (peaked and "max_exp_avg_sq" not in state):
+            self._check_begun()
         if not state:
             state["step"] = zeros((), dtype=float32, device=param.device if counted else "cpu")
             state["exp_avg"] = zeros_like(param)

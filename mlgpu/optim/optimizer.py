@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+
 from mlgpu.autograd import enable_grad, no_grad
 from mlgpu.cuda.context import context
 from mlgpu.device import Device
-from mlgpu.dtypes import float64
-from mlgpu.errors import MlgpuError, ShapeError
+from mlgpu.errors import CaptureError, MlgpuError, ShapeError
 from mlgpu.nn.module import clear_grad
-from mlgpu.ops.creation import empty
+from mlgpu.ops.optimizer import cell
 from mlgpu.tensor import RemovableHandle, Tensor
 
 Params = Iterable[Any]
@@ -76,6 +77,12 @@ class Optimizer:
         for group in self.param_groups:
             self.update(group)
 
+    def _check_begun(self) -> None:
+        """Raise CaptureError in a capture: state made in it would be made anew by each replay."""
+        if context.capture is not None:
+            raise CaptureError(f"{type(self).__name__}: the first step makes the optimizer's "
+                               "state; take one before a step is captured")
+
     def _rate(self, group: dict[str, Any], device: Device) -> float | Tensor:
         """The learning rate of a group for parameters on this device.
 
@@ -87,17 +94,17 @@ class Optimizer:
                 isinstance(lr, Tensor) and lr.device.type != "cpu"):
             return lr
         number = next(i for i, other in enumerate(self.param_groups) if other is group)
-        cell = empty((), dtype=float64, device=device)
-        written: list[float] = []
+        rate = cell(np.array(written := float(lr)), device)
 
         def write() -> None:
+            nonlocal written
             value = float(self.param_groups[number]["lr"])
-            if written != [value]:
-                cell.fill_(value)
-                written[:] = [value]
+            if written != value:
+                rate.fill_(value)
+                written = value
 
-        context.capture.before_replay(write)
-        return cell
+        context.capture.before.append(write)
+        return rate
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""

@@ -71,6 +71,7 @@ class SGD(Optimizer):
         buffer = self.state[param].get("momentum_buffer")
         if buffer is not None:
             return buffer, False
+        self._check_begun()
         # An update that is left out must not leave it undefined.
         made = empty_like(param) if self.found_inf is None else zeros_like(param)
         self.state[param]["momentum_buffer"] = made

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu.errors import ShapeError
+from mlgpu.errors import CaptureError, ShapeError
 from mlgpu.nn import functional as F
 
 FLOATS = [mlgpu.float32, mlgpu.float64, mlgpu.float16, mlgpu.bfloat16]
@@ -131,3 +131,41 @@ def test_dropout_and_its_gradient(call, dtype):
 def test_gumbel_softmax():
     logits = mlgpu.randn(4, 9, generator=mlgpu.Generator().manual_seed(1))
     near(lambda d: F.gumbel_softmax(logits.to(d), 0.5), 1e-4)
+
+
+def test_replays_of_a_graph_draw_what_eager_calls_would():
+    def draws(device):
+        return [mlgpu.rand(700, device=device), F.dropout(mlgpu.ones(300, device=device), 0.5)]
+
+    mlgpu.manual_seed(3)
+    expected = [draws("cpu") for _ in range(4)]
+    end = mlgpu.get_rng_state().tolist()
+    mlgpu.manual_seed(3)
+    draws("cuda")
+    graph = mlgpu.cuda.CUDAGraph()
+    with mlgpu.cuda.graph(graph):
+        x = mlgpu.ones(300, device="cuda").requires_grad_()
+        x.sum().exp()  # whose memory is free again
+        found = [mlgpu.rand(700, device="cuda"), F.dropout(x, 0.5)]
+        gradient, = mlgpu.autograd.grad(found[1], x, mlgpu.ones_like(x), retain_graph=True)
+    for turn in (1, 2):
+        graph.replay()
+        outside, = mlgpu.autograd.grad(found[1], x, mlgpu.ones_like(x), retain_graph=True)
+        for actual, wanted in zip([*found, gradient, outside], [*expected[turn], expected[turn][1],
+                                                               expected[turn][1]], strict=True):
+            np.testing.assert_array_equal(actual.detach().cpu().numpy(), wanted.numpy())
+    np.testing.assert_array_equal(draws("cuda")[1].cpu().numpy(), expected[3][1].numpy())
+    assert mlgpu.get_rng_state().tolist() == end
+    mlgpu.manual_seed(9)
+    graph.replay()
+    mlgpu.manual_seed(9)
+    np.testing.assert_array_equal(found[0].cpu().numpy(), mlgpu.rand(700).numpy())
+
+
+def test_a_seed_is_not_captured():
+    mlgpu.rand(3, device="cuda")
+    with mlgpu.cuda.graph(mlgpu.cuda.CUDAGraph()):
+        mlgpu.rand(3, device="cuda")
+        mlgpu.manual_seed(1)
+        with pytest.raises(CaptureError, match="manual_seed"):
+            mlgpu.rand(3, device="cuda")

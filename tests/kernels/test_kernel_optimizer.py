@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from simulated import _kernel, launch, machine
+from simulated import _kernel, machine
 
 from mlgpu.cuda.types import ctype
 from mlgpu.ops.optimizer import AdamStep, SgdStep
@@ -43,10 +43,9 @@ class Many:
         self.blocks = start
         self.table = self.machine.array(table)
         self.grads = self.machine.array(np.int64([each[-1].ptr + shift for each in self.buffers]))
-        self.map = self.machine.empty(max(start, 1), np.int32)
-        self.launch("table_map", -(-max(start, 1) // 256), (self.map, self.table,
-                                                           np.int32(len(arrays)),
-                                                           np.int32(max(start, 1))))
+        counts = [-(-each[0].size // CHUNK) for each in arrays]
+        self.map = self.machine.array(np.repeat(np.arange(len(arrays)), counts).astype(np.int32)
+                                      if start else np.int32([-1]))
 
     def put(self, array):
         room = np.zeros(array.nbytes + 2 * self.shift, np.uint8)
@@ -245,14 +244,6 @@ def test_clip_unscale_and_clamp(dtype):
         scale, found = (many.machine.array(np.float32([x])) for x in (0.25, 0))
         many.step(f"grads_unscale<{kind}>", (scale, found))
         assert found.numpy()[0] == 1
-
-
-def test_tables_are_written_from_arguments():
-    table = np.zeros(500, np.int64)
-    words = np.zeros((), [("at", np.int64, 480)])
-    words["at"] = np.arange(480)
-    launch("optimizer", "table_write", 1, 256, (table, words[()], 470))
-    assert table[:471].tolist() == [*range(470), 0]
 
 
 def test_nothing_but_empty_tensors():

@@ -52,7 +52,7 @@ def _norms(parts: list[Tensor], order: float) -> list[Tensor]:
     norms: list[Tensor] = []
     for tensors in alike(parts):
         first = tensors[0]
-        complete = order != 0 and (math.isfinite(order) and order > 0 or
+        complete = order != 0 and ((math.isfinite(order) and order > 0) or
                                    all(t.numel() for t in tensors))
         if first.device.type == "cuda" and complete and (
                 first.is_floating_point() or (first.is_complex() and order == 2)):
