@@ -27,6 +27,7 @@ from mlgpu.ops.norm import *  # noqa: F403
 from mlgpu.ops.pad import *  # noqa: F403
 from mlgpu.ops.pool import *  # noqa: F403
 from mlgpu.ops.resample import *  # noqa: F403
+from mlgpu.ops.rotary import *  # noqa: F403
 from mlgpu.ops.softmax import *  # noqa: F403
 
 _guard_module(globals())
