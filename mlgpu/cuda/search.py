@@ -36,6 +36,13 @@ def is_in(elements: Any, tests: Any, invert: bool) -> Any:
     return out
 
 
+def on_host(array: Any) -> Any:
+    """A NumPy copy, for which the host waits."""
+    from mlgpu.cuda.transfer import to_host
+
+    return to_host(array, False)[0]
+
+
 def _counting(count: int, bins: int) -> tuple[int, int, bool, int]:
     """Grid, block, whether to count in shared memory, and how much of that."""
     shared = bins <= _SHARED_BINS
@@ -75,7 +82,7 @@ def groups(table: Any, places: Any, inverse: bool, sizes: bool) -> tuple[Any, An
     starts = runtime.empty((rows,), _INT64)
     launch("search", f"mark_starts<{kind}>", grid, THREADS, (table, starts, rows, width))
     numbered = scan(starts, 0, "cumsum")
-    count = int(numbered[-1:].get()[0])
+    count = int(on_host(numbered[-1:])[0])
     values = runtime.empty((count, width), table.dtype)
     first = runtime.empty((count,), _INT64) if sizes else None
     launch("search", f"write_groups<{kind}>", grid, THREADS,

@@ -282,7 +282,7 @@ class Histc(Op):
         low, high = self.low, self.high
         if low == high and x.size:
             low, high = on_tensors(lambda x: tuple(aminmax(x)), x)
-            low, high = float(low.get()), float(high.get())
+            low, high = (float(cuda_search.on_host(bound)) for bound in (low, high))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise MlgpuError(f"histc: the range [{low}, {high}] is not finite; give min and max")
         if low == high:

@@ -53,10 +53,12 @@ class hosted:
             base = base.base
         base = base.view(Array)
         base.buffer = self._buffer(base)
+        if not x.size:
+            return base.reshape(-1)[:0].reshape(x.shape)
         made = np.lib.stride_tricks.as_strided(base.reshape(-1)[:1], x.shape, x.strides,
-                                               subok=True) if x.size else base.reshape(x.shape)
+                                               subok=True)
         offset = x.__array_interface__["data"][0] - base.__array_interface__["data"][0]
-        if x.size and offset:
+        if offset:
             flat = np.frombuffer(base, np.uint8)[offset:].view(Array)
             flat.buffer = base.buffer
             made = np.lib.stride_tricks.as_strided(
