@@ -36,16 +36,18 @@ fold(T* __restrict__ out, const T* __restrict__ columns, ml_index count, ml_wind
   const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
   if (i >= count) return;
   const ml_index line = i / w.large[1], plane = line / w.large[0];
-  const int at1 = int(i - line * w.large[1]), at0 = int(line - plane * w.large[0]);
+  const int far1 = int(i - line * w.large[1]) + w.before[1];
+  const int far0 = int(line - plane * w.large[0]) + w.before[0];
+  const ml_index small = ml_index(w.small[0]) * w.small[1];
+  const T* from = columns + plane * w.kernel[0] * w.kernel[1] * small;
   A sum = A(0);
   for (int tap0 = 0; tap0 < w.kernel[0]; ++tap0) {
-    const int far0 = at0 + w.before[0] - tap0 * w.dilation[0], place0 = far0 / w.stride[0];
-    if (far0 < 0 || far0 % w.stride[0] || place0 >= w.small[0]) continue;
-    for (int tap1 = 0; tap1 < w.kernel[1]; ++tap1) {
-      const int far1 = at1 + w.before[1] - tap1 * w.dilation[1], place1 = far1 / w.stride[1];
-      if (far1 < 0 || far1 % w.stride[1] || place1 >= w.small[1]) continue;
-      const ml_index tap = (plane * w.kernel[0] + tap0) * w.kernel[1] + tap1;
-      sum = sum + ml_cast<A>(columns[(tap * w.small[0] + place0) * w.small[1] + place1]);
+    const int at0 = far0 - tap0 * w.dilation[0], place0 = at0 / w.stride[0];
+    const bool seen = at0 >= 0 && place0 * w.stride[0] == at0 && place0 < w.small[0];
+    for (int tap1 = 0; tap1 < w.kernel[1]; ++tap1, from += small) {
+      const int at1 = far1 - tap1 * w.dilation[1], place1 = at1 / w.stride[1];
+      if (seen && at1 >= 0 && place1 * w.stride[1] == at1 && place1 < w.small[1])
+        sum = sum + ml_cast<A>(from[ml_index(place0) * w.small[1] + place1]);
     }
   }
   out[i] = ml_cast<T>(sum);
