@@ -22,13 +22,14 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.tensor import Tensor
 
-__all__ = ["group_norm", "layer_norm", "rms_norm"]
+__all__ = ["add_layer_norm", "add_rms_norm", "group_norm", "layer_norm", "rms_norm"]
 
 
 class LayerNorm(Op):
     """(x - mean) / sqrt(var + eps) * weight + bias over the last `ndim` dimensions."""
 
     centered = True
+    first = 1  # the place of the parameters among the inputs
 
     def __init__(self, ndim: int, eps: float) -> None:
         self.ndim = ndim
@@ -40,6 +41,16 @@ class LayerNorm(Op):
     def _rows(self, x: Any) -> Any:
         split = x.ndim - self.ndim
         return contiguous(x).reshape(math.prod(x.shape[:split]), math.prod(x.shape[split:]))
+
+    def _normalized(self) -> Tensor:
+        """What was normalised, in its place in the graph."""
+        return self.input(0)
+
+    def _normalized_array(self) -> Any:
+        return self.input_array(0)
+
+    def _weight_array(self) -> Any:
+        return self.input_array(self.first) if len(self.needs) > self.first else None
 
     def forward(self, x: Any, weight: Any = None, bias: Any = None) -> Any:
         out = empty(x.shape, x.dtype)
@@ -72,25 +83,28 @@ class LayerNorm(Op):
         return y
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, dims = self.input(0), tuple(range(-self.ndim, 0))
+        x, dims = self._normalized(), tuple(range(-self.ndim, 0))
         x = x.to(dtypes.compute_dtype(x.dtype))
         dy = dy.to(x.dtype)
         if self.centered:
             x = x - x.mean(dims, keepdim=True)
         rstd = ((x * x).mean(dims, keepdim=True) + self.eps).rsqrt()
         x = x * rstd
-        g = dy * self.input(1) if len(self.needs) > 1 else dy
+        parameters = len(self.needs) - self.first
+        g = dy * self.input(self.first) if parameters else dy
         dx = g - x * (g * x).mean(dims, keepdim=True)
         if self.centered:
             dx = dx - g.mean(dims, keepdim=True)
-        return dx * rstd, *(dy * x, dy)[:len(self.needs) - 1]
+        return dx * rstd, *(dy * x, dy)[:parameters]
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
-        x = self.input_array(0)
+        x = self._normalized_array()
         dx = empty(x.shape, x.dtype)
         rows = self._rows(dx)
         n, compute = rows.shape[1], wide(x.dtype)
-        weight = widen(self.input_array(1)).reshape(n) if len(self.needs) > 1 else None
+        weight = self._weight_array()
+        if weight is not None:
+            weight = widen(weight).reshape(n)
         dweight, dbias = zeros((2, 1, n), compute)
         scale = np.ones(n, compute) if weight is None else weight
         normalized, product = Scratch(rows.shape, compute), Scratch(rows.shape, compute)
@@ -117,20 +131,81 @@ class LayerNorm(Op):
             each_block(block, rows, self._rows(dy), self._rows(x), *self.stats)
         return dx, *self._parameter_gradients(dweight, dbias)
 
-    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
-        given = len(self.needs)
-        weight = self.input_array(1) if given > 1 else None
-        gradients = cuda_norm.backward(dy, self.input_array(0), self.ndim, weight, self.stats,
-                                       self.centered, given > 2)
-        return gradients[:given]
-
     def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
         return tuple(cast(grad, dtype).reshape(shape) for grad, (shape, dtype)
-                     in zip(gradients, self._inputs_meta[1:], strict=False))
+                     in zip(gradients, self._inputs_meta[self.first:], strict=False))
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
+        return self._gradients_cuda(dy)
+
+    def _gradients_cuda(self, dy: Any, extra: Any = None) -> tuple[Any, ...]:
+        """The gradients of what was normalised, with `extra` added, and of the parameters."""
+        parameters = len(self.needs) - self.first
+        gradients = cuda_norm.backward(dy, self._normalized_array(), self.ndim,
+                                       self._weight_array(), self.stats, self.centered,
+                                       parameters > 1, extra)
+        return gradients[:1 + parameters]
 
 
 class RmsNorm(LayerNorm):
     """x / sqrt(mean(x²) + eps) * weight over the last `ndim` dimensions."""
+
+    centered = False
+
+
+class AddLayerNorm(LayerNorm):
+    """The sum of two inputs, and it normalised.  On CUDA each is read and written once."""
+
+    first = 2
+    saved_outputs = (0,)
+    materialize = False
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return (2,) if len(needs) > 2 else ()
+
+    def _normalized(self) -> Tensor:
+        return self.output(0)
+
+    def _normalized_array(self) -> Any:
+        return self.output_array(0)
+
+    def forward(self, x: Any, residual: Any, *parameters: Any) -> Any:  # type: ignore[override]
+        total = np.add(x, residual, out=empty(x.shape, x.dtype))
+        return total, LayerNorm.forward(self, total, *parameters)
+
+    def forward_cuda(self, x: Any, residual: Any, *parameters: Any) -> Any:  # type: ignore[override]
+        weight, bias = (*parameters, None, None)[:2]
+        y, total, stats = cuda_norm.forward(x, self.ndim, weight, bias, self.eps, self.centered,
+                                            residual)
+        self.stash(stats=stats)
+        return total, y
+
+    def backward(self, dtotal: Tensor | None, dy: Tensor | None  # type: ignore[override]
+                 ) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return dtotal, dtotal, *(None for _ in self.needs[2:])
+        dx, *rest = LayerNorm.backward(self, dy)
+        if dtotal is not None and dx is not None:
+            dx = dx + dtotal
+        return dx, dx, *rest
+
+    def backward_cpu(self, dtotal: Any, dy: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        if dy is None:
+            return dtotal, dtotal, *(None for _ in self.needs[2:])
+        dx, *rest = LayerNorm.backward_cpu(self, dy)
+        if dtotal is not None:
+            np.add(dx, dtotal, out=dx)
+        return dx, dx, *rest
+
+    def backward_cuda(self, dtotal: Any, dy: Any) -> tuple[Any, ...]:  # type: ignore[override]
+        if dy is None:
+            return dtotal, dtotal, *(None for _ in self.needs[2:])
+        dx, *rest = self._gradients_cuda(dy, dtotal)
+        return dx, dx, *rest
+
+
+class AddRmsNorm(AddLayerNorm):
+    """As `AddLayerNorm`, with RMS norm."""
 
     centered = False
 
@@ -281,9 +356,27 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     are computed in.  Zhang, Sennrich 2019.
     """
     ndim = _check_rows("rms_norm", input, normalized_shape, weight)
-    if eps is None:
-        eps = dtypes.finfo(dtypes.compute_dtype(input.dtype)).eps
-    return run(RmsNorm(ndim, eps), input, *_given(weight))  # type: ignore[no-any-return]
+    return run(RmsNorm(ndim, _smallest(input, eps)), input, *_given(weight))  # type: ignore[no-any-return]
+
+
+def add_layer_norm(input: Tensor, residual: Tensor, normalized_shape: Sequence[int],
+                   weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+                   ) -> tuple[Tensor, Tensor]:
+    """input + residual, and `layer_norm` of that sum: both of a residual connection's results.
+
+    On CUDA one pass over memory, forward and backward.  residual: of input's shape and dtype.
+    """
+    ndim = _check_residual("add_layer_norm", input, residual, normalized_shape, weight, bias)
+    if weight is None and bias is not None:
+        weight = bias.new_ones(bias.shape)
+    return run(AddLayerNorm(ndim, eps), input, residual, *_given(weight, bias))  # type: ignore[no-any-return]
+
+
+def add_rms_norm(input: Tensor, residual: Tensor, normalized_shape: Sequence[int],
+                 weight: Tensor | None = None, eps: float | None = None) -> tuple[Tensor, Tensor]:
+    """input + residual, and `rms_norm` of that sum; see `add_layer_norm`."""
+    ndim = _check_residual("add_rms_norm", input, residual, normalized_shape, weight)
+    return run(AddRmsNorm(ndim, _smallest(input, eps)), input, residual, *_given(weight))  # type: ignore[no-any-return]
 
 
 def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
@@ -316,6 +409,10 @@ def _given(*tensors: Tensor | None) -> list[Tensor]:
     return [t for t in tensors if t is not None]
 
 
+def _smallest(input: Tensor, eps: float | None) -> float:
+    return dtypes.finfo(dtypes.compute_dtype(input.dtype)).eps if eps is None else eps
+
+
 def check_float(op: str, input: Tensor, *parameters: Tensor | None) -> None:
     """Raise DTypeError unless input is floating and the parameters have its dtype.
 
@@ -336,6 +433,17 @@ def check_channels(op: str, channels: int, **parameters: Tensor | None) -> None:
         if value is not None and tuple(value.shape) != (channels,):
             raise ShapeError(f"{op}: {name} must be ({channels},), one value per channel, got "
                              f"{tuple(value.shape)}")
+
+
+def _check_residual(op: str, input: Tensor, residual: Tensor, normalized_shape: Sequence[int],
+                    *parameters: Tensor | None) -> int:
+    if residual.shape != input.shape:
+        raise ShapeError(f"{op}: residual must have the input's shape {tuple(input.shape)}, got "
+                         f"{tuple(residual.shape)}")
+    if residual.dtype is not input.dtype:
+        raise DTypeError(f"{op}: residual must be {input.dtype.name} as the input, got "
+                         f"{residual.dtype.name}; convert with .to()")
+    return _check_rows(op, input, normalized_shape, *parameters)
 
 
 def _check_rows(op: str, input: Tensor, normalized_shape: Sequence[int],

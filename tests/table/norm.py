@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from table.case import FLOATS, INTS, In, both
+from table.case import FLOATS, INTS, Case, In, both
+
+import mlgpu
 
 WIDE = ("float64", "float32")
 MIXED = ("float32", "float16", "bfloat16")
@@ -78,6 +80,39 @@ def last_rows(name):
     yield over_last(name, "long rows", (1, 140001), 1, weight=True, bias=biased, dtypes=WIDE,
                     tolerance=2.0)
     yield over_last(name, "long rows, half", (2, 5001), 1, weight=True, bias=biased)
+
+
+def added(name, tag, shape, count, parameters=0, mixed=None, **options):
+    """add_layer_norm or add_rms_norm: the sum, and its norm, which are two steps in PyTorch."""
+    last = shape[len(shape) - count:]
+    norm = name.removeprefix("add_")
+
+    def reference(x, residual, *parts):
+        total = x.astype(float) + residual
+        centered = name == "add_layer_norm"
+        eps = 1e-5 if centered else np.finfo(np.float64).eps
+        axes = tuple(range(-count, 0))
+        return total, affine(standard(total, axes, eps, centered), *parts)
+
+    def torch(library, x, residual, *parts):
+        total = x + residual
+        return total, getattr(library.nn.functional, norm)(total, last, *parts)
+
+    return Case(f"{name}-{tag}",
+                lambda *xs: getattr(mlgpu.nn.functional, name)(*xs[:2], last, *xs[2:]),
+                (In(shape), In(shape), *[In(last, dtype=mixed)] * parameters), reference, torch,
+                **options)
+
+
+def added_rows(name):
+    biased = name == "add_layer_norm"
+    for tag, parameters in (("plain", 0), ("weight", 1), *([("affine", 2)] * biased)):
+        yield added(name, tag, (3, 7), 1, parameters)
+    yield added(name, "two dimensions", (4, 3, 5), 2, 1 + biased)
+    yield added(name, "empty", (0, 7), 1, 1 + biased)
+    yield added(name, "mixed", (3, 8), 1, 1 + biased, mixed="float32", dtypes=MIXED)
+    yield added(name, "many rows", (300, 257), 1, 1 + biased, dtypes=WIDE)
+    yield added(name, "long rows", (2, 20001), 1, 1 + biased, dtypes=WIDE)
 
 
 def grouped(tag, shape, groups, parameters=0, mixed=None, eps=1e-5, **options):
@@ -214,6 +249,8 @@ CASES = [
     *last_rows("layer_norm"),
     over_last("layer_norm", "bias", (3, 7), 1, bias=True),
     *last_rows("rms_norm"),
+    *added_rows("add_layer_norm"),
+    *added_rows("add_rms_norm"),
 
     grouped("plain", (2, 6, 5), 3),
     grouped("weight", (2, 6, 5), 3, 1),
