@@ -6,22 +6,23 @@ namespace {
 
 const int conv_columns = 64;
 
-// Floats are kept padded so that both ways of filling a tile, and reading it, meet no bank twice:
-// element (k, row) lies in bank 4 k + row.
+// A thread has its R rows and 4 columns in pieces of up to 16 bytes, 16 threads apart.  Rows of the
+// tiles are padded by 16 bytes, so that both ways of filling them, and reading, meet no bank twice.
 template <typename W, int R>
 struct conv_tiles {
   static const int depth = sizeof(W) == 16 ? 8 : 16;
   static const int rows = 16 * R;
-  static const int quads = R > 4 ? R / 4 : 1, each = R / quads;
-  W a[2][depth][rows + 4];
-  W b[2][depth][conv_columns + 4];
+  static const int piece = sizeof(W) > 4 ? 16 / sizeof(W) : 4;
+  static const int each = piece < R ? piece : R, quads = R / each;
+  W a[2][depth][rows + piece];
+  W b[2][depth][conv_columns + piece];
 };
 
 template <typename W, int R>
 union conv_memory {
   __device__ conv_memory() {}
   conv_tiles<W, R> tiles;
-  W out[16 * conv_tiles<W, R>::each][conv_columns + 4];
+  W out[16 * conv_tiles<W, R>::each][conv_columns + conv_tiles<W, R>::piece];
 };
 
 // A warp's lanes form 4 rows of 8 threads.
@@ -36,21 +37,26 @@ template <typename W, int R>
 __device__ __forceinline__ void conv_multiply(const conv_tiles<W, R>& tiles, int slot,
                                               W (&sum)[R][4]) {
   typedef conv_tiles<W, R> tile;
-  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * 4;
+  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * tile::piece;
 #pragma unroll
   for (int k = 0; k < tile::depth; ++k) {
-    W a[R];
+    W a[R], b[4];
 #pragma unroll
     for (int q = 0; q < tile::quads; ++q) {
-      const auto part = ml_load<tile::each>(&tiles.a[slot][k][q * 64 + row]);
+      const auto part = ml_load<tile::each>(&tiles.a[slot][k][q * 16 * tile::each + row]);
 #pragma unroll
       for (int i = 0; i < tile::each; ++i) a[q * tile::each + i] = part.at[i];
     }
-    const auto b = ml_load<4>(&tiles.b[slot][k][column]);
+#pragma unroll
+    for (int q = 0; q < 4 / tile::piece; ++q) {
+      const auto part = ml_load<tile::piece>(&tiles.b[slot][k][q * 16 * tile::piece + column]);
+#pragma unroll
+      for (int j = 0; j < tile::piece; ++j) b[q * tile::piece + j] = part.at[j];
+    }
 #pragma unroll
     for (int i = 0; i < R; ++i)
 #pragma unroll
-      for (int j = 0; j < 4; ++j) sum[i][j] = sum[i][j] + a[i] * b.at[j];
+      for (int j = 0; j < 4; ++j) sum[i][j] = sum[i][j] + a[i] * b[j];
   }
 }
 
@@ -59,21 +65,23 @@ template <typename W, int R, typename Write>
 __device__ __forceinline__ void conv_deliver(conv_memory<W, R>& memory, const W (&sum)[R][4],
                                              Write write) {
   typedef conv_tiles<W, R> tile;
-  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * 4;
+  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * tile::piece;
 #pragma unroll
   for (int q = 0; q < tile::quads; ++q) {
     __syncthreads();
 #pragma unroll
-    for (int i = 0; i < tile::each; ++i) {
-      ml_vec<W, 4> part;
+    for (int i = 0; i < tile::each; ++i)
 #pragma unroll
-      for (int j = 0; j < 4; ++j) part.at[j] = sum[q * tile::each + i][j];
-      ml_store<4>(&memory.out[row + i][column], part);
-    }
+      for (int p = 0; p < 4; p += tile::piece) {
+        ml_vec<W, tile::piece> part;
+#pragma unroll
+        for (int j = 0; j < tile::piece; ++j) part.at[j] = sum[q * tile::each + i][p + j];
+        ml_store<tile::piece>(&memory.out[row + i][16 * p + column], part);
+      }
     __syncthreads();
     const int to = threadIdx.x & 63;
     for (int r = threadIdx.x >> 6; r < 16 * tile::each; r += 4)
-      write(q * 64 + r, to, memory.out[r][to]);
+      write(q * 16 * tile::each + r, to, memory.out[r][to]);
   }
 }
 

@@ -75,6 +75,7 @@ struct alignas(16) conv_pair {
       stride *= map.source[d];
       rest = next;
     }
+    if constexpr (D == 1) at[1] = 0;
     offset = from + channel * stride;
     if (channel >= map.channels) at[D - 1] = conv_outside;
     return tap;

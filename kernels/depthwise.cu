@@ -5,7 +5,7 @@
 
 // ROWS channels of one position for each thread, neighbours along memory; a block has one plane.
 template <typename T, int D, int ROWS>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 depthwise_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                  T* y, conv_map map) {
   typedef ml_wide<T> W;
