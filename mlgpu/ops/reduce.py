@@ -25,6 +25,7 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, on_tensors, run
 from mlgpu.ops.arithmetic import div, mul, sub
 from mlgpu.ops.cast import cast
+from mlgpu.ops.choice import where
 from mlgpu.ops.compare import isnan, logical_not
 from mlgpu.ops.complex import conj
 from mlgpu.ops.elementwise import elementwise, on_device_arrays
@@ -109,6 +110,41 @@ class Sum(Reduction):
 
     def backward_cpu(self, dy: Any) -> Any:
         return self.spread_array(dy)
+
+
+class NanSum(Sum):
+    """The sum over `dims` of what is not NaN, whose gradient is 0 where NaN is."""
+
+    name = "nansum"
+    saved_inputs = (0,)
+
+    def forward(self, x: Any) -> Any:
+        numbers = empty_like(x)
+        np.copyto(numbers, x)
+        numbers[np.isnan(x)] = 0
+        return super().forward(numbers)
+
+    def forward_cuda(self, x: Any) -> Any:
+        return self.reduced_cuda(x, "nansum", self.dtype.numpy)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return masked_fill(self.spread(dy), isnan(self.input(0)), 0)
+
+    def backward_cpu(self, dy: Any) -> Any:
+        x = self.input_array(0)
+        dx = empty_like(x)
+        np.copyto(dx, self.spread_array(dy), casting="unsafe")
+        dx[np.isnan(x)] = 0
+        return dx
+
+    def backward_cuda(self, dy: Any) -> Any:
+        x = self.input_array(0)
+        return on_device_arrays(_where_number, x.dtype, x, self.unreduced(dy))
+
+
+@elementwise
+def _where_number(x: Tensor, dy: Tensor) -> Tensor:
+    return where(isnan(x), 0, dy)
 
 
 class Mean(Reduction):
@@ -337,27 +373,34 @@ def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType
     return run(Mean(dims, keepdim), input)  # type: ignore[no-any-return]
 
 
-def _without_nans(op: str, input: Tensor) -> Tensor:
-    if input.dtype.is_complex:
-        raise DTypeError(f"{op}: not defined for complex numbers, got {input.dtype.name}")
-    return masked_fill(input, isnan(input), 0) if input.dtype.is_floating_point else input
-
-
 def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *,
            dtype: DType | None = None) -> Tensor:
     """The sum over `dim` of what is not NaN.  DTypeError for complex numbers."""
-    return sum(_without_nans("nansum", input), dim, keepdim, dtype=dtype)
+    if input.dtype.is_complex:
+        raise DTypeError(f"nansum: not defined for complex numbers, got {input.dtype.name}")
+    if not input.dtype.is_floating_point:
+        return sum(input, dim, keepdim, dtype=dtype)
+    return _number_sum("nansum", input, dim, keepdim, dtype or input.dtype)
+
+
+def _number_sum(op: str, input: Tensor, dim: Dims, keepdim: bool, dtype: DType) -> Tensor:
+    dims = reduced_dims(op, input, dim)
+    if not dtype.is_floating_point:
+        input = masked_fill(input, isnan(input), 0)
+        return sum(input, dims, keepdim, dtype=dtype)
+    return run(NanSum(dims, keepdim, dtype), cast(input, dtype))  # type: ignore[no-any-return]
 
 
 def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *,
             dtype: DType | None = None) -> Tensor:
     """The mean over `dim` of what is not NaN; NaN where all is.  DTypeError unless floating."""
     check_inexact("nanmean", input)
-    numbers = _without_nans("nanmean", input)
+    if input.dtype.is_complex:
+        raise DTypeError(f"nanmean: not defined for complex numbers, got {input.dtype.name}")
     result = input.dtype if dtype is None else dtype
     compute = dtypes.compute_dtype(result)
     count = sum(logical_not(isnan(input)), dim, keepdim)
-    return cast(div(sum(numbers, dim, keepdim, dtype=compute), count), result)
+    return cast(div(_number_sum("nanmean", input, dim, keepdim, compute), count), result)
 
 
 def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
