@@ -40,7 +40,7 @@ def runs(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_compiler(monkeypatch):
-    def missing():
+    def missing(most=None):
         raise MissingExtraError("NVRTC is not installed")
 
     return lambda: monkeypatch.setattr(toolkit, "nvrtc", missing)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def _remembered(source: str, arch: str, names: tuple[str, ...], options: tuple[s
     if found is not None:
         return found
     try:
-        compiler = toolkit.nvrtc()
+        compiler = toolkit.nvrtc(_driver() if kind == "cubin" else None)
     except MissingExtraError as missing:
         for other in compatible(arch, kind) if built else ():
             found = _kept(built, wanted.key(other))
@@ -94,6 +95,12 @@ def _remembered(source: str, arch: str, names: tuple[str, ...], options: tuple[s
         raise MissingExtraError(f"{filename}: no image of {', '.join(names) or 'it'} for {arch} "
                                 f"was built ahead of time; {missing}") from None
     return _cached(wanted, arch, compiler)
+
+
+def _driver() -> int | None:
+    """The major version of CUDA up to which this machine's driver takes machine code, if known."""
+    cupy = sys.modules.get("cupy")  # loaded by whoever is going to launch
+    return cupy.cuda.runtime.driverGetVersion() // 1000 or None if cupy is not None else None
 
 
 def image(source: str, arch: str, names: Sequence[str], options: Sequence[str], kind: str,

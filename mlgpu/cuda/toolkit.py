@@ -3,7 +3,8 @@
 Wheels from PyPI come first, in the layout of CUDA 12 (`nvidia/cuda_nvrtc`, `nvidia/cuda_runtime`)
 and of CUDA 13 (`nvidia/cu13`), then toolkits: `$CUDA_PATH`, `$CUDA_HOME`, `/usr/local/cuda*` and a
 conda environment.  NVRTC works only with headers of its own major version, so of several NVRTCs the
-newest is taken that has them.  `MLGPU_NVRTC`, the path of a libnvrtc, overrides the choice.
+newest is taken that has them, and, for machine code, whose major version the driver has as well.
+`MLGPU_NVRTC`, the path of a libnvrtc, overrides the choice.
 """
 
 from __future__ import annotations
@@ -41,13 +42,16 @@ class Nvrtc:
     headers: tuple[Path, ...]
 
 
-def nvrtc() -> Nvrtc:
-    """The NVRTC to compile with.  MissingExtraError where there is none."""
-    return _nvrtc(os.environ.get("MLGPU_NVRTC", ""))
+def nvrtc(most: int | None = None) -> Nvrtc:
+    """The NVRTC to compile with, of a major version up to `most` where there is one.
+
+    MissingExtraError where there is none at all.
+    """
+    return _nvrtc(os.environ.get("MLGPU_NVRTC", ""), most)
 
 
 @functools.cache
-def _nvrtc(chosen: str) -> Nvrtc:
+def _nvrtc(chosen: str, most: int | None) -> Nvrtc:
     headers = all_headers()
     if chosen:
         path = Path(chosen)
@@ -63,7 +67,8 @@ def _nvrtc(chosen: str) -> Nvrtc:
     if not found:
         raise MissingExtraError(f"NVRTC, CUDA's run-time compiler, is not installed; {_INSTALL} "
                                 "(Linux), or set MLGPU_NVRTC to the path of a libnvrtc")
-    return max(found, key=lambda nvrtc: (bool(nvrtc.headers), nvrtc.version))
+    return max(found, key=lambda nvrtc: (
+        bool(nvrtc.headers), most is None or nvrtc.version[0] <= most, nvrtc.version))
 
 
 def ptxas() -> list[Path]:

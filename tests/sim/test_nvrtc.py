@@ -218,6 +218,15 @@ def test_the_newest_with_headers_is_taken(installed):
     assert (found.version, found.headers) == ((13, 1), (new, new / "cccl"))
 
 
+def test_machine_code_is_made_by_a_version_that_the_driver_knows(installed):
+    old = library(installed / "nvidia" / "cuda_nvrtc", "12.9")
+    headers(installed / "nvidia" / "cuda_runtime", 12090)
+    new = library(installed / "nvidia" / "cu13", "13.1")
+    headers(installed / "nvidia" / "cu13", 13010)
+    assert [toolkit.nvrtc(most).path for most in (None, 14, 13, 12)] == [new, new, new, old]
+    assert toolkit.nvrtc(11).path == new  # better than nothing
+
+
 def test_headers_of_another_major_version_are_never_used(installed):
     library(installed / "nvidia" / "cuda_nvrtc", "12.4")
     headers(installed / "toolkit", 13000)
