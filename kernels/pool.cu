@@ -47,7 +47,7 @@ __device__ __forceinline__ double pool_least(double x) { return -ml_inf(x); }
 // The first maximum of each window, or its last NaN; where they are wanted, its choice and its
 // place in the flattened plane.
 template <typename T, typename I, int D>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
          const int* __restrict__ source0, const int* __restrict__ source1,
          const int* __restrict__ source2, pool_map map, int n) {
@@ -87,7 +87,7 @@ pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
 
 // The element of each window that is chosen; zero where a window sees none.
 template <typename T, typename I, int D>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 pool_choose(const T* __restrict__ x, T* y, const I* __restrict__ choice,
             const int* __restrict__ source0, const int* __restrict__ source1,
             const int* __restrict__ source2, pool_map map, int n) {
@@ -108,7 +108,7 @@ pool_choose(const T* __restrict__ x, T* y, const I* __restrict__ choice,
 
 // dx = the sum of dy over the windows that chose an element.
 template <typename T, typename I, int D>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 pool_unchoose(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
               const int* __restrict__ window0, const int* __restrict__ tap0,
               const int* __restrict__ window1, const int* __restrict__ tap1,

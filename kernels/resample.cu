@@ -42,7 +42,7 @@ struct resample_sum {
 
 // The x and y of a launch are `n` elements of y and what they need of x, n below 2^31.
 template <typename X, typename Y, typename W, int D>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 resample_apply(const X* __restrict__ x, Y* y, const int* __restrict__ source0,
                const W* __restrict__ weight0, const int* __restrict__ source1,
                const W* __restrict__ weight1, const int* __restrict__ source2,
