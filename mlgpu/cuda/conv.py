@@ -61,7 +61,10 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
     tensor = x.dtype.itemsize == 2 and rows > FEW and x.dtype.kind not in "iu"
     terms = channels * math.prod(a.taps for a in axes)
     pitch = -(-terms // 8) * 8 if tensor else terms
-    if pitch != terms or turned or (tensor and weight.data.ptr % 16):
+    # With one channel on either side both orders of the weight are the same.
+    moved = turned and (min(channels, rows) > 1 or any(
+        a.taps != k or a.stride != 1 for a, k in zip(axes, win.kernel, strict=True)))
+    if pitch != terms or moved or (tensor and weight.data.ptr % 16):
         weight = packed(weight, axes, groups, channels, rows, pitch, turned, win)
     few = rows <= FEW
     for start, stop in image_blocks(axes, len(x)):

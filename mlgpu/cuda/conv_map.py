@@ -74,6 +74,7 @@ def backward_axes(win: Windows) -> tuple[tuple[Axis, ...], ...]:
     return tuple(product(*axes))
 
 
+@lru_cache(maxsize=1024)
 def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, rows: int,
              pitch: int) -> Any:
     """The struct conv_map.  Without taps there are no channels to sum over."""
@@ -90,6 +91,7 @@ def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, ro
     return one
 
 
+@lru_cache(maxsize=1024)
 def pack_map(axes: tuple[Axis, ...], kernel: Ints, groups: int, channels: int, rows: int,
              pitch: int) -> Any:
     """The struct conv_pack_map."""

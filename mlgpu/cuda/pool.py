@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -85,13 +86,7 @@ def run(name: str, maps: Sequence[AxisMap], x: Any, arrays: tuple[Any, ...], out
     """Launch on all planes; `back`: from windows to elements."""
     if not out.size:
         return
-    made = np.zeros(1, MAP)
-    elements = [each.size_in for each in maps]
-    counts = [each.size_out for each in maps]
-    out_struct(made, elements if back else counts)
-    made["in"][0] = last_axes(counts if back else elements)
-    made["taps"][0] = last_axes([len(windows(each).source) for each in maps])
-    made["many"][0] = last_axes([len(seers(each).source) if back else 1 for each in maps])
+    made = struct(tuple(maps), back)
     lead = math.prod(out.shape[:-len(maps)])
     flat = [None if a is None else a.reshape(lead, -1) for a in arrays]
     plane = math.prod(out.shape[-len(maps):])
@@ -99,3 +94,16 @@ def run(name: str, maps: Sequence[AxisMap], x: Any, arrays: tuple[Any, ...], out
         count = (stop - start) * plane
         launch("pool", name, blocks(count, THREADS), THREADS,
                (*[None if a is None else a[start:stop] for a in flat], *tables, made, count))
+
+
+@lru_cache(maxsize=512)
+def struct(maps: tuple[AxisMap, ...], back: bool) -> Any:
+    """The struct pool_map."""
+    made = np.zeros(1, MAP)
+    elements = [each.size_in for each in maps]
+    counts = [each.size_out for each in maps]
+    out_struct(made, elements if back else counts)
+    made["in"][0] = last_axes(counts if back else elements)
+    made["taps"][0] = last_axes([len(windows(each).source) for each in maps])
+    made["many"][0] = last_axes([len(seers(each).source) if back else 1 for each in maps])
+    return made

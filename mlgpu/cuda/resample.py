@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +70,7 @@ def together(x: Any, maps: Sequence[AxisMap], tables: Sequence[Table], result: A
         return out
     first = x.ndim + maps[0].axis
     inner = math.prod(x.shape[first + len(maps):])
-    one = np.zeros(1, MAP)
-    out_struct(one, [each.size_out for each in maps])
-    one["inner"] = divisor(inner)
-    one["in"][0] = last_axes([each.size_in for each in maps])
-    one["taps"][0] = last_axes([len(table.source) for table in tables])
-    one["before"], one["after"] = kind(before), kind(after)
+    one = struct(tuple(maps), wide, inner, kind(before), kind(after))
     pointers = [None] * (6 - 2 * len(maps))
     for table in tables:
         pointers += [constant(table.source),
@@ -88,6 +84,18 @@ def together(x: Any, maps: Sequence[AxisMap], tables: Sequence[Table], result: A
         launch("resample", name, blocks(count, THREADS), THREADS,
                (source[start:stop], target[start:stop], *pointers, *divisors, one, count))
     return out
+
+
+@lru_cache(maxsize=512)
+def struct(maps: tuple[AxisMap, ...], wide: Any, inner: int, before: int, after: int) -> Any:
+    """The struct resample_map."""
+    one = np.zeros(1, MAP)
+    out_struct(one, [each.size_out for each in maps])
+    one["inner"] = divisor(inner)
+    one["in"][0] = last_axes([each.size_in for each in maps])
+    one["taps"][0] = last_axes([len(sums(each, wide).source) for each in maps])
+    one["before"], one["after"] = before, after
+    return one
 
 
 def kind(by: Any) -> int:
