@@ -159,7 +159,7 @@ struct ml_adam {
 // `steps`: counts on the device are one higher afterwards, for which the last block to finish cares
 // (`ticket` is 0 before and after).
 template <typename T, bool peak>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 2)
 adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_settings_table settings,
           const float* factor, const float* found_inf, int tensors, bool steps, unsigned* ticket) {
   typedef ml_wide<T> C;

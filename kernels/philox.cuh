@@ -158,7 +158,7 @@ __device__ __forceinline__ void ml_normal_pair(ml_word u0, ml_word u1, double* f
                                                double* second) {
   const double radius = sqrt(ml_mul_rn(log(ml_opened(u0)), -2.0));
   double sine, cosine;
-  sincos(ml_mul_rn(double(ml_index(u1 >> 11)), 0x1.921fb54442d18p-51), &sine, &cosine);
+  sincospi(double(ml_index(u1 >> 11)) * 0x1p-52, &sine, &cosine);
   *first = ml_mul_rn(radius, cosine);
   *second = ml_mul_rn(radius, sine);
 }

@@ -286,7 +286,7 @@ def test_bytes_and_registers(dtype):
         assert metrics["spill_stores"] == metrics["spill_loads"] == 0, kernel
         assert metrics["local_load_instructions"] == metrics["local_store_instructions"] == 0
         assert metrics["stack"] == 0, kernel
-        assert metrics["registers"] <= 80, kernel
+        assert metrics["registers"] <= 96, kernel
 
 
 @pytest.mark.parametrize("arch", ["sm_75", "sm_120"])
