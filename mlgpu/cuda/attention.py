@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cuda import runtime
+from mlgpu.cuda.copy import copy_into
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.random import source
-from mlgpu.cuda.runtime import copy, empty, full
 from mlgpu.cuda.types import ctype
 from mlgpu.random import Stream
 
@@ -46,7 +47,7 @@ class Options:
 def fits(q: Any, k: Any, v: Any) -> bool:
     """Whether the kernels take these operands."""
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-    return (max(q.shape[-1], v.shape[-1]) <= _LARGEST and
+    return (0 < q.shape[-1] <= _LARGEST and v.shape[-1] <= _LARGEST and
             sum(n > 1 for n in lead) <= _LEADING and math.prod(lead) < 2**31)
 
 
@@ -54,17 +55,12 @@ def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: boo
             ) -> tuple[Any, Any]:
     """The output, and the logsumexp of each query (*lead, queries, 1) where asked for."""
     call = _Call(q, k, v, mask, options)
-    out = _interleaved(call.lead, q.shape[-2], v.shape[-1], q.dtype)
+    if not call.scores or not call.width:
+        lse = runtime.full((*call.lead, call.queries, 1), math.inf, call.wide)
+        return runtime.zeros((*call.lead, call.queries, call.width), q.dtype), lse
+    out = _interleaved(call.lead, call.queries, call.width, q.dtype)
     call.add("o", out)
-    lse = None
-    if not out.size or not k.shape[-2]:
-        if out.size:
-            out.data.memset_async(0, out.nbytes)
-        if statistics:
-            lse = full((*call.lead, q.shape[-2], 1), math.inf, call.wide)
-        return out, lse
-    if statistics:
-        lse = empty((*call.lead, q.shape[-2], 1), call.wide)
+    lse = runtime.empty((*call.lead, call.queries, 1), call.wide) if statistics else None
     if call.halves:
         _forward_halves(call, out, lse)
     else:
@@ -73,26 +69,25 @@ def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: boo
 
 
 def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, options: Options,
-             mask_gradient: bool) -> tuple[Any, Any, Any, Any]:
-    """The gradients of q, k, v and, where asked for, of the mask (*lead, queries, keys)."""
+             mask_gradient: bool, into: Sequence[Any] = ()) -> tuple[Any, Any, Any, Any]:
+    """The gradients of q, k, v and, where asked for, of the mask (*lead, queries, keys).
+
+    `into` are the arrays for the first three, where the caller has them.
+    """
     call = _Call(q, k, v, mask, options)
-    dy = _rows(dy)
-    call.add("dy", dy)
-    call.add("o", out)
     reduced = tuple(1 if d in call.shared_dims else n for d, n in enumerate(call.lead))
-    dq = _like(q, call.lead)
-    dk, dv = _like(k, reduced), _like(v, reduced)
-    for name, grad in (("dq", dq), ("dk", dk), ("dv", dv)):
-        call.add(name, grad)
-    dmask = None
-    if mask_gradient:
-        dmask = empty((*call.lead, q.shape[-2], k.shape[-2]), call.wide)
-    if not math.prod(call.lead) * q.shape[-2] * k.shape[-2]:
-        for grad in (dq, dk, dv):
-            if grad.size:
-                grad.data.memset_async(0, grad.nbytes)
-        return dq, dk, dv, dmask
-    delta = empty(lse.shape, call.wide)
+    places = ((q, call.lead), (k, reduced), (v, reduced))
+    if not call.scores or not call.width:
+        zeros = [runtime.zeros((*lead, *x.shape[-2:]), x.dtype) for x, lead in places]
+        for array, zero in zip(into, zeros, strict=False):
+            copy_into(array, zero)
+        return *zeros, runtime.zeros(call.shape, call.wide) if mask_gradient else None
+    dy = _rows(dy)
+    dq, dk, dv = into or (_like(x, lead) for x, lead in places)
+    for name, array in (("dy", dy), ("o", out), ("dq", dq), ("dk", dk), ("dv", dv)):
+        call.add(name, array)
+    dmask = runtime.empty(call.shape, call.wide) if mask_gradient else None
+    delta = runtime.empty(lse.shape, call.wide)
     rows = delta.size
     vec = call.vector("dy", "o")
     launch("attention_backward", f"attention_delta<{ctype(q.dtype)}, {vec}>",
@@ -136,7 +131,7 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
     places = call.places // call.shared
     splits = max(1, min(blocks(128, places), blocks(call.keys, keys)))
     part = lse.size * depth
-    parts = empty((splits, part), call.wide)
+    parts = runtime.empty((splits, part), call.wide)
     special = call.special() | (_MASK_GRADIENT if dmask is not None else 0)
     instance = (f"attention_backward<{call.ctype}, {call.mask_ctype}, {depth}, {columns}, {rows}, "
                 f"{warps}, {call.vector('q', 'k', 'v', 'dy', 'dk', 'dv')}, {special}>")
@@ -235,6 +230,8 @@ class _Call:
         self.ctype = ctype(q.dtype)
         self.mask_ctype = "bool" if mask is None else ctype(mask.dtype)
         self.places = math.prod(self.lead)
+        self.shape = (*self.lead, self.queries, self.keys)
+        self.scores = math.prod(self.shape)
         self.depth = _depth(max(q.shape[-1], self.width), 16 if self.halves else 32)
         self.shared_dims = [d for d in range(len(self.lead))
                             if self.lead[d] > 1 and _missing(k, self.lead, d)
@@ -256,12 +253,12 @@ class _Call:
     def add(self, name: str, array: Any) -> None:
         """Take in where an operand (..., rows, columns) lies."""
         size = array.itemsize
-        lead = [0 if _missing(array, self.lead, d) else
+        lead = [0 if self.lead[d] == 1 or _missing(array, self.lead, d) else
                 array.strides[d + array.ndim - 2 - len(self.lead)] // size
                 for d in range(len(self.lead))]
         self._strides[name] = lead
         self._row[name] = 0 if array.shape[-2] == 1 else array.strides[-2] // size
-        if name != "mask" and array.size:
+        if name != "mask":
             self._vectors[name] = _vector(array, lead, self._row[name])
 
     def vector(self, *names: str) -> int:
@@ -285,7 +282,7 @@ class _Call:
             a["mask_column"] = self.mask.strides[-1] // self.mask.itemsize
         options = self.options
         a["seed"], a["offset"] = self._draw
-        a["scale"] = options.scale if self.q.shape[-1] else 0.0  # which may be infinite then
+        a["scale"] = options.scale
         a["shared"], a["queries"], a["keys"] = self.shared, self.queries, self.keys
         a["depth"], a["width"], a["causal"] = self.q.shape[-1], self.width, options.causal
         if options.dropout:
@@ -320,7 +317,7 @@ def _missing(array: Any, lead: Shape, d: int) -> bool:
 def _rows(array: Any) -> Any:
     """The array, or a copy where neighbours in a row are apart."""
     apart = array.shape[-1] > 1 and array.strides[-1] != array.itemsize
-    return copy(array) if apart else array
+    return runtime.copy(array) if apart else array
 
 
 def _depth(columns: int, least: int) -> int:
@@ -345,8 +342,8 @@ def _interleaved(lead: Shape, rows: int, columns: int, dtype: Any) -> Any:
     """
     n = len(lead)
     if n < 2:
-        return empty((*lead, rows, columns), dtype)
-    flat = empty((lead[0], rows, *lead[1:], columns), dtype)
+        return runtime.empty((*lead, rows, columns), dtype)
+    flat = runtime.empty((lead[0], rows, *lead[1:], columns), dtype)
     return flat.transpose(0, *range(2, n + 1), 1, n + 1)
 
 
@@ -354,9 +351,9 @@ def _like(array: Any, lead: Shape) -> Any:
     """Room for (*lead, rows, columns), its dimensions in memory ordered as those of `array`."""
     shape = (*lead, *array.shape[-2:])
     if array.shape != shape or array.flags.c_contiguous:
-        return empty(shape, array.dtype)
+        return runtime.empty(shape, array.dtype)
     order = sorted(range(array.ndim - 1), key=lambda d: -abs(array.strides[d]))
-    flat = empty([shape[d] for d in order] + [shape[-1]], array.dtype)
+    flat = runtime.empty([shape[d] for d in order] + [shape[-1]], array.dtype)
     return flat.transpose(*[order.index(d) for d in range(array.ndim - 1)], array.ndim - 1)
 
 

@@ -11,6 +11,7 @@ from mlgpu.nn.linear import Linear
 from mlgpu.nn.module import Module
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.creation import empty
+from mlgpu.ops.multi_head_attention import self_attention
 from mlgpu.tensor import Tensor
 
 __all__ = ["MultiheadAttention"]
@@ -79,14 +80,25 @@ class MultiheadAttention(Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor,
                 key_padding_mask: Tensor | None = None, need_weights: bool = True,
                 attn_mask: Tensor | None = None, average_attn_weights: bool = True,
-                is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
+                is_causal: bool = False, *, residual: Tensor | None = None
+                ) -> tuple[Tensor, Tensor | None]:
         """The output, and the attention weights (n, l, s) if `need_weights`, else None.
 
         Masks are True where a key must not be seen, or floats added to the scores:
         key_padding_mask (n, s), attn_mask (l, s) or (n * num_heads, l, s).  `is_causal` says that
         attn_mask is the causal mask, so that it need not be read.  The weights are the average over
-        the heads, unless `average_attn_weights` is False: then (n, num_heads, l, s).
+        the heads, unless `average_attn_weights` is False: then (n, num_heads, l, s).  `residual`,
+        of the output's shape, is added to it.
         """
+        if (query is key is value and query.ndim == 3 and not need_weights
+                and self.in_proj_weight is not None and self.bias_k is None
+                and not self.add_zero_attn):
+            output = self_attention(
+                query, self.num_heads, (self.in_proj_weight, self.in_proj_bias,
+                                        self.out_proj.weight, self.out_proj.bias),
+                self.dropout if self.training else 0.0, key_padding_mask, attn_mask, is_causal,
+                self.batch_first, residual)
+            return output, None
         swap = self.batch_first and query.ndim == 3
         if swap:
             same_kv, same = key is value, query is key
@@ -102,4 +114,6 @@ class MultiheadAttention(Module):
             q_proj_weight=self.q_proj_weight, k_proj_weight=self.k_proj_weight,
             v_proj_weight=self.v_proj_weight, average_attn_weights=average_attn_weights,
             is_causal=is_causal)
-        return (output.transpose(0, 1) if swap else output), weights
+        if swap:
+            output = output.transpose(0, 1)
+        return (output if residual is None else output + residual), weights

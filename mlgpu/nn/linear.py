@@ -50,8 +50,10 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features) if self.in_features else 0
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.weight, self.bias)
+    def forward(self, input: Tensor, *, activation: str | None = None,
+                residual: Tensor | None = None) -> Tensor:
+        """The affine map; then `activation` and `residual` as `F.linear` takes them."""
+        return F.linear(input, self.weight, self.bias, activation=activation, residual=residual)
 
     def extra_repr(self) -> str:
         return (f"in_features={self.in_features}, out_features={self.out_features}, "

@@ -34,6 +34,39 @@ def _activation(owner: str, activation: str | Activation) -> Activation:
     return known[activation]
 
 
+_IN_ONE_KERNEL: dict[Any, str] = {F.relu: "relu", F.gelu: "gelu", F.silu: "silu"}
+
+
+def activated(layer: Module, x: Tensor, activation: Activation) -> Tensor:
+    """activation(layer(x)), in one kernel where a linear layer has that activation."""
+    name = _IN_ONE_KERNEL.get(activation)
+    if type(layer) is Linear and name is not None and x.is_floating_point():
+        return layer(x, activation=name)  # type: ignore[no-any-return]
+    return activation(layer(x))
+
+
+def _idle(dropout: Module) -> bool:
+    """Whether a layer of dropout leaves its input as it is."""
+    return type(dropout) is Dropout and (not dropout.training or dropout.p == 0)
+
+
+def _attention(layer: Module, dropout: Module, x: Tensor, memory: Tensor, residual: Tensor,
+               mask: Tensor | None, padding: Tensor | None, is_causal: bool) -> Tensor:
+    """`residual` + the attention of x to `memory`, in its last kernel where nothing drops."""
+    idle = _idle(dropout)
+    seen: Tensor
+    seen, _ = layer(x, memory, memory, attn_mask=mask, key_padding_mask=padding,
+                    need_weights=False, is_causal=is_causal, residual=residual if idle else None)
+    return seen if idle else residual + dropout(seen)
+
+
+def _projection(layer: Module, dropout: Module, x: Tensor, residual: Tensor) -> Tensor:
+    """`residual` + a linear layer of x, in one kernel where nothing drops."""
+    if _idle(dropout) and type(layer) is Linear:
+        return layer(x, residual=residual)  # type: ignore[no-any-return]
+    return residual + dropout(layer(x))  # type: ignore[no-any-return]
+
+
 class TransformerEncoderLayer(Module):
     """Self-attention, then linear2(activation(linear1(x))), each added to its input.
 
@@ -64,19 +97,18 @@ class TransformerEncoderLayer(Module):
         x = src
         masks = (src_mask, src_key_padding_mask, is_causal)
         if self.norm_first:
-            x = x + self._attend(self.norm1(x), *masks)
-            return x + self._feed_forward(self.norm2(x))  # type: ignore[no-any-return]
-        x = self.norm1(x + self._attend(x, *masks))
-        return self.norm2(x + self._feed_forward(x))  # type: ignore[no-any-return]
+            x = self._attend(self.norm1(x), x, *masks)
+            return self._feed_forward(self.norm2(x), x)
+        x = self.norm1(self._attend(x, x, *masks))
+        return self.norm2(self._feed_forward(x, x))  # type: ignore[no-any-return]
 
-    def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
-                ) -> Any:
-        x, _ = self.self_attn(x, x, x, attn_mask=mask, key_padding_mask=padding,
-                              need_weights=False, is_causal=is_causal)
-        return self.dropout1(x)
+    def _attend(self, x: Tensor, residual: Tensor, mask: Tensor | None, padding: Tensor | None,
+                is_causal: bool) -> Tensor:
+        return _attention(self.self_attn, self.dropout1, x, x, residual, mask, padding, is_causal)
 
-    def _feed_forward(self, x: Tensor) -> Any:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+    def _feed_forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        hidden = self.dropout(activated(self.linear1, x, self.activation))
+        return _projection(self.linear2, self.dropout2, hidden, residual)
 
 
 class TransformerEncoder(Module):
@@ -137,27 +169,25 @@ class TransformerDecoderLayer(Module):
         theirs = (memory, memory_mask, memory_key_padding_mask, memory_is_causal)
         x = tgt
         if self.norm_first:
-            x = x + self._attend(self.norm1(x), *own)
-            x = x + self._attend_memory(self.norm2(x), *theirs)
-            return x + self._feed_forward(self.norm3(x))  # type: ignore[no-any-return]
-        x = self.norm1(x + self._attend(x, *own))
-        x = self.norm2(x + self._attend_memory(x, *theirs))
-        return self.norm3(x + self._feed_forward(x))  # type: ignore[no-any-return]
+            x = self._attend(self.norm1(x), x, *own)
+            x = self._attend_memory(self.norm2(x), x, *theirs)
+            return self._feed_forward(self.norm3(x), x)
+        x = self.norm1(self._attend(x, x, *own))
+        x = self.norm2(self._attend_memory(x, x, *theirs))
+        return self.norm3(self._feed_forward(x, x))  # type: ignore[no-any-return]
 
-    def _attend(self, x: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool
-                ) -> Any:
-        x, _ = self.self_attn(x, x, x, attn_mask=mask, key_padding_mask=padding,
-                              need_weights=False, is_causal=is_causal)
-        return self.dropout1(x)
+    def _attend(self, x: Tensor, residual: Tensor, mask: Tensor | None, padding: Tensor | None,
+                is_causal: bool) -> Tensor:
+        return _attention(self.self_attn, self.dropout1, x, x, residual, mask, padding, is_causal)
 
-    def _attend_memory(self, x: Tensor, memory: Tensor, mask: Tensor | None,
-                       padding: Tensor | None, is_causal: bool) -> Any:
-        x, _ = self.multihead_attn(x, memory, memory, attn_mask=mask, key_padding_mask=padding,
-                                   need_weights=False, is_causal=is_causal)
-        return self.dropout2(x)
+    def _attend_memory(self, x: Tensor, residual: Tensor, memory: Tensor, mask: Tensor | None,
+                       padding: Tensor | None, is_causal: bool) -> Tensor:
+        return _attention(self.multihead_attn, self.dropout2, x, memory, residual, mask, padding,
+                          is_causal)
 
-    def _feed_forward(self, x: Tensor) -> Any:
-        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+    def _feed_forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        hidden = self.dropout(activated(self.linear1, x, self.activation))
+        return _projection(self.linear2, self.dropout3, hidden, residual)
 
 
 class TransformerDecoder(Module):

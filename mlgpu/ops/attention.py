@@ -116,14 +116,14 @@ class ScaledDotProductAttention(Op):
         return scaled
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
-        q, k, v, *masks = (self.input_array(i) for i in range(len(self.needs)))
+        q, k, v, *masks = (self.input_array(i) for i in range(3 + self.masked))
         mask = _spread(masks[0], q, k) if masks else None
         lse = self.lse
         lead, compute = lse.shape[:-2], wide(q.dtype)
         dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
                       else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v))
         dmask = None
-        if self.masked and self.needs[3]:
+        if self.masked and self.needs[-1]:
             dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
         if not k.shape[-2]:
             dq[...] = 0
@@ -179,12 +179,12 @@ class ScaledDotProductAttention(Op):
         return out
 
     def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
-        q, k, v, *masks = (self.input_array(i) for i in range(len(self.needs)))
+        q, k, v, *masks = (self.input_array(i) for i in range(3 + self.masked))
         if not cuda_attention.fits(q, k, v):
             return on_tensors(self.backward, dy)  # type: ignore[no-any-return]
         *grads, dmask = cuda_attention.backward(
             dy, q, k, v, masks[0] if masks else None, self.output_array(), self.lse,
-            self._options(), self.masked and self.needs[3])
+            self._options(), self.masked and self.needs[-1])
         return *grads, *(dmask,) * self.masked
 
     def _options(self) -> cuda_attention.Options:
@@ -222,7 +222,7 @@ class ScaledDotProductAttention(Op):
         ds = p * (dp - (dp * p).sum(-1, keepdim=True))
         dv = (p if chosen is None else p * chosen).mT @ dy
         grads = (ds @ k * self.scale, ds.mT @ q * self.scale, dv)
-        return *grads, *((ds if self.needs[3] else None,) if self.masked else ())
+        return *grads, *((ds if self.needs[-1] else None,) if self.masked else ())
 
     def _chosen(self, like: Tensor) -> Tensor | None:
         """What the weights are multiplied by; None where none is dropped."""

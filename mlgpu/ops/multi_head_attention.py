@@ -11,6 +11,7 @@ from mlgpu.ops.attention import scaled_dot_product_attention
 from mlgpu.ops.dropout import dropout
 from mlgpu.ops.join import cat
 from mlgpu.ops.linear import linear
+from mlgpu.ops.packed_attention import packed_attention
 from mlgpu.ops.softmax import softmax
 from mlgpu.tensor import Tensor
 
@@ -57,7 +58,7 @@ def multi_head_attention_forward(
         k, v = (cat([x, x.new_zeros((*x.shape[:2], 1, x.shape[3]))], 2) for x in (k, v))
     is_causal = is_causal and key_padding_mask is None and not need_weights
     extra = (bias_k is not None) + add_zero_attn
-    mask = _mask(None if is_causal else attn_mask, key_padding_mask, q, k.shape[2], extra)
+    mask = joined_mask(None if is_causal else attn_mask, key_padding_mask, q, k.shape[2], extra)
     attended, weights = _attend(q, k, v, mask, dropout_p if training else 0.0, is_causal,
                                 need_weights)
     length, batch, size = query.shape
@@ -144,10 +145,46 @@ def _static(x: Tensor, q: Tensor, heads: int) -> Tensor:
     return x.unflatten(0, (batch, heads))
 
 
+# --- self-attention as layers mostly have it ------------------------------------------------------
+
+
+def self_attention(x: Tensor, heads: int, weights: tuple[Tensor, Tensor | None, Tensor,
+                                                         Tensor | None], dropout_p: float,
+                   key_padding_mask: Tensor | None, attn_mask: Tensor | None, is_causal: bool,
+                   batch_first: bool, residual: Tensor | None) -> Tensor:
+    """`multi_head_attention_forward` of one (l, n, e) without weights, `residual` added to it.
+
+    (n, l, e) if `batch_first`.  `weights` are in_proj_weight, in_proj_bias, out_proj_weight and
+    out_proj_bias.  Three kernels on CUDA.
+    """
+    in_weight, in_bias, out_weight, out_bias = weights
+    _check_ranks(x, x, x, key_padding_mask, attn_mask)
+    if is_causal and attn_mask is None:
+        raise ShapeError(f"{_NAME}: is_causal is a hint about attn_mask; pass the mask too")
+    if x.shape[2] != in_weight.shape[1]:
+        raise ShapeError(f"{_NAME}: expected an input of {in_weight.shape[1]} features, got "
+                         f"{x.shape[2]}")
+    packed = linear(x, in_weight, in_bias)
+    is_causal = is_causal and key_padding_mask is None
+    batch, length = x.shape[:2] if batch_first else x.shape[1::-1]
+    mask = joined_mask(None if is_causal else attn_mask, key_padding_mask,
+                       _queries(packed, batch, heads, length), length, 0)
+    if mask is not None and mask.dtype is dtypes.bool_:
+        mask = mask.logical_not()
+    attended = packed_attention(packed, heads, mask, dropout_p, is_causal, batch_first)
+    return linear(attended, out_weight, out_bias, residual=residual)
+
+
+def _queries(packed: Tensor, batch: int, heads: int, length: int) -> Tensor:
+    """Something of the queries' shape and dtype, for checks."""
+    size = packed.shape[-1] // 3 // heads
+    return packed.detach().reshape(-1)[:1].expand(batch, heads, length, size)
+
+
 # --- attention ------------------------------------------------------------------------------------
 
 
-def _mask(attn: Tensor | None, padding: Tensor | None, q: Tensor, keys: int, extra: int
+def joined_mask(attn: Tensor | None, padding: Tensor | None, q: Tensor, keys: int, extra: int
           ) -> Tensor | None:
     """Both masks in one that broadcasts to the scores: bool, True where hidden, or floating."""
     batch, heads, queries = q.shape[:3]
