@@ -59,12 +59,17 @@ struct ml_plain_tile {
   }
 };
 
+// Whether a sum takes so many registers that loops and blocks must be modest.
+template <typename S> struct ml_heavy { static const bool value = false; };
+template <typename P> struct ml_heavy<ml_complex<P>> { static const bool value = true; };
+
 template <typename T, typename S, int BM, int BN, int BK, int TM, int TN, bool A_DEEP, bool B_DEEP,
           int A_VEC, int B_VEC, bool SUMS>
-__global__ void __launch_bounds__(BM * BN / TM / TN, 2)
+__global__ void __launch_bounds__(BM * BN / TM / TN, ml_heavy<S>::value ? 1 : 2)
 gemm_simt(const T* __restrict__ a, const T* __restrict__ b, T* out, const T* summand,
           const T* residual, T* pre, T* row_sums, S* partial, S* partial_row_sums, ml_gemm g) {
   const int THREADS = BM / TM * (BN / TN), Q = 16 / sizeof(S);
+  const int UNROLL = SUMS || ml_heavy<S>::value ? 1 : 2;  // more, and registers run out
   using TileA = ml_plain_tile<T, S, BM, BK, THREADS, A_DEEP, A_VEC>;
   using TileB = ml_plain_tile<T, S, BN, BK, THREADS, B_DEEP, B_VEC>;
   __shared__ __align__(16) unsigned char pool[2 * BK * (TileA::LD + TileB::LD) * sizeof(S)];
@@ -107,7 +112,7 @@ gemm_simt(const T* __restrict__ a, const T* __restrict__ b, T* out, const T* sum
     }
     const S* tile_a = tiles_a + now * BK * TileA::LD;
     const S* tile_b = tiles_b + now * BK * TileB::LD;
-#pragma unroll
+#pragma unroll UNROLL
     for (int d = 0; d < BK; ++d) {
       ml_vec<S, Q> left[TM / Q], right[TN / Q];
 #pragma unroll

@@ -1,10 +1,10 @@
 """Products of matrices on CUDA: one interface, and what it chooses by.
 
-Operands are taken as they lie: rows or columns of a matrix may be the neighbours in memory, lines may
-be any distance apart (none, where it was expanded), batches too.  Only what lies otherwise is copied.
-Halves go to the tensor cores (kernels/gemm.cu), float32 there only where less precision is allowed;
-all else is kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes alone, so a
-product has the same bits on every GPU of a kind.
+Operands are taken as they lie: rows or columns of a matrix may be the neighbours in memory, lines
+may be any distance apart (none, where it was expanded), batches too.  Only what lies otherwise is
+copied.  Halves go to the tensor cores (kernels/gemm.cu), float32 there only where less precision is
+allowed; all else is kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes alone,
+so a product has the same bits on every GPU of a kind.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ Shape = tuple[int, ...]
 ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "tanh")
 
 _STRUCT = np.dtype([
-    ("lda", "i8"), ("ldb", "i8"), ("summand_row", "i8"), ("summand_column", "i8"), ("size", "i8", 3),
-    ("a_batch", "i8", 3), ("b_batch", "i8", 3), ("summand_batch", "i8", 3), ("alpha", "f8"),
-    ("alpha_imaginary", "f8"), ("beta", "f8"), ("beta_imaginary", "f8"), ("alpha_whole", "i8"),
-    ("beta_whole", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"), ("splits", "i4"),
-    ("split_k", "i4"), ("activation", "i4"), ("scaled", "i4"), ("wide", "i4"),
+    ("lda", "i8"), ("ldb", "i8"), ("summand_row", "i8"), ("summand_column", "i8"),
+    ("size", "i8", 3), ("a_batch", "i8", 3), ("b_batch", "i8", 3), ("summand_batch", "i8", 3),
+    ("alpha", "f8"), ("alpha_imaginary", "f8"), ("beta", "f8"), ("beta_imaginary", "f8"),
+    ("alpha_whole", "i8"), ("beta_whole", "i8"), ("m", "i4"), ("n", "i4"), ("k", "i4"),
+    ("splits", "i4"), ("split_k", "i4"), ("activation", "i4"), ("scaled", "i4"), ("wide", "i4"),
     ("summand_wide", "i4")], align=True)
 
 _ENOUGH = 128  # blocks that keep a GPU busy, whichever it is
+_tiles_needed = 64  # of 128 x 128, from which on so large ones are taken
 _PIECE = 256  # places of k that a split has at least
 _TINY = 1 << 14  # multiplications up to which few kernels to compile count more than wide loads
 _LARGE = 1 << 32  # multiplications from which on the library's instructions count
@@ -74,10 +75,10 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
          row_sums: Any = None) -> Any:
     """activation(alpha * (a @ b) + beta * bias) + residual, over the last two axes.
 
-    Leading axes broadcast; `bias` broadcasts to the product, `residual` and `out` have its shape and
-    are C-contiguous.  With `keep` the result is (out, what went into the activation).  `row_sums`, of
-    shape (m,), is set to the sums of a's rows (for a without leading axes): if a is a transposed
-    gradient, these are the bias's.  All have one dtype.
+    Leading axes broadcast; `bias` broadcasts to the product, `residual` and `out` have its shape
+    and are C-contiguous.  With `keep` the result is (out, what went into the activation).
+    `row_sums`, of shape (m,), is set to the sums of a's rows (for a without leading axes): if a is
+    a transposed gradient, these are the bias's.  All have one dtype.
     """
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and (bias is None or bias.ndim < 2):
         # One product over all rows.
@@ -90,7 +91,7 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
         shape = (*a.shape[:-1], columns)
         return tuple([y.reshape(shape) for y in flat]) if keep else flat.reshape(shape)
     batch = _batch_shape(a.shape[:-2], b.shape[:-2])
-    m, k, n = *a.shape[-2:], b.shape[-1]
+    (m, k), n = a.shape[-2:], b.shape[-1]
     shape = (*batch, m, n)
     if out is None:
         out = runtime.empty(shape, a.dtype)
@@ -279,8 +280,8 @@ def _tensor_tile(item: int, width: int, m: int, n: int, tiles: int, capability: 
     if capability < 80:
         return 64, 64, depth, 32, 32, 2
     roomy = capability in (80, 87, 90, 100, 101, 103)
-    if width < 4 or min(m, n) <= 64 or tiles < 64:
-        if width >= 4 and n >= 1024 and m <= 64 and tiles >= 64:
+    if width < 4 or min(m, n) <= 64 or tiles < _tiles_needed:
+        if width >= 4 and n >= 1024 and m <= 64 and tiles >= _tiles_needed:
             return 64, 128, depth, 32, 64, 4
         return 64, 64, depth, 32, 32, 4
     if roomy and item == 2 and n % 256 == 0 and tiles >= 4 * _ENOUGH:
@@ -300,9 +301,10 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     item, computed_item = dtype.itemsize, wide_dtype.itemsize
     name = ctype(dtype)
     tensor = dtype.kind not in "iuc" and (
-        item == 2 and (capability >= 80 or name == "__half")
-        or item == 4 and not exact and not summing and capability >= 80)
-    layouts = f"{str(a.deep).lower()}, {str(b.deep).lower()}"
+        (item == 2 and (capability >= 80 or name == "__half"))
+        or (item == 4 and not exact and not summing and capability >= 80))
+    layouts = (a.deep, b.deep)
+    arguments: list[Any]
     if tensor:
         widths = [item if tiny else w if w == 16 else min(w, 4) for w in (a.width, b.width)]
         tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
@@ -310,17 +312,18 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         per_store = 16 // item
         pads = bk * 32 * ((not a.deep) + (not b.deep)) if item == 4 else 0
         shared, block = stages * (bk * (bm + bn) * item + pads), bm * bn // (wm * wn) * 32
-        kernel = ("gemm", f"gemm<{name}, {', '.join(map(str, tile))}, {layouts}, {widths[0]}, "
-                          f"{widths[1]}, {str(summing).lower()}>")
+        family = "gemm"
+        arguments = [name, *tile, *layouts, *widths, summing]
     else:
         per_store = 16 // computed_item
-        large = name == "float" and min(m, n) > 64 and tiles >= 64
+        large = name == "float" and min(m, n) > 64 and tiles >= _tiles_needed
         bm = bn = 128 if large else 64
         each, bk = (8, 8) if large else (4, 8 if computed_item == 16 else 16)
         vectors = [1 if tiny or w < per_store * item else per_store for w in (a.width, b.width)]
         shared, block = 0, bm * bn // each**2
-        kernel = ("gemm_simt", f"gemm_simt<{name}, {computed}, {bm}, {bn}, {bk}, {each}, {each}, "
-                               f"{layouts}, {vectors[0]}, {vectors[1]}, {str(summing).lower()}>")
+        family = "gemm_simt"
+        arguments = [name, computed, bm, bn, bk, each, each, *layouts, *vectors, summing]
+    kernel = family, f"{family}<{', '.join(map(_argument, arguments))}>"
     struct = np.zeros(1, _STRUCT)
     own = struct[0]
     own["lda"], own["ldb"] = a.line, b.line
@@ -345,6 +348,11 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     return Plan(kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block, shared, struct,
                 splits, wide_dtype, f"gemm_finish<{name}, {computed}, {late}>",
                 blocks(blocks(m * n * batches, late), 256) + sums, batches)
+
+
+def _argument(value: Any) -> str:
+    """A template's argument as C++ has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _library_serves(a: Any, b: Any, plain: bool) -> bool:

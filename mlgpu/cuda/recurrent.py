@@ -1,8 +1,8 @@
-"""Recurrent layers on CUDA, step by step: the product with the state, whose epilogue adds the input's
-part, then one kernel for the gates.
+"""Recurrent layers on CUDA, step by step: the product with the state, whose epilogue adds the
+input's part, then one kernel for the gates.
 
-The weight's gradient is one product over all steps after the walk back, and one for the first state.
-Arrays are (steps, rows, ...); `order` is the steps in the order in which they are taken.
+The weight's gradient is one product over all steps after the walk back, and one for the first
+state.  Arrays are (steps, rows, ...); `order` is the steps in the order in which they are taken.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def rnn_backward(dy: Any, dlast: Any, y: Any, w_hh: Any, order: Sequence[int], r
 
 def lstm(gates: Any, h0: Any, c0: Any, w_hh: Any, w_hr: Any, order: Sequence[int], keep: bool
          ) -> tuple[Any, ...]:
-    """The outputs, the last h and c, then the gates' values and the cells, in the order in which the
-    steps are taken, each of them only where they are kept."""
+    """The outputs, the last h and c, then the gates' values and the cells (before the first step
+    and after each, in the order of the steps), of which only few are there without `keep`."""
     x, state = runtime.contiguous(gates), h0
     steps, (rows, hidden), dtype = len(x), c0.shape, x.dtype
     y = runtime.empty((steps, *h0.shape), dtype)
@@ -79,7 +79,8 @@ def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, w_hh: Any, w
         copy_into(dcell, dc)
     dgates = runtime.empty(acts.shape, dtype)
     types, size = _types(dtype), blocks(rows * hidden, 256)
-    outs = douts = None
+    outs: Any = None
+    douts: Any = None
     if w_hr is not None:
         outs = runtime.empty((steps, rows, hidden), dtype)
         douts = runtime.empty((steps, rows, w_hr.shape[0]), dtype)
@@ -105,7 +106,8 @@ def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, w_hh: Any, w
 
 def gru(gates: Any, h0: Any, w_hh: Any, b_hh: Any, order: Sequence[int], keep: bool
         ) -> tuple[Any, ...]:
-    """The outputs, the last state, then of each step the gates' values and what reset multiplies."""
+    """The outputs, the last state, then of each step the gates' values and what reset multiplies.
+    """
     x, state = runtime.contiguous(gates), runtime.contiguous(h0)
     steps, (rows, hidden), dtype = len(x), h0.shape, x.dtype
     y = runtime.empty((steps, rows, hidden), dtype)

@@ -9,8 +9,10 @@ import numpy as np
 
 from mlgpu.cpu.gemm import adjoint, cast, gemm, widen
 from mlgpu.cpu.runtime import empty
+from mlgpu.cuda import cdist as cuda_cdist
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run
+from mlgpu.op import Op, on_tensors, run
+from mlgpu.ops.addmm import AddMatMul
 from mlgpu.ops.arrange import triu_indices
 from mlgpu.ops.linalg_check import batch_shape, check_matrix
 from mlgpu.ops.matmul import check_same_dtype, matmul
@@ -46,6 +48,11 @@ class CDist(Op):
             out[..., start:start + rows, :] = _lengths(block, self.p)
         return cast(out, x1.dtype)
 
+    def forward_cuda(self, x1: Any, x2: Any) -> Any:
+        if self.by_product:
+            return on_tensors(_euclidean_tensor, x1, x2)
+        return cuda_cdist.cdist(x1, x2, self.p)
+
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x1, x2, y = self.input(0), self.input(1), self.output()
         if self.p == 2:
@@ -66,6 +73,16 @@ def _euclidean(x1: Any, x2: Any) -> Any:
     np.add(out, np.vecdot(x2, x2)[..., None, :], out=out)
     np.maximum(out, 0, out=out)
     return np.sqrt(out, out=out)
+
+
+def _euclidean_tensor(x1: Tensor, x2: Tensor) -> Tensor:
+    """The same with Tensor operations; half types in float32, for the difference cancels."""
+    dtype = x1.dtype
+    if dtype.itemsize == 2:
+        x1, x2 = x1.float(), x2.float()
+    squares = (x1 * x1).sum(-1, keepdim=True) + (x2 * x2).sum(-1).unsqueeze(-2)
+    summed: Tensor = run(AddMatMul(1, -2), squares, x1, x2.mT)
+    return summed.clamp_min(0).sqrt().to(dtype)
 
 
 def _lengths(difference: Any, p: float) -> Any:

@@ -66,7 +66,7 @@ class Linear(Op):
         return self.factor_gradients_cuda(dy, len(self.needs) > 2)
 
     def factor_gradients_cuda(self, dy: Any, biased: bool) -> tuple[Any, ...]:
-        """Of x, the weight and, where there is one, the bias: its is a by-product of the weight's."""
+        """Of x, the weight and, where there is one, the bias, a by-product of the weight's."""
         rows = _matrix(dy)
         dx = dweight = dbias = None
         if self.needs[0]:
@@ -178,8 +178,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     check_same_dtype("linear", input, weight, *more)
     if activation is not None and (activation not in ACTIVATIONS
                                    or not input.is_floating_point()):
-        raise ShapeError(f"linear: activation must be one of {', '.join(ACTIVATIONS)}, for floating "
-                         f"tensors, got {activation!r} for {input.dtype.name}")
+        raise ShapeError(f"linear: activation must be one of {', '.join(ACTIVATIONS)}, for "
+                         f"floating tensors, got {activation!r} for {input.dtype.name}")
     fused = activation is not None or residual is not None
     if weight.ndim == 1 and bias is None and input.ndim and not fused:
         return matmul(input, weight)

@@ -1,0 +1,184 @@
+"""kernels/gemm.cu and gemm_simt.cu through mlgpu.cuda.gemm: values however operands lie, and what
+the launches count."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hosted import hosted
+
+from mlgpu.cuda import gemm
+
+F32, F64, F16 = (np.dtype(f) for f in (np.float32, np.float64, np.float16))
+BF16, C64, C128 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.complex64), np.dtype(np.complex128)
+TOLERANCE = {F32: 2e-6, F64: 1e-14, F16: 1e-3, BF16: 8e-3, C64: 2e-6, C128: 1e-14}
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """The product of mlgpu.cuda.gemm on a machine of the given architecture."""
+
+    def chosen(arch="sm_80", precision="highest"):
+        host = hosted(monkeypatch, gemm, arch=arch)
+        monkeypatch.setattr(gemm, "_capability", lambda: int(arch[3:]))
+        monkeypatch.setattr(gemm.backend, "precision", precision)
+
+        def product(*operands, **options):
+            given = {name: host.array(x) if type(x) is np.ndarray else x
+                     for name, x in options.items()}
+            return host.wrap(gemm.gemm)(*operands, **given)
+
+        return host, product
+
+    return chosen
+
+
+def random(dtype, *shape):
+    x = np.random.default_rng(len(shape)).standard_normal(shape)
+    if dtype.kind == "c":
+        x = x + 1j * x[::-1]
+    return np.rint(3 * x).astype(dtype) if dtype.kind in "iu" else x.astype(dtype)
+
+
+def exact(x):
+    return x.astype({"c": np.complex128, "i": np.int64, "u": np.int64}.get(x.dtype.kind, F64))
+
+
+def check(found, expected):
+    if found.dtype.kind in "iu":
+        np.testing.assert_array_equal(found, expected.astype(found.dtype))
+    else:
+        bound = TOLERANCE[found.dtype] * max(1, np.abs(expected).max(initial=0))
+        np.testing.assert_allclose(exact(np.asarray(found)), expected, 0, bound)
+
+
+def turned(x):
+    """`x` with its columns as neighbours."""
+    return np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+
+
+def gapped(x):
+    """`x` with gaps between rows that vectors of 16 bytes do not divide."""
+    wide = np.zeros((*x.shape[:-1], x.shape[-1] + 3), x.dtype)
+    wide[..., :x.shape[-1]] = x
+    return wide[..., :x.shape[-1]]
+
+
+# --- values --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "arch", "m", "n", "k"), [
+    (F16, "sm_80", 70, 72, 40), (F16, "sm_75", 70, 72, 40), (BF16, "sm_90", 65, 67, 35),
+    (F32, "sm_80", 70, 68, 36)], ids=str)
+@pytest.mark.parametrize("lies", [(0, 0), (2, 1), (1, 2)], ids=str)
+def test_every_way_operands_lie(on, dtype, arch, m, n, k, lies):
+    form = (np.asarray, turned, gapped)
+    a, b = form[lies[0]](random(dtype, m, k)), form[lies[1]](random(dtype, k, n))
+    host, product = on(arch)
+    check(product(a, b), exact(a) @ exact(b))
+    assert len(host.reports) == 1  # nothing was copied
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(t) for t in (
+    np.int8, np.uint8, np.int64, np.float64, C64, C128)], ids=str)
+def test_plain_dtypes(on, dtype):
+    a, b, c = random(dtype, 17, 13), turned(random(dtype, 13, 9)), random(dtype, 9)
+    _, product = on()
+    check(product(a, b, bias=c, alpha=2, beta=-3), 2 * (exact(a) @ exact(b)) - 3 * exact(c))
+
+
+@pytest.mark.parametrize(("a", "b", "bias"), [
+    ((4, 3, 5), (5, 2), (2,)), ((2, 1, 3, 5), (4, 5, 2), (4, 1, 2)), ((3, 5), (4, 5, 2), (3, 1)),
+    ((3, 0), (0, 2), (2,)), ((1, 5), (5, 1), ()),
+    ((0, 3, 5), (5, 2), (2,)), ((3, 5), (5, 0), None)], ids=str)
+def test_batches_and_empty_operands(on, a, b, bias):
+    a, b = random(F32, *a), random(F32, *b)
+    c = None if bias is None else random(F32, *bias)
+    _, product = on()
+    check(product(a, b, bias=c), a.astype(F64) @ b + (0 if c is None else c))
+
+
+@pytest.mark.parametrize(("dtype", "n"), [(F16, 8), (F32, 7)], ids=str)
+@pytest.mark.parametrize("k", [40, 1032])  # of which the longer is split
+def test_epilogue(on, dtype, n, k):
+    a, b, c, r = (random(dtype, *s) for s in ((9, k), (k, n), (n,), (9, n)))
+    host, product = on()
+    sums = host.empty((9,), dtype)
+    y, pre = product(a, b, bias=c, activation="silu", residual=r, keep=True, row_sums=sums)
+    assert len(host.reports) == 1 + (k > 512)
+    x = exact(a) @ exact(b) + exact(c)
+    check(pre, x)
+    check(y, x / (1 + np.exp(-x)) + exact(r))
+    check(sums, exact(a).sum(1))
+
+
+@pytest.mark.parametrize("activation", [a for a in gemm.ACTIVATIONS if a])
+def test_activations_and_their_slopes(on, activation):
+    host, product = on()
+    x, one, dy = np.linspace(-4, 4, 37, dtype=F64)[:, None], np.ones((1, 1)), np.full((37, 1), 2.0)
+
+    def value(at):
+        return np.asarray(product(at, one, activation=activation))
+
+    slopes = host.wrap(gemm.activation_backward)(dy, x, activation)
+    smooth = np.abs(x) > 1e-3
+    steps = value(x + 1e-6) - value(x - 1e-6)
+    np.testing.assert_allclose(slopes[smooth], steps[smooth] / 1e-6, 1e-8, 1e-8)
+
+
+def test_tf32(on):
+    a, b = turned(random(F32, 70, 36)), random(F32, 36, 68)
+    _, product = on(precision="high")
+    y = product(a, b)
+    error = np.abs(y - a.astype(F64) @ b).max()
+    assert 1e-4 < error < 1e-2
+    check(on()[1](a, b), a.astype(F64) @ b)
+
+
+def test_the_same_bits_whatever_the_tile(on):
+    a, b = random(F16, 200, 64), random(F16, 64, 136)
+    whole = on()[1](a, b)
+    np.testing.assert_array_equal(on()[1](a[:5], b), whole[:5])
+
+
+# --- counters ------------------------------------------------------------------------------------
+
+LARGE = (128, 128, 32, 64, 64, 4)
+
+
+def measured(on, monkeypatch, dtype, tile, m, n, k, forms, **options):
+    if tile is not None:
+        monkeypatch.setattr(gemm, "_tensor_tile", lambda *_: tile)
+    gemm._plan.cache_clear()
+    a, b = (f(random(dtype, *s)) for f, s in zip(forms, ((m, k), (k, n)), strict=True))
+    host, product = on(**options)
+    check(product(a, b), exact(a) @ exact(b))
+    gemm._plan.cache_clear()
+    (report,) = host.reports
+    return report.metrics
+
+
+@pytest.mark.parametrize("forms", [(np.asarray, turned), (np.asarray, np.asarray),
+                                   (turned, np.asarray)], ids=["xw", "dx", "dw"])
+def test_large_tiles(on, monkeypatch, forms):
+    short, long = (measured(on, monkeypatch, F16, LARGE, 128, 128, k, forms) for k in (32, 96))
+    assert long["tensor_instructions"] == 128 * 128 * 96 // 2048
+    assert long["bank_conflicts"] == long["async_copy_bank_conflicts"] == 0
+    assert long["global_load_sectors"] * 32 == (128 + 128) * 96 * 2
+    assert long["global_store_efficiency"] == 100
+    count = long["tensor_instructions"] - short["tensor_instructions"]
+    assert (long["shared_wavefronts"] - short["shared_wavefronts"]) / count <= 1.5
+    assert (long["instructions"] - short["instructions"]) / count <= 5
+    if forms[0] is turned:  # the assembler takes long
+        assert long["spill_stores"] == 0
+
+
+def test_plain_tiles(on, monkeypatch):
+    monkeypatch.setattr(gemm, "_tiles_needed", 1)
+    metrics = measured(on, monkeypatch, F32, None, 128, 128, 32, (np.asarray, turned))
+    assert metrics["fp32_instructions"] >= 128 * 128 * 32
+    assert metrics["bank_conflicts"] == 0
+    assert metrics["global_load_sectors"] * 32 == (128 + 128) * 32 * 4
+    assert metrics["global_store_efficiency"] == 100
+    assert metrics["spill_stores"] == 0 and metrics["registers"] <= 128
