@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import launching
 import numpy as np
-import simulated
 
 from mlgpu import sim
 
@@ -29,7 +29,7 @@ class hosted:
     """Stands in for `launch` and for memory in modules of mlgpu.cuda while a test runs."""
 
     def __init__(self, monkeypatch: Any, *modules: ModuleType, arch: str = "sm_90") -> None:
-        self.machine, self.arch, self.reports = simulated.machine(arch), arch, []
+        self.machine, self.arch, self.reports = launching.machine(arch), arch, []
         runtime = SimpleNamespace(empty=self.empty, zeros=self.zeros, full=self.full,
                                   contiguous=self.contiguous, empty_like=self.empty_like,
                                   copy=self.copy)
@@ -93,7 +93,7 @@ class hosted:
 
     def launch(self, family: str, name: str, grid: Any, block: Any, arguments: Any,
                shared: int = 0) -> None:
-        kernel, declared = simulated._kernel(family, name, self.arch)
+        kernel, declared = launching._kernel(family, name, self.arch)
         assert len(declared) == len(arguments), name
         given, arrays = [], []
         for parameter, argument in zip(declared, arguments, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from simulated import launch
+from launching import launch
 
 from mlgpu.cuda import batch_norm, group_norm, rows
 from mlgpu.cuda.types import ctype

@@ -7,7 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from simulated import launch
+from launching import launch
 
 from mlgpu.cuda.types import ctype
 from mlgpu.ops.dropout import Dropout

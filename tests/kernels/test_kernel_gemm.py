@@ -181,4 +181,5 @@ def test_plain_tiles(on, monkeypatch):
     assert metrics["bank_conflicts"] == 0
     assert metrics["global_load_sectors"] * 32 == (128 + 128) * 32 * 4
     assert metrics["global_store_efficiency"] == 100
-    assert metrics["spill_stores"] == 0 and metrics["registers"] <= 128
+    assert metrics["spill_stores"] == 0
+    assert metrics["registers"] <= 128

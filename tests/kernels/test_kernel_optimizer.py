@@ -5,7 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from simulated import _kernel, machine
+from launching import _kernel, machine
 
 from mlgpu.cuda.types import ctype
 from mlgpu.ops.optimizer import AdamStep, SgdStep

@@ -7,7 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from simulated import launch
+from launching import launch
 
 from mlgpu.cpu import poisson as cpu_poisson
 from mlgpu.cpu import random as numbers
