@@ -48,36 +48,45 @@ class Losses(NamedTuple):
 def forward(x: Any, dim: int, given: Losses) -> tuple[Any, Any, Any]:
     """The reduced cross entropy, the weight of all rows that count, and each row's logsumexp."""
     x, given = contiguous(x), given.dense()
-    outer, n, inner = rows.around(x.shape, dim)
-    compute = rows.wide(x.dtype)
-    count = outer * inner
+    outer, _, inner = rows.around(x.shape, dim)
+    compute, count = rows.wide(x.dtype), outer * inner
     losses, weights = _per_row(x, count, given), empty((count,), compute)
     lse = empty((count,), compute)
     if not x.size:
         return (*_empty_result(losses, given, x.dtype), lse)
-    width = _width(x, given, n, inner)
-    plan = forward_plan(x.dtype, given.target.dtype, losses.dtype, width, outer, n, inner,
-                        given.smoothing != 0)
-    launch("cross_entropy", plan.kernel, plan.grid, plan.block,
-           (losses, lse, weights, x, given.target, given.weight, weight_sum(given, compute),
-            *plan.numbers, given.ignore, given.smoothing, faults.fault(), given.site()))
+    rows_into(losses, lse, weights, x, given, dim)
     return (*_reduced(losses, weights, x.dtype, given), lse)
+
+
+def rows_into(losses: Any, lse: Any, weights: Any, x: Any, given: Losses, dim: int = 1) -> None:
+    """Write each row's loss, logsumexp and weight; everything is contiguous."""
+    outer, n, inner = rows.around(x.shape, dim)
+    plan = forward_plan(x.dtype, given.target.dtype, losses.dtype, _width(x, given, n, inner),
+                        outer, n, inner, given.smoothing != 0)
+    launch("cross_entropy", plan.kernel, plan.grid, plan.block,
+           (losses, lse, weights, x, given.target, given.weight,
+            weight_sum(given, rows.wide(x.dtype)), *plan.numbers, given.ignore, given.smoothing,
+            faults.fault(), given.site()))
 
 
 def backward(dy: Any, x: Any, dim: int, lse: Any, total: Any, given: Losses) -> Any:
     """The gradient of x, given that of the loss."""
     x, dy, given = contiguous(x), contiguous(dy), given.dense()
     dx = empty(x.shape, x.dtype)
+    if x.size:
+        gradient_into(dx, x, dim, lse, total, dy, given)
+    return dx
+
+
+def gradient_into(dx: Any, x: Any, dim: int, lse: Any, total: Any, dy: Any, given: Losses) -> None:
+    """Write the gradient of x into dx, which may be x itself; everything is contiguous."""
     _, n, inner = rows.around(x.shape, dim)
-    if not x.size:
-        return dx
     width = min(_width(x, given, n, inner), _width(dx, given, n, inner))
-    compute = rows.wide(x.dtype)
     kernel = backward_kernel(x, given.target, width, inner > 1, given.smoothing != 0)
     launch("cross_entropy", kernel, -(-x.size // (512 * width)), 256,
-           (dx, x, lse, given.target, given.weight, weight_sum(given, compute), dy, total,
-            given.reduction == "none", x.size // width, n, inner, given.ignore, given.smoothing))
-    return dx
+           (dx, x, lse, given.target, given.weight, weight_sum(given, rows.wide(x.dtype)), dy,
+            total, given.reduction == "none", x.size // width, n, inner, given.ignore,
+            given.smoothing))
 
 
 def nll_forward(x: Any, dim: int, given: Losses) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from mlgpu.ops.gumbel import *  # noqa: F403
 from mlgpu.ops.linear import *  # noqa: F403
 from mlgpu.ops.loss_class import *  # noqa: F403
 from mlgpu.ops.loss_elementwise import *  # noqa: F403
+from mlgpu.ops.loss_linear import *  # noqa: F403
 from mlgpu.ops.loss_margin import *  # noqa: F403
 from mlgpu.ops.multi_head_attention import *  # noqa: F403
 from mlgpu.ops.norm import *  # noqa: F403

@@ -151,6 +151,12 @@ class CrossEntropy(ClassLoss):
         return tuple(range(len(needs)))
 
     def forward(self, x: Any, target: Any, weight: Any = None) -> tuple[Any, Any]:
+        losses, weights, counted, lse = self.row_losses(x, target, weight)
+        self.stash(lse=lse)
+        return self._result(losses, weights, counted, target.shape, x.dtype)
+
+    def row_losses(self, x: Any, target: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
+        """Losses, weights, whether they count, and logsumexps: one of each per row."""
         rows = as_rows(x, self.dim)
         compute = wide(x.dtype)
         index, weights, counted = self._targets(target, rows.shape, weight, compute)
@@ -175,8 +181,7 @@ class CrossEntropy(ClassLoss):
 
         if rows.size:
             read_blocks(block, rows, index, weights, lse, losses)
-        self.stash(lse=lse)
-        return self._result(losses, weights, counted, target.shape, x.dtype)
+        return losses, weights, counted, lse
 
     def forward_cuda(self, x: Any, target: Any, weight: Any = None) -> tuple[Any, Any]:
         loss, total, lse = cuda_cross_entropy.forward(x, self.dim, self._losses(target, weight))
@@ -209,12 +214,17 @@ class CrossEntropy(ClassLoss):
     def backward_cpu(self, dy: Any, dtotal: None) -> tuple[Any, ...]:
         x = self.input_array(0)
         rest = (None,) * (len(self.needs) - 1)
+        row = self._row_gradient(dy, as_rows(x, self.dim).shape)
+        weight = self.input_array(2) if len(rest) > 1 else None
+        return self.score_gradient(x, self.lse, self.input_array(1), weight, row), *rest
+
+    def score_gradient(self, x: Any, lse: Any, target: Any, weight: Any, row: Any) -> Any:
+        """The gradient of the scores, given that of each row's loss."""
         dx = empty(x.shape, x.dtype)
         rows = as_rows(dx, self.dim)
         compute = wide(x.dtype)
-        weight = self.input_array(2) if len(rest) > 1 else None
-        index, weights, counted = self._targets(self.input_array(1), rows.shape, weight, compute)
-        row = np.where(counted, self._row_gradient(dy, rows.shape), 0)
+        index, weights, counted = self._targets(target, rows.shape, weight, compute)
+        row = np.where(counted, row, 0)
         weights = np.where(counted, weights * row * (1 - self.smoothing), 0).astype(compute)
         by_class = self._class_weights(weight, rows)
         whole = by_class.sum()
@@ -230,9 +240,9 @@ class CrossEntropy(ClassLoss):
                 np.subtract(dx, row * by_class, out=dx)
 
         if rows.size:
-            each_block(block, rows, as_rows(x, self.dim), self.lse, index, weights,
+            each_block(block, rows, as_rows(x, self.dim), lse, index, weights,
                        row.astype(compute))
-        return dx, *rest
+        return dx
 
     def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:
         rest = (None,) * (len(self.needs) - 1)

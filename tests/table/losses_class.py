@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import special
-from table.case import In
+from table.case import Case, In
 from table.losses import REDUCTIONS, WIDE, classes, reduce_, row
+
+import mlgpu
 
 
 def log_softmax(x):
@@ -118,4 +120,41 @@ def soft_targets():
                   gradient=(0, 1))
 
 
-CASES = [*plain(), *smoothed(), *soft_targets()]
+def linear_rows():
+    """Of x @ weight.T + bias, as PyTorch has it in two steps; some take several chunks of rows."""
+    def case(tag, lead, features, size, bias=False, ignored=(), **options):
+        reduction = options.get("reduction", "mean")
+        settings = {**options, "ignore_index": 1}
+        loss = nll(reduction, log_softmax, 1, options.get("label_smoothing", 0.0))
+
+        def fn(x, weight, target, *rest):
+            return mlgpu.nn.functional.linear_cross_entropy(
+                x, weight, target, **dict(zip(("linear_bias",), rest, strict=False)), **settings)
+
+        def reference(x, weight, target, *rest):
+            scores = x @ weight.T + sum(rest)
+            return loss(scores.reshape(-1, size), target.reshape(-1)).reshape(
+                lead if reduction == "none" else ())
+
+        def torch(library, x, weight, target, *rest):
+            functional = library.nn.functional
+            scores = functional.linear(x, weight, *rest).reshape(-1, size)
+            losses = functional.cross_entropy(scores, target.reshape(-1), **settings)
+            return losses.reshape(lead) if reduction == "none" else losses
+
+        inputs = (In((*lead, features)), In((size, features)), integers(lead, size, *ignored),
+                  *[In((size,))] * bias)
+        return Case(f"linear_cross_entropy-{tag}", fn, inputs, reference, torch)
+
+    for reduction in REDUCTIONS:
+        yield case(reduction, (6,), 4, 5, reduction=reduction)
+        yield case(f"bias-{reduction}", (2, 3), 3, 7, True, (1,), reduction=reduction)
+        yield case(f"smooth-{reduction}", (6,), 3, 5, True, reduction=reduction,
+                   label_smoothing=0.2)
+        yield case(f"chunks-{reduction}", (530,), 2, 9, True, (1, 2), reduction=reduction)
+    yield case("one row", (), 3, 5)
+    yield case("ignored", (3,), 3, 5, False, (1, 1, 1), reduction="sum")
+    yield case("empty", (0,), 3, 5, True, reduction="sum")
+
+
+CASES = [*plain(), *smoothed(), *soft_targets(), *linear_rows()]
