@@ -133,7 +133,7 @@ __device__ __forceinline__ void ml_store_tile(const unsigned char* tile, int row
     T* to = target + row * stride + chunk * 8;
 #pragma unroll
     for (int part = 0; part < 8; part += VEC)
-      if (chunk * 8 + part < columns) ml_store<VEC>(to + part, ml_load<VEC>(from + part));
+      if (chunk * 8 + part < columns) ml_store_whole(to + part, ml_load<VEC>(from + part));
   }
 }
 

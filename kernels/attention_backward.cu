@@ -59,7 +59,7 @@ attention_sum(const float* __restrict__ parts, T* dq, ml_index vectors, ml_index
   ml_vec<T, VEC> y;
 #pragma unroll
   for (int e = 0; e < VEC; ++e) y.at[e] = ml_cast<T>(sum[e] * float(a.scale));
-  ml_store<VEC>(dq + ml_lead(a, ML_DQ, int(row / a.queries)) + query * a.row[ML_DQ] + column, y);
+  ml_store_whole(dq + ml_lead(a, ML_DQ, int(row / a.queries)) + query * a.row[ML_DQ] + column, y);
 }
 
 template <typename T, typename M, int D, int COLS, int BM, int WARPS, int VEC, int SPECIAL>

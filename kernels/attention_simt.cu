@@ -95,7 +95,7 @@ __device__ __forceinline__ void ml_store_plain(T* row, const T (&x)[PARTS][16 / 
       ml_vec<T, VEC> y;
 #pragma unroll
       for (int j = 0; j < VEC; ++j) y.at[j] = x[c][i + j] * factor;
-      if (column < columns) ml_store<VEC>(row + column, y);
+      if (column < columns) ml_store_whole(row + column, y);
     }
 }
 

@@ -58,7 +58,7 @@ rotate(const T* __restrict__ x, T* y, const C* __restrict__ cosine, const C* __r
   if (part >= turned) {
     const int column = 2 * r.pairs + (part - turned) * VEC;
     for (int i = first; i < last; ++i, from += r.x_loop, to += r.y_loop)
-      ml_store<VEC>(to + column, ml_load<VEC>(from + column));
+      ml_store_whole(to + column, ml_load<VEC>(from + column));
     return;
   }
   W c[E], s[E];
@@ -88,7 +88,7 @@ rotate(const T* __restrict__ x, T* y, const C* __restrict__ cosine, const C* __r
         ml_vec<T, VEC> b;
 #pragma unroll
         for (int j = 0; j < VEC; ++j) b.at[j] = pairs[e + j];
-        ml_store<VEC>(to + part * 2 * E + e, b);
+        ml_store_whole(to + part * 2 * E + e, b);
       }
     } else {
       const auto a = ml_load<VEC>(from + part * VEC), b = ml_load<VEC>(from + r.pairs + part * VEC);
@@ -99,8 +99,8 @@ rotate(const T* __restrict__ x, T* y, const C* __restrict__ cosine, const C* __r
         low.at[e] = ml_cast<T>(u * c[e] - v * s[e]);
         high.at[e] = ml_cast<T>(v * c[e] + u * s[e]);
       }
-      ml_store<VEC>(to + part * VEC, low);
-      ml_store<VEC>(to + r.pairs + part * VEC, high);
+      ml_store_whole(to + part * VEC, low);
+      ml_store_whole(to + r.pairs + part * VEC, high);
     }
   }
 }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cuda import runtime
 from mlgpu.cuda.launch import Strided, blocks, launch
-from mlgpu.cuda.runtime import copy, empty_like
 from mlgpu.cuda.types import ctype
 
 _MOST = 4  # dimensions that a launch walks over, besides that of rows with the same angles
@@ -22,9 +22,9 @@ Dim = tuple[int, list[int]]  # a size, and the strides of x, out, cos and sin
 
 def rotate(x: Any, cos: Any, sin: Any, interleaved: bool, back: bool) -> Any:
     """The pairs of each row of x turned by the angles whose cos and sin (..., pairs) are given."""
-    x, cos, sin = (copy(a) if a.shape[-1] > 1 and a.strides[-1] != a.itemsize else a
+    x, cos, sin = (runtime.copy(a) if a.shape[-1] > 1 and a.strides[-1] != a.itemsize else a
                    for a in (x, cos, sin))
-    out = empty_like(x)
+    out = runtime.empty_like(x)
     if x.size:
         _rotate(out, x, cos, sin, interleaved, back)
     return out
@@ -35,8 +35,8 @@ def _rotate(out: Any, x: Any, cos: Any, sin: Any, interleaved: bool, back: bool)
     dims, loop = _dims(arrays)
     if len(dims) > _MOST:
         for i in range(len(x)):
-            _rotate(out[i], x[i], *(a if a.ndim < x.ndim else a[min(i, len(a) - 1)]
-                                    for a in (cos, sin)), interleaved, back)
+            c, s = (a if a.ndim < x.ndim else a[min(i, len(a) - 1)] for a in (cos, sin))
+            _rotate(out[i], x[i], c, s, interleaved, back)
         return
     pairs, columns = cos.shape[-1], x.shape[-1]
     vec = _vector(arrays, [*dims, loop], pairs, interleaved)
