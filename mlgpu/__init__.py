@@ -43,6 +43,7 @@ from mlgpu.tensor import Size as Size
 from mlgpu.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:
+    from mlgpu import backends as backends
     from mlgpu import cuda as cuda
     from mlgpu import data as data
     from mlgpu import fft as fft
@@ -66,8 +67,8 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler", "random",
-               "special", "testing", "utils")
+_SUBMODULES = ("backends", "cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler",
+               "random", "special", "testing", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

@@ -16,6 +16,7 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
+    "mlgpu.backends": "get_float32_matmul_precision set_float32_matmul_precision",
     "mlgpu.deterministic": """are_deterministic_algorithms_enabled
         is_deterministic_algorithms_warn_only_enabled use_deterministic_algorithms""",
     "mlgpu.io.checkpoint": "load save",

@@ -1,5 +1,7 @@
 # Functions of the package. Written by docs/stubs.py from mlgpu/api.py.
 
+from mlgpu.backends import get_float32_matmul_precision as get_float32_matmul_precision
+from mlgpu.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from mlgpu.deterministic import (
     are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
 )

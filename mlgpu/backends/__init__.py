@@ -5,6 +5,8 @@ from __future__ import annotations
 from mlgpu.backends import cuda as cuda
 from mlgpu.errors import ShapeError
 
+__all__ = ["get_float32_matmul_precision", "set_float32_matmul_precision"]
+
 _PRECISIONS = ("highest", "high", "medium")
 
 
