@@ -8,6 +8,7 @@ from typing import Any
 
 from mlgpu import dtypes
 from mlgpu.autograd import no_grad
+from mlgpu.cuda import loss as cuda_loss
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.activation import logsigmoid
@@ -184,6 +185,11 @@ def _cross_entropy_target_gradient(dy: Any, input: Any) -> Any:
     return dy * (log1p(-input) - log(input))
 
 
+_WRONG_INPUT = ("binary_cross_entropy: all elements of input must be between 0 and 1; apply "
+                "sigmoid, or use binary_cross_entropy_with_logits")
+_WRONG_TARGET = "binary_cross_entropy: all elements of target must be between 0 and 1"
+
+
 class BinaryCrossEntropy(Op):
     """-(t log(x) + (1 - t) log(1 - x)) with logarithms at least -100, and bounded gradients."""
 
@@ -191,11 +197,13 @@ class BinaryCrossEntropy(Op):
 
     def forward(self, x: Any, target: Any) -> Any:
         if not ((x >= 0) & (x <= 1)).all():
-            raise ShapeError(f"{self.name}: all elements of input must be between 0 and 1; apply "
-                             "sigmoid, or use binary_cross_entropy_with_logits")
+            raise ShapeError(_WRONG_INPUT)
         if not ((target >= 0) & (target <= 1)).all():
-            raise ShapeError(f"{self.name}: all elements of target must be between 0 and 1")
+            raise ShapeError(_WRONG_TARGET)
         return Elementwise(_cross_entropy.formula, (None, None)).forward(x, target)
+
+    def forward_cuda(self, x: Any, target: Any) -> Any:
+        return cuda_loss.binary_cross_entropy(x, target, _WRONG_INPUT, _WRONG_TARGET)
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x = self.input(0)

@@ -10,6 +10,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, widen
 from mlgpu.cpu.runtime import zeros
+from mlgpu.cuda import loss as cuda_loss
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.activation import logsigmoid, relu
@@ -203,6 +204,9 @@ class MultilabelMargin(Op):
         np.divide(losses, classes, out=losses)
         np.divide(slope, classes, out=slope)
         return cast(losses, x.dtype), slope
+
+    def forward_cuda(self, x: Any, target: Any) -> tuple[Any, Any]:
+        return cuda_loss.multilabel_margin(x, target, self.name)
 
     def backward(self, dy: Tensor, dslope: None) -> tuple[Tensor, None]:
         return dy.unsqueeze(1) * self.output(1), None
