@@ -228,8 +228,8 @@ class Places:
         else:
             index, message, wrap, unique = self._vector(out.shape)
             values = contiguous(values)
-            if values.size == 1:
-                values = values.reshape(1, 1, 1)
+            if values.size == 1:  # whichever of equal indices wins
+                values, unique = values.reshape(1, 1, 1), True
             elif values.shape != shape:
                 values = contiguous(broadcast(values, shape)).reshape(
                     sizes[0], index.size, sizes[2])
@@ -344,11 +344,12 @@ class Along:
             self.reduce(out, broadcast(values, self.shape), "sum", True)
             return
         target = contiguous(out)
+        unique = self.unique or values.size == 1  # whichever of equal places wins
         if values.size != 1:
             values = contiguous(broadcast(values, self.shape))
         if target.size:
             put_rows(target.reshape(1, -1, 1), self.places(out.shape),
-                     values.reshape(1, -1, 1), None, unique=self.unique)
+                     values.reshape(1, -1, 1), None, unique=unique)
         if target is not out:
             copy_into(out, target)
 
