@@ -142,8 +142,9 @@ class _Dense:
         """Bring what kernels wrote to where it belongs, but for arrays that were only read."""
         from mlgpu.cuda.copy import copy_into
 
+        unchanged = {id(array) for array in read} if self._copies else ()
         for original, dense in self._copies:
-            if not any(original is array for array in read):
+            if id(original) not in unchanged:
                 copy_into(original, dense)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.autograd.mode import mode
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import optimizer as cuda_optimizer
 from mlgpu.cuda.context import context
@@ -270,6 +271,10 @@ def _number(factor: Tensor | None) -> float:
 def by_device(tensors: Sequence[Tensor]) -> Iterator[tuple[Device, list[int]]]:
     """The places of the tensors on each device."""
     places: dict[Device, list[int]] = {}
+    first = tensors[0]._storage.device if tensors else None
+    if first is not None and all(t._storage.device is first for t in tensors):
+        places[first] = [*range(len(tensors))]
+        tensors = ()
     for place, tensor in enumerate(tensors):
         places.setdefault(tensor._storage.device, []).append(place)
     yield from places.items()
@@ -279,11 +284,14 @@ def _alike(chosen: Sequence[int], params: Sequence[Tensor], *states: Sequence[Te
            ) -> list[list[int]]:
     """The chosen places in lists that a launch each can serve: by dtype, and by what there is."""
     groups: dict[Any, list[int]] = {}
-    for place in chosen:
-        kinds = [None if s[place] is None else s[place]._storage.device.type  # type: ignore[union-attr]
-                 for s in states]
-        groups.setdefault((params[place]._array.dtype, *kinds), []).append(place)
-    return list(groups.values())
+    kinds = zip(*[[None if t is None else t._storage.device.type for t in s] for s in states],
+                strict=True) if states else [()] * len(params)
+    for place, kind in enumerate(kinds):
+        groups.setdefault((params[place]._array.dtype, *kind), []).append(place)
+    if len(chosen) < len(params):
+        wanted = set(chosen)
+        groups = {key: [i for i in places if i in wanted] for key, places in groups.items()}
+    return [places for places in groups.values() if places]
 
 
 def many(name: str, device: Device, function: Callable[..., None], written: Sequence[Tensor],
@@ -293,7 +301,8 @@ def many(name: str, device: Device, function: Callable[..., None], written: Sequ
     others = [t for t in read if t is not None]
     check_inputs(op, [*written, *others])
     for tensor in written:
-        check_writable(op, tensor)
+        if mode.grad or tensor._storage.inference or not tensor._array.flags.c_contiguous:
+            check_writable(op, tensor)
     count = len(written)
     arrays = [t._array for t in (*written, *others)]
     runtime(device).call(lambda *arrays: function(arrays[:count], arrays[count:]), arrays, device,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mlgpu.device import Device
 from mlgpu.dtypes import float32
 from mlgpu.ops.creation import zeros, zeros_like
 from mlgpu.ops.optimizer import AdamSettings, adam_
-from mlgpu.optim.optimizer import Optimizer, Params, check_options, check_setting
+from mlgpu.optim.optimizer import (
+    Optimizer,
+    Params,
+    PerDevice,
+    check_options,
+    check_setting,
+)
 from mlgpu.tensor import Tensor
 
 
@@ -51,16 +58,12 @@ class Adam(Optimizer):
     def _update_groups(self, groups: list[dict[str, Any]]) -> None:
         params, states, settings = [], [], []
         for group in groups:
-            found: dict[Any, AdamSettings] = {}
+            common = PerDevice(partial(self._settings, group))
             for param in group["params"]:
-                if param.grad is None:
-                    continue
-                device = param.device
-                if device not in found:
-                    found[device] = self._settings(group, device)
-                params.append(param)
-                states.append(self._state_of(param, group))
-                settings.append(found[device])
+                if param.grad is not None:
+                    params.append(param)
+                    states.append(self._state_of(param, group))
+                    settings.append(common(param._storage.device))
         peaks = [state["max_exp_avg_sq"] if peaked else None for state, peaked in states]
         adam_(params, [param.grad for param in params],
               [state["exp_avg"] for state, _ in states],

@@ -221,6 +221,22 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
+class PerDevice:
+    """`make(device)`, made once for each device."""
+
+    def __init__(self, make: Callable[[Device], Any]) -> None:
+        self._make = make
+        self._found: dict[Device, Any] = {}
+        self._last: tuple[Device | None, Any] = (None, None)
+
+    def __call__(self, device: Device) -> Any:
+        if self._last[0] is not device:
+            if device not in self._found:
+                self._found[device] = self._make(device)
+            self._last = device, self._found[device]
+        return self._last[1]
+
+
 def _restored(name: str, value: Any, param: Tensor) -> Any:
     """A copy of one piece of state, where and as its parameter needs it."""
     if not isinstance(value, Tensor):

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from mlgpu.device import Device
 from mlgpu.errors import ShapeError
 from mlgpu.ops.creation import empty_like, zeros_like
 from mlgpu.ops.optimizer import SgdSettings, sgd_
-from mlgpu.optim.optimizer import Optimizer, Params, check_options, check_setting
+from mlgpu.optim.optimizer import (
+    Optimizer,
+    Params,
+    PerDevice,
+    check_options,
+    check_setting,
+)
 from mlgpu.tensor import Tensor
 
 
@@ -47,22 +55,20 @@ class SGD(Optimizer):
     def _update_groups(self, groups: list[dict[str, Any]]) -> None:
         params, buffers, first, settings = [], [], [], []
         for group in groups:
-            found: dict[Any, SgdSettings] = {}
+            common = PerDevice(partial(self._settings, group))
             for param in group["params"]:
-                if param.grad is None:
-                    continue
-                device = param.device
-                if device not in found:
-                    found[device] = SgdSettings(
-                        self._rate(group, device), group["momentum"], group["dampening"],
-                        group["weight_decay"], group["nesterov"], group["maximize"])
-                buffer, begins = self._buffer(param, group["momentum"])
-                params.append(param)
-                buffers.append(buffer)
-                first.append(begins)
-                settings.append(found[device])
+                if param.grad is not None:
+                    buffer, begins = self._buffer(param, group["momentum"])
+                    params.append(param)
+                    buffers.append(buffer)
+                    first.append(begins)
+                    settings.append(common(param._storage.device))
         sgd_(params, [param.grad for param in params], buffers, first, settings,
              grad_factor=self.grad_factor, found_inf=self.found_inf)
+
+    def _settings(self, group: dict[str, Any], device: Device) -> SgdSettings:
+        return SgdSettings(self._rate(group, device), group["momentum"], group["dampening"],
+                           group["weight_decay"], group["nesterov"], group["maximize"])
 
     def _buffer(self, param: Tensor, momentum: float) -> tuple[Tensor | None, bool]:
         """The running sum of a parameter, and whether it begins."""
