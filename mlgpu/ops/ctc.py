@@ -10,6 +10,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.runtime import empty, full, zeros
+from mlgpu.cuda import ctc as cuda_ctc
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.loss_reduction import check_reduction, reduced
@@ -26,12 +27,14 @@ class CtcLoss(Op):
     (Graves et al. 2006).
     """
 
-    saved_inputs = (0,)
-
     def __init__(self, labels: Any, inputs: Any, targets: Any, blank: int, zero_infinity: bool
                  ) -> None:
         self.inputs = inputs  # lengths (N,)
+        self.targets = targets
+        self.blank = blank
         self.zero_infinity = zero_infinity
+        if labels is None:  # they are on the device, a second input
+            return
         count, longest = labels.shape
         self.states = np.full((count, 2 * longest + 1), blank, np.int64)
         self.states[:, 1::2] = labels
@@ -42,6 +45,9 @@ class CtcLoss(Op):
         place = np.arange(self.states.shape[1])
         last = 2 * targets[:, None]
         self.ends = (place == last) | (place == last - 1)
+
+    def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        return tuple(range(len(needs)))
 
     def forward(self, log_probs: Any) -> Any:
         steps, count = log_probs.shape[:2]
@@ -84,6 +90,20 @@ class CtcLoss(Op):
             grad[:, labels] -= np.add.reduceat(posterior[:length, n][:, order], starts, axis=1)
             np.multiply(grad, dy[n], out=dx[:length, n])
         return dx
+
+    def _alignments(self, targets: Any, where: Any) -> cuda_ctc.Alignments:
+        return cuda_ctc.Alignments(targets, where, 2 * int(self.targets.max()) + 1, self.blank,
+                                   self.zero_infinity)
+
+    def forward_cuda(self, log_probs: Any, targets: Any) -> Any:
+        where = cuda_ctc.places(targets, self.inputs, self.targets)
+        result, losses, alpha = cuda_ctc.forward(log_probs, self._alignments(targets, where))
+        self.stash(alpha=alpha, raw=losses, where=where)
+        return result
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, None]:
+        given = self._alignments(self.input_array(1), self.where)
+        return cuda_ctc.backward(dy, self.raw, self.alpha, self.input_array(0), given), None
 
     def _posterior(self, alpha: Any, emitted: Any, losses: Any) -> Any:
         """The probability of being in each state at each step, given the labels."""
@@ -145,11 +165,14 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     if inputs.max() > steps:
         raise ShapeError(f"ctc_loss: input_lengths must be at most {steps}, the steps of "
                          f"log_probs, got {inputs.max()}")
-    labels = _labels(targets, lengths, blank)
-    if labels.size and (labels.min() < 0 or labels.max() >= classes):
-        wrong = labels[(labels < 0) | (labels >= classes)][0]
-        raise IndexError(f"ctc_loss: label {wrong} is out of range for {classes} classes")
-    losses: Tensor = run(CtcLoss(labels, inputs, lengths, blank, zero_infinity), rows)
+    _check_targets(targets, lengths)
+    losses: Tensor
+    if log_probs.device.type == "cuda":
+        op = CtcLoss(None, inputs, lengths, blank, zero_infinity)
+        losses = run(op, rows, targets.to(log_probs.device))
+    else:
+        labels = _labels(targets, lengths, blank, classes)
+        losses = run(CtcLoss(labels, inputs, lengths, blank, zero_infinity), rows)
     if reduction == "mean":
         losses = losses / losses.new_tensor(np.maximum(lengths, 1))
     losses = reduced(losses, reduction)
@@ -170,23 +193,28 @@ def _lengths(name: str, lengths: Tensor | Sequence[int] | int, count: int) -> An
     return array
 
 
-def _labels(targets: Tensor, lengths: Any, blank: int) -> Any:
+def _check_targets(targets: Tensor, lengths: Any) -> None:
+    shape, count, longest = tuple(targets.shape), len(lengths), int(lengths.max())
+    if targets.dtype.kind != "int":
+        raise DTypeError(f"ctc_loss: targets must be integers, got {targets.dtype.name}")
+    if len(shape) == 1 and shape[0] != lengths.sum():
+        raise ShapeError(f"ctc_loss: concatenated targets must have {lengths.sum()} labels, the "
+                         f"sum of target_lengths, got {shape[0]}")
+    if len(shape) == 2 and (shape[0] != count or shape[1] < longest):
+        raise ShapeError(f"ctc_loss: targets must be ({count}, at least {longest}) to match "
+                         f"log_probs and target_lengths, got {shape}")
+    if len(shape) not in (1, 2):
+        raise ShapeError(f"ctc_loss: targets must have 1 or 2 dimensions, got {shape}")
+
+
+def _labels(targets: Tensor, lengths: Any, blank: int, classes: int) -> Any:
     """The targets as (N, longest), blank after their ends."""
     array = contiguous(targets.cpu()._array).astype(np.int64)
     count, longest = len(lengths), int(lengths.max())
     inside = np.arange(longest) < lengths[:, None]
     labels = np.full((count, longest), blank, np.int64)
-    if array.ndim == 1:
-        if len(array) != lengths.sum():
-            raise ShapeError(f"ctc_loss: concatenated targets must have {lengths.sum()} labels, "
-                             f"the sum of target_lengths, got {len(array)}")
-        labels[inside] = array
-    elif array.ndim == 2:
-        if array.shape[0] != count or array.shape[1] < longest:
-            raise ShapeError(f"ctc_loss: targets must be ({count}, at least {longest}) to match "
-                             f"log_probs and target_lengths, got {array.shape}")
-        labels[inside] = array[:, :longest][inside]
-    else:
-        raise ShapeError("ctc_loss: targets must have 1 or 2 dimensions, got "
-                         f"{tuple(targets.shape)}")
+    labels[inside] = array if array.ndim == 1 else array[:, :longest][inside]
+    if labels.size and (labels.min() < 0 or labels.max() >= classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise IndexError(f"ctc_loss: label {wrong} is out of range for {classes} classes")
     return labels
