@@ -80,19 +80,25 @@ def _kept(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     return found
 
 
+def _uploaded(values: Any) -> Any:
+    from mlgpu.cuda.graphs import upload
+
+    array = upload(values)
+    array.data.mem.charge = None  # no tensor's: not on the books
+    return array
+
+
 def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
     """Tables for rows of (four addresses, address of the steps, size, settings)."""
     def make() -> Tables:
-        from mlgpu.cuda.graphs import upload
-
         table = np.zeros((len(rows), COLUMNS), np.int64)
         table[:, PLAIN] = rows
         counts = -(-table[:, SIZE] // CHUNK)
         table[:, START] = np.cumsum(counts) - counts
         total = int(counts.sum())
         map = np.repeat(np.arange(len(rows)), counts) if total else np.full(1, -1)
-        return Tables(upload(table), upload(map.astype(np.int32)), total, len(rows),
-                      upload(np.zeros(1, np.uint32)))
+        return Tables(_uploaded(table), _uploaded(map.astype(np.int32)), total, len(rows),
+                      _uploaded(np.zeros(1, np.uint32)))
 
     found: Tables = _kept(("rows", *rows), make)
     return found
@@ -101,12 +107,7 @@ def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
 def _grads(grads: Sequence[Any]) -> Any:
     addresses = [int(grad.data.ptr) for grad in grads]
 
-    def make() -> Any:
-        from mlgpu.cuda.graphs import upload
-
-        return upload(np.array(addresses, np.int64))
-
-    return _kept(("grads", *addresses), make)
+    return _kept(("grads", *addresses), lambda: _uploaded(np.array(addresses, np.int64)))
 
 
 def _size(array: Any) -> int:

@@ -316,3 +316,16 @@ def test_unscale():
     grads[1][3] = math.inf
     unscale_(grads, scale, found)
     assert found.item() == 1
+
+
+def test_nothing_stays_on_the_books():
+    before = mlgpu.cuda.memory_allocated()
+    params = [nn.Parameter(mlgpu.ones(300, device="cuda")) for _ in range(3)]
+    optimizer = optim.AdamW(params)
+    for _ in range(2):
+        for param in params:
+            param.grad = mlgpu.ones(300, device="cuda")
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+    del params, param, optimizer
+    assert mlgpu.cuda.memory_allocated() == before
