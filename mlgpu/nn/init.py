@@ -77,7 +77,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     if not floor < ceiling:
         raise ShapeError(f"trunc_normal_: [{a}, {b}] is too far from a mean of {mean} with a "
                          f"standard deviation of {std}, or empty")
-    draws = tensor.detach().to(dtypes.float64, copy=True)
+    draws = tensor.new_empty(tensor.shape, dtype=dtypes.float64)
     draws.uniform_(floor, ceiling, generator=generator).erfinv_()
     draws.mul_(sign * std * math.sqrt(2)).add_(mean).clamp_(a, b)
     return tensor.copy_(draws)

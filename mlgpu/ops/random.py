@@ -17,7 +17,7 @@ from mlgpu.cpu import random as numbers
 from mlgpu.cuda import random as cuda_numbers
 from mlgpu.device import DeviceLike, resolve, runtime
 from mlgpu.dtypes import DTypeLike
-from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.errors import DeviceError, DTypeError, ShapeError
 from mlgpu.op import on_tensors, run, wrap
 from mlgpu.ops.random_discrete import multinomial, poisson
 from mlgpu.ops.random_inplace import (
@@ -48,6 +48,8 @@ def _made(shape: Sequence[int], dtype: dtypes.dtype, device: Any, requires_grad:
         if n < 0:
             raise ShapeError(f"a size cannot be negative, got {tuple(shape)}")
     place = resolve(device)
+    if pin_memory and place.type != "cpu":
+        raise DeviceError(f"pin_memory: only tensors on the CPU can be pinned, not on {place}")
     engine = runtime(place)
     array = engine.empty(shape, dtype.numpy, place)
     engine.call(fill.cpu if place.type == "cpu" else fill.cuda, (array,), place, 1)
