@@ -76,19 +76,21 @@ __device__ __forceinline__ void copy_piece(T* __restrict__ to, const T* __restri
 
 }  // namespace
 
-// y[o, r, :] = x[o, index[r], :]
+// y[o, r, :] = x[o, index[r], :], whose rows may lie apart.
 template <typename T, int E, typename I>
 __global__ void __launch_bounds__(256)
 gather_rows(T* __restrict__ y, const T* __restrict__ x, const I* __restrict__ index,
-            ml_index outer, ml_index count, ml_index bound, ml_index inner, int pieces, int spread,
-            bool wrap, ml_fault* fault, int site) {
+            ml_index outer, ml_index count, ml_index bound, ml_index inner, ml_index x_outer_step,
+            ml_index x_row_step, int pieces, int spread, bool wrap, ml_fault* fault, int site) {
   const Piece piece(E, pieces, spread);
   if (piece.row >= outer * count) return;
   const ml_index o = outer == 1 ? 0 : piece.row / count;
   const ml_index place = place_of(index[piece.row - o * count], bound, wrap, fault, site);
   const T zero = T(0);
   if (place < 0) copy_piece<E>(y + piece.row * inner, &zero, piece, inner, 0);
-  else copy_piece<E>(y + piece.row * inner, x + (o * bound + place) * inner, piece, inner, 1);
+  else
+    copy_piece<E>(y + piece.row * inner, x + o * x_outer_step + place * x_row_step, piece, inner,
+                  1);
 }
 
 // y[i] = x at i's place in all dimensions but one, where the index says: x's steps are
@@ -132,21 +134,21 @@ add_index(ml_index* places, const ml_index* before, const I* __restrict__ index,
   places[i] = place < 0 || high < 0 ? -1 : high * bound + place;
 }
 
-// out[o, index[r], :] = values[o, r, :], whose steps may be 0 (`inner_step` too: one value for a
-// row).  No place may come twice.
+// out[o, index[r], :] = values[o, r, :].  Rows of both may lie apart, and steps of the values be 0
+// (`inner_step` too: one value for a row).  No place may come twice.
 template <typename T, int E, typename I>
 __global__ void __launch_bounds__(256)
 put_rows(T* __restrict__ out, const T* __restrict__ values, const I* __restrict__ index,
-         ml_index outer, ml_index count, ml_index bound, ml_index inner, ml_index outer_step,
-         ml_index row_step, int inner_step, int pieces, int spread, bool wrap, ml_fault* fault,
-         int site) {
+         ml_index outer, ml_index count, ml_index bound, ml_index inner, ml_index out_outer_step,
+         ml_index out_row_step, ml_index outer_step, ml_index row_step, int inner_step, int pieces,
+         int spread, bool wrap, ml_fault* fault, int site) {
   const Piece piece(E, pieces, spread);
   if (piece.row >= outer * count) return;
   const ml_index o = outer == 1 ? 0 : piece.row / count, r = piece.row - o * count;
   const ml_index place = place_of(index[r], bound, wrap, fault, site);
   if (place < 0) return;
-  copy_piece<E>(out + (o * bound + place) * inner, values + o * outer_step + r * row_step, piece,
-                inner, inner_step);
+  copy_piece<E>(out + o * out_outer_step + place * out_row_step,
+                values + o * outer_step + r * row_step, piece, inner, inner_step);
 }
 
 // The same where a place may come twice, from keys in order with their positions: the last wins.
@@ -154,14 +156,14 @@ template <typename T, int E, typename K>
 __global__ void __launch_bounds__(256)
 put_last(T* __restrict__ out, const T* __restrict__ values, const K* __restrict__ keys,
          const K* __restrict__ positions, ml_index outer, ml_index count, ml_index bound,
-         ml_index inner, ml_index outer_step, ml_index row_step, int inner_step, int pieces,
-         int spread) {
+         ml_index inner, ml_index out_outer_step, ml_index out_row_step, ml_index outer_step,
+         ml_index row_step, int inner_step, int pieces, int spread) {
   const Piece piece(E, pieces, spread);
   if (piece.row >= outer * count) return;
   const ml_index o = outer == 1 ? 0 : piece.row / count, j = piece.row - o * count;
   const K key = keys[j];
   if (key >= bound || (j + 1 < count && keys[j + 1] == key)) return;
-  copy_piece<E>(out + (o * bound + key) * inner,
+  copy_piece<E>(out + o * out_outer_step + key * out_row_step,
                 values + o * outer_step + ml_index(positions[j]) * row_step, piece, inner,
                 inner_step);
 }

@@ -9,7 +9,7 @@ import numpy as np
 from mlgpu.cuda import segment
 from mlgpu.cuda.copy import copy_into
 from mlgpu.cuda.faults import fault, site
-from mlgpu.cuda.index import gather_rows
+from mlgpu.cuda.index import gather_rows, grouped
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty, zeros
 from mlgpu.cuda.types import ctype
@@ -24,8 +24,10 @@ def message(op: str) -> str:
 
 def look_up(op: str, index: Any, table: Any) -> Any:
     """Rows of the table at the indices."""
-    rows = gather_rows(contiguous(table).reshape(1, *table.shape),
-                       contiguous(index).reshape(-1), message(op))
+    rowed = grouped(table, ((), (0,), (1,)))
+    if rowed is None:
+        rowed = contiguous(table).reshape(1, *table.shape)
+    rows = gather_rows(rowed, contiguous(index).reshape(-1), message(op))
     return rows.reshape(*index.shape, table.shape[1])
 
 

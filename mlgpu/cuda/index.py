@@ -19,6 +19,7 @@ from mlgpu.cuda.faults import fault, site
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.runtime import contiguous, copy, empty, zeros
 from mlgpu.cuda.types import ctype
+from mlgpu.storage import as_strided
 
 Shape = tuple[int, ...]
 
@@ -66,49 +67,76 @@ def row_plan(inner: int, arrays: Sequence[Any], steps: Sequence[int] = ()) -> Ro
 
 
 def gather_rows(x: Any, index: Any, message: str | None, wrap: bool = False) -> Any:
-    """x[:, index] for x (outer, bound, inner) and a vector of indices, both contiguous."""
+    """x[:, index] for x (outer, bound, inner), whose rows may lie apart; index is a vector."""
     outer, bound, inner = x.shape
     out = empty((outer, index.size, inner), x.dtype)
     if out.size:
         y, x = raw(out), raw(x)
-        plan = row_plan(inner, (y, x))
+        steps = _steps(x)[:2]
+        plan = row_plan(inner, (y, x), steps)
         cell = (fault(), site(message)) if message else (None, 0)
         launch("index", f"gather_rows<{ctype(y.dtype)}, {plan.width}, {ctype(index.dtype)}>",
                plan.grid(outer * index.size), 256,
-               (y, x, index, outer, index.size, bound, inner, plan.pieces, plan.spread, wrap,
-                *cell))
+               (y, Strided(x), index, outer, index.size, bound, inner, *steps, plan.pieces,
+                plan.spread, wrap, *cell))
     return out
 
 
 def put_rows(out: Any, index: Any, values: Any, message: str | None, wrap: bool = False,
              unique: bool = False) -> None:
-    """out[:, index] = values for out (outer, bound, inner); of equal indices the last wins.
+    """out[:, index] = values for out (outer, bound, inner), whose rows may lie apart.
 
-    `values` is (outer, n, inner), or broadcast to it.
+    `values` is (outer, n, inner), contiguous, or has one element.  Of equal indices the last wins;
+    `unique` says that there are none.
     """
     outer, bound, inner = out.shape
     count = index.size
     if not (count and outer and inner):
         return
-    steps = [0 if n == 1 else s // values.itemsize
-             for n, s in zip(values.shape, values.strides, strict=True)]
-    if steps[2] not in (0, 1) or (inner > 1 and steps[2] == 0 and values.shape[2] != 1):
-        values = contiguous(values)
-        steps = [count * inner, inner, 1]
-    if inner == 1:
-        steps[2] = 1
     y, values = raw(out), raw(values)
-    plan = row_plan(inner, (y, values), steps[:2]) if steps[2] else row_plan(inner, (y,))
-    where = (outer, count, bound, inner, *steps, plan.pieces, plan.spread)
+    steps = _steps(y)[:2]
+    if values.size == 1:
+        given, plan = (0, 0, 0), row_plan(inner, (y,), steps)
+    else:
+        given, plan = (count * inner, inner, 1), row_plan(inner, (y, values), steps)
+    where = (outer, count, bound, inner, *steps, *given, plan.pieces, plan.spread)
     if unique:
         cell = (fault(), site(message)) if message else (None, 0)
         launch("index", f"put_rows<{ctype(y.dtype)}, {plan.width}, {ctype(index.dtype)}>",
-               plan.grid(outer * count), 256, (y, Strided(values), index, *where, wrap, *cell))
+               plan.grid(outer * count), 256, (Strided(y), values, index, *where, wrap, *cell))
         return
     keys = segment.sort(index, bound, message, wrap=wrap)
     launch("index", f"put_last<{ctype(y.dtype)}, {plan.width}, {ctype(keys.keys.dtype)}>",
            plan.grid(outer * count), 256,
-           (y, Strided(values), keys.keys, keys.positions, *where))
+           (Strided(y), values, keys.keys, keys.positions, *where))
+
+
+def _steps(array: Any) -> list[int]:
+    """Strides in elements; 0 where they do not matter."""
+    return [0 if n == 1 else s // array.itemsize
+            for n, s in zip(array.shape, array.strides, strict=True)]
+
+
+def grouped(array: Any, groups: Sequence[Sequence[int]]) -> Any:
+    """A view with one dimension for each group of dimensions; None where there is none.
+
+    The last must have its elements side by side.
+    """
+    sizes, strides = [], []
+    for dims in groups:
+        size, step = 1, 0
+        for d in reversed(dims):
+            n, stride = array.shape[d], array.strides[d]
+            if n != 1:
+                if size != 1 and stride != step * size:
+                    return None
+                step = stride if size == 1 else step
+                size *= n
+        sizes.append(size)
+        strides.append(step)
+    if sizes[-1] != 1 and strides[-1] != array.itemsize:
+        return None
+    return as_strided(array, tuple(sizes), tuple(strides))
 
 
 # --- indices of neighbouring dimensions -----------------------------------------------------------
@@ -143,30 +171,17 @@ class Places:
 
     def _order(self) -> tuple[list[int], list[int], list[int]]:
         """Dimensions before the indexed ones, those, and the rest, as they come in the result."""
-        dims: list[tuple[int, bool]] = []
-        for entry in self.entries:
-            dims += [(len(dims) + i, entry is not None) for i in range(
-                1 if entry is None else entry.covers)]
-        indexed = [d for d, named in dims if named]
-        kept = [d for d, named in dims if not named]
-        together = self._together()
-        before = [d for d in kept if d < indexed[0]] if together and indexed else []
+        named = [entry for entry in self.entries
+                 for _ in range(1 if entry is None else entry.covers)]
+        indexed = [d for d, entry in enumerate(named) if entry is not None]
+        kept = [d for d, entry in enumerate(named) if entry is None]
+        together = indexed == list(range(indexed[0], indexed[-1] + 1))
+        before = [d for d in kept if together and d < indexed[0]]
         return before, indexed, kept[len(before):]
-
-    def _together(self) -> bool:
-        named = [i for i, e in enumerate(self.entries) if e is not None]
-        return named == list(range(named[0], named[-1] + 1))
 
     def result_shape(self, shape: Shape) -> Shape:
         before, _, after = self._order()
         return (*[shape[d] for d in before], *self.region(), *[shape[d] for d in after])
-
-    def _rows(self, shape: Shape) -> tuple[list[int], tuple[int, int, int], Shape]:
-        """The order of dimensions that makes rows of a tensor, their numbers, and its shape so."""
-        before, indexed, after = self._order()
-        order = [*before, *indexed, *after]
-        sizes = [math.prod(shape[d] for d in dims) for dims in (before, indexed, after)]
-        return order, (sizes[0], sizes[1], sizes[2]), tuple(shape[d] for d in order)
 
     def _vector(self, shape: Shape) -> tuple[Any, str | None, bool, bool]:
         """One vector of flat indices; how wrong ones are reported; whether they wrap, are unique.
@@ -194,18 +209,20 @@ class Places:
 
     def gather(self, x: Any) -> Any:
         """x at the places."""
-        order, sizes, _ = self._rows(x.shape)
         index, message, wrap, _ = self._vector(x.shape)
-        arranged = contiguous(x.transpose(order)).reshape(sizes)
-        out = gather_rows(arranged, index, message, wrap)
-        return out.reshape(self.result_shape(x.shape))
+        rowed = grouped(x, self._order())
+        if rowed is None:
+            rowed = _arranged(x, self._order())[1]
+        return gather_rows(rowed, index, message, wrap).reshape(self.result_shape(x.shape))
 
     def accumulate(self, values: Any, shape: Shape) -> Any:
         """Zeros of a shape with `values` added at the places."""
-        order, sizes, arranged = self._rows(shape)
-        out = zeros(arranged, values.dtype)
-        self._add(out.reshape(sizes), contiguous(values), shape, False)
-        return restored(out, order)
+        groups = self._order()
+        order = [d for dims in groups for d in dims]
+        out = zeros([shape[d] for d in order], values.dtype)
+        rowed = out.reshape([math.prod(shape[d] for d in dims) for dims in groups])
+        self._add(rowed, contiguous(values), shape, False)
+        return out.transpose([order.index(d) for d in range(len(order))])
 
     def _add(self, out: Any, values: Any, shape: Shape, keep: bool) -> None:
         index, message, wrap, unique = self._vector(shape)
@@ -218,40 +235,34 @@ class Places:
 
     def put(self, out: Any, values: Any, accumulate: bool) -> None:
         """out at the places = values, broadcast; or, with `accumulate`, added to."""
-        order, sizes, _ = self._rows(out.shape)
-        arranged = out.transpose(order)
-        target = arranged if arranged.flags.c_contiguous else copy(arranged)
-        rowed = target.reshape(sizes)
-        shape = self.result_shape(out.shape)
+        shape, target = self.result_shape(out.shape), None
+        rowed = grouped(out, self._order())
+        if rowed is None or (accumulate and not rowed.flags.c_contiguous):
+            target, rowed = _arranged(out, self._order())
         if accumulate:
             self._add(rowed, contiguous(broadcast(values, shape)), out.shape, True)
         else:
             index, message, wrap, unique = self._vector(out.shape)
-            values = contiguous(values)
             if values.size == 1:  # whichever of equal indices wins
-                values, unique = values.reshape(1, 1, 1), True
+                values, unique = values.reshape(-1), True
             elif values.shape != shape:
-                values = contiguous(broadcast(values, shape)).reshape(
-                    sizes[0], index.size, sizes[2])
-            else:
-                values = values.reshape(sizes[0], index.size, sizes[2])
-            put_rows(rowed, index, values, message, wrap, unique)
-        if target is not arranged:
-            copy_into(arranged, target)
+                values = broadcast(values, shape)
+            put_rows(rowed, index, contiguous(values), message, wrap, unique)
+        if target is not None:
+            copy_into(out.transpose([d for dims in self._order() for d in dims]), target)
+
+
+def _arranged(x: Any, groups: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+    """A copy of x with its dimensions in the order of the groups, and a view with one for each."""
+    target = copy(x.transpose([d for dims in groups for d in dims]))
+    return target, target.reshape([math.prod(x.shape[d] for d in dims) for dims in groups])
 
 
 def broadcast(array: Any, shape: Shape) -> Any:
     """A view of the array with a shape it broadcasts to."""
-    from mlgpu.storage import as_strided
-
     lead = len(shape) - array.ndim
     steps = [0 if n == 1 else s for n, s in zip(array.shape, array.strides, strict=True)]
     return as_strided(array, shape, (*(0,) * lead, *steps))
-
-
-def restored(array: Any, order: Sequence[int]) -> Any:
-    """A view with the dimensions, which are in `order`, as they were."""
-    return array.transpose([order.index(d) for d in range(len(order))])
 
 
 # --- an index for each element --------------------------------------------------------------------

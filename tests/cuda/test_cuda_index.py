@@ -114,6 +114,17 @@ def test_views_that_do_not_lie_in_order(shape):
     np.testing.assert_array_equal(x.cpu().numpy(), want)
 
 
+def test_rows_that_lie_apart_are_not_copied_first():
+    x, index = on(np.arange(1000, dtype=np.float32).reshape(10, 100)), on([3, 1])
+    with mlgpu.memory.budget(2 * 60 * 4 + 512):
+        y = x[:, 20:80][index]
+        x[:, 20:80][index] = 0
+    np.testing.assert_array_equal(y.cpu().numpy(), 100 * np.array([[3], [1]]) + np.arange(20, 80))
+    assert int((x == 0).sum()) == 121
+    table = mlgpu.nn.functional.embedding(index, x[:, :16])
+    assert table[:, 15].tolist() == [315, 115]
+
+
 def test_indices_apart_go_first():
     x = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
     i, j = np.array([1, 0, 1]), np.array([[4], [2]])

@@ -32,8 +32,8 @@ def gather(x, index, width, wrap=True, fault=None):
     pieces, spread = plan(inner, width)
     report = launch("index", f"gather_rows<{ctype(x.dtype)}, {width}, {ctype(index.dtype)}>",
                     -(-((outer * index.size * pieces) << spread) // 256), 256,
-                    (y, x, index, outer, index.size, bound, inner, pieces, spread, wrap,
-                     cell() if fault is None else fault, 2))
+                    (y, x, index, outer, index.size, bound, inner, bound * inner, inner, pieces,
+                     spread, wrap, cell() if fault is None else fault, 2))
     return y, report
 
 
@@ -83,8 +83,8 @@ def test_put_rows(inner, width, steps):
     pieces, spread = plan(inner, width)
     launch("index", f"put_rows<int, {width}, long long>",
            -(-((2 * 3 * pieces) << spread) // 256), 256,
-           (out, given, index, 2, 3, 9, inner, 3 * inner * steps, inner * steps, int(steps), pieces,
-            spread, True, cell(), 0))
+           (out, given, index, 2, 3, 9, inner, 9 * inner, inner, 3 * inner * steps, inner * steps,
+            int(steps), pieces, spread, True, cell(), 0))
     np.testing.assert_array_equal(out, want)
 
 
@@ -94,7 +94,7 @@ def test_the_last_of_equal_places_wins():
     out, given = np.zeros((1, 9, 8), np.int16), values((1, 6, 8), np.int16)
     pieces, spread = plan(8, 8)
     launch("index", "put_last<short, 8, int>", 1, 256,
-           (out, given, index[order], order, 1, 6, 9, 8, 48, 8, 1, pieces, spread))
+           (out, given, index[order], order, 1, 6, 9, 8, 72, 8, 48, 8, 1, pieces, spread))
     want = np.zeros_like(out)
     want[0, 5], want[0, 2], want[0, 0] = given[0, 2], given[0, 4], given[0, 3]
     np.testing.assert_array_equal(out, want)
