@@ -124,12 +124,12 @@ def validate(model: GPT, data: np.ndarray, args: argparse.Namespace) -> float:
 
 
 @mlgpu.no_grad()
-def sample(model: GPT, args: argparse.Namespace, prompt: str = "class Reader:\n    def read(self",
-           length: int = 600) -> str:
+def sample(model: GPT, args: argparse.Namespace, prompt: str = "class Reader:\n    def read(self"
+           ) -> str:
     generator = mlgpu.Generator().manual_seed(args.seed)
     ids = mlgpu.tensor([list(prompt.encode())], device=args.device)
     model.eval()
-    for _ in range(length):
+    for _ in range(args.letters):
         logits = model(ids[:, -model.context:])[:, -1] / 0.7
         following = mlgpu.multinomial(F.softmax(logits, -1), 1, generator=generator)
         ids = mlgpu.cat((ids, following), 1)
@@ -245,7 +245,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
     for name, value in {"steps": 2000, "batch": 8, "context": 128, "dim": 128, "heads": 4,
                         "layers": 4, "warmup": 100, "val_every": 250, "val_batches": 32,
-                        "save_every": 250, "seed": 1}.items():
+                        "save_every": 250, "letters": 600, "seed": 1}.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--dropout", type=float, default=0.0)
