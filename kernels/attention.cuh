@@ -10,7 +10,9 @@
 #include "philox.cuh"
 #include "warp.cuh"
 
-enum ml_operand { ML_Q, ML_K, ML_V, ML_O, ML_DO, ML_DQ, ML_DK, ML_DV, ML_MASK, ML_PLACE, ML_OPERANDS };
+enum ml_operand {
+  ML_Q, ML_K, ML_V, ML_O, ML_DO, ML_DQ, ML_DK, ML_DV, ML_MASK, ML_PLACE, ML_OPERANDS
+};
 
 struct ml_attention {
   ml_index lead[ML_OPERANDS][4];  // elements from one index to the next of a leading dimension;
@@ -75,7 +77,7 @@ __device__ __forceinline__ void ml_pack_pair(unsigned (&a)[4], const float (*c)[
   a[3] = ml_pack<T>(c[1][2], c[1][3]);
 }
 
-// --- tiles of halves in shared memory ----------------------------------------------------------------
+// --- tiles of halves in shared memory ------------------------------------------------------------
 
 // Rows of D halves, in 16-byte chunks that ml_swizzle places.  96 is kept as 128.
 template <int D>
@@ -118,7 +120,8 @@ __device__ __forceinline__ void ml_load_tile(unsigned char* tile, const T* sourc
 }
 
 // `rows` of ROWS rows of a tile, from row `row0` on, to `target`: COLS columns from 16-byte chunk
-// `chunk0` on, as far as there are `columns` in all.  By THREADS threads, of which this is `thread`.
+// `chunk0` on, as far as there are `columns` in all.  By THREADS threads, of which this is
+// `thread`.
 template <int ROWS, int D, int COLS, int THREADS, int VEC, typename T>
 __device__ __forceinline__ void ml_store_tile(const unsigned char* tile, int row0, int chunk0,
                                               T* target, ml_index stride, int rows, int columns,
@@ -137,7 +140,7 @@ __device__ __forceinline__ void ml_store_tile(const unsigned char* tile, int row
   }
 }
 
-// --- masks: bool (true takes part), or added to scores that are counted in units of 1 / `unit` ------
+// --- masks: bool (true takes part), or added to scores that are counted in units of 1 / `unit` ---
 
 template <typename S>
 __device__ __forceinline__ S ml_masked(S score, bool seen, S) {

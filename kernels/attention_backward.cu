@@ -1,12 +1,13 @@
-// Gradients of attention of halves on tensor cores, with the weights computed again from the logsumexp
-// of each query (Dao 2023, FlashAttention-2).
+// Gradients of attention of halves on tensor cores, with the weights computed again from the
+// logsumexp of each query (Dao 2023, FlashAttention-2).
 //
 // A block has 16 keys for each warp and walks over the queries in tiles of BM.  Scores are computed
-// transposed, keys by queries: so the weights and their gradients, rounded, are already operands of the
-// products that give dv and dk, which stay in registers.  Only the scores' gradients pass through shared
-// memory, for dq.  Blocks over different keys add to the same dq: each of `splits` blocks takes every
-// so-manieth tile of keys and has a dq of its own, and attention_sum adds those up in order.  So
-// nothing depends on timing.  Of wide heads a block computes COLS columns of the gradients.
+// transposed, keys by queries: so the weights and their gradients, rounded, are already operands of
+// the products that give dv and dk, which stay in registers.  Only the scores' gradients pass
+// through shared memory, for dq.  Blocks over different keys add to the same dq: each of `splits`
+// blocks takes every so-manieth tile of keys and has a dq of its own, and attention_sum adds those
+// up in order.  So nothing depends on timing.  Of wide heads a block computes COLS columns of the
+// gradients.
 #include "attention.cuh"
 
 // delta = sum(dy * o) of each query; dp - delta is the gradient inside the softmax.
@@ -32,8 +33,9 @@ attention_delta(const T* __restrict__ dy, const T* __restrict__ o, ml_wide<T>* d
   if (row < rows && (threadIdx.x & 7) == 0) delta[row] = sum;
 }
 
-// dq = scale * the sum of the parts, in order.  `pitch`: columns of a row of a part; `part`: elements
-// of a part; keys and queries in tiles of BN and BM: whole tiles that no query sees left no trace.
+// dq = scale * the sum of the parts, in order.  `pitch`: columns of a row of a part; `part`:
+// elements of a part; keys and queries in tiles of BN and BM: whole tiles that no query sees left
+// no trace.
 template <typename T, int VEC>
 __global__ void __launch_bounds__(256)
 attention_sum(const float* __restrict__ parts, T* dq, ml_index vectors, ml_index part, int splits,
@@ -208,7 +210,8 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
             const float2 shift = *reinterpret_cast<const float2*>(deltas + block + column);
             unsigned kept = 0;
             if constexpr (SPECIAL & ML_DROPOUT) {
-              // Four lanes for each of the eight queries: blocks of eight weights that hold 16 keys.
+              // Four lanes for each of the eight queries: blocks of eight weights that hold its
+              // 16 keys.
               const ml_index index = (line + start + block + (lane >> 2)) * a.keys + own;
               kept = ml_kept_bits(draw, (index >> 3) + (lane & 3), a.dropped);
             }
@@ -335,7 +338,8 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
         const float scale = float(a.scale);
         *reinterpret_cast<unsigned*>(keys + at) =
             ml_pack<T>(dks[c][2 * half] * scale, dks[c][2 * half + 1] * scale);
-        *reinterpret_cast<unsigned*>(values + at) = ml_pack<T>(dvs[c][2 * half], dvs[c][2 * half + 1]);
+        *reinterpret_cast<unsigned*>(values + at) =
+            ml_pack<T>(dvs[c][2 * half], dvs[c][2 * half + 1]);
       }
     __syncwarp();
     ml_store_tile<16, D, COLS, 32, VEC>(keys, 16 * warp, chunk0, dk + ml_lead(a, ML_DK, place0) +

@@ -1,10 +1,11 @@
-// softmax(scale q k^T + mask) v of halves on tensor cores, without the scores ever in memory (Dao 2023,
-// FlashAttention-2).
+// softmax(scale q k^T + mask) v of halves on tensor cores, without the scores ever in memory (Dao
+// 2023, FlashAttention-2).
 //
-// A block has BM queries of one place, each warp MT tiles of 16 of them, and walks over the keys from
-// last to first in tiles of BN: of one there is never more than a warp's scores, in registers.  The sums
-// of exponentials and of weighted values are those for the greatest score so far, and scaled when a
-// greater one comes.  Keys and values are fetched while the other of the two is multiplied.
+// A block has BM queries of one place, each warp MT tiles of 16 of them, and walks over the keys
+// from last to first in tiles of BN: of one there is never more than a warp's scores, in
+// registers.  The sums of exponentials and of weighted values are those for the greatest score so
+// far, and scaled when a greater one comes.  Keys and values are fetched while the other of the two
+// is multiplied.
 #include "attention.cuh"
 
 template <typename T, typename M, int D, int BM, int BN, int WARPS, int VEC, int SPECIAL>
@@ -48,7 +49,8 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
 #pragma unroll
       for (int i = 0; i < 4; ++i) out[m][d][i] = 0.0f;
   }
-  // exp(scale s - ...) = 2^(c s - ...); in a general launch the scores have been multiplied already.
+  // exp(scale s - ...) = 2^(c s - ...); in a general launch the scores have been multiplied
+  // already.
   const float factor = float(a.scale) * ml_log2e, c = general ? 1.0f : factor;
 
   // Where the lane points ldmatrix at.

@@ -1,8 +1,10 @@
 // Attention of float32 and float64 by plain instructions: as attention_forward.cu and
-// attention_backward.cu, with tiles of numbers in shared memory and the scores never in global memory.
+// attention_backward.cu, with tiles of numbers in shared memory and the scores never in global
+// memory.
 //
-// Eight lanes share a row; a thread has ROWS rows THREADS / 8 apart, and of tiles of BN others every
-// eighth.  So lanes that read a tile row by row are an odd number of 16 bytes apart, or read the same.
+// Eight lanes share a row; a thread has ROWS rows THREADS / 8 apart, and of tiles of BN others
+// every eighth.  So lanes that read a tile row by row are an odd number of 16 bytes apart, or read
+// the same.
 #include "attention.cuh"
 
 // Rows of D numbers of type T, padded by 16 bytes; and rows of BN scores.
@@ -39,7 +41,7 @@ template <int D, int TY, int ROWS, int COLUMNS, typename T>
 __device__ __forceinline__ void ml_products(T (&out)[ROWS][COLUMNS], const T* a, const T* b, int ty,
                                             int tx) {
   typedef ml_plain_tile<T, D> Tile;
-#pragma unroll 4
+#pragma unroll 2
   for (int e = 0; e < D; e += Tile::vec) {
     ml_vec<T, Tile::vec> x[ROWS], y[COLUMNS];
 #pragma unroll
@@ -63,7 +65,7 @@ __device__ __forceinline__ void ml_weighted(T (&out)[ROWS][PARTS][16 / sizeof(T)
                                             const T* b, int ty, int tx) {
   typedef ml_plain_tile<T, D> Tile;
   const int vec = Tile::vec;
-#pragma unroll 2
+#pragma unroll 1
   for (int j0 = 0; j0 < BN; j0 += vec) {
     ml_vec<T, vec> x[ROWS];
 #pragma unroll
@@ -191,15 +193,16 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
     const int query = first + ty + r * TY;
     if (query >= a.queries) continue;
     const T share = total == T(0) ? T(0) : (drops ? T(a.kept) : T(1)) / total;
-    ml_store_plain<VEC>(o + ml_lead(a, ML_O, place) + query * a.row[ML_O], out[r], share, a.width, tx);
+    ml_store_plain<VEC>(o + ml_lead(a, ML_O, place) + query * a.row[ML_O], out[r], share, a.width,
+                        tx);
     if (lse != nullptr && tx == 0)
       lse[line + query] = total == T(0) ? ml_inf(total) : top[r] + log(total);
   }
 }
 
 // Gradients: of the keys and values (KEYS), or of the queries.  The rows whose gradients a block
-// computes stay in shared memory, two tiles of them (keys and values, or queries and dy); the others
-// come by in tiles of BN.
+// computes stay in shared memory, two tiles of them (keys and values, or queries and dy); the
+// others come by in tiles of BN.
 template <typename T, typename M, int D, int BM, int BN, int THREADS, int VEC, bool KEYS>
 __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,

@@ -1,9 +1,10 @@
 // Rotary embeddings (Su et al., 2021): pairs of numbers of a row turned by angles of which cos and
-// sin are given.  A pair is number i of each half of the turned columns, or, INTERLEAVED, numbers 2i
-// and 2i + 1; columns after those are copied.  Turning back is the same with -sin.
+// sin are given.  A pair is number i of each half of the turned columns, or, INTERLEAVED, numbers
+// 2i and 2i + 1; columns after those are copied.  Turning back is the same with -sin.
 //
-// A thread has 16 bytes of each half (of the row, where interleaved), for which it reads cos and sin
-// once, and turns these in up to `each` of the `loop` rows that have the same angles: heads, mostly.
+// A thread has 16 bytes of each half (of the row, where interleaved), for which it reads cos and
+// sin once, and turns these in up to `each` of the `loop` rows that have the same angles: heads,
+// mostly.
 #include "common.cuh"
 
 enum ml_rope_operand { ML_X, ML_Y, ML_COS, ML_SIN, ML_ROPE_OPERANDS };
