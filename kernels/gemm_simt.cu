@@ -9,14 +9,14 @@
 // of it are read at a time and kept in registers while the last tile is used.
 template <typename T, typename S, int ROWS, int BK, int THREADS, bool DEEP, int VEC>
 struct ml_plain_tile {
-  static const int Q = 16 / sizeof(S);
-  static const int COUNT = ROWS * BK / VEC / THREADS;
-  static const int ACROSS = (DEEP ? BK : ROWS) / VEC;  // vectors of a line in memory
-  static const int GROUPS = BK / Q;
+  static constexpr int Q = 16 / sizeof(S);
+  static constexpr int COUNT = ROWS * BK / VEC / THREADS;
+  static constexpr int ACROSS = (DEEP ? BK : ROWS) / VEC;  // vectors of a line in memory
+  static constexpr int GROUPS = BK / Q;
   // Vectors along k are stored element by element: where each goes to a row of its own, another place in
   // each group of rows keeps the lanes on different banks; a lone element needs longer rows for that.
-  static const bool TWISTED = DEEP && VEC > 1;
-  static const int LD = ROWS + (DEEP && VEC == 1 ? Q : 0);
+  static constexpr bool TWISTED = DEEP && VEC > 1;
+  static constexpr int LD = ROWS + (DEEP && VEC == 1 ? Q : 0);
   static_assert(COUNT > 0 && (VEC == 1 || VEC == Q), "every thread copies something");
 
   const T* matrix;

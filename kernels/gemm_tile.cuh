@@ -9,14 +9,14 @@
 // How a tile of ROWS rows and DEPTH places of k lies in shared memory.
 template <typename T, int ROWS, int DEPTH, bool DEEP>
 struct ml_tile {
-  static const int E = 16 / sizeof(T);
-  static const int LINES = DEEP ? ROWS : DEPTH;
-  static const int CHUNKS = (DEEP ? DEPTH : ROWS) / E;  // 16-byte chunks of a line
+  static constexpr int E = 16 / sizeof(T);
+  static constexpr int LINES = DEEP ? ROWS : DEPTH;
+  static constexpr int CHUNKS = (DEEP ? DEPTH : ROWS) / E;  // 16-byte chunks of a line
   // ldmatrix cannot transpose words of 4 bytes: such tiles are read by plain loads, which need lines
   // that begin 8 banks apart.
-  static const bool SWIZZLED = DEEP || sizeof(T) == 2;
-  static const int LINE_BYTES = CHUNKS * 16 + (SWIZZLED ? 0 : 32);
-  static const int BYTES = LINES * LINE_BYTES;
+  static constexpr bool SWIZZLED = DEEP || sizeof(T) == 2;
+  static constexpr int LINE_BYTES = CHUNKS * 16 + (SWIZZLED ? 0 : 32);
+  static constexpr int BYTES = LINES * LINE_BYTES;
 
   static __device__ __forceinline__ int place(int line, int chunk) {
     if constexpr (SWIZZLED) return ml_swizzled<CHUNKS>(line, chunk);
@@ -30,10 +30,10 @@ struct ml_tile {
 template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
 struct ml_tile_copy {
   using Tile = ml_tile<T, ROWS, DEPTH, DEEP>;
-  static const int E = Tile::E;
-  static const int STEP = THREADS / Tile::CHUNKS;  // lines between two chunks of a thread
-  static const int COUNT = Tile::LINES / STEP;
-  static const bool ASYNC = ML_AMPERE && WIDTH >= 4;
+  static constexpr int E = Tile::E;
+  static constexpr int STEP = THREADS / Tile::CHUNKS;  // lines between two chunks of a thread
+  static constexpr int COUNT = Tile::LINES / STEP;
+  static constexpr bool ASYNC = ML_AMPERE && WIDTH >= 4;
   static_assert(THREADS % Tile::CHUNKS == 0 && Tile::LINES % STEP == 0 &&
                 (STEP % 8 == 0 || !Tile::SWIZZLED),
                 "a thread's chunks must have one place in the pattern of the swizzle");
@@ -137,7 +137,7 @@ struct ml_tile_copy {
 template <typename T, int ROWS, int DEPTH, bool DEEP, bool LEFT, int COUNT>
 struct ml_fragments {
   using Tile = ml_tile<T, ROWS, DEPTH, DEEP>;
-  static const int STEPS = DEPTH * sizeof(T) / 32;  // products along k: 32 bytes of it each
+  static constexpr int STEPS = DEPTH * sizeof(T) / 32;  // products along k: 32 bytes of it each
   // The lane's places, up to a constant: for each step along k, or for each tile of rows.
   int at[DEEP ? STEPS : Tile::SWIZZLED ? COUNT : 1];
 

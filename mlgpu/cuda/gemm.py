@@ -2,9 +2,10 @@
 
 Operands are taken as they lie: rows or columns of a matrix may be the neighbours in memory, lines
 may be any distance apart (none, where it was expanded), batches too.  Only what lies otherwise is
-copied.  Halves go to the tensor cores (kernels/gemm.cu), float32 there only where less precision is
-allowed; all else is kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes alone,
-so a product has the same bits on every GPU of a kind.
+copied.  Few rows times a large matrix are kernels/gemv.cu; else halves go to the tensor cores
+(kernels/gemm.cu), float32 there only where less precision is allowed; all else is
+kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes and on how operands lie, never on
+the GPU's size, so a product has the same bits on every GPU of a kind.
 """
 
 from __future__ import annotations
@@ -93,6 +94,15 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
     batch = _batch_shape(a.shape[:-2], b.shape[:-2])
     (m, k), n = a.shape[-2:], b.shape[-1]
     shape = (*batch, m, n)
+    if n == 1 and m > 1 and row_sums is None:
+        # One column is one row of the transposed product.
+        turned = (*batch, 1, m)
+        row = gemm(b.swapaxes(-1, -2), a.swapaxes(-1, -2),
+                   None if out is None else out.reshape(turned),
+                   bias=bias if bias is None or bias.ndim < 2 else bias.swapaxes(-1, -2),
+                   activation=activation, keep=keep, alpha=alpha, beta=beta,
+                   residual=None if residual is None else residual.reshape(turned))
+        return tuple([y.reshape(shape) for y in row]) if keep else row.reshape(shape)
     if out is None:
         out = runtime.empty(shape, a.dtype)
         if _library_serves(a, b, bias is residual is activation is row_sums is None
@@ -150,6 +160,10 @@ def column_sums(x: Any) -> Any:
 def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
          row_sums: Any) -> None:
     epilogue = (None if bias is None else Strided(bias), residual, pre, row_sums)
+    if plan.kernel[0] == "gemv":
+        launch(*plan.kernel, plan.grid, plan.block,
+               (Strided(a), Strided(b), out, *epilogue[:3], plan.struct))
+        return
     partial = sums = None
     if plan.splits > 1:
         partial = runtime.empty((plan.splits * out.size,), plan.wide_dtype)
@@ -305,7 +319,12 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         or (item == 4 and not exact and not summing and capability >= 80))
     layouts = (a.deep, b.deep)
     arguments: list[Any]
-    if tensor:
+    few = dtype.kind not in "iuc" and m <= 4 and n >= 64 and not tiny and not summing
+    if few and a.deep and b.deep:
+        family, per_store, splits, piece, shared, block = "gemv", 1, 1, k, 0, 256
+        bm, bn = m, 8
+        arguments = [name, computed, 1 if m == 1 else 4, min(a.width, b.width) // item]
+    elif tensor:
         widths = [item if tiny else w if w == 16 else min(w, 4) for w in (a.width, b.width)]
         tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
         bm, bn, bk, wm, wn, stages = tile
