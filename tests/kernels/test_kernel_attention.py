@@ -109,15 +109,14 @@ def test_grouped_causal_heads_that_are_views(attend, dtype):
 
 
 @pytest.mark.parametrize(("dtype", "columns"), [
-    (np.float32, 3), (np.float32, 10), (np.float16, 7), (np.float16, 10), (np.float16, 20)])
+    (np.float32, 3), (np.float16, 7), (np.float16, 20)])
 def test_rows_of_any_alignment(attend, dtype, columns):
     arrays = drawn(dtype, (2, 5, columns), (2, 9, columns), (2, 9, columns), (2, 5, columns))
     check(attend, dtype, *arrays)
 
 
 @pytest.mark.parametrize(("dtype", "columns"), [
-    (np.float64, 256), (np.float32, 128), (np.float32, 192), (np.float16, 96), (np.float16, 128),
-    (np.float16, 192), (np.float16, 256)])
+    (np.float32, 192), (np.float16, 96), (np.float16, 128), (np.float16, 256)])
 def test_wide_heads(attend, dtype, columns):
     arrays = drawn(dtype, (2, 18, columns), (2, 21, columns), (2, 21, columns), (2, 18, columns))
     check(attend, dtype, *arrays)
@@ -125,7 +124,7 @@ def test_wide_heads(attend, dtype, columns):
 
 @pytest.mark.parametrize(("dtype", "kind"), [
     *((np.float16, kind) for kind in ("bool", "hidden", "padding", "added", "infinite")),
-    (np.float32, "hidden"), (np.float32, "added")])
+    (np.float32, "added")])
 def test_masks(attend, dtype, kind):
     rng = np.random.default_rng(1)
     mask = {"bool": lambda: rng.random((3, 33, 45)) < 0.6,
@@ -167,8 +166,8 @@ def test_many_keys_are_split_and_added_in_order(attend):
     assert all((x == y).all() for x, y in zip(first, again, strict=True))
 
 
-@pytest.mark.parametrize("arch", ["sm_75", "sm_86", "sm_120"])
-@pytest.mark.parametrize(("dtype", "columns"), [(np.float16, 64), (BF16, 16)])
+@pytest.mark.parametrize(("arch", "dtype", "columns"), [
+    ("sm_75", np.float16, 64), ("sm_75", BF16, 16), ("sm_120", np.float16, 64)])
 def test_other_targets(monkeypatch, arch, dtype, columns):
     arrays = drawn(dtype, (2, 40, columns), (2, 50, columns), (2, 50, columns), (2, 40, columns))
     check(Attention(monkeypatch, arch), dtype, *arrays, causal=True)
