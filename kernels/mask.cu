@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(256) scan_counts(ml_index* counts, int tiles) 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 write_nonzero(const T* __restrict__ x, const ml_index* __restrict__ before,
               ml_index* __restrict__ places, ml_index count) {
   __shared__ int found[8];
