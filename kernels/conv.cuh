@@ -25,6 +25,9 @@ struct conv_map {
   int pitch;     // elements from one row of the weight to the next
 };
 
+// Channels that lie side by side among the terms of a sum, where there are whole blocks of them.
+const int conv_block = 32;
+
 // A coordinate that lies outside, whatever is added.
 const int conv_outside = -(1 << 30);
 
@@ -62,9 +65,17 @@ struct alignas(16) conv_pair {
   ml_index offset;
   int at[D < 3 ? 2 : 4];
 
-  // Pair k, taps fastest; beyond the last one it is outside.  Returns its tap.
+  // Pair k, taps fastest, or for each tap a block of channels; beyond the last one it is outside.
+  // Returns its tap.
+  template <bool blocked = false>
   __device__ __forceinline__ int describe(const conv_map& map, int k) {
-    const int channel = ml_divide(k, map.count), tap = k - channel * map.count.value;
+    const int part = blocked ? k / conv_block : k;
+    const int first = ml_divide(part, map.count), tap = part - first * map.count.value;
+    locate(map, blocked ? first * conv_block + k % conv_block : first, tap);
+    return tap;
+  }
+
+  __device__ __forceinline__ void locate(const conv_map& map, int channel, int tap) {
     ml_index from = 0, stride = 1;
     int rest = tap;
 #pragma unroll
@@ -78,7 +89,6 @@ struct alignas(16) conv_pair {
     if constexpr (D == 1) at[1] = 0;
     offset = from + channel * stride;
     if (channel >= map.channels) at[D - 1] = conv_outside;
-    return tap;
   }
 
   // To shared memory, in stores of 16 bytes, which meet no bank twice.

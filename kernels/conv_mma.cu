@@ -35,11 +35,12 @@ __device__ __forceinline__ void conv_multiply(const conv_slot<ROWS>& slot, int k
   const unsigned a = ml_shared(slot.a), b = ml_shared(slot.b);
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int row = (warp >> 2) * 16 * M, column = (warp & 3) * 32;
-  unsigned left[M][4], right[4][2];
-#pragma unroll
-  for (int i = 0; i < M; ++i)
-    ml_ldmatrix(left[i], a + ml_swizzled<4>(row + 16 * i + ml_lane_deep(lane),
-                                            k / 8 + ml_lane_right(lane)));
+  // One tile of `a` is on its way while the one before is multiplied.
+  unsigned left[2][4], right[4][2];
+  const auto fetch = [&](int i) {
+    ml_ldmatrix(left[i & 1], a + ml_swizzled<4>(row + 16 * i + ml_lane_deep(lane),
+                                                k / 8 + ml_lane_right(lane)));
+  };
 #pragma unroll
   for (int j = 0; j < 4; j += 2) {
     unsigned both[4];
@@ -54,11 +55,14 @@ __device__ __forceinline__ void conv_multiply(const conv_slot<ROWS>& slot, int k
     right[j + 1][0] = both[2];
     right[j + 1][1] = both[3];
   }
+  fetch(0);
 #pragma unroll
-  for (int i = 0; i < M; ++i)
+  for (int i = 0; i < M; ++i) {
+    if (i + 1 < M) fetch(i + 1);
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      ml_mma<T>(sum[i][i % 2 ? 3 - j : j], left[i], right[i % 2 ? 3 - j : j]);
+      ml_mma<T>(sum[i][i % 2 ? 3 - j : j], left[i & 1], right[i % 2 ? 3 - j : j]);
+  }
 }
 
 // The sums as halves in a tile of 256-byte rows, each with its row's `bias`.
@@ -81,17 +85,28 @@ __device__ __forceinline__ void conv_stage(const float (&sum)[M][4][4], unsigned
 }
 
 template <typename T>
+__device__ __forceinline__ void conv_put(unsigned shared, T value) {
+  asm volatile("st.shared.u16 [%0], %1;"
+               :: "r"(shared), "h"(*reinterpret_cast<const unsigned short*>(&value)) : "memory");
+}
+
+template <typename T>
 __device__ __forceinline__ T* conv_half(unsigned char* tile, int row, int column) {
   return reinterpret_cast<T*>(tile + ml_swizzled<16>(row, column >> 3)) + (column & 7);
 }
 
 }  // namespace
 
+// How a tile of what positions see is filled.  Of any pairs of channel and tap, found in a table: by
+// their coordinates, or, of at most 31 taps, by a bit for each in a register.  Of blocks of channels
+// at one tap: no table.  Of whole runs of 8 positions that see just their own place: by cp.async.
+enum { CONV_COORDINATES, CONV_BITS, CONV_BLOCKS, CONV_RUNS };
+
 // y = bias + weight * (what each position sees).  The weight's rows are padded with zeros to a
-// multiple of 8 halves.  `bits`: at most 31 taps, whose validity a position keeps in one register.
+// multiple of 8 halves, its pairs in blocks of channels for CONV_BLOCKS.
 // `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a block sums
 // `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
-template <typename T, int D, int M, bool bits>
+template <typename T, int D, int M, int FEED>
 __global__ void __launch_bounds__(256, 2)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                 T* y, float* total, conv_map map, int share, bool whole) {
@@ -101,7 +116,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     unsigned char out[rows * conv_wide * 2];
   };
   __shared__ memory shared;
-  __shared__ conv_pair<D> pairs[2][conv_depth];
+  const bool bits = FEED == CONV_BITS, tabled = FEED == CONV_COORDINATES || bits;
+  __shared__ conv_pair<D> pairs[2][tabled ? conv_depth : 1];
   __shared__ float biases[rows];
 
   const int row_tiles = (map.rows + rows - 1) / rows;
@@ -114,19 +130,26 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     biases[threadIdx.x] = bias && row0 + threadIdx.x < map.rows
         ? ml_cast<float>(bias[group * map.rows + row0 + threadIdx.x]) : 0.0f;
 
+  // A thread has one position and every other term, or a run of positions and two terms.
   const int place = threadIdx.x & 127, term0 = threadIdx.x >> 7;
+  const int run = threadIdx.x & 15, term_of_run = threadIdx.x >> 4;
+  const ml_index source = conv_plane<D>(map.source);
   conv_view<T, D> view;
-  view.look(x, map, group, column_tile * conv_wide + place);
+  view.look(x, map, group, column_tile * conv_wide + (FEED == CONV_RUNS ? run * 8 : place));
   const unsigned seen = bits ? view.seen(map) : 0;
 
   const auto describe = [&](int step) {
-    if (threadIdx.x < conv_depth) {
+    if (tabled && threadIdx.x < conv_depth) {
       conv_pair<D> pair;
       const int k = step * conv_depth + threadIdx.x, tap = pair.describe(map, k);
       if (bits) pair.at[0] = k < length ? tap : 31;
       pair.keep(&pairs[step & 1][threadIdx.x]);
     }
   };
+  // Where this thread's first term of a step lies, and whether it is there.
+  const T* here = view.origin + (begin * conv_depth + term_of_run) * source;
+  bool inside = view.base[D - 1] >= 0;
+
   const int chunk = threadIdx.x & 3;
   const T* from = weight + (ml_index(group) * map.rows + row0) * map.pitch + chunk * 8;
   const auto copy = [&](int step) {
@@ -137,22 +160,55 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
                         there ? from + ml_index(row) * map.pitch + step * conv_depth : weight,
                         there);
     }
+    if constexpr (FEED == CONV_RUNS) {
+      const unsigned b = ml_shared(shared.slot[step & 1].b);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int term = term_of_run + 16 * i;
+        const bool there = inside && step * conv_depth + term < map.channels;
+        ml_copy_async<16>(b + ml_swizzled<16>(term, run), there ? here : x, there);
+        here += 16 * source;
+      }
+    }
     ml_copy_commit();
+  };
+  const auto turn = [&](int step) {
+    if constexpr (FEED == CONV_BLOCKS) {
+      const int block = ml_divide(step, map.count);
+      conv_pair<D> pair;
+      pair.locate(map, block * conv_block, step - block * map.count.value);
+      inside = view.inside(map, pair);
+      here = view.origin + pair.offset + term0 * source;
+    }
   };
   // Half a step at a time: 16 values on their way would take too many registers.
   T b[8];
   const auto load = [&](int step, int half) {
+    if constexpr (FEED == CONV_BLOCKS) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const conv_pair<D> pair = pairs[step & 1][16 * half + term0 + 2 * i];
-      const bool there = bits ? (seen >> pair.at[0]) & 1 : view.inside(map, pair);
-      b[i] = there ? view.origin[pair.offset] : ml_cast<T>(0);
+      for (int i = 0; i < 8; ++i) {
+        b[i] = inside ? *here : ml_cast<T>(0);
+        here += 2 * source;
+        asm("" : "+l"(here));  // one pointer, not one for each i
+      }
+    }
+    if constexpr (tabled) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const conv_pair<D> pair = pairs[step & 1][16 * half + term0 + 2 * i];
+        const bool there = bits ? (seen >> pair.at[0]) & 1 : view.inside(map, pair);
+        b[i] = there ? view.origin[pair.offset] : ml_cast<T>(0);
+      }
     }
   };
   const auto store = [&](int step, int half) {
+    if constexpr (FEED == CONV_RUNS) return;
+    // The swizzle of term0 + 2 i, with one base for all i.
+    const unsigned base = ml_shared(shared.slot[step & 1].b) + ml_swizzled<16>(term0, place >> 3) +
+                          2 * (place & 7);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      *conv_half<T>(shared.slot[step & 1].b, 16 * half + term0 + 2 * i, place) = b[i];
+      conv_put((base ^ (32 * (i & 3))) + (16 * half + 2 * i) * (2 * conv_wide), b[i]);
   };
 
   float sum[M][4][4];
@@ -162,6 +218,7 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
   __syncthreads();
   if (begin < end) {
     copy(begin);
+    turn(begin);
     for (int half = 0; half < 2; ++half) {
       load(begin, half);
       store(begin, half);
@@ -171,7 +228,10 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
   __syncthreads();
   for (int step = begin; step < end; ++step) {
     const bool more = step + 1 < end;
-    if (more) copy(step + 1);
+    if (more) {
+      copy(step + 1);
+      turn(step + 1);
+    }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (more) load(step + 1, half);
@@ -216,8 +276,9 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
 }
 
 // One share of the positions: total[share][group][row][channel, tap] in float32.
-// `whole`: runs of 8 positions are 16 aligned bytes of one plane of `small`.
-template <typename T, int D, int M, bool whole>
+// `whole`: runs of 8 positions are 16 aligned bytes of one plane of `small`.  `blocked`: the pairs
+// stand in blocks of channels.
+template <typename T, int D, int M, bool whole, bool blocked>
 __global__ void __launch_bounds__(256, 2)
 conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* total, conv_map map,
                 int share) {
@@ -235,7 +296,7 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
   const int steps = (stop - first + conv_depth - 1) / conv_depth;
   if (threadIdx.x < conv_wide) {
     conv_pair<D> pair;
-    pair.describe(map, column0 + threadIdx.x);
+    pair.template describe<blocked>(map, column0 + threadIdx.x);
     pair.keep(&pairs[threadIdx.x]);
   }
 
@@ -276,20 +337,36 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
         a[i] = known && row0 + row < map.rows ? from[ml_index(row) * positions] : ml_cast<T>(0);
       }
     }
+    if constexpr (blocked) {
+      const ml_index source = conv_plane<D>(map.source);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) b[i] = view.load(map, pairs[warp + 8 * (8 * half + i)]);
-  };
-  const auto at = [&](unsigned char* tile, int row) {
-    return reinterpret_cast<T*>(tile + ml_swizzled<4>(row, lane >> 3)) + (lane & 7);
+      for (int block = 0; block < 2; ++block) {
+        const conv_pair<D> pair = pairs[warp + 64 * half + conv_block * block];
+        const bool there = view.inside(map, pair);
+        const T* here = view.origin + pair.offset;
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          b[4 * block + i] = there ? *here : ml_cast<T>(0);
+          here += 8 * source;
+        }
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) b[i] = view.load(map, pairs[warp + 8 * (8 * half + i)]);
+    }
   };
   const auto store = [&](int step, int half) {
+    // Rows that lie 8 apart are swizzled alike.
+    const unsigned base = ml_swizzled<4>(warp, lane >> 3) + 2 * (lane & 7);
     if constexpr (!whole) {
+      const unsigned to = ml_shared(slots[step & 1].a) + base;
 #pragma unroll
       for (int i = 0; i < 2 * M; ++i)
-        *at(slots[step & 1].a, warp + 8 * (2 * M * half + i)) = a[i];
+        conv_put(to + 8 * (2 * M * half + i) * (2 * conv_depth), a[i]);
     }
+    const unsigned to = ml_shared(slots[step & 1].b) + base;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) *at(slots[step & 1].b, warp + 8 * (8 * half + i)) = b[i];
+    for (int i = 0; i < 8; ++i) conv_put(to + 8 * (8 * half + i) * (2 * conv_depth), b[i]);
   };
 
   float sum[M][4][4];

@@ -28,6 +28,8 @@ THREADS = 256
 WIDE = 128  # columns of a tile of the tensor cores' kernels
 COLUMNS = 64  # of the others
 MASKED_TAPS = 31  # for which a position keeps a bit each
+BLOCK = 32  # channels at one tap that stand side by side
+COORDINATES, BITS, BLOCKS, RUNS = range(4)  # see kernels/conv_mma.cu
 FEW = 8  # channels of a group below which no tile is worth its while
 ENOUGH = 512  # blocks that keep any GPU busy
 LEAST = 8  # steps of a share of a sum
@@ -64,8 +66,10 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
     # With one channel on either side both orders of the weight are the same.
     moved = turned and (min(channels, rows) > 1 or any(
         a.taps != k or a.stride != 1 for a, k in zip(axes, win.kernel, strict=True)))
-    if pitch != terms or moved or (tensor and weight.data.ptr % 16):
-        weight = packed(weight, axes, groups, channels, rows, pitch, turned, win)
+    feed = how_fed(x, axes, channels) if tensor else 0
+    blocked = feed == BLOCKS and terms != channels
+    if pitch != terms or moved or blocked or (tensor and weight.data.ptr % 16):
+        weight = packed(weight, axes, groups, channels, rows, pitch, turned, blocked, win)
     few = rows <= FEW
     for start, stop in image_blocks(axes, len(x)):
         part, target = x[start:stop], out[start:stop]
@@ -78,17 +82,28 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
             launch("depthwise", f"depthwise_gather<{ctype(x.dtype)}, {len(axes)}, {each}>",
                    planes * blocks(plane, threads), threads, (part, weight, bias, target, one))
         else:
-            tiled(part, weight, bias, target, one, axes, tensor)
+            tiled(part, weight, bias, target, one, axes, tensor, feed)
 
 
-def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, tensor: bool) -> None:
+def how_fed(x: Any, axes: Axes, channels: int) -> int:
+    """How conv_gather_mma fills its tiles."""
+    if (positions(axes, 1) % 8 == 0 and x.data.ptr % 16 == 0 and all(
+            a.taps == a.scale == 1 and a.offset == 0 and a.source == a.places for a in axes)):
+        return RUNS
+    if channels % BLOCK == 0:
+        return BLOCKS
+    return BITS if math.prod(a.taps for a in axes) <= MASKED_TAPS else COORDINATES
+
+
+def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, tensor: bool, feed: int
+          ) -> None:
     """A gather in tiles, whose sums are split where there are few."""
     groups, rows, channels = (int(one[name][0]) for name in ("groups", "rows", "channels"))
     taps = math.prod(a.taps for a in axes)
     wide = compute_dtype(from_numpy(x.dtype)).numpy
     high, columns, depth = 16 * rows_each(x.dtype, rows), COLUMNS, 8 if x.itemsize > 8 else 16
     if tensor:
-        m = 1 if rows <= 32 else 2 if rows <= 64 else 4
+        m = 1 if rows <= 32 else 2 if rows <= 64 or feed == COORDINATES else 4
         high, columns, depth = 32 * m, WIDE, 32
     tiles = blocks(positions(axes, len(x)), columns) * groups * blocks(rows, high)
     steps = blocks(channels * taps, depth)
@@ -99,8 +114,7 @@ def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, tensor
     if tensor:
         whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
                  and out.data.ptr % 16 == 0)
-        masked = "true" if taps <= MASKED_TAPS else "false"
-        launch("conv_mma", f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {m}, {masked}>",
+        launch("conv_mma", f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {m}, {feed}>",
                (tiles, shares), THREADS, (x, weight, bias, out, total, one, share, whole))
     else:
         kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}, {high // 16}"
@@ -119,12 +133,12 @@ def rows_each(dtype: Any, rows: int) -> int:
 
 
 def packed(weight: Any, axes: Axes, groups: int, channels: int, rows: int, pitch: int,
-           turned: bool, win: Windows) -> Any:
+           turned: bool, blocked: bool, win: Windows) -> Any:
     """The weight as rows of (channel, tap) for a lattice, each padded with zeros to `pitch`."""
     out = runtime.empty((groups, rows, pitch), weight.dtype)
     launch("conv", f"conv_pack<{ctype(weight.dtype)}, {'true' if turned else 'false'}>",
            blocks(out.size, THREADS), THREADS,
-           (weight, out, pack_map(axes, win.kernel, groups, channels, rows, pitch)))
+           (weight, out, pack_map(axes, win.kernel, groups, channels, rows, pitch, blocked)))
     return out
 
 
@@ -140,6 +154,7 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
     wide = compute_dtype(from_numpy(x.dtype)).numpy
     images = list(image_blocks(axes, len(x)))
     kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}"
+    blocked = False
     counts = [positions(axes, stop - start) for start, stop in images]
     if rows * channels <= FEW * FEW:
         taps = 3 if terms <= 3 else 9
@@ -148,9 +163,10 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
     elif x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         whole = positions(axes, 1) % 8 == 0 and y.data.ptr % 16 == 0
         m = 1 if rows <= 32 else 2 if rows <= 64 or not whole else 4
+        blocked = channels % BLOCK == 0
         family = "conv_mma"
         name = (f"conv_weight_mma<{ctype(x.dtype)}, {len(axes)}, {m}, "
-                f"{'true' if whole else 'false'}>")
+                f"{'true' if whole else 'false'}, {'true' if blocked else 'false'}>")
         grid, step = groups * blocks(rows, 32 * m) * blocks(terms, WIDE), 512
     else:
         family, name = "conv", f"conv_weight<{kind}>"
@@ -169,5 +185,5 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
         return total[0]
     out = runtime.empty(shape, x.dtype)
     launch("conv", f"conv_combine<{ctype(x.dtype)}, {ctype(wide)}>", blocks(out.size, THREADS),
-           THREADS, (total, out, place, out.size))
+           THREADS, (total, out, place, out.size, channels, terms // channels if blocked else 0))
     return out

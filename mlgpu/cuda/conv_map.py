@@ -18,7 +18,8 @@ MAP = np.dtype([
                                    "shift")],
     ("lattice", DIVISOR, 3), ("taps", DIVISOR, 3), ("count", DIVISOR),
     *[(name, "i4") for name in ("images", "groups", "channels", "rows", "pitch")]], align=True)
-PACK = np.dtype([*[(name, "i4") for name in ("groups", "rows", "channels", "pitch")],
+PACK = np.dtype([*[(name, "i4") for name in ("groups", "rows", "channels", "pitch",
+                                             "blocked")],
                  *[(name, "i4", 3) for name in ("kernel", "first", "step", "taps")]], align=True)
 
 
@@ -93,10 +94,11 @@ def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, ro
 
 @lru_cache(maxsize=1024)
 def pack_map(axes: tuple[Axis, ...], kernel: Ints, groups: int, channels: int, rows: int,
-             pitch: int) -> Any:
+             pitch: int, blocked: bool) -> Any:
     """The struct conv_pack_map."""
     one = np.zeros(1, PACK)
     one["groups"], one["rows"], one["channels"], one["pitch"] = groups, rows, channels, pitch
+    one["blocked"] = blocked
     for name in ("kernel", "step", "taps"):
         one[name] = 1
     for d, a in enumerate(axes):

@@ -129,6 +129,8 @@ def host(monkeypatch):
     (BF16, 1, 3, 16, windows((15, 13), (7, 7), before=3), 1),
     (F16, 1, 3, 12, windows((4, 5, 6), (3, 2, 3), before=1), 1),
     (BF16, 2, 12, 10, windows((37,), (5,), stride=3, before=2), 1),
+    (F16, 2, 32, 70, windows((9, 7), (3, 3), before=1), 1),
+    (BF16, 3, 40, 33, windows((40,), (1,)), 1),
     (F64, 2, 6, 40, windows((5, 4, 3), (2, 2, 2), before=(0, 1, 1)), 2),
     (C128, 1, 12, 40, windows((11,), (3,)), 1),
     (I8, 1, 3, 9, windows((11,), (3,), before=1), 1),
@@ -156,7 +158,7 @@ def test_split_sums(host):
         wide = exact(dtype)
         close(found, small_of(x.astype(wide), weight.astype(wide), win, 1), dtype)
         clean(host.reports, dtype, host.arch)
-        assert len(host.reports) == 2
+        assert "conv_finish" in repr(host.reports[-1])
 
 
 @pytest.mark.parametrize(("channels", "rows", "win"), [
@@ -177,7 +179,7 @@ def test_tensor_cores(host, channels, rows, win):
         assert metrics["tensor_instructions"] == tiles * steps * high * 128 * 32 // 2048
         assert metrics["bank_conflicts"] == 0
         assert metrics["global_store_efficiency"] == 100
-        if taps == 1:
+        if "global_load_efficiency" in metrics:  # else there are asynchronous copies only
             assert metrics["global_load_efficiency"] >= 95
     assert reports[0][0].metrics["registers"] <= 128  # two blocks of 256 threads
 
