@@ -59,7 +59,7 @@ def mentioned():
     """The words of all tests and of the table, and what its rows, whose calls may be made of
     parts, are named for."""
     sources = [*FOLDER.glob("test_*.py"), *(FOLDER / "table").glob("*.py"),
-               *(FOLDER / "pytorch").glob("*.py")]
+               *(FOLDER / "pytorch").glob("*.py"), *(FOLDER / "cuda").glob("*.py")]
     words = {word for path in sources if path.name != Path(__file__).name
              for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
     return words | {re.split(r"[/-]", name)[1] for name, _ in rows()}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,7 @@ def launch(family: str, expression: str, grid: Size, block: Size, arguments: Seq
         path = kernels_dir() / f"{family}.cu"
         if not path.is_file():
             raise KernelError(f"{expression}: there is no {path}")
-        kernel = Kernel(path.read_text(), expression, path.name, with_includes(Path(path)))
+        kernel = Kernel(path.read_text(), expression, path.name, with_includes(path))
         _kernels[family, expression] = kernel
     kernel(grid, block, arguments, shared)
 
