@@ -188,3 +188,51 @@ def test_kernels_of_ones_own_are_captured():
     g.replay()
     assert x.tolist() == [8.0] * 32
     assert x._version == before + 2
+
+
+def trained(capture: bool, steps: int = 50):
+    """Parameters, state and random state after steps of AdamW, warm-up and cosine, clipping and
+    dropout."""
+    from mlgpu import nn
+    from mlgpu.optim import lr_scheduler
+
+    mlgpu.manual_seed(7)
+    model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.GELU(), nn.Dropout(0.2),
+                          nn.Linear(12, 1)).to("cuda")
+    optimizer = mlgpu.optim.AdamW(model.parameters(), lr=0.02)
+    schedule = lr_scheduler.SequentialLR(optimizer, [
+        lr_scheduler.LinearLR(optimizer, 0.1, total_iters=5),
+        lr_scheduler.CosineAnnealingLR(optimizer, steps - 5)], milestones=[5])
+
+    def step(x, y):
+        loss = nn.functional.mse_loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        schedule.step()
+        return loss
+
+    run = graph(step) if capture else step
+    generator = mlgpu.Generator().manual_seed(3)
+    losses = []
+    for _ in range(steps):
+        x = mlgpu.rand(8, 6, generator=generator).cuda()
+        losses.append(run(x, x.sum(1, keepdim=True)).item())
+    state = [optimizer.state[p] for p in model.parameters()]
+    return {
+        "losses": losses, "model": {n: t.tolist() for n, t in model.state_dict().items()},
+        "state": [{n: t.tolist() for n, t in s.items()} for s in state],
+        "rate": [g["lr"] for g in optimizer.param_groups], "epoch": schedule.last_epoch,
+        "random": mlgpu.get_rng_state().tolist(),
+        "versions": [p._version for p in model.parameters()]}
+
+
+def test_a_captured_run_is_the_eager_run_to_the_bit():
+    before, mlgpu.backends.cuda.gemm = mlgpu.backends.cuda.gemm, "own"
+    try:
+        eager, captured = trained(False), trained(True)
+    finally:
+        mlgpu.backends.cuda.gemm = before
+    assert captured == eager
+    assert eager["losses"][-1] < eager["losses"][0]
