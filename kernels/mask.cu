@@ -3,7 +3,7 @@
 #include "warp.cuh"
 
 namespace {
-constexpr int kSteps = 16, kTile = 256 * kSteps;
+enum { kSteps = 16, kTile = 256 * kSteps };
 
 // Bit i: whether the lane's i-th element, `base` + 32 i + lane, is not zero.
 template <typename T>

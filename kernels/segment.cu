@@ -7,7 +7,7 @@
 
 namespace {
 
-constexpr int kWarps = 8, kItems = 8, kTile = 32 * kWarps * kItems, kDigits = 256;
+enum { kWarps = 8, kItems = 8, kTile = 32 * kWarps * kItems, kDigits = 256 };
 
 // --- sorting -------------------------------------------------------------------------------------
 
@@ -33,8 +33,8 @@ template <typename K>
 __device__ __forceinline__ int digit_of(K key, int shift) { return int(key >> shift) & 255; }
 
 // A key larger than every other, in every digit: fills the last tile up.
-__device__ __forceinline__ int last_key(int) { return 0x7fffffff; }
-__device__ __forceinline__ long long last_key(long long) { return 0x7fffffffffffffffLL; }
+template <typename K>
+__device__ __forceinline__ K last_key() { return K((1ULL << (8 * sizeof(K) - 1)) - 1); }
 
 struct Counters {
   int warp[kWarps][kDigits];
@@ -108,7 +108,7 @@ sort_tile(const I* __restrict__ index, K* keys, K* positions, int count, ml_inde
     const int item = first + 32 * i;
     position[i] = K(item);
     key[i] = item < count ? key_of<I, K>(index[item], bound, skip, wrap, fault, site)
-                          : last_key(K());
+                          : last_key<K>();
   }
   for (int shift = 0; shift < bits; shift += 8) {
     rank_items(key, shift, place, counters);
@@ -195,7 +195,7 @@ move_keys(const K* __restrict__ keys, const K* __restrict__ positions, K* __rest
 #pragma unroll
   for (int i = 0; i < kItems; ++i) {
     const int item = first + 32 * i;
-    key[i] = item < here ? keys[tile + item] : last_key(K());
+    key[i] = item < here ? keys[tile + item] : last_key<K>();
     position[i] = positions && item < here ? positions[tile + item] : K(tile + item);
   }
   rank_items(key, shift, place, counters);
