@@ -277,7 +277,23 @@ class Along:
 
     def kept(self) -> Along:
         """The same with memory of its own, for gradients to come."""
-        return Along(self.dim, copy(used(self.array)), self.message, self.unique)
+        array = used(self.array)
+        once = array[tuple(slice(None) if step else slice(0, 1) for step in array.strides)]
+        return Along(self.dim, broadcast(copy(once), self.shape), self.message, self.unique)
+
+    def _rows(self, shape: Shape) -> tuple[Along, Shape, int]:
+        """The index of rows of so many elements that this one repeats for each of theirs.
+
+        And the shape of a tensor of such rows, given that of the whole; rows have one element
+        where the index differs along the dimensions behind `dim`.
+        """
+        behind = range(self.dim + 1, len(shape))
+        inner = math.prod(shape[d] for d in behind)
+        if inner <= 1 or any(self.shape[d] != shape[d] or (
+                shape[d] > 1 and self.array.strides[d]) for d in behind):
+            return self, shape, 1
+        array = self.array[(..., *(0,) * len(behind))]
+        return Along(self.dim, array, self.message, self.unique), shape[:self.dim + 1], inner
 
     @property
     def shape(self) -> Shape:
@@ -318,6 +334,10 @@ class Along:
         return (fault(), site(self.message)) if self.message else (None, 0)
 
     def gather(self, x: Any) -> Any:
+        index, short, inner = self._rows(x.shape)
+        if inner > 1 and self.array.size and x.flags.c_contiguous:
+            table = x.reshape(1, -1, inner)
+            return gather_rows(table, index.places(short), None).reshape(self.shape)
         out = empty(self.shape, x.dtype)
         if out.size:
             y, x = raw(out), raw(x)
@@ -358,19 +378,22 @@ class Along:
         unique = self.unique or values.size == 1  # whichever of equal places wins
         if values.size != 1:
             values = contiguous(broadcast(values, self.shape))
-        if target.size:
-            put_rows(target.reshape(1, -1, 1), self.places(out.shape),
-                     values.reshape(1, -1, 1), None, unique=unique)
+        if target.size and self.array.size:
+            index, short, inner = self._rows(out.shape)
+            values = values.reshape(-1) if values.size == 1 else values.reshape(1, -1, inner)
+            put_rows(target.reshape(1, -1, inner), index.places(short), values, None,
+                     unique=unique)
         if target is not out:
             copy_into(out, target)
 
     def reduce(self, out: Any, values: Any, op: str, keep: bool) -> None:
         """Combine values into `out`; with `keep` what is there counts, too."""
         target = contiguous(out)
-        if target.size:
-            keys = segment.sort(self.places(out.shape), target.size, None)
-            segment.combine(target.reshape(1, -1, 1), contiguous(values).reshape(1, -1, 1), keys,
-                            op, keep)
+        if target.size and self.array.size:
+            index, short, inner = self._rows(out.shape)
+            keys = segment.sort(index.places(short), math.prod(short), None)
+            segment.combine(target.reshape(1, -1, inner), contiguous(values).reshape(1, -1, inner),
+                            keys, op, keep)
         if target is not out:
             copy_into(out, target)
 

@@ -125,6 +125,36 @@ def test_rows_that_lie_apart_are_not_copied_first():
     assert table[:, 15].tolist() == [315, 115]
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_an_expanded_index_moves_rows(dim):
+    """gather, scatter and their reductions with an index that is the same for all of a row."""
+    rng = np.random.default_rng(0)
+    shape = (5, 3, 8)
+    x = rng.integers(0, 9, shape).astype(np.float32)
+    lead = rng.integers(0, shape[dim], (4, 3) if dim == 0 else (2, 6))
+    wide = np.broadcast_to(lead[..., None], (*lead.shape, 8)) if dim else np.broadcast_to(
+        lead[:, :1, None], (4, 3, 8))
+    index = on(lead)[..., None].expand(*lead.shape, 8) if dim else on(
+        lead)[:, :1, None].expand(4, 3, 8)
+    source = rng.integers(0, 9, wide.shape).astype(np.float32)
+    leaf = on(x, requires_grad=True)
+    got = leaf.gather(dim, index)
+    (got * on(source)).sum().backward()
+    rest = x[:2] if dim else x
+    np.testing.assert_array_equal(got.detach().cpu().numpy(), np.take_along_axis(rest, wide, dim))
+    added = np.zeros_like(x)
+    for place in np.ndindex(*wide.shape):
+        to = list(place)
+        to[dim] = wide[place]
+        added[tuple(to)] += source[place]
+    np.testing.assert_array_equal(leaf.grad.cpu().numpy(), added)
+    np.testing.assert_array_equal(on(x).scatter_add(dim, index, on(source)).cpu().numpy(),
+                                  x + added)
+    put = x.copy()
+    np.put_along_axis(put[:2] if dim else put, wide, source, dim)
+    np.testing.assert_array_equal(on(x).scatter(dim, index, on(source)).cpu().numpy(), put)
+
+
 def test_indices_apart_go_first():
     x = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
     i, j = np.array([1, 0, 1]), np.array([[4], [2]])
