@@ -32,6 +32,7 @@ BLOCK = 32  # channels at one tap that stand side by side
 COORDINATES, BITS, BLOCKS, RUNS = range(4)  # see kernels/conv_mma.cu
 FEW = 8  # channels of a group below which no tile is worth its while
 ENOUGH = 512  # blocks that keep any GPU busy
+LONGEST = 7  # taps of a line in kernels/depthwise_rows.cu
 LEAST = 8  # steps of a share of a sum
 Axes = tuple[Axis, ...]
 
@@ -74,7 +75,16 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
     for start, stop in image_blocks(axes, len(x)):
         part, target = x[start:stop], out[start:stop]
         one = conv_map(axes, stop - start, groups, channels, rows, pitch)
-        if few:
+        if few and channels == 1 and (width := line_width(axes, part, target)):
+            lines = as_lines(axes)
+            vectors = positions(lines, 1) // width
+            threads = min(THREADS, blocks(vectors, 32) * 32)
+            name = f"depthwise_rows<{ctype(x.dtype)}, {lines[1].taps}, {width}>"
+            launch("depthwise_rows", name,
+                   (stop - start) * groups * rows * blocks(vectors, threads), threads,
+                   (part, weight, bias, target,
+                    conv_map(lines, stop - start, groups, channels, rows, pitch)))
+        elif few:
             each = 4 if rows > 1 else 1
             plane = positions(axes, 1)
             threads = min(THREADS, blocks(plane, 32) * 32)
@@ -83,6 +93,27 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, axes: Axes, groups: int, tu
                    planes * blocks(plane, threads), threads, (part, weight, bias, target, one))
         else:
             tiled(part, weight, bias, target, one, axes, tensor, feed)
+
+
+def line_width(axes: Axes, x: Any, y: Any) -> int:
+    """Elements of the vectors that kernels/depthwise_rows.cu takes; 0 where it does not fit."""
+    last = axes[-1]
+    half = last.taps // 2
+    if (len(axes) > 2 or x.dtype.kind in "iuc" or last.taps % 2 == 0 or last.taps > LONGEST
+            or last.scale != 1 or last.spread != 1 or abs(last.step) != 1
+            or last.offset != -half * last.step
+            or not last.source == last.places == last.target):
+        return 0
+    width: int = 16 // x.dtype.itemsize
+    while width > 1 and (last.places % width or x.data.ptr % (width * x.dtype.itemsize)
+                         or y.data.ptr % (width * x.dtype.itemsize)):
+        width //= 2
+    return width if width > 1 and width >= half else 0
+
+
+def as_lines(axes: Axes) -> Axes:
+    """Two axes, the first of which may have a single place."""
+    return axes if len(axes) == 2 else (Axis(1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 1), *axes)
 
 
 def how_fed(x: Any, axes: Axes, channels: int) -> int:
@@ -156,7 +187,15 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
     kind = f"{ctype(x.dtype)}, {ctype(wide)}, {len(axes)}"
     blocked = False
     counts = [positions(axes, stop - start) for start, stop in images]
-    if rows * channels <= FEW * FEW:
+    width = line_width(axes, x, y) if channels == 1 and rows <= FEW else 0
+    if width and as_lines(axes)[0].taps <= LONGEST:
+        axes = as_lines(axes)
+        family = "depthwise_rows"
+        name = (f"depthwise_rows_weight<{ctype(x.dtype)}, {ctype(wide)}, {axes[0].taps}, "
+                f"{axes[1].taps}, {width}>")
+        counts = [count // width for count in counts]
+        grid, step = y.shape[1], 2 * THREADS
+    elif rows * channels <= FEW * FEW:
         taps = 3 if terms <= 3 else 9
         family, name = "depthwise", f"depthwise_weight<{kind}, {taps}>"
         grid, step = y.shape[1] * blocks(terms, taps), 2 * THREADS

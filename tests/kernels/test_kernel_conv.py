@@ -136,6 +136,8 @@ def host(monkeypatch):
     (I8, 1, 3, 9, windows((11,), (3,), before=1), 1),
     (F32, 2, 6, 6, windows((7, 5), (3, 3), stride=2, before=1), 6),
     (F16, 2, 4, 12, windows((9, 5), (3, 3), before=1), 4),
+    (F16, 2, 3, 6, windows((9, 16), (5, 3), stride=(2, 1), dilation=(2, 1), before=(1, 1)), 3),
+    (F32, 2, 3, 3, windows((40,), (7,), before=3), 3),
     (BF16, 1, 8, 3, windows((9, 8), (3, 3), before=1), 1),
 ])
 def test_values(host, dtype, images, channels, rows, win, groups):
