@@ -334,14 +334,15 @@ radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
 // is smaller and the first `need` of that key to keys[row][k] and places[row][k], in order of place.
 // With `only_last` it writes nothing but the element of rank k: its place and its value.
 template <typename T>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
 select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* values,
             long long* index, ml_index n, int k, bool descending, bool only_last) {
   typedef ml_key<T> K;
+  const int WARPS = 16, THREADS = 32 * WARPS, AHEAD = 8, TURNS = 4;
   __shared__ int histogram[ml_digits];
-  __shared__ int warp_less[16], warp_same[16];
+  __shared__ int found[TURNS * WARPS];  // of each warp and turn: smaller ones, and 65,536 * equal
   __shared__ int chosen, chosen_need;
-  const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp(), warps = blockDim.x >> 5;
+  const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp();
   const ml_index row = blockIdx.x;
   const T* source = x + row * n;
   K prefix = 0, known = 0;  // the bits found so far, and which they are
@@ -350,9 +351,18 @@ select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* v
   for (int shift = (bits + 7) / 8 * 8 - 8; shift >= 0; shift -= 8) {
     if (t < ml_digits) histogram[t] = 0;
     __syncthreads();
-    for (ml_index i = t; i < n; i += blockDim.x) {
-      const K key = ml_key_of(source[i], descending);
-      if ((key & known) == prefix) atomicAdd(&histogram[(key >> shift) & 255], 1);
+    for (ml_index base = t; base < n; base += AHEAD * THREADS) {
+      T ahead[AHEAD];
+#pragma unroll
+      for (int u = 0; u < AHEAD; ++u)
+        if (base + u * THREADS < n) ahead[u] = source[base + u * THREADS];
+#pragma unroll
+      for (int u = 0; u < AHEAD; ++u) {
+        if (base + u * THREADS < n) {
+          const K key = ml_key_of(ahead[u], descending);
+          if ((key & known) == prefix) atomicAdd(&histogram[(key >> shift) & 255], 1);
+        }
+      }
     }
     __syncthreads();
     if (warp == 0) {  // eight digits a lane
@@ -383,43 +393,54 @@ select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* v
     known |= K(255) << shift;
     need = chosen_need;
   }
-  int less = 0, same = 0;  // written so far
-  for (ml_index base = 0; base < n && less + same < k; base += blockDim.x) {
-    const ml_index i = base + t;
-    const K key = i < n ? ml_key_of(source[i], descending) : ~K(0);
-    const bool below = i < n && key < prefix, equal = i < n && key == prefix;
-    const unsigned belows = __ballot_sync(ml_all_lanes, below);
-    const unsigned equals = __ballot_sync(ml_all_lanes, equal);
-    if (lane == 0) {
-      warp_less[warp] = __popc(belows);
-      warp_same[warp] = __popc(equals);
+  int less = 0, same = 0;  // met so far
+  for (ml_index base = 0; base < n && less + same < k; base += TURNS * THREADS) {
+    K key[TURNS];
+    unsigned belows[TURNS], equals[TURNS];
+#pragma unroll
+    for (int u = 0; u < TURNS; ++u) {
+      const ml_index i = base + u * THREADS + t;
+      key[u] = i < n ? ml_key_of(source[i], descending) : ~K(0);
+      belows[u] = __ballot_sync(ml_all_lanes, i < n && key[u] < prefix);
+      equals[u] = __ballot_sync(ml_all_lanes, i < n && key[u] == prefix);
+      if (lane == 0) found[u * WARPS + warp] = __popc(belows[u]) + (__popc(equals[u]) << 16);
     }
     __syncthreads();
-    int less_before = less, same_before = same;
-    for (int w = 0; w < warps; ++w) {
-      if (w < warp) {
-        less_before += warp_less[w];
-        same_before += warp_same[w];
+    if (warp == 0) {  // two counts a lane become what was met before
+      const int first = found[2 * lane], second = found[2 * lane + 1];
+      int end = first + second;
+      for (int step = 1; step < 32; step <<= 1) {
+        const int other = __shfl_up_sync(ml_all_lanes, end, step);
+        if (lane >= step) end += other;
       }
-      less += warp_less[w];
-      same += warp_same[w];
+      found[2 * lane] = end - first - second;
+      found[2 * lane + 1] = end - second;
+      if (lane == 31) chosen = end;
     }
-    if (same > need) same = need;
+    __syncthreads();
     const unsigned lower = (1u << lane) - 1;
-    less_before += __popc(belows & lower);
-    same_before += __popc(equals & lower);
-    if (only_last) {
-      if (equal && same_before == need - 1) {
-        if (values) values[row] = source[i];
-        if (index) index[row] = i;
+#pragma unroll
+    for (int u = 0; u < TURNS; ++u) {
+      const ml_index i = base + u * THREADS + t;
+      const int before = found[u * WARPS + warp];
+      const int less_before = less + (before & 0xffff) + __popc(belows[u] & lower);
+      const int same_before = same + (before >> 16) + __popc(equals[u] & lower);
+      const bool below = belows[u] >> lane & 1, equal = equals[u] >> lane & 1;
+      if (only_last) {
+        if (equal && same_before == need - 1) {
+          if (values) values[row] = source[i];
+          if (index) index[row] = i;
+        }
+      } else if (below || (equal && same_before < need)) {
+        const ml_index to = row * k + less_before + (same_before < need ? same_before : need);
+        reinterpret_cast<K*>(keys)[to] = key[u];
+        places[to] = unsigned(i);
       }
-      if (same >= need) less = k - same;  // all is written
-    } else if (below || (equal && same_before < need)) {
-      const int taken = same_before < need ? same_before : need;
-      const ml_index to = row * k + less_before + taken;
-      reinterpret_cast<K*>(keys)[to] = key;
-      places[to] = unsigned(i);
     }
+    less += chosen & 0xffff;
+    same += chosen >> 16;
+    if (same > need) same = need;
+    if (only_last && same == need) less = k - need;  // all is written
     __syncthreads();
   }
 }

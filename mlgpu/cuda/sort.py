@@ -14,6 +14,7 @@ from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.rows import power
 from mlgpu.cuda.scan import scan
 from mlgpu.cuda.types import ctype
+from mlgpu.errors import ShapeError
 
 THREADS = 256
 IN_REGISTERS = 2048  # elements of a row that `sort_rows` takes
@@ -131,6 +132,8 @@ def _sort_rows(rows: Any, out: Any, where: Any, first: int, count: int, descendi
 
 def _radix(rows: Any, out: Any, where: Any, descending: bool) -> None:
     count, n = rows.shape
+    if n >= 1 << 31:
+        raise ShapeError(f"sort: rows of 2^31 elements and more are not sorted on CUDA, got {n}")
     kind, size = ctype(rows.dtype), rows.dtype.itemsize
     items = 8 if size == 8 else 16
     tiles = blocks(n, THREADS * items)
