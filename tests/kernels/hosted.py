@@ -91,6 +91,8 @@ class hosted:
 
     def launch(self, family: str, name: str, grid: Any, block: Any, arguments: Any,
                shared: int = 0) -> None:
+        if 0 in (grid if isinstance(grid, tuple) else (grid,)):
+            return
         kernel, declared = launching._kernel(family, name, self.arch)
         assert len(declared) == len(arguments), name
         given, arrays = [], []
