@@ -11,7 +11,8 @@
 template <typename T, typename M, int D, int BM, int BN, int WARPS, int VEC, int SPECIAL>
 __global__ void __launch_bounds__(WARPS * 32, 2)
 attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* o,
-                  float* lse, const M* __restrict__ mask, const ml_index* cell, ml_attention a) {
+                  float* lse, float* parts, const M* __restrict__ mask, const ml_index* cell,
+                  int splits, int span, ml_index rows, ml_attention a) {
   typedef ml_tile<D> Tile;
   const int MT = BM / WARPS / 16, NT = BN / 8, DT = D / 8;
   const bool general = SPECIAL & (ML_MASKED | ML_SCALED);
@@ -20,13 +21,14 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   unsigned char* const values = keys + Tile::bytes(BN);
 
   const int tiles = (a.queries + BM - 1) / BM;
-  const int place = blockIdx.x / tiles;
-  const int first = (tiles - 1 - int(blockIdx.x) % tiles) * BM;  // most keys first
+  const int split = blockIdx.x % splits, block = blockIdx.x / splits, place = block / tiles;
+  const int first = (tiles - 1 - block % tiles) * BM;  // most keys first
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int own = warp * 16 * MT;                 // the warp's first query in the block
   const int row0 = first + own + (lane >> 2);     // the lane's first query
   const int column0 = 2 * (lane & 3);             // and its first key of eight
-  const int seen = a.causal ? min(a.keys, first + BM) : a.keys;
+  const int begin = split * span;  // the block's keys
+  const int end = min(begin + span, a.causal ? min(a.keys, first + BM) : a.keys);
 
   const T* const q_rows = q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q];
   const T* const k_rows = k + ml_lead(a, ML_K, place);
@@ -58,12 +60,12 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
                                                       ml_lane_right(lane)));
   const unsigned k_lane = ml_shared(keys + Tile::at(ml_lane_wide(lane), ml_lane_low(lane)));
   const unsigned v_lane = ml_shared(values + Tile::at(ml_lane_deep(lane), ml_lane_right(lane)));
-  const int last = (seen - 1) / BN * BN;
+  const int last = begin + max(0, end - begin - 1) / BN * BN;
   ml_load_tile<BM, D, WARPS * 32, VEC>(shared, q_rows, a.row[ML_Q], a.queries - first, a.depth);
   ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + last * a.row[ML_K], a.row[ML_K],
                                        a.keys - last, a.depth);
   ml_copy_commit();
-  for (int start = last; start >= 0; start -= BN) {
+  for (int start = last; start >= begin; start -= BN) {
     // Whether some scores do not count: for the block, and whether none does, for this warp.
     const bool edge = start + BN > a.keys || (a.causal && start + BN > first + 1);
     const bool blind = a.causal && start > first + own + 16 * MT - 1;
@@ -98,7 +100,7 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
     }
     ml_copy_wait<0>();
     __syncthreads();  // the values are there, and nobody reads the keys
-    if (start > 0)
+    if (start > begin)
       ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + (start - BN) * a.row[ML_K], a.row[ML_K],
                                            BN, a.depth);
     ml_copy_commit();
@@ -198,18 +200,68 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
       const float total = ml_warp_sum<4>(sum[m][half]);
       const int row = row0 + 16 * m + 8 * half;
       const float share = total == 0.0f ? 0.0f : (SPECIAL & ML_DROPOUT ? a.kept : 1.0f) / total;
+      const float log = total == 0.0f ? ml_inf(0.0f)
+                                      : (top[m][half] * c + log2f(total)) * ml_ln2;
+      if (lse != nullptr && row < a.queries && (lane & 3) == 0)
+        lse[split * rows + before + row] = log;
+      if (parts != nullptr) {
+        float* const to = parts + (split * rows + before + row) * D + column0;
+        if (row < a.queries)
+#pragma unroll
+          for (int d = 0; d < DT; ++d)
+            *reinterpret_cast<float2*>(to + 8 * d) =
+                make_float2(out[m][d][2 * half] * share, out[m][d][2 * half + 1] * share);
+        continue;
+      }
 #pragma unroll
       for (int d = 0; d < DT; ++d) {
         const int line = own + 16 * m + 8 * half + (lane >> 2);
         *reinterpret_cast<unsigned*>(shared + Tile::at(line, d) + 4 * (lane & 3)) =
             ml_pack<T>(out[m][d][2 * half] * share, out[m][d][2 * half + 1] * share);
       }
-      if (lse != nullptr && row < a.queries && (lane & 3) == 0)
-        lse[before + row] = total == 0.0f ? ml_inf(0.0f)
-                                        : (top[m][half] * c + log2f(total)) * ml_ln2;
     }
+  if (parts != nullptr) return;
   __syncwarp();  // only this warp read these rows as queries
   ml_store_tile<16 * MT, D, D, 32, VEC>(shared, own, 0, o + ml_lead(a, ML_O, place) +
                                      (first + own) * a.row[ML_O], a.row[ML_O],
                                      a.queries - first - own, a.width, lane);
+}
+
+// The parts of the splits as one result: each weighs as much as its sum of exponentials.  A part in
+// which a query saw no key has lse = inf and weighs nothing.  A warp for each query.
+template <typename T, int VEC>
+__global__ void __launch_bounds__(128)
+attention_join(const ml_wide<T>* __restrict__ parts, const ml_wide<T>* __restrict__ lses, T* o,
+               ml_wide<T>* lse, ml_index rows, int splits, int pitch, ml_attention a) {
+  typedef ml_wide<T> W;
+  const ml_index row = ml_index(blockIdx.x) * 4 + (threadIdx.x >> 5);
+  if (row >= rows) return;
+  W top = -ml_inf(W(0));
+  for (int s = 0; s < splits; ++s) {
+    const W x = lses[s * rows + row];
+    if (x != ml_inf(x)) top = ml_max(top, x);
+  }
+  const int step = VEC < int(16 / sizeof(W)) ? VEC : int(16 / sizeof(W));
+  T* const to = o + ml_lead(a, ML_O, int(row / a.queries)) + row % a.queries * a.row[ML_O];
+  W total = W(0);
+  for (int column = (threadIdx.x & 31) * VEC; column < a.width; column += 32 * VEC) {
+    W sum[VEC] = {};
+    total = W(0);
+    for (int s = 0; s < splits; ++s) {
+      const W x = lses[s * rows + row], weight = x == ml_inf(x) ? W(0) : exp(x - top);
+      total += weight;
+#pragma unroll
+      for (int i = 0; i < VEC; i += step) {
+        const auto part = ml_load<step>(parts + (s * rows + row) * pitch + column + i);
+#pragma unroll
+        for (int j = 0; j < step; ++j) sum[i + j] += part.at[j] * weight;
+      }
+    }
+    ml_vec<T, VEC> y;
+#pragma unroll
+    for (int i = 0; i < VEC; ++i) y.at[i] = ml_cast<T>(total == W(0) ? W(0) : sum[i] / total);
+    ml_store_whole(to + column, y);
+  }
+  if (lse != nullptr && (threadIdx.x & 31) == 0)
+    lse[row] = total == W(0) ? ml_inf(top) : top + log(total);
 }

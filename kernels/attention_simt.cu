@@ -114,8 +114,8 @@ __device__ __forceinline__ T ml_score(const ml_attention& a, T product, const M*
 template <typename T, typename M, int D, int BM, int BN, int THREADS, int VEC>
 __global__ void __launch_bounds__(THREADS, 2)
 attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
-                       T* o, T* lse, const M* __restrict__ mask, const ml_index* cell, bool drops,
-                       ml_attention a) {
+                       T* o, T* lse, T* parts, const M* __restrict__ mask, const ml_index* cell,
+                       int splits, int span, ml_index rows, bool drops, ml_attention a) {
   typedef ml_plain_tile<T, D> Tile;
   const int TY = THREADS / 8, ROWS = BM / TY, COLUMNS = BN / 8, PARTS = D / 8 / Tile::vec;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -123,10 +123,12 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
   T* const others = queries + BM * Tile::pitch;  // keys, then values
   T* const weights = others + BN * Tile::pitch;
 
-  const int tiles = (a.queries + BM - 1) / BM, place = blockIdx.x / tiles;
-  const int first = (tiles - 1 - int(blockIdx.x) % tiles) * BM;  // most keys first
+  const int tiles = (a.queries + BM - 1) / BM;
+  const int split = blockIdx.x % splits, block = blockIdx.x / splits, place = block / tiles;
+  const int first = (tiles - 1 - block % tiles) * BM;  // most keys first
   const int tx = threadIdx.x & 7, ty = threadIdx.x >> 3;
-  const int seen = a.causal ? min(a.keys, first + BM) : a.keys;
+  const int begin = split * span;  // the block's keys
+  const int end = min(begin + span, a.causal ? min(a.keys, first + BM) : a.keys);
   const T* const k_rows = k + ml_lead(a, ML_K, place);
   const T* const v_rows = v + ml_lead(a, ML_V, place);
   const M* const mask_rows = mask == nullptr ? mask : mask + ml_lead(a, ML_MASK, place);
@@ -145,7 +147,7 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
   }
   ml_load_plain<BM, D, THREADS, VEC>(queries, q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q],
                                      a.row[ML_Q], a.queries - first, a.depth);
-  for (int start = 0; start < seen; start += BN) {
+  for (int start = begin; start < end; start += BN) {
     ml_load_plain<BN, D, THREADS, VEC>(others, k_rows + start * a.row[ML_K], a.row[ML_K],
                                        a.keys - start, a.depth);
     ml_arrive();
@@ -193,10 +195,14 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
     const int query = first + ty + r * TY;
     if (query >= a.queries) continue;
     const T share = total == T(0) ? T(0) : (drops ? T(a.kept) : T(1)) / total;
-    ml_store_plain<VEC>(o + ml_lead(a, ML_O, place) + query * a.row[ML_O], out[r], share, a.width,
-                        tx);
+    if (parts != nullptr)
+      ml_store_plain<Tile::vec>(parts + (split * rows + line + query) * D, out[r], share, D, tx);
+    else
+      ml_store_plain<VEC>(o + ml_lead(a, ML_O, place) + query * a.row[ML_O], out[r], share,
+                          a.width, tx);
     if (lse != nullptr && tx == 0)
-      lse[line + query] = total == T(0) ? ml_inf(total) : top[r] + log(total);
+      lse[split * rows + line + query] =
+          total == T(0) ? ml_inf(total) : top[r] + log(total);
   }
 }
 

@@ -23,6 +23,10 @@ from mlgpu.random import Stream
 
 _LARGEST = 256  # columns of a head that the kernels take
 _LEADING = 4  # dimensions before the last two
+
+# Blocks that keep a large GPU busy, whichever GPU it is (how sums are split decides their last
+# bits), and keys that are worth a block.
+_ENOUGH, _LEAST = 128, 256
 _OPERANDS = ("q", "k", "v", "o", "dy", "dq", "dk", "dv", "mask", "place")
 _STRUCT = np.dtype([
     ("lead", "i8", (len(_OPERANDS), 4)), ("row", "i8", len(_OPERANDS)), ("mask_column", "i8"),
@@ -32,6 +36,7 @@ _STRUCT = np.dtype([
 _MASKED, _DROPOUT, _SCALED, _MASK_GRADIENT = 1, 2, 4, 8  # ml_special
 
 Shape = tuple[int, ...]
+Tile = tuple[int, int, int]  # queries, keys, threads of a block
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,48 @@ def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: boo
     if not call.scores or not call.width:
         lse = runtime.full((*call.lead, call.queries, 1), math.inf, call.wide)
         return runtime.zeros((*call.lead, call.queries, call.width), q.dtype), lse
+    if call.lead and call.queries == 1 < call.lead[-1] and len(call.lead) - 1 in call.shared_dims \
+            and not options.causal:
+        # One query each of heads that share keys: rows of one tile.
+        out, lse = forward(q[..., 0, :], _without(k), _without(v), _without(mask, -2), options,
+                           statistics)
+        return out[..., None, :], None if lse is None else lse[..., None]
     out = _interleaved(call.lead, call.queries, call.width, q.dtype)
     call.add("o", out)
     lse = runtime.empty((*call.lead, call.queries, 1), call.wide) if statistics else None
-    if call.halves:
-        _forward_halves(call, out, lse)
-    else:
-        _forward_plain(call, out, lse)
+    rows, keys, threads = (_forward_tile(call.depth, call.queries, _shared_limit()) if call.halves
+                           else _plain_tile(call.depth, call.queries, call.wide.itemsize))
+    tiles = blocks(call.queries, rows) * call.places
+    span = _span(call, tiles, keys)
+    splits = blocks(call.keys, span)
+    parts, lses = None, lse
+    if splits > 1:
+        count = call.places * call.queries
+        parts = runtime.empty((splits, count, call.depth), call.wide)
+        lses = runtime.empty((splits, count), call.wide)
+    launched = _forward_halves if call.halves else _forward_plain
+    launched(call, out, lses, parts, (rows, keys, threads), tiles, span)
+    if parts is not None:
+        launch("attention_forward", f"attention_join<{call.ctype}, {call.vector('o')}>",
+               blocks(parts.shape[1], 4), 128,
+               (parts, lses, Strided(out), lse, parts.shape[1], splits, call.depth,
+                call.struct()))
     return out, lse
+
+
+def _without(array: Any, axis: int = -3) -> Any:
+    """The array without a dimension of size 1, if it has it."""
+    if array is None or array.ndim < (3 if axis == -2 else -axis):
+        return array
+    return array[..., 0, :] if axis == -2 else array[..., 0, :, :]
+
+
+def _span(call: _Call, tiles: int, keys: int) -> int:
+    """How many keys a block takes: all, unless there are few blocks and many keys."""
+    if tiles >= _ENOUGH // 2 or call.keys < 2 * _LEAST or call.options.causal:
+        return blocks(call.keys, keys) * keys
+    splits = min(blocks(_ENOUGH, tiles), call.keys // _LEAST)
+    return blocks(blocks(call.keys, splits), keys) * keys
 
 
 def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, options: Options,
@@ -102,24 +141,29 @@ def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, opt
 # --- kernels for halves ---------------------------------------------------------------------------
 
 
-def _forward_halves(call: _Call, out: Any, lse: Any) -> None:
-    depth, (rows, keys) = call.depth, _forward_tile(call.depth, call.queries, _shared_limit())
+def _forward_halves(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, tiles: int,
+                    span: int) -> None:
+    depth, (rows, keys, threads) = call.depth, tile
     special = call.special() | (_SCALED if call.options.scale <= 0 and call.mask is None else 0)
-    instance = (f"attention_forward<{call.ctype}, {call.mask_ctype}, {depth}, {rows}, {keys}, 4, "
-                f"{call.vector('q', 'k', 'v', 'o')}, {special}>")
-    launch("attention_forward", instance, blocks(call.queries, rows) * call.places, 128,
-           (*map(Strided, (call.q, call.k, call.v, out)), lse, _maybe(call.mask), call.cell,
-            call.struct()), (rows + 2 * keys) * _pitch(depth))
+    instance = (f"attention_forward<{call.ctype}, {call.mask_ctype}, {depth}, {rows}, {keys}, "
+                f"{threads // 32}, {call.vector('q', 'k', 'v', 'o')}, {special}>")
+    splits = blocks(call.keys, span)
+    launch("attention_forward", instance, tiles * splits, threads,
+           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask), call.cell,
+            splits, span, call.places * call.queries, call.struct()),
+           (rows + 2 * keys) * _pitch(depth))
 
 
-def _forward_tile(depth: int, queries: int, shared: int) -> tuple[int, int]:
+def _forward_tile(depth: int, queries: int, shared: int) -> Tile:
     """Queries and keys of a tile: 32 queries for each of 4 warps where registers allow it."""
     small = shared < (100 << 10)
+    if queries <= 16:
+        return 16, 64 if depth <= 128 or shared >= (73 << 10) else 32, 32
     if depth > 128:
-        return 64, 32 if shared <= (64 << 10) else 64
+        return 64, 32 if shared <= (64 << 10) else 64, 128
     if queries <= 64:
-        return 64, 64
-    return 128, 32 if depth == 128 and small else 64
+        return 64, 64, 128
+    return 128, 32 if depth == 128 and small else 64, 128
 
 
 def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: Any, dv: Any,
@@ -127,9 +171,8 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
     depth = call.depth
     columns, rows, warps = _backward_tile(depth, _shared_limit())
     keys = 16 * warps
-    # As many blocks as a large GPU has multiprocessors, whichever GPU it is: bits depend on it.
     places = call.places // call.shared
-    splits = max(1, min(blocks(128, places), blocks(call.keys, keys)))
+    splits = max(1, min(blocks(_ENOUGH, places), blocks(call.keys, keys)))
     part = lse.size * depth
     parts = runtime.empty((splits, part), call.wide)
     special = call.special() | (_MASK_GRADIENT if dmask is not None else 0)
@@ -179,14 +222,20 @@ _BACKWARD_PLAIN = {
     (8, 128): (16, 8, 128), (8, 192): (8, 8, 64), (8, 256): (4, 8, 32)}
 
 
-def _forward_plain(call: _Call, out: Any, lse: Any) -> None:
-    size, depth = out.dtype.itemsize, call.depth
+def _plain_tile(depth: int, queries: int, size: int) -> Tile:
     rows, keys, threads = _FORWARD_PLAIN[size, depth]
+    return (16 if queries <= 16 else rows), keys, threads
+
+
+def _forward_plain(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, tiles: int, span: int
+                   ) -> None:
+    size, depth, (rows, keys, threads) = out.dtype.itemsize, call.depth, tile
     instance = (f"attention_forward_simt<{call.ctype}, {call.mask_ctype}, {depth}, {rows}, {keys}, "
                 f"{threads}, {call.vector('q', 'k', 'v', 'o')}>")
-    launch("attention_simt", instance, blocks(call.queries, rows) * call.places, threads,
-           (*map(Strided, (call.q, call.k, call.v, out)), lse, _maybe(call.mask), call.cell,
-            call.options.dropout > 0, call.struct()),
+    splits = blocks(call.keys, span)
+    launch("attention_simt", instance, tiles * splits, threads,
+           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask), call.cell,
+            splits, span, call.places * call.queries, call.options.dropout > 0, call.struct()),
            (rows + keys) * (depth * size + 16) + rows * _padded(keys) * size)
 
 

@@ -67,3 +67,19 @@ def test_rows_that_are_apart():
 
     for host, device in both(function, (2, 8, 5), (2, 8, 7), (2, 7, 12)):
         np.testing.assert_allclose(device, host, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("heads", [2, 6])
+def test_one_query(heads, dtype):
+    """As when text is generated: the heads of a group are rows of one tile."""
+    lengths = mlgpu.tensor([3, 530])
+
+    def function(q, k, v):
+        mask = lengths.to(q.device)[:, None, None, None] > mlgpu.arange(530, device=q.device)
+        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
+
+    for host, device in both(function, (2, heads, 1, 8), (2, 2, 530, 8), (2, 2, 530, 8),
+                             dtype=dtype):
+        limit = 1e-5 if dtype == "float32" else 4e-2
+        np.testing.assert_allclose(device, host, atol=limit * max(1, np.abs(host).max()))

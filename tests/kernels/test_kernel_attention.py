@@ -183,7 +183,8 @@ def measured(attend, queries, keys, columns, causal=False):
     return attend.forward_report.metrics, attend.backward_reports[1].metrics
 
 
-def test_forward_is_near_what_tensor_cores_can_do(attend):
+def test_forward_is_near_what_tensor_cores_can_do(attend, monkeypatch):
+    monkeypatch.setattr(attention, "_LEAST", 1000)  # keys are not split between blocks
     m, _ = measured(attend, 128, 512, 64)
     assert m["tensor_instructions"] == 4 * 128 * 512 * 64 / 4096
     assert m["shared_wavefronts"] / m["tensor_instructions"] <= 1.6
@@ -215,3 +216,27 @@ def test_plain_kernels_meet_no_bank_twice(attend):
         m = report.metrics
         assert m["bank_conflicts"] == m["async_copy_bank_conflicts"] == 0
         assert m["spill_stores"] == m["stack"] == 0
+
+
+# --- few queries, many keys -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_keys_are_split_between_blocks(attend, dtype):
+    """One query of each head, four heads to a key; no part of the third sequence counts."""
+    q, k, v = drawn(dtype, (3, 1, 4, 1, 32), (3, 1, 1, 1500, 32), (3, 1, 1, 1500, 32))
+    lengths = np.array([1500, 100, 0])
+    mask = lengths[:, None, None, None, None] > np.arange(1500)
+    found = attend(q, k, v, mask)
+    assert found[0].shape == (3, 1, 4, 1, 32)
+    close(found, reference(*exactly(q, k, v), mask), dtype)
+    m = attend.forward_report.metrics
+    assert m["grid_size"] == 3 * 5
+    least = k.nbytes + v.nbytes
+    assert least <= m["global_load_sectors"] * 32 <= 1.05 * least + 8 * mask.nbytes
+
+
+def test_statistics_of_parts(attend):
+    """Backward goes on from the logsumexp of all parts."""
+    arrays = drawn(np.float16, (2, 5, 16), (2, 600, 16), (2, 600, 16), (2, 5, 16))
+    check(attend, np.float16, *arrays)
