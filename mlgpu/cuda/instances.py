@@ -7,14 +7,18 @@ builds those.  A line is the stem of a file in kernels/ and a name expression,
 
     softmax softmax_rows<float, 4, 2, 32, false>
 
-or, for a kernel that was generated, a JSON object with its source.  Without `--used` the commands
-take kernels/instances.txt, which is such a file, sorted; its first lines say how it was made.
+or, for a kernel that was generated, a JSON object with its source.  Behind " @" may stand how it is
+launched: threads of a block, and bytes of shared memory besides those that it declares.
+
+Without `--used` the commands take kernels/instances.txt, which tests/kernels/collect.py makes: what
+the op table and usual layers of models need.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,8 @@ class Instance:
     names: tuple[str, ...]
     options: tuple[str, ...] = ()
     source: str | None = None  # of a kernel that was generated; others are read from their file
+    threads: int = 0  # of a block, where that is known
+    shared: int = 0  # bytes that a launch asks for, besides those that the kernel declares
 
     @property
     def text(self) -> str:
@@ -59,7 +65,7 @@ def note(place: Path, source: str, names: Sequence[str], options: Sequence[str])
 
 
 def shipped() -> Path:
-    """The list of what mlgpu's own tests use."""
+    """The list of what mlgpu's operations use."""
     return kernels_dir() / "instances.txt"
 
 
@@ -75,10 +81,15 @@ def read(path: Path) -> list[Instance]:
 
 def _parse(line: str, where: str) -> Instance:
     if not line.startswith("{"):
+        line, _, launch = line.partition(" @")
         stem, _, name = line.partition(" ")
+        numbers = re.fullmatch(r"(\d+) (\d+)", launch) if launch else None
+        if launch and numbers is None:
+            raise FormatError(f"{where}: behind @ two numbers are needed, threads and bytes")
         if not (kernels_dir() / f"{stem}.cu").is_file():
             raise FormatError(f"{where}: there is no kernels/{stem}.cu")
-        return Instance(f"{stem}.cu", (name.strip(),) if name else ())
+        return Instance(f"{stem}.cu", (name.strip(),) if name else (), (), None,
+                        *(map(int, numbers.groups()) if numbers else ()))
     try:
         entry = json.loads(line)
         instance = Instance(entry["filename"], tuple(entry["names"]), tuple(entry["options"]),

@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
                                                  "default")
     which.add_argument("--used", metavar="FILE",
                        help="the kernels that a program used, which it wrote to the file with "
-                            f"{instances.VARIABLE}=FILE; by default those that mlgpu's tests use")
+                            f"{instances.VARIABLE}=FILE; by default those of kernels/instances.txt")
     parts = kernels.add_subparsers(dest="command", required=True, metavar="COMMAND")
     make = parts.add_parser("build", parents=[which],
                             help="compile, so that no compiler is needed where programs run")

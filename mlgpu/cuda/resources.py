@@ -29,8 +29,8 @@ class Taken:
     registers: int  # of a thread
     spills: int  # stored and loaded for want of registers, by a thread
     local: int  # memory of a thread, spilled registers included
-    shared: int  # of a block, without what a launch asks for
-    threads: int  # of a block, at most: its launch bounds
+    shared: int  # of a block, with what its launches ask for, where that is known
+    threads: int  # of a block, else its launch bounds
     occupancy: float | None  # percent, with blocks of that size; None where even one is too large
 
 
@@ -87,18 +87,20 @@ def resources(part: Sequence[Instance], arch: str, made: Compiled) -> list[Taken
         for symbol, shown in wanted.items():
             if symbol not in found:
                 raise KernelError(f"{shown}: the compiler made no kernel of it")
-            rows.append(_row(shown, arch, found[symbol], _threads(made.ptx, symbol)))
+            rows.append(_row(shown, arch, found[symbol], instance.shared,
+                             instance.threads or _threads(made.ptx, symbol)))
     return rows
 
 
-def _row(shown: str, arch: str, found: ptxas.Resources, threads: int) -> Taken:
+def _row(shown: str, arch: str, found: ptxas.Resources, dynamic: int, threads: int) -> Taken:
+    shared = found.shared + dynamic
     try:
-        percent = occupancy(archs.find(arch), threads, found.registers, found.shared,
+        percent = occupancy(archs.find(arch), threads, found.registers, shared,
                             found.barriers).percent
     except LaunchError:
         percent = None
     return Taken(shown, arch, found.registers, found.spill_stores + found.spill_loads, found.stack,
-                 found.shared, threads, percent)
+                 shared, threads, percent)
 
 
 def _threads(ptx: str, symbol: str) -> int:
