@@ -4,14 +4,15 @@ Operands are taken as they lie: rows or columns of a matrix may be the neighbour
 may be any distance apart (none, where it was expanded), batches too.  Only what lies otherwise is
 copied.  Few rows times a large matrix are kernels/gemv.cu; else halves go to the tensor cores
 (kernels/gemm.cu), float32 there only where less precision is allowed; all else is
-kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes and on how operands lie, never on
-the GPU's size, so a product has the same bits on every GPU of a kind.
+kernels/gemm_simt.cu.  How the sums over k are cut depends on the shapes and on how operands lie,
+never on the GPU's size, so a product has the same bits on every GPU of a kind.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,7 +119,7 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
             _operand(a, stride_a, -2), _operand(b, stride_b, -1), stride_bias,
             _fits(_aligned(out, pre, residual), n, out.itemsize),
             0 if bias is None else bias.data.ptr % 16, ACTIVATIONS.index(activation),
-            complex(alpha), complex(beta), row_sums is not None)
+            alpha, beta, row_sums is not None)
         _run(plan, a, b, out, bias, residual, pre, row_sums)
     return (out, pre) if keep else out
 
@@ -353,10 +354,11 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         own[field] = [*[0] * (3 - len(dims)), *strides]
     own["m"], own["n"], own["k"], own["splits"], own["split_k"] = m, n, k, splits, piece
     own["activation"], own["scaled"] = activation, alpha != 1 or beta != 1
-    own["alpha"], own["alpha_imaginary"] = alpha.real, alpha.imag
-    own["beta"], own["beta_imaginary"] = beta.real, beta.imag
     if dtype.kind in "iu":
-        own["alpha_whole"], own["beta_whole"] = int(alpha.real), int(beta.real)
+        own["alpha_whole"], own["beta_whole"] = alpha, beta
+    else:
+        own["alpha"], own["alpha_imaginary"] = alpha.real, alpha.imag
+        own["beta"], own["beta_imaginary"] = beta.real, beta.imag
     own["wide"] = store >= per_store * item
     # The second stage stores as many columns at once as fill 16 bytes of sums.
     late = 16 // computed_item if store >= 16 // computed_item * item else 1
@@ -391,7 +393,12 @@ def _library_serves(a: Any, b: Any, plain: bool) -> bool:
 
 
 def _capability() -> int:
-    return _capability_of(load().cuda.runtime.getDevice())
+    return _capability_of(_current_device()())
+
+
+@functools.cache
+def _current_device() -> Callable[[], int]:
+    return load().cuda.runtime.getDevice  # type: ignore[no-any-return]
 
 
 @functools.cache
