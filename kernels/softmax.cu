@@ -253,7 +253,7 @@ __device__ __forceinline__ void gradient(ml_wide<T> (&dy)[count], const ml_wide<
 }
 
 template <typename T, int E, int V, int L, bool LOG>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 1)
 softmax_backward_rows(T* dx, const T* dy, const T* y, ml_index rows, int n) {
   typedef ml_wide<T> W;
   const ml_index r = ml_index(blockIdx.x) * (256 / L) + threadIdx.x / L;
@@ -267,7 +267,7 @@ softmax_backward_rows(T* dx, const T* dy, const T* y, ml_index rows, int n) {
 }
 
 template <typename T, int E, int V, bool LOG>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
 softmax_backward_block(T* dx, const T* dy, const T* y, int n) {
   typedef ml_wide<T> W;
   __shared__ W slots[32];
@@ -387,7 +387,7 @@ softmax_backward_few(T* dx, const T* dy, const T* y, ml_index columns, int n, ml
 
 // Any n.  C lanes of a block own E columns each, 256 / C slots take rows in turn.
 template <typename T, int E, int C, bool LOG>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 softmax_columns(T* y, const T* x, int n, ml_index inner, ml_index tiles) {
   typedef ml_wide<T> W;
   __shared__ row_sum<W> shared[8 * E * C];
