@@ -217,7 +217,7 @@ batch_sums(W* part, const T* dy, const T* x, const W* means, const W* variances,
 }
 
 template <typename T, typename W, int E>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 3)
 batch_sums_columns(W* part, const T* dy, const T* x, const W* means, const W* variances,
                    ml_index batch, ml_index inner, int positions, int slices, double eps) {
   __shared__ ml_pair<W> fold[8][E][apart<E, ml_pair<W>>(32)];

@@ -387,7 +387,7 @@ softmax_backward_few(T* dx, const T* dy, const T* y, ml_index columns, int n, ml
 
 // Any n.  C lanes of a block own E columns each, 256 / C slots take rows in turn.
 template <typename T, int E, int C, bool LOG>
-__global__ void __launch_bounds__(256, 2)
+__global__ void __launch_bounds__(256, 3)
 softmax_columns(T* y, const T* x, int n, ml_index inner, ml_index tiles) {
   typedef ml_wide<T> W;
   __shared__ row_sum<W> shared[8 * E * C];
