@@ -113,10 +113,10 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
     if row_sums is not None and not out.size:
         gemm(a, runtime.full((k, 1), 1, a.dtype), row_sums.reshape(m, 1))
     if out.size:
-        a, b, dims, stride_a, stride_b, stride_bias = _laid_out(a, b, bias, batch, m, n)
+        a, b, bias, dims, *strides = _laid_out(a, b, bias, batch, m, n)
         plan = _plan(
             a.dtype, _capability(), backend.precision == "highest", m, n, k, dims,
-            _operand(a, stride_a, -2), _operand(b, stride_b, -1), stride_bias,
+            _operand(a, strides[0], -2), _operand(b, strides[1], -1), strides[2],
             _fits(_aligned(out, pre, residual), n, out.itemsize),
             0 if bias is None else bias.data.ptr % 16, ACTIVATIONS.index(activation),
             alpha, beta, row_sums is not None)
@@ -185,24 +185,24 @@ def _batch_shape(a: Shape, b: Shape) -> Shape:
 
 
 def _laid_out(a: Any, b: Any, bias: Any, batch: Shape, m: int, n: int) -> tuple[Any, ...]:
-    """The operands, copied where they must be; the batch's dimensions, joined where all allow it,
-    at most three; and the strides along them of a, b and the bias, then its own two."""
+    """The operands and the bias, copied where they must be; the batch's dimensions, joined where
+    all allow it, at most three; and their strides: those of the bias with its own two last."""
     a, b = _lines(a), _lines(b)
-    strides = [_strides(a, batch, 2), _strides(b, batch, 2)]
-    if bias is None:
-        spread: Shape = (0,) * (len(batch) + 2)
-    else:
-        spread = _strides(bias, (*batch, m, n), 0)
-    dims, joined = _joined(batch, (*strides, spread[:-2]))
+    dims, *strides = _in_batch(a, b, bias, batch, m, n)
     if len(dims) > 3:
-        cupy = load()
-        a = runtime.copy(cupy.broadcast_to(a, (*batch, *a.shape[-2:])))
-        b = runtime.copy(cupy.broadcast_to(b, (*batch, *b.shape[-2:])))
-        strides = [_strides(a, batch, 2), _strides(b, batch, 2)]
-        dims, joined = _joined(batch, (*strides, spread[:-2]))
-        if len(dims) > 3 and bias is not None:
-            raise NotImplementedError("gemm: a bias over more than three joined batch dimensions")
-    return a, b, dims, joined[0], joined[1], (*joined[2], *spread[-2:])
+        broadcast_to = load().broadcast_to
+        a = runtime.copy(broadcast_to(a, (*batch, *a.shape[-2:])))
+        b = runtime.copy(broadcast_to(b, (*batch, *b.shape[-2:])))
+        bias = None if bias is None else runtime.copy(broadcast_to(bias, (*batch, m, n)))
+        dims, *strides = _in_batch(a, b, bias, batch, m, n)
+    return a, b, bias, dims, *strides
+
+
+def _in_batch(a: Any, b: Any, bias: Any, batch: Shape, m: int, n: int) -> tuple[Shape, ...]:
+    spread = (0,) * (len(batch) + 2) if bias is None else _strides(bias, (*batch, m, n), 0)
+    dims, (of_a, of_b, of_bias) = _joined(
+        batch, (_strides(a, batch, 2), _strides(b, batch, 2), spread[:-2]))
+    return dims, of_a, of_b, (*of_bias, *spread[-2:])
 
 
 def _lines(x: Any) -> Any:
