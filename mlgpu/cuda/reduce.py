@@ -65,21 +65,27 @@ def _run(x: Any, dims: tuple[int, ...], op: str, dtype: Any, out: Any, where: An
         x = runtime.contiguous(x.transpose(order))
         _run(x, tuple(range(x.ndim - len(dims), x.ndim)), op, dtype, out, where, p)
         return
-    kind, result = ctype(x.dtype), ctype(dtype)
+    name, finish = _expressions(how.kernel, op, x.dtype, dtype, how.vector)
     partial = None
     first, second = out, where
     if how.splits > 1:
         partial = runtime.empty((how.splits * how.outputs * how.accumulator,), np.dtype(np.uint8))
         first = second = None
-    name = f"{how.kernel}<ml_{op}<{kind}>, {kind}, {result}, {how.vector}>"
     results = (first, second) if how.kernel == "reduce_short" else (first, second, partial)
     launch("reduce", name, how.grid, how.block, (Strided(x), *results, *how.arguments, p),
            how.shared)
     if partial is not None:
         width = min(32, power(how.outputs))
-        launch("reduce", f"reduce_finish<ml_{op}<{kind}>, {result}>", -(-how.outputs // width),
-               THREADS, (partial, out, where, how.places, how.outputs, how.splits, how.count,
-                         width, p))
+        launch("reduce", finish, -(-how.outputs // width), THREADS,
+               (partial, out, where, how.places, how.outputs, how.splits, how.count, width, p))
+
+
+@functools.lru_cache(maxsize=4096)
+def _expressions(kernel: str, op: str, dtype: Any, result: Any, vector: int) -> tuple[str, str]:
+    """The names of the instances of a kernel and of the second stage."""
+    kind, out = ctype(dtype), ctype(result)
+    return (f"{kernel}<ml_{op}<{kind}>, {kind}, {out}, {vector}>",
+            f"reduce_finish<ml_{op}<{kind}>, {out}>")
 
 
 def power(n: int) -> int:
