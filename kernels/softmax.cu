@@ -186,6 +186,53 @@ softmax_long(T* y, const T* x, ml_index n) {
     long_row<T, E, LOG, false>(y, plain_row<T>{x}, n, n);
 }
 
+// Few rows, each long: blocks take pieces of a row.  First the sums, part[rows][pieces] of the pairs
+// (maximum, sum of exponentials), then what follows from them, with a second read.
+template <typename T, typename W, int E>
+__global__ void __launch_bounds__(512)
+softmax_parts(W* part, const T* x, ml_index n, int pieces) {
+  __shared__ row_sum<W> slots[32];
+  const ml_index r = blockIdx.x / pieces, size = (n / E + pieces - 1) / pieces * E;
+  const ml_index start = (blockIdx.x - r * pieces) * size, end = ml_min(n, start + size);
+  row_sum<W> running = {-ml_inf(W()), W(0)};
+#pragma unroll 4
+  for (ml_index at = start + threadIdx.x * E; at < end; at += 512 * E) {
+    W values[E];
+    take<E>(values, x + r * n + at);
+    row_take<T>(running, values);
+  }
+  running = ml_block_reduce(running, slots, row_sum<W>{-ml_inf(W()), W(0)}, row_merge<T>());
+  if (threadIdx.x == 0) {
+    part[blockIdx.x * ml_index(2)] = running.top;
+    part[blockIdx.x * ml_index(2) + 1] = running.sum;
+  }
+}
+
+template <typename T, typename W, int E, bool LOG>
+__global__ void __launch_bounds__(512)
+softmax_pieces(T* y, const T* x, const W* part, ml_index n, int pieces) {
+  const ml_index r = blockIdx.x / pieces, size = (n / E + pieces - 1) / pieces * E;
+  const ml_index start = (blockIdx.x - r * pieces) * size, end = ml_min(n, start + size);
+  row_sum<W> total = {-ml_inf(W()), W(0)};
+  for (int i = ml_lane(); i < pieces; i += 32) {
+    const W* from = part + (r * pieces + i) * 2;
+    total = row_merge<T>()(total, row_sum<W>{from[0], from[1]});
+  }
+  total = ml_warp_reduce(total, row_merge<T>());
+  const W pivot = row_pivot(total.top);
+#pragma unroll 4
+  for (ml_index at = start + threadIdx.x * E; at < end; at += 512 * E) {
+    W values[E];
+    take<E>(values, x + r * n + at);
+    if constexpr (!LOG) {
+#pragma unroll
+      for (int e = 0; e < E; ++e) values[e] = row_exp<T>(values[e] - pivot);
+    }
+    finish<T, LOG, false>(values, pivot, total);
+    row_store<1, E>(y + r * n + at, values, 1, 0, 0);
+  }
+}
+
 // --- forward under a mask -------------------------------------------------------------------------
 
 // Rows are (batch, head, query); `mask` has these strides, and columns side by side.  CAUSAL: a

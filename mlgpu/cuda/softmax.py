@@ -86,6 +86,13 @@ def _run(name: str, dtype: Any, arrays: tuple[Any, ...], dim: int, log: bool) ->
     if not out.size:
         return out
     outer, n, inner = rows.around(shape, dim)
+    if shared_by_blocks(outer, n) and inner == 1 and len(arrays) == 1:
+        part = empty((outer, pieces(n), 2), rows.wide(dtype))
+        sums, apply = pieces_plans(dtype, rows.vector(n, out, *arrays), outer, n, log)
+        launch("softmax", sums.kernel, sums.grid, sums.block, (part, *arrays, *sums.numbers))
+        launch("softmax", apply.kernel, apply.grid, apply.block,
+               (out, *arrays, part, *apply.numbers))
+        return out
     if inner > 1:
         plan = columns_plan(name, dtype, rows.vector(inner, out, *arrays), outer, n, inner, log)
     else:
@@ -114,6 +121,24 @@ def rows_plan(name: str, dtype: Any, width: int, count: int, n: int, log: bool,
     fits = kept + rows.STATIC <= shared_limit
     return Plan(f"{name}_long<{ctype(dtype)}, {width}, {flag}, {str(fits).lower()}>", count, 1024,
                 (n,), kept if fits else 0)
+
+
+def shared_by_blocks(count: int, n: int) -> bool:
+    """Whether rows are too few, and long enough, to be one block's each."""
+    return count < 64 and n >= 1 << 15
+
+
+def pieces(n: int) -> int:
+    """How many blocks share a row."""
+    return min(64, n >> 12)
+
+
+def pieces_plans(dtype: Any, width: int, count: int, n: int, log: bool) -> tuple[Plan, Plan]:
+    """The sums of the pieces of each row, and their results."""
+    types = f"{ctype(dtype)}, {ctype(rows.wide(dtype))}, {width}"
+    grid = count * pieces(n)
+    return (Plan(f"softmax_parts<{types}>", grid, 512, (n, pieces(n))),
+            Plan(f"softmax_pieces<{types}, {str(log).lower()}>", grid, 512, (n, pieces(n))))
 
 
 def columns_plan(name: str, dtype: Any, width: int, outer: int, n: int, inner: int, log: bool

@@ -90,6 +90,22 @@ def test_a_row_that_shared_memory_cannot_hold_is_read_twice():
     check(F32, (2, 20000), lambda name: plans[name.endswith("backward")], False, 1)
 
 
+@pytest.mark.parametrize(("dtype", "n", "log"), [(F32, 40002, True), (F16, 65536, False)])
+def test_few_long_rows_are_shared_by_blocks(dtype, n, log):
+    assert softmax.shared_by_blocks(2, n)
+    x = random(dtype, (2, n))
+    x[1, 5000:] = -np.inf  # whole pieces without a number
+    y, part = np.full_like(x, np.nan), np.full((2, softmax.pieces(n), 2), np.nan, np.float32)
+    sums, apply = softmax.pieces_plans(dtype, width(dtype, n), 2, n, log)
+    launch("softmax", sums.kernel, sums.grid, sums.block, (part, x, *sums.numbers))
+    report = launch("softmax", apply.kernel, apply.grid, apply.block, (y, x, part, *apply.numbers))
+    np.testing.assert_allclose(y.astype(np.float64), exact(x, log, 1), TOLERANCE[dtype],
+                               TOLERANCE[dtype])
+    assert report.metrics["spill_stores"] == report.metrics["barriers"] == 0
+    if n * dtype.itemsize % 32 == 0:
+        assert report.metrics["global_store_efficiency"] == 100
+
+
 @pytest.mark.parametrize(("dtype", "shape", "log"), [
     (F32, (3, 2, 50), False), (F16, (2, 3, 64), True), (F32, (2, 40, 8), True),
     (F64, (2, 100, 3), False), (BF16, (1, 300, 256), False), (F32, (2, 33, 130), False)])
