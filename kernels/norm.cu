@@ -167,7 +167,7 @@ norm_backward_rows(T* dx, const T* dy, const T* x, const T* extra, const P* weig
 
 // dx for rows of any length: dy and x are read twice, the second time from the cache.
 template <typename T, typename P, typename W, int E, bool CENTERED>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(1024, 1)
 norm_backward_long(T* dx, const T* dy, const T* x, const T* extra, const P* weight, const W* means,
                    const W* rstds, ml_index n) {
   __shared__ ml_pair<W> slots[32];
