@@ -74,13 +74,14 @@ class Plan:
 
 def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str | None = None,
          residual: Any = None, keep: bool = False, alpha: complex = 1, beta: complex = 1,
-         row_sums: Any = None) -> Any:
+         row_sums: Any = None, exact: bool | None = None) -> Any:
     """activation(alpha * (a @ b) + beta * bias) + residual, over the last two axes.
 
     Leading axes broadcast; `bias` broadcasts to the product, `residual` and `out` have its shape
     and are C-contiguous.  With `keep` the result is (out, what went into the activation).
     `row_sums`, of shape (m,), is set to the sums of a's rows (for a without leading axes): if a is
-    a transposed gradient, these are the bias's.  All have one dtype.
+    a transposed gradient, these are the bias's.  All have one dtype.  `exact` says whether float32
+    keeps its precision; by default that is as set_float32_matmul_precision has it.
     """
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and (bias is None or bias.ndim < 2):
         # One product over all rows.
@@ -89,7 +90,8 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
             residual = residual.reshape(rows, columns)
         flat = gemm(a.reshape(rows, a.shape[-1]), b,
                     None if out is None else out.reshape(rows, columns), bias=bias,
-                    activation=activation, residual=residual, keep=keep, alpha=alpha, beta=beta)
+                    activation=activation, residual=residual, keep=keep, alpha=alpha, beta=beta,
+                    exact=exact)
         shape = (*a.shape[:-1], columns)
         return tuple([y.reshape(shape) for y in flat]) if keep else flat.reshape(shape)
     batch = _batch_shape(a.shape[:-2], b.shape[:-2])
@@ -101,7 +103,7 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
         row = gemm(b.swapaxes(-1, -2), a.swapaxes(-1, -2),
                    None if out is None else out.reshape(turned),
                    bias=bias if bias is None or bias.ndim < 2 else bias.swapaxes(-1, -2),
-                   activation=activation, keep=keep, alpha=alpha, beta=beta,
+                   activation=activation, keep=keep, alpha=alpha, beta=beta, exact=exact,
                    residual=None if residual is None else residual.reshape(turned))
         return tuple([y.reshape(shape) for y in row]) if keep else row.reshape(shape)
     if out is None:
@@ -110,12 +112,15 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
                            and alpha == 1 and not keep):
             return load().matmul(a, b, out=out)
     pre = runtime.empty(shape, a.dtype) if keep else None
-    if row_sums is not None and not out.size:
-        gemm(a, runtime.full((k, 1), 1, a.dtype), row_sums.reshape(m, 1))
+    exact = backend.precision == "highest" if exact is None else exact
+    if row_sums is not None and (not out.size or (not exact and a.dtype.char == "f")):
+        # Sums are never rounded to 10 bits, and those of nothing are zeros.
+        gemm(a, runtime.full((k, 1), 1, a.dtype), row_sums.reshape(m, 1), exact=True)
+        row_sums = None
     if out.size:
         a, b, bias, dims, *strides = _laid_out(a, b, bias, batch, m, n)
         plan = _plan(
-            a.dtype, _capability(), backend.precision == "highest", m, n, k, dims,
+            a.dtype, _capability(), exact, m, n, k, dims,
             _operand(a, strides[0], -2), _operand(b, strides[1], -1), strides[2],
             _fits(_aligned(out, pre, residual), n, out.itemsize),
             0 if bias is None else bias.data.ptr % 16, ACTIVATIONS.index(activation),
@@ -155,7 +160,7 @@ def conjugate(x: Any) -> Any:
 def column_sums(x: Any) -> Any:
     """The sum of a matrix over its rows, as a product with ones."""
     ones = runtime.full((len(x), 1), 1, x.dtype)
-    return gemm(x.T, ones).reshape(x.shape[1])
+    return gemm(x.T, ones, exact=True).reshape(x.shape[1])
 
 
 def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
@@ -317,7 +322,7 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     name = ctype(dtype)
     tensor = dtype.kind not in "iuc" and (
         (item == 2 and (capability >= 80 or name == "__half"))
-        or (item == 4 and not exact and not summing and capability >= 80))
+        or (item == 4 and not exact and capability >= 80))
     layouts = (a.deep, b.deep)
     arguments: list[Any]
     few = dtype.kind not in "iuc" and m <= 4 and n >= 64 and not tiny and not summing
