@@ -41,7 +41,6 @@ _STRUCT = np.dtype([
 
 _ENOUGH = 128  # blocks that keep a GPU busy, whichever it is
 _tiles_needed = 64  # of 128 x 128, from which on so large ones are taken
-_PIECE = 256  # places of k that a split has at least
 _TINY = 1 << 14  # multiplications up to which few kernels to compile count more than wide loads
 _LARGE = 1 << 32  # multiplications from which on the library's instructions count
 
@@ -166,17 +165,14 @@ def column_sums(x: Any) -> Any:
 def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
          row_sums: Any) -> None:
     epilogue = (None if bias is None else Strided(bias), residual, pre, row_sums)
-    if plan.kernel[0] == "gemv":
-        launch(*plan.kernel, plan.grid, plan.block,
-               (Strided(a), Strided(b), out, *epilogue[:3], plan.struct))
-        return
     partial = sums = None
     if plan.splits > 1:
         partial = runtime.empty((plan.splits * out.size,), plan.wide_dtype)
         if row_sums is not None:
             sums = runtime.empty((plan.splits * row_sums.size,), plan.wide_dtype)
+    more = (*epilogue[:3], partial) if plan.kernel[0] == "gemv" else (*epilogue, partial, sums)
     launch(*plan.kernel, plan.grid, plan.block,
-           (Strided(a), Strided(b), out, *epilogue, partial, sums, plan.struct), plan.shared)
+           (Strided(a), Strided(b), out, *more, plan.struct), plan.shared)
     if plan.splits > 1:
         launch("gemm_simt", plan.finish, plan.finish_grid, 256,
                (out, *epilogue, partial, sums, plan.struct, plan.batches))
@@ -284,10 +280,9 @@ def _computed_in(dtype: Any) -> tuple[str, Any]:
     return ("float", np.dtype(np.float32)) if dtype.itemsize == 2 else (ctype(dtype), dtype)
 
 
-def _splits(m: int, n: int, k: int, batches: int) -> tuple[int, int]:
+def _splits(tiles: int, k: int, least: int = 256, enough: int = _ENOUGH) -> tuple[int, int]:
     """Into how many pieces k is cut, and their length: more where few tiles have long sums."""
-    tiles = blocks(m, 128) * blocks(n, 128) * batches
-    count = min(k // _PIECE, _ENOUGH // tiles)
+    count = min(k // least, enough // tiles)
     if count < 2:
         return 1, k
     piece = blocks(blocks(k, count), 64) * 64
@@ -314,8 +309,9 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
           a: Operand, b: Operand, bias: Shape, store: int, bias_at: int, activation: int,
           alpha: complex, beta: complex, summing: bool) -> Plan:
     batches = math.prod(dims)
-    splits, piece = _splits(m, n, k, batches)
-    tiles = blocks(m, 128) * blocks(n, 128) * batches * splits
+    tiles = blocks(m, 128) * blocks(n, 128) * batches
+    splits, piece = _splits(tiles, k)
+    tiles *= splits
     tiny = m * n * k * batches <= _TINY
     computed, wide_dtype = _computed_in(dtype)
     item, computed_item = dtype.itemsize, wide_dtype.itemsize
@@ -326,10 +322,13 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     layouts = (a.deep, b.deep)
     arguments: list[Any]
     few = dtype.kind not in "iuc" and m <= 4 and n >= 64 and not tiny and not summing
-    if few and a.deep and b.deep:
-        family, per_store, splits, piece, shared, block = "gemv", 1, 1, k, 0, 256
-        bm, bn = m, 8
-        arguments = [name, computed, 1 if m == 1 else 4, min(a.width, b.width) // item]
+    if few and (a.deep or not b.deep):
+        width = (min(a.width, b.width) if b.deep else b.width) // item
+        bm, bn, per_store, shared, block = m, 8 if b.deep else 32 * width, 1, 0, 256
+        # A split has two turns of the loop at least.
+        splits, piece = _splits(blocks(n, bn) * batches, k, 2048 if b.deep else 64, 2 * _ENOUGH)
+        family = "gemv"
+        arguments = [name, computed, 1 if m == 1 else 4, width, *([] if b.deep else [a.deep])]
     elif tensor:
         widths = [item if tiny else w if w == 16 else min(w, 4) for w in (a.width, b.width)]
         tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
@@ -348,7 +347,8 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         shared, block = 0, bm * bn // each**2
         family = "gemm_simt"
         arguments = [name, computed, bm, bn, bk, each, each, *layouts, *vectors, summing]
-    kernel = family, f"{family}<{', '.join(map(_argument, arguments))}>"
+    entry = "gemv_rows" if family == "gemv" and not b.deep else family
+    kernel = family, f"{entry}<{', '.join(map(_argument, arguments))}>"
     struct = np.zeros(1, _STRUCT)
     own = struct[0]
     own["lda"], own["ldb"] = a.line, b.line

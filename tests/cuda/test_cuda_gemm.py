@@ -114,7 +114,8 @@ def test_a_recurrent_step_takes_at_most_two_kernels(launched, mode):
     assert len(steps) == 1 + 5 * (1 if mode == "RNN" else 2)
 
 
-def test_sums_are_cut_by_shapes_alone():
-    assert gemm._splits(128, 128, 4096, 1) == gemm._splits(100, 100, 4096, 1) == (16, 256)
-    assert gemm._splits(2048, 2048, 4096, 1) == (1, 4096)
-    assert gemm._splits(16, 16, 300, 1) == (1, 300)
+def test_long_sums_of_few_tiles_are_cut():
+    assert gemm._splits(1, 4096) == (16, 256)
+    assert gemm._splits(256, 4096) == (1, 4096)
+    assert gemm._splits(1, 300) == (1, 300)
+    assert gemm._splits(50, 5000) == (2, 2560)

@@ -116,13 +116,16 @@ def test_epilogue(on, dtype, n, k):
 
 @pytest.mark.parametrize(("dtype", "m", "n", "k", "form"), [
     (F16, 1, 100, 264, turned), (BF16, 3, 67, 131, turned), (F32, 4, 96, 260, turned),
-    (F64, 150, 1, 190, np.asarray)], ids=str)
+    (F64, 150, 1, 190, np.asarray), (F16, 2, 264, 100, np.asarray), (F32, 1, 70, 300, np.asarray),
+    (F32, 131, 1, 150, turned)], ids=str)
 def test_few_rows(on, dtype, m, n, k, form):
     a, b, c, r = (random(dtype, *s) for s in ((2, m, k), (2, k, n), (n,), (2, m, n)))
     host, product = on()
-    y = product(a, form(b), bias=c, activation="relu", residual=r)
+    y = product(a if n > 1 else form(a), form(b), bias=c, activation="relu", residual=r)
     check(y, np.maximum(exact(a) @ exact(b) + exact(c), 0) + exact(r))
-    assert len(host.reports) == 1
+    assert len(host.reports) <= 2
+    for report in host.reports:
+        assert report.metrics["bank_conflicts"] == 0
 
 
 @pytest.mark.parametrize("activation", [a for a in gemm.ACTIVATIONS if a])
