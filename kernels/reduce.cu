@@ -4,7 +4,8 @@
 // place in the result.  `reduce_rows` is for a reduced dimension that is innermost in memory,
 // `reduce_columns` for a kept one, `reduce_short` for contiguous rows too short for a vector of
 // lanes.  Long reductions are split over gridDim.y, leave accumulators in `partial`
-// [gridDim.y][outputs], and `reduce_finish` merges them.  All depends on shapes alone.
+// [gridDim.y][outputs], and `reduce_finish` merges them.  All depends on shapes alone.  Of the
+// results (`out`, `other`, `index`) those that are null are not wanted.
 #include "dims.cuh"
 #include "reduce.cuh"
 #include "warp.cuh"
@@ -12,7 +13,7 @@
 // How many bytes of an accumulator move at once through shared memory.
 template <typename A>
 struct ml_words {
-  static const int bytes = alignof(A) == 16 ? 16 : alignof(A) == 8 ? 8 : 4;
+  static const int bytes = alignof(A) >= 16 ? 16 : alignof(A) == 8 ? 8 : 4;
 };
 
 // Over groups of `lanes` neighbouring lanes, a power of two.
@@ -22,7 +23,7 @@ __device__ __forceinline__ void ml_merge_lanes(typename Op::acc& a, int lanes) {
 }
 
 template <typename Op, typename O>
-__device__ __forceinline__ void ml_finish(const typename Op::acc& a, ml_index m, O* out,
+__device__ __forceinline__ void ml_finish(const typename Op::acc& a, ml_index m, O* out, O* other,
                                           long long* index, unsigned char* partial,
                                           const ml_dims& places, ml_index outputs, ml_index count,
                                           double p) {
@@ -33,6 +34,7 @@ __device__ __forceinline__ void ml_finish(const typename Op::acc& a, ml_index m,
   }
   const ml_index place = ml_offset(places, m);
   if (out) out[place] = ml_cast<O>(Op::finish(a, count, p));
+  if (other) other[place] = ml_cast<O>(Op::other(a));
   if (index) index[place] = Op::index(a);
 }
 
@@ -51,7 +53,7 @@ __device__ __forceinline__ void ml_take(typename Op::acc& a, const ml_vec<T, V>&
 // then limited by nothing but the element's size.  Of several, each is a multiple of V, and
 // `reduced` counts vectors in the innermost.  `chunk` vectors are one block's part of a row.
 template <typename Op, typename T, typename O, int V>
-__global__ void reduce_rows(const T* __restrict__ x, O* out, long long* index,
+__global__ void reduce_rows(const T* __restrict__ x, O* out, O* other, long long* index,
                             unsigned char* partial, ml_dims kept, ml_dims places, ml_dims reduced,
                             ml_index outputs, ml_index count, ml_index chunk, int lanes,
                             double p) {
@@ -104,15 +106,15 @@ __global__ void reduce_rows(const T* __restrict__ x, O* out, long long* index,
     ml_merge_lanes<Op>(a, 32);
   }
   if (mine && lane == 0)
-    ml_finish<Op>(a, m, out, index, partial, places, outputs, count, p);
+    ml_finish<Op>(a, m, out, other, index, partial, places, outputs, count, p);
 }
 
 // --- short contiguous rows: a thread for each, through shared memory -----------------------------
 
 // Threads of a warp whose rows start in the same bank read from different columns at a time.
 template <typename Op, typename T, typename O, int V>
-__global__ void reduce_short(const T* __restrict__ x, O* out, long long* index, ml_dims places,
-                             ml_index outputs, int count, double p) {
+__global__ void reduce_short(const T* __restrict__ x, O* out, O* other, long long* index,
+                             ml_dims places, ml_index outputs, int count, double p) {
   typedef typename Op::acc acc;
   typedef typename ml_compute<T>::type C;
   extern __shared__ __align__(16) unsigned char memory[];
@@ -150,7 +152,7 @@ __global__ void reduce_short(const T* __restrict__ x, O* out, long long* index, 
     Op::template take<1>(a, one, j, 1, p);
     if (++j == count) j = 0;
   }
-  ml_finish<Op, O>(a, first + threadIdx.x, out, index, nullptr, places, outputs, count, p);
+  ml_finish<Op, O>(a, first + threadIdx.x, out, other, index, nullptr, places, outputs, count, p);
 }
 
 // --- columns: a thread for V neighbouring outputs, `groups` of them down the block ---------------
@@ -160,7 +162,7 @@ __global__ void reduce_short(const T* __restrict__ x, O* out, long long* index, 
 // Where V does not divide it, the rows are contiguous and `period` vectors are `fold` whole rows,
 // which are reduced at the end as well; `rest` rows may be left over.
 template <typename Op, typename T, typename O, int V>
-__global__ void reduce_columns(const T* __restrict__ x, O* out, long long* index,
+__global__ void reduce_columns(const T* __restrict__ x, O* out, O* other, long long* index,
                                unsigned char* partial, ml_dims kept, ml_dims places,
                                ml_dims reduced, ml_index columns, ml_index column_stride,
                                ml_index outputs, ml_index count, ml_index chunk, ml_index tiles,
@@ -244,7 +246,8 @@ __global__ void reduce_columns(const T* __restrict__ x, O* out, long long* index
       const int e = o + k * int(columns);
       whole = Op::merge(whole, ml_get(parts + e % V * PLANE + e / V));
     }
-    ml_finish<Op>(whole, outer * columns + at, out, index, partial, places, outputs, count, p);
+    ml_finish<Op>(whole, outer * columns + at, out, other, index, partial, places, outputs, count,
+                  p);
   }
 }
 
@@ -252,9 +255,9 @@ __global__ void reduce_columns(const T* __restrict__ x, O* out, long long* index
 
 // `width` outputs a block, 256 / width threads each; width is a power of two.
 template <typename Op, typename O>
-__global__ void reduce_finish(const unsigned char* __restrict__ partial, O* out, long long* index,
-                              ml_dims places, ml_index outputs, int splits, ml_index count,
-                              int width, double p) {
+__global__ void reduce_finish(const unsigned char* __restrict__ partial, O* out, O* other,
+                              long long* index, ml_dims places, ml_index outputs, int splits,
+                              ml_index count, int width, double p) {
   typedef typename Op::acc acc;
   __shared__ alignas(16) unsigned char memory[256 * sizeof(acc)];
   acc* parts = reinterpret_cast<acc*>(memory);
@@ -263,7 +266,8 @@ __global__ void reduce_finish(const unsigned char* __restrict__ partial, O* out,
   const ml_index m = ml_index(blockIdx.x) * width + c;
   acc a = Op::identity();
   if (m < outputs)
-    for (int s = g; s < splits; s += 256 / width) a = Op::merge(a, ml_get(source + s * outputs + m));
+    for (int s = g; s < splits; s += 256 / width)
+      a = Op::merge(a, ml_get(source + s * outputs + m));
   ml_put(parts + t, a);
   __syncthreads();
   for (int left = 128; left >= width; left >>= 1) {
@@ -271,5 +275,5 @@ __global__ void reduce_finish(const unsigned char* __restrict__ partial, O* out,
     __syncthreads();
   }
   if (t < width && m < outputs)
-    ml_finish<Op, O>(ml_get(parts + t), m, out, index, nullptr, places, outputs, count, p);
+    ml_finish<Op, O>(ml_get(parts + t), m, out, other, index, nullptr, places, outputs, count, p);
 }

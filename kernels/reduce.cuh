@@ -3,6 +3,7 @@
 //   take<K>(a, x, first, step)  adds K elements, element k at index first + k * step
 //   merge(a, b)                 of two parts; the same whichever comes first
 //   finish(a, count, p)         the result; `count` elements were taken, p is the call's parameter
+//   other(a)                    a second result, for operators that have one
 //   index(a)                    of the element that was chosen, for operators that choose one
 // Elements come in their compute type: half types as float, short integers as int.
 #pragma once
@@ -38,6 +39,7 @@ template <typename A> __device__ __forceinline__ void ml_put(A* place, const A& 
 template <typename A> __device__ __forceinline__ A ml_get(const A* place) { return *place; }
 
 struct ml_op {
+  template <typename A> static __device__ __forceinline__ int other(const A&) { return 0; }
   template <typename A> static __device__ __forceinline__ long long index(const A&) { return 0; }
 };
 
@@ -201,6 +203,33 @@ struct ml_all : ml_fold<ml_and, C, int> {};
 template <typename T, typename C = typename ml_compute<T>::type>
 struct ml_any : ml_fold<ml_or, C, int> {};
 
+// The smallest, and as other result the largest.
+template <typename C>
+struct alignas(2 * sizeof(C)) ml_range {
+  C low, high;
+};
+template <typename C>
+__device__ __forceinline__ ml_range<C> ml_shfl_xor(const ml_range<C>& a, int mask) {
+  return {ml_shfl_xor(a.low, mask), ml_shfl_xor(a.high, mask)};
+}
+
+template <typename T, typename C = typename ml_compute<T>::type>
+struct ml_minmax : ml_op {
+  typedef ml_range<C> acc;
+  static __device__ __forceinline__ acc identity() { return {ml_highest<C>(), ml_lowest<C>()}; }
+  template <int K>
+  static __device__ __forceinline__ void take(acc& a, const C (&x)[K], ml_index, ml_index,
+                                              double) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) a = merge(a, {x[k], x[k]});
+  }
+  static __device__ __forceinline__ acc merge(const acc& a, const acc& b) {
+    return {ml_min(a.low, b.low), ml_max(a.high, b.high)};
+  }
+  static __device__ __forceinline__ C finish(const acc& a, ml_index, double) { return a.low; }
+  static __device__ __forceinline__ C other(const acc& a) { return a.high; }
+};
+
 // --- the element that is largest or smallest, and its index --------------------------------------
 
 template <typename C>
@@ -273,7 +302,7 @@ struct ml_argmin : ml_argument<false, C> {};
 // The largest real part so far, and the sum of exp(x - largest); of infinities and NaN the sum of
 // exp(x), which has their result.
 template <typename C>
-struct ml_exponents {
+struct alignas(ml_is_float<C>::value ? 2 * sizeof(C) : alignof(C)) ml_exponents {
   typename ml_real_of<C>::type most;
   C sum;
 };
@@ -332,7 +361,7 @@ __device__ __forceinline__ ml_moments<C> ml_shfl_xor(const ml_moments<C>& a, int
   return {ml_shfl_xor(a.n, mask), ml_shfl_xor(a.mean, mask), ml_shfl_xor(a.squares, mask)};
 }
 
-template <bool ROOT, typename C>
+template <bool ROOT, typename C>  // the other result is the mean
 struct ml_spread : ml_op {
   typedef ml_moments<C> acc;
   typedef typename ml_real_of<C>::type real;
@@ -360,6 +389,9 @@ struct ml_spread : ml_op {
     const double freedom = double(n) - correction;
     const real variance = a.squares / real(freedom > 0 ? freedom : 0);
     return ROOT ? sqrt(variance) : variance;
+  }
+  static __device__ __forceinline__ C other(const acc& a) {
+    return a.n == real(0) ? C(ml_nan(real())) : a.mean;
   }
 };
 template <typename T, typename C = typename ml_compute<T>::type>

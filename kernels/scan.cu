@@ -1,7 +1,7 @@
 // Running sums, products, extremes, log-sum-exps and linear recurrences along one dimension of a
 // contiguous array (outer, n, inner), forwards or backwards.
 //
-// `scan_rows` is for inner = 1: lanes of a warp or a block walk along a row, each with V neighbours.
+// `scan_rows` is for inner = 1: lanes of a warp or a block walk along a row, with V elements each.
 // `scan_columns` is for inner > 1: a thread walks down V columns.  Where there are too few of them
 // the dimension is cut into chunks (gridDim.y): one launch in mode TOTALS leaves the total of every
 // chunk, `scan_totals` scans those, one in mode CARRIED starts every chunk from what came before.
@@ -10,7 +10,7 @@
 
 enum { WHOLE, TOTALS, CARRIED };
 
-// Stores words of up to 16 bytes, also where the compiler would store each element when it is ready.
+// Stores words of up to 16 bytes, also where the compiler would store each element when ready.
 template <int V, typename T>
 __device__ __forceinline__ void ml_store_words(T* p, const ml_vec<T, V>& v) {
   const int words = V * sizeof(T) / 4;
@@ -35,7 +35,7 @@ __device__ __forceinline__ void ml_store_words(T* p, const ml_vec<T, V>& v) {
   }
 }
 
-// --- operators: an accumulator from an element, and of two neighbours, the earlier first -----------
+// --- operators: an accumulator from an element, and of two neighbours, the earlier first --------
 
 template <typename T, typename F>
 struct ml_scan_fold {
@@ -116,7 +116,7 @@ struct ml_recurrence {
   static __device__ __forceinline__ ml_index index(const acc&) { return 0; }
 };
 
-// --- rows --------------------------------------------------------------------------------------------
+// --- rows ---------------------------------------------------------------------------------------
 
 // The inclusive scan over groups of `lanes` neighbouring lanes, a power of two.
 template <typename S>
@@ -235,7 +235,7 @@ scan_rows(const T* __restrict__ x, const T* __restrict__ factors, T* y, long lon
   if (mode == TOTALS && mine && lane == 0) ml_put(chunks, carry);
 }
 
-// --- columns -----------------------------------------------------------------------------------------
+// --- columns ------------------------------------------------------------------------------------
 
 template <typename S, typename T, int V>
 __global__ void __launch_bounds__(256)
@@ -289,7 +289,7 @@ scan_columns(const T* __restrict__ x, const T* __restrict__ factors, T* y, long 
   }
 }
 
-// --- the totals of chunks (outer, chunks, inner), scanned in place -------------------------------------
+// --- the totals of chunks (outer, chunks, inner), scanned in place ------------------------------
 
 // inner = 1: a warp for each row; else a thread for each column.
 template <typename S>
@@ -319,7 +319,7 @@ __global__ void scan_totals(unsigned char* totals, ml_index outer, ml_index chun
   }
 }
 
-// --- shifts --------------------------------------------------------------------------------------------
+// --- shifts -------------------------------------------------------------------------------------
 
 // y_i = x_(i + by) along the middle dimension, `fill` where that is out of range.
 template <typename T>
@@ -331,7 +331,7 @@ __global__ void shift_along(const T* __restrict__ x, T* y, ml_index count, ml_in
   y[i] = from >= 0 && from < n ? x[i + by * inner] : ml_cast<T>(fill);
 }
 
-// --- gradients -----------------------------------------------------------------------------------------
+// --- gradients ----------------------------------------------------------------------------------
 
 // dx_j = the sum of dy_i where index_i = j, for an index that never falls along the dimension: the
 // thread where a run of equal indices begins adds it up.  `dx` holds zeros.

@@ -47,7 +47,7 @@ __global__ void is_in(const T* __restrict__ elements, const T* __restrict__ test
   out[i] = found != invert;
 }
 
-// --- counting: whole numbers, so that the order of atomics does not matter --------------------------
+// --- counting: whole numbers, so that the order of atomics does not matter ----------------------
 
 __device__ __forceinline__ void ml_count_one(unsigned* own, long long* counts, ml_index place,
                                              bool shared) {
@@ -96,7 +96,7 @@ __global__ void count_bins(const T* __restrict__ x, long long* counts, int bins,
   });
 }
 
-// --- groups of equal neighbours ------------------------------------------------------------------
+// --- groups of equal neighbours -----------------------------------------------------------------
 
 // 1 where a row of the table differs from the one before, and at the first.
 template <typename T>

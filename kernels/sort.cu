@@ -2,9 +2,9 @@
 // (NaN largest, -0 as 0; inverted for descending order); an element is the pair of its key and its
 // position, of which no two are equal, so that every sort of them is the stable one.
 //
-// `sort_rows` sorts rows of up to 2,048 in registers (bitonic); longer rows go through the passes of
-// a least-significant-digit radix sort (`radix_count`, a scan, `radix_scatter`); `select_rows` finds
-// the first k of a long row by its digits, the most significant first.
+// `sort_rows` sorts rows of up to 2,048 in registers (bitonic); longer rows go through the passes
+// of a least-significant-digit radix sort (`radix_count`, a scan, `radix_scatter`); `select_rows`
+// finds the first k of a long row by its digits, the most significant first.
 #include "reduce.cuh"
 
 // --- keys ----------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ template <> struct ml_from_raw<double> {
   }
 };
 
-// The value of a key, which came from `source`: zeros and NaN, which share keys, are looked up there.
+// The value of a key that came from `source`, where zeros and NaN, which share keys, are looked up.
 template <typename T>
 __device__ __forceinline__ T ml_value_of(ml_key<T> key, bool descending, const T* source) {
   typedef ml_key<T> K;
@@ -229,8 +229,8 @@ radix_count(const T* __restrict__ x, const unsigned char* __restrict__ keys, int
   counts[(row * ml_digits + threadIdx.x) * tiles + tile] = histogram[threadIdx.x];
 }
 
-// `ends` are the inclusive sums of `counts`: where each tile's elements of each digit end.  The first
-// pass reads x, the last one writes values and indices.
+// `ends` are the inclusive sums of `counts`: where each tile's elements of each digit end.  The
+// first pass reads x, the last one writes values and indices.
 template <typename T, int ITEMS>
 __global__ void __launch_bounds__(256)
 radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
@@ -241,7 +241,7 @@ radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
   const int TILE = ml_radix_threads * ITEMS, WARPS = ml_radix_threads / 32;
   __shared__ K tile_keys[TILE];
   __shared__ unsigned tile_places[TILE];
-  __shared__ int before[WARPS][ml_digits];  // elements of a digit in this warp, then in earlier ones
+  __shared__ int before[WARPS][ml_digits];  // of a digit in this warp, then in earlier ones
   __shared__ int start[ml_digits];          // where a digit begins in the tile
   __shared__ int sums[WARPS];
   const ml_index row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles;
@@ -331,7 +331,7 @@ radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
 // --- the first k of a long row -------------------------------------------------------------------
 
 // A block finds, digit by digit, the key of rank k, of which `need` are wanted; then it writes what
-// is smaller and the first `need` of that key to keys[row][k] and places[row][k], in order of place.
+// is smaller and the first `need` of that key to keys[row][k] and places[row][k], by their places.
 // With `only_last` it writes nothing but the element of rank k: its place and its value.
 template <typename T>
 __global__ void __launch_bounds__(512, 1)

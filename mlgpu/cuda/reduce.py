@@ -29,55 +29,57 @@ _SHORT = 256  # bytes of a row in its compute type that one thread takes
 
 
 def reduce(x: Any, dims: Sequence[int], op: str, dtype: Any = None, keepdim: bool = False,
-           p: float = 0.0, values: bool = True, index: bool = False) -> Any:
+           p: float = 0.0, values: bool = True, index: bool = False, other: bool = False) -> Any:
     """The reduction of `x` over `dims` (none: elementwise) by an operator of kernels/reduce.cuh.
 
     `op` is its name without ml_: sum, mean, nansum, prod, count, amax, amin, argmax, argmin,
-    logsumexp, all, any, var, std, norm0, norm1, norm2, norm, norm_inf, norm_low.  `dtype` is the
-    result's, that of `x` by default; `p` is the correction of var and std, and the order of norm.
-    Gives the values, with `index` of argmax and argmin (values, int64 indices), or the indices
-    alone.  An index counts along the dimension, or in the flattened array where all are reduced.
+    minmax, logsumexp, all, any, var, std, norm0, norm1, norm2, norm, norm_inf, norm_low.  `dtype`
+    is the result's, that of `x` by default; `p` is the correction of var and std, and the order of
+    norm.  Gives the values; with `other` also the mean (of var and std) or the largest (of minmax);
+    with `index` of argmax and argmin also int64 indices, or these alone.  An index counts along the
+    dimension, or in the flattened array where all are reduced.
     """
     dims = tuple(d % x.ndim for d in dims)
     dtype = x.dtype if dtype is None else np.dtype(dtype)
     kept = [d for d in range(x.ndim) if d not in dims]
     shape = tuple(x.shape[d] for d in kept)
     out = runtime.empty(shape, dtype) if values else None
+    second = runtime.empty(shape, dtype) if other else None
     where = runtime.empty(shape, np.dtype(np.int64)) if index else None
     outputs = math.prod(shape)
     if outputs:
         if index and len(dims) > 1:
             x = runtime.contiguous(x)
-        _run(x, dims, op, dtype, out, where, p)
-    results = [r if r is None or not keepdim else
-               r.reshape(tuple(1 if d in dims else n for d, n in enumerate(x.shape)))
-               for r in (out, where)]
-    return tuple(results) if values and index else results[0 if values else 1]
+        _run(x, dims, op, dtype, (out, second, where), p)
+    full = tuple(1 if d in dims else n for d, n in enumerate(x.shape)) if keepdim else shape
+    results = tuple(r.reshape(full) for r in (out, second, where) if r is not None)
+    return results if len(results) > 1 else results[0]
 
 
-def _run(x: Any, dims: tuple[int, ...], op: str, dtype: Any, out: Any, where: Any, p: float
+def _run(x: Any, dims: tuple[int, ...], op: str, dtype: Any, outs: tuple[Any, ...], p: float
          ) -> None:
+    """Reduce into (values, other values, indices), of which some may be None."""
     size = x.dtype.itemsize
     key = (x.shape, tuple(s // size for s in x.strides), dims, x.dtype, op, x.data.ptr % 16)
     how = plan(*key)
     if how is None:  # more dimensions than the kernels take
         order = [d for d in range(x.ndim) if d not in dims] + list(dims)
         x = runtime.contiguous(x.transpose(order))
-        _run(x, tuple(range(x.ndim - len(dims), x.ndim)), op, dtype, out, where, p)
+        _run(x, tuple(range(x.ndim - len(dims), x.ndim)), op, dtype, outs, p)
         return
     name, finish = _expressions(how.kernel, op, x.dtype, dtype, how.vector)
     partial = None
-    first, second = out, where
+    first = outs
     if how.splits > 1:
         partial = runtime.empty((how.splits * how.outputs * how.accumulator,), np.dtype(np.uint8))
-        first = second = None
-    results = (first, second) if how.kernel == "reduce_short" else (first, second, partial)
+        first = (None, None, None)
+    results = first if how.kernel == "reduce_short" else (*first, partial)
     launch("reduce", name, how.grid, how.block, (Strided(x), *results, *how.arguments, p),
            how.shared)
     if partial is not None:
         width = min(32, power(how.outputs))
         launch("reduce", finish, -(-how.outputs // width), THREADS,
-               (partial, out, where, how.places, how.outputs, how.splits, how.count, width, p))
+               (partial, *outs, how.places, how.outputs, how.splits, how.count, width, p))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -130,6 +132,8 @@ def accumulator_size(op: str, dtype: Any) -> int:
         return 2 * real + size
     if op == "logsumexp":
         return real + size
+    if op == "minmax":
+        return 2 * size
     return 8 if op == "count" else 4 if op in ("all", "any") else real
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from mlgpu.autograd.mode import mode as autograd_mode
 from mlgpu.cpu.gemm import cast as cast_array
 from mlgpu.cpu.gemm import widen
 from mlgpu.cpu.runtime import empty, empty_like, zeros
@@ -141,6 +142,20 @@ class Amin(Amax):
     """The smallest element over `dims`."""
 
     extreme = np.minimum
+
+
+class Extremes(Reduction):
+    """The smallest and the largest element over `dims`, where no gradient is wanted."""
+
+    name = "aminmax"
+    differentiable = False
+
+    def forward(self, x: Any) -> tuple[Any, Any]:
+        return tuple(op(self.dims, self.keepdim).forward(x)
+                     for op in (Amin, Amax))
+
+    def forward_cuda(self, x: Any) -> tuple[Any, Any]:
+        return self.reduced_cuda(x, "minmax", other=True)  # type: ignore[no-any-return]
 
 
 class MedianOfAll(Attained):
@@ -415,7 +430,12 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     """(min, max) over one dimension or all.  ShapeError where there is no element."""
     if not input.numel():
         _check_any("aminmax", input)
-    return AminmaxResult(amin(input, dim, keepdim), amax(input, dim, keepdim))
+    if input.requires_grad and autograd_mode.grad:
+        return AminmaxResult(amin(input, dim, keepdim), amax(input, dim, keepdim))
+    _check_ordered("aminmax", input)
+    dims = reduced_dims("aminmax", input, dim)
+    _check_elements("aminmax", input, dims)
+    return AminmaxResult(*run(Extremes(dims, keepdim), input))
 
 
 def _argument(op: str, find: Any, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:

@@ -18,7 +18,7 @@ from mlgpu.cpu.runtime import empty, empty_like
 from mlgpu.cpu.totals import total
 from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.op import run
-from mlgpu.ops.arithmetic import div, mul, sub
+from mlgpu.ops.arithmetic import add, div, mul, sub
 from mlgpu.ops.choice import where
 from mlgpu.ops.compare import eq
 from mlgpu.ops.elementwise import elementwise, on_device_arrays
@@ -32,7 +32,7 @@ __all__ = ["std", "std_mean", "var", "var_mean"]
 class Variance(Reduction):
     """sum |x - mean|^2 / max(0, count - correction) over `dims`; `root`: its square root."""
 
-    name = "var"
+    name = operator = "var"
     saved_inputs = (0,)
 
     def __init__(self, dims: tuple[int, ...], keepdim: bool, correction: float) -> None:
@@ -59,7 +59,7 @@ class Variance(Reduction):
         return self.shaped(cast_array(self._variance(x), x.real.dtype), x.shape)
 
     def forward_cuda(self, x: Any) -> Any:
-        return self.reduced_cuda(x, self.name, dtypes.from_numpy(x.dtype).to_real().numpy,
+        return self.reduced_cuda(x, self.operator, dtypes.from_numpy(x.dtype).to_real().numpy,
                                  p=self.correction)
 
     def _scale(self) -> float:
@@ -93,7 +93,7 @@ class Variance(Reduction):
 class Deviation(Variance):
     """The square root of the variance.  Its gradient is 0 where the variance is."""
 
-    name = "std"
+    name = operator = "std"
     saved_outputs = (0,)
 
     def forward(self, x: Any) -> Any:
@@ -126,12 +126,55 @@ def _deviation_of_root(x: Tensor, mean: Tensor, dy: Tensor, y: Tensor, scale: fl
     return (x - mean) * where(eq(y, 0), 0, dy / y * scale)
 
 
+class VarianceAndMean(Variance):
+    """The variance, and the mean that it is taken around."""
+
+    name = "var_mean"
+    operator = "var"
+
+    def forward(self, x: Any) -> Any:
+        means = total(x, self.dims)
+        np.divide(means, self.count(x.shape), out=means)
+        return super().forward(x), self.shaped(cast_array(means, x.dtype), x.shape)
+
+    def forward_cuda(self, x: Any) -> Any:
+        if x.dtype.kind == "c":  # results of two dtypes
+            return super().forward_cuda(x), self.reduced_cuda(x, "mean")
+        return self.reduced_cuda(x, self.operator, p=self.correction, other=True)
+
+    def backward(self, dy: Tensor, dmean: Tensor) -> Tensor:  # type: ignore[override]
+        share = div(self.unreduced(computed(dmean)), self.count(self._inputs_meta[0][0]))
+        return add(super().backward(dy), share)
+
+    def backward_cpu(self, dy: Any, dmean: Any) -> Any:  # type: ignore[override]
+        dx = super().backward_cpu(dy)
+        share = widen(self.unreduced(dmean)) / self.count(dx.shape)
+        return np.add(dx, share, out=dx, casting="unsafe")
+
+    def backward_cuda(self, dy: Any, dmean: Any) -> Any:  # type: ignore[override]
+        dx = super().backward_cuda(dy)
+        share = 1 / self.count(dx.shape) if dx.size else 0.0
+        return on_device_arrays(_plus_scaled, dx.dtype, dx, self.unreduced(dmean), share)
+
+
+class DeviationAndMean(VarianceAndMean, Deviation):  # type: ignore[misc]
+    """The standard deviation, and the mean that it is taken around."""
+
+    name = "std_mean"
+    operator = "std"
+
+
+@elementwise
+def _plus_scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    return a + b * scale
+
+
 # --- public ---------------------------------------------------------------------------------------
 
 
 def _spread(op: type[Variance], input: Tensor, dim: Dims | bool, unbiased: bool | None,
-            keepdim: bool, correction: float | None) -> tuple[Tensor, Dims]:
-    """A variance or deviation, and `dim` without PyTorch's older positional `unbiased`."""
+            keepdim: bool, correction: float | None) -> Any:
+    """A variance or deviation; `dim` may be PyTorch's older positional `unbiased`."""
     if isinstance(dim, bool):
         if unbiased is not None:
             raise TypeError(f"{op.name}: dim must be ints, got {dim}")
@@ -145,7 +188,7 @@ def _spread(op: type[Variance], input: Tensor, dim: Dims | bool, unbiased: bool 
     if made.count(input.shape) <= correction:
         warnings.warn(f"{op.name}: a correction of {correction} leaves no degree of freedom for "
                       f"{made.count(input.shape)} elements", stacklevel=3)
-    return run(made, input), dim
+    return run(made, input)
 
 
 def var(input: Tensor, dim: Dims | bool = None, unbiased: bool | None = None,
@@ -155,24 +198,22 @@ def var(input: Tensor, dim: Dims | bool = None, unbiased: bool | None = None,
     `correction` is 1 by default, 0 for unbiased=False.  Real for complex input.  Warns where
     n <= correction.  DTypeError for integers.  In two passes, so it is exact for a large mean.
     """
-    return _spread(Variance, input, dim, unbiased, keepdim, correction)[0]
+    return _spread(Variance, input, dim, unbiased, keepdim, correction)  # type: ignore[no-any-return]
 
 
 def std(input: Tensor, dim: Dims | bool = None, unbiased: bool | None = None,
         keepdim: bool = False, *, correction: float | None = None) -> Tensor:
     """The square root of `var`, with gradient 0 where that is 0."""
-    return _spread(Deviation, input, dim, unbiased, keepdim, correction)[0]
+    return _spread(Deviation, input, dim, unbiased, keepdim, correction)  # type: ignore[no-any-return]
 
 
 def var_mean(input: Tensor, dim: Dims | bool = None, unbiased: bool | None = None,
              keepdim: bool = False, *, correction: float | None = None) -> tuple[Tensor, Tensor]:
     """(var, mean) over `dim`."""
-    variance, dim = _spread(Variance, input, dim, unbiased, keepdim, correction)
-    return variance, mean(input, dim, keepdim)
+    return _spread(VarianceAndMean, input, dim, unbiased, keepdim, correction)  # type: ignore[no-any-return]
 
 
 def std_mean(input: Tensor, dim: Dims | bool = None, unbiased: bool | None = None,
              keepdim: bool = False, *, correction: float | None = None) -> tuple[Tensor, Tensor]:
     """(std, mean) over `dim`."""
-    deviation, dim = _spread(Deviation, input, dim, unbiased, keepdim, correction)
-    return deviation, mean(input, dim, keepdim)
+    return _spread(DeviationAndMean, input, dim, unbiased, keepdim, correction)  # type: ignore[no-any-return]

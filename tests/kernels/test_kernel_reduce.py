@@ -165,6 +165,19 @@ def test_variance_of_a_large_mean(reduce):
         np.testing.assert_allclose(found.reshape(()), x.astype(float).var(), rtol=1e-6)
 
 
+def test_other_results(reduce):
+    x = sample((50, 33), np.float32)
+    x[3, 4] = np.nan
+    for dims in ((0,), (1,), (0, 1)):
+        with np.errstate(invalid="ignore"):
+            low, high = reduce(x, dims, "minmax", other=True)
+            np.testing.assert_array_equal(low, x.min(dims))
+            np.testing.assert_array_equal(high, x.max(dims))
+            deviation, mean = reduce(x, dims, "std", other=True)
+            close(deviation, x.astype(float).std(dims), np.float32)
+            close(mean, x.astype(float).mean(dims), np.float32)
+
+
 def test_nothing(reduce):
     x = np.zeros((0, 3), np.float32)
     np.testing.assert_array_equal(reduce(x, (0,), "sum"), np.zeros(3))
