@@ -63,40 +63,48 @@ def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: boo
     if not call.scores or not call.width:
         lse = runtime.full((*call.lead, call.queries, 1), math.inf, call.wide)
         return runtime.zeros((*call.lead, call.queries, call.width), q.dtype), lse
-    if call.lead and call.queries == 1 < call.lead[-1] and len(call.lead) - 1 in call.shared_dims \
-            and not options.causal:
-        # One query each of heads that share keys: rows of one tile.
-        out, lse = forward(q[..., 0, :], _without(k), _without(v), _without(mask, -2), options,
+    if _is_group(call):
+        out, lse = forward(q[..., 0, :], _first(k, 3), _first(v, 3), _first(mask, 2), options,
                            statistics)
         return out[..., None, :], None if lse is None else lse[..., None]
     out = _interleaved(call.lead, call.queries, call.width, q.dtype)
     call.add("o", out)
     lse = runtime.empty((*call.lead, call.queries, 1), call.wide) if statistics else None
-    rows, keys, threads = (_forward_tile(call.depth, call.queries, _shared_limit()) if call.halves
-                           else _plain_tile(call.depth, call.queries, call.wide.itemsize))
-    tiles = blocks(call.queries, rows) * call.places
-    span = _span(call, tiles, keys)
-    splits = blocks(call.keys, span)
+    tile = _forward_tile(call)
+    tiles = blocks(call.queries, tile[0]) * call.places
+    span = _span(call, tiles, tile[1])
+    splits, rows = blocks(call.keys, span), call.places * call.queries
     parts, lses = None, lse
     if splits > 1:
-        count = call.places * call.queries
-        parts = runtime.empty((splits, count, call.depth), call.wide)
-        lses = runtime.empty((splits, count), call.wide)
+        parts = runtime.empty((splits, rows, call.depth), call.wide)
+        lses = runtime.empty((splits, rows), call.wide)
     launched = _forward_halves if call.halves else _forward_plain
-    launched(call, out, lses, parts, (rows, keys, threads), tiles, span)
+    launched(call, out, lses, parts, tile, tiles, span)
     if parts is not None:
         launch("attention_forward", f"attention_join<{call.ctype}, {call.vector('o')}>",
-               blocks(parts.shape[1], 4), 128,
-               (parts, lses, Strided(out), lse, parts.shape[1], splits, call.depth,
-                call.struct()))
+               blocks(rows, 4), 128,
+               (parts, lses, Strided(out), lse, rows, splits, call.depth, call.struct()))
     return out, lse
 
 
-def _without(array: Any, axis: int = -3) -> Any:
-    """The array without a dimension of size 1, if it has it."""
-    if array is None or array.ndim < (3 if axis == -2 else -axis):
+def _is_group(call: _Call) -> bool:
+    """Whether heads with one query each share keys: they can be the rows of one tile."""
+    last = len(call.lead) - 1
+    return call.queries == 1 and last in call.shared_dims and not call.options.causal
+
+
+def _first(array: Any, axis: int) -> Any:
+    """The array without a dimension of size 1, counted from the end, where it has leading ones."""
+    if array is None or array.ndim < 3:
         return array
-    return array[..., 0, :] if axis == -2 else array[..., 0, :, :]
+    return array[..., 0, :] if axis == 2 else array[..., 0, :, :]
+
+
+def _forward_tile(call: _Call) -> Tile:
+    if call.halves:
+        return _halves_tile(call.depth, call.queries, _shared_limit(), call.special())
+    rows, keys, threads = _FORWARD_PLAIN[call.wide.itemsize, call.depth]
+    return 16 if call.queries <= 16 else rows, keys, threads
 
 
 def _span(call: _Call, tiles: int, keys: int) -> int:
@@ -154,16 +162,17 @@ def _forward_halves(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, til
            (rows + 2 * keys) * _pitch(depth))
 
 
-def _forward_tile(depth: int, queries: int, shared: int) -> Tile:
-    """Queries and keys of a tile: 32 queries for each of 4 warps where registers allow it."""
-    small = shared < (100 << 10)
+def _halves_tile(depth: int, queries: int, shared: int, special: int) -> Tile:
+    """32 queries for each of 4 warps and 64 keys where registers and shared memory allow it."""
     if queries <= 16:
         return 16, 64 if depth <= 128 or shared >= (73 << 10) else 32, 32
     if depth > 128:
         return 64, 32 if shared <= (64 << 10) else 64, 128
     if queries <= 64:
         return 64, 64, 128
-    return 128, 32 if depth == 128 and small else 64, 128
+    few = ((depth >= 64 and special & _DROPOUT) or (depth >= 96 and special) or
+           (depth == 128 and shared < (100 << 10)))
+    return 128, 32 if few else 64, 128
 
 
 def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: Any, dv: Any,
@@ -220,11 +229,6 @@ _BACKWARD_PLAIN = {
     (4, 128): (32, 16, 64), (4, 192): (16, 16, 64), (4, 256): (16, 8, 64),
     (8, 32): (32, 16, 128), (8, 64): (32, 16, 128), (8, 96): (16, 16, 128),
     (8, 128): (16, 8, 128), (8, 192): (8, 8, 64), (8, 256): (4, 8, 32)}
-
-
-def _plain_tile(depth: int, queries: int, size: int) -> Tile:
-    rows, keys, threads = _FORWARD_PLAIN[size, depth]
-    return (16 if queries <= 16 else rows), keys, threads
 
 
 def _forward_plain(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, tiles: int, span: int
