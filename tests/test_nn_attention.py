@@ -108,6 +108,26 @@ def test_dropout_only_in_training():
     assert m(x, x, x)[0].tolist() == m(x, x, x)[0].tolist()
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropped_weights_do_not_depend_on_blocks(causal):
+    """More queries and heads than are computed at a time; rows begin within a word."""
+    shape = (2, 3, 131, 137)
+    q, k, v = (mlgpu.tensor(normal(*shape[:2], n, 4)).requires_grad_() for n in (131, 137, 137))
+    mlgpu.manual_seed(3)
+    y = nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=0.3, is_causal=causal)
+    found = [y, *mlgpu.autograd.grad(y.square().sum(), (q, k, v))]
+
+    mlgpu.manual_seed(3)
+    kept = nn.functional.dropout(mlgpu.ones(shape), 0.3).double()
+    scores = q @ k.mT / 2
+    if causal:
+        scores = scores.masked_fill(~mlgpu.ones(131, 137).tril().bool(), -math.inf)
+    y = (scores.softmax(-1) * kept) @ v
+    for x, exact in zip(found, [y, *mlgpu.autograd.grad(y.square().sum(), (q, k, v))],
+                        strict=True):
+        np.testing.assert_allclose(x.detach().numpy(), exact.detach().numpy(), atol=1e-6)
+
+
 @pytest.mark.parametrize(("embed_dim", "num_heads"), [(6, 4), (0, 1), (6, 0)])
 def test_heads_must_divide(embed_dim, num_heads):
     with pytest.raises(ValueError, match="divide"):
