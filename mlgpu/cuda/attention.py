@@ -206,7 +206,9 @@ def _backward_tile(depth: int, shared: int) -> tuple[int, int, int]:
     if depth <= 128:
         if shared >= (130 << 10):
             return depth, 64, 8
-        return (depth, 32, 4) if shared >= (85 << 10) else (depth // 2, 16, 2)
+        if shared >= (85 << 10):
+            return depth, 32, 4
+        return 64 if depth == 128 else depth, 16, 2
     return (depth // 2, 32, 2) if shared >= (85 << 10) else (depth // 2, 16, 2)
 
 
