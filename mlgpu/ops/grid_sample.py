@@ -14,9 +14,11 @@ import numpy as np
 
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda.grid_sample import Sampling
-from mlgpu.dtypes import compute_dtype, from_numpy
+from mlgpu.dtypes import compute_dtype, float64, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, run, wrap
+from mlgpu.op import Op, run
+from mlgpu.ops.creation import linspace, ones_like
+from mlgpu.ops.join import stack
 from mlgpu.ops.matmul import matmul
 from mlgpu.ops.resample import cubic
 from mlgpu.ops.window import Array
@@ -234,13 +236,11 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
         raise ShapeError(f"affine_grid: needs theta (N, 2, 3) with size (N, C, H, W), or (N, 3, 4) "
                          f"with (N, C, D, H, W), all positive; got {tuple(theta.shape)} and "
                          f"{tuple(size)}")
-    dtype = theta.dtype.numpy
-    places = empty((*size[2:], axes + 1), dtype)
-    places[..., axes] = 1
+    lines = []
     for axis, count in enumerate(size[2:]):
-        steps = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
-        if not align_corners:
-            steps = steps * (count - 1) / count
-        places[..., axes - 1 - axis] = steps.reshape(-1, *(1,) * (axes - 1 - axis))
-    flat = wrap(places).to(theta.device).reshape(1, -1, axes + 1)
+        end = 0.0 if count == 1 else 1.0 if align_corners else (count - 1) / count
+        line = linspace(-end, end, count, dtype=float64, device=theta.device)
+        lines.append(line.reshape(-1, *(1,) * (axes - 1 - axis)).expand(*size[2:]))
+    places = stack([*reversed(lines), ones_like(lines[0])], -1).to(theta.dtype)
+    flat = places.reshape(1, -1, axes + 1)
     return matmul(flat, theta.mT).reshape(size[0], *size[2:], axes)
