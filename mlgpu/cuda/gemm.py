@@ -290,18 +290,26 @@ def _splits(tiles: int, k: int, least: int = 256, enough: int = _ENOUGH) -> tupl
 
 
 def _tensor_tile(item: int, width: int, m: int, n: int, tiles: int, capability: int) -> Shape:
-    """BM, BN, BK, WM, WN and stages."""
+    """BM, BN, BK, WM, WN and stages: large tiles read shared memory least, and small ones leave no
+    GPU idle and no rows empty."""
     depth = 64 // item
-    if capability < 80:
-        return 64, 64, depth, 32, 32, 2
     roomy = capability in (80, 87, 90, 100, 101, 103)
-    if width < 4 or min(m, n) <= 64 or tiles < _tiles_needed:
-        if width >= 4 and n >= 1024 and m <= 64 and tiles >= _tiles_needed:
-            return 64, 128, depth, 32, 64, 4
-        return 64, 64, depth, 32, 32, 4
-    if roomy and item == 2 and n % 256 == 0 and tiles >= 4 * _ENOUGH:
-        return 128, 256, depth, 64, 64, 3
-    return 128, 128, depth, 64, 64, 4 if roomy else 3
+    stages = 2 if capability < 80 else 4
+    if m <= 32 and n <= 32:
+        return 32, 32, depth, 32, 32, stages
+    if m <= 16:
+        return 16, 64, depth, 16, 32, stages
+    if m <= 32:
+        return 32, 64, depth, 32, 32, stages
+    if n <= 32:
+        return 64, 32, depth, 32, 32, stages
+    if width >= 4 and capability >= 80 and n > 64 and tiles >= _tiles_needed:
+        if m <= 64:
+            return 64, 128, depth, 32, 64, stages
+        if roomy and item == 2 and n % 256 == 0 and tiles >= 4 * _ENOUGH:
+            return 128, 256, depth, 64, 64, 3
+        return 128, 128, depth, 64, 64, 4 if roomy else 3
+    return 64, 64, depth, 32, 32, stages
 
 
 @functools.lru_cache(maxsize=4096)

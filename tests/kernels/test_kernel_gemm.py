@@ -153,10 +153,11 @@ def test_tf32(on):
     check(on()[1](a, b), a.astype(F64) @ b)
 
 
-def test_the_same_bits_whatever_the_tile(on):
-    a, b = random(F16, 200, 64), random(F16, 64, 136)
-    whole = on()[1](a, b)
-    np.testing.assert_array_equal(on()[1](a[:5], b), whole[:5])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 136), (20, 136), (40, 24), (20, 24)])
+def test_the_same_bits_whatever_the_tile(on, rows, columns):
+    a, b = random(F16, 70, 64), random(F16, 64, 136)
+    whole, part = on()[1](a, b), on()[1](a[:rows], b[:, :columns])
+    np.testing.assert_array_equal(part, whole[:rows, :columns])
 
 
 # --- counters ------------------------------------------------------------------------------------
