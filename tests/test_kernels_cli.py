@@ -98,8 +98,22 @@ def test_list_tells_what_kernels_take(tmp_path, capsys):
     assert len(lines) == 2
 
 
+def test_launches_may_be_known(tmp_path):
+    family = sorted(kernels_dir().glob("*.cu"))[0].stem
+    path = used(tmp_path, f"{family} f<int, 2> @128 4096", f"{family} g", family)
+    assert instances.chosen(path) == [
+        Instance(f"{family}.cu", ()), Instance(f"{family}.cu", ("f<int, 2>",), (), None, 128, 4096),
+        Instance(f"{family}.cu", ("g",))]
+    assert instances.chosen(path, [family]) == instances.chosen(path)
+
+
+def test_what_ships_can_be_read():
+    assert len(instances.read(instances.shipped())) > 100
+
+
 @pytest.mark.parametrize(("lines", "told"), [
     (["nofamily f<int>"], "used.txt:3: there is no kernels/nofamily.cu"),
+    ([f"{next(kernels_dir().glob('*.cu')).stem} f @12"], "used.txt:3: behind @ two numbers"),
     (["{}"], "used.txt:3: not a kernel"), (["{broken"], "used.txt:3: not a kernel"),
     (['{"filename": 3, "names": [], "options": [], "source": ""}'], "text is needed"),
     ([generated("int x = y;")], 'identifier "y" is undefined')])

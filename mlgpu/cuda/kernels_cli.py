@@ -87,15 +87,16 @@ def _build(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from mlgpu.cuda.resources import taken  # the simulated GPU, which takes longer to import
 
-    rows = list(taken(instances.chosen(args.used, args.family), args.arch))
+    wanted = instances.chosen(args.used, args.family)
+    rows = taken(wanted, args.arch)
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
-    width = max((len(row.kernel) for row in rows), default=0)
+    width = max((len(str(instance)) for instance in wanted), default=0)
     print(f"{'kernel':{width}} {'arch':>8} {'registers':>9} {'spills':>6} {'local':>6} "
           f"{'shared':>6} {'threads':>7} {'occupancy':>9}")
     for row in rows:
         percent = "-" if row.occupancy is None else f"{row.occupancy:.0f} %"
         print(f"{row.kernel:{width}} {row.arch:>8} {row.registers:9} {row.spills:6} {row.local:6} "
-              f"{row.shared:6} {row.threads:7} {percent:>9}")
+              f"{row.shared:6} {row.threads:7} {percent:>9}", flush=True)
     return 0

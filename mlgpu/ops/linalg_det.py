@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlgpu.autograd import grad
+from mlgpu.autograd import enable_grad, grad, is_grad_enabled
 from mlgpu.cpu import lapack
 from mlgpu.cpu.gemm import adjoint, gemm
 from mlgpu.cuda import linalg as cuda_linalg
@@ -46,7 +46,10 @@ class Det(Op):
             return scale * conj_transpose(run(Inv(), a))
         # A singular matrix has an adjugate, but no inverse; near one, derivatives of the inverse
         # are large and cancel.
-        return grad(_singular_det(a), a, dy, create_graph=True)[0]
+        recorded = is_grad_enabled()
+        with enable_grad():
+            a = a if recorded else a.detach().requires_grad_()
+            return grad(_singular_det(a), a, dy, create_graph=recorded)[0]
 
     def backward_cpu(self, dy: Any) -> Any:
         a, value = self.input_array(0), self.output_array()

@@ -11,6 +11,7 @@ from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, ViewOp, run
 from mlgpu.ops.view import dim_index
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["chunk", "diagonal", "dsplit", "hsplit", "narrow", "select", "split",
@@ -216,7 +217,10 @@ class Diagonal(ViewOp):
         return view
 
     def forward_cuda(self, x: Any) -> Any:
-        return x.diagonal(self.offset, self.dim1, self.dim2)
+        view = x.diagonal(self.offset, self.dim1, self.dim2)
+        if not view.size:  # CuPy makes it of other memory
+            return as_strided(x, view.shape, view.strides)
+        return view
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(Place(self._inputs_meta[0][0], self), dy)  # type: ignore[no-any-return]
