@@ -148,10 +148,12 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
             total += s[m][n][i];
           }
         sum[m][half] = sum[m][half] * shrink + total;
+        if (__any_sync(ml_all_lanes, shrink != 1.0f)) {  // seldom after the first tiles
 #pragma unroll
-        for (int d = 0; d < DT; ++d) {
-          out[m][d][2 * half] *= shrink;
-          out[m][d][2 * half + 1] *= shrink;
+          for (int d = 0; d < DT; ++d) {
+            out[m][d][2 * half] *= shrink;
+            out[m][d][2 * half + 1] *= shrink;
+          }
         }
       }
 
