@@ -113,7 +113,7 @@ __device__ __forceinline__ void softmax_in_block(ml_wide<T> (&values)[count]) {
 
 // 256 threads: 256 / L rows of at most L * V * E.
 template <typename T, int E, int V, int L, bool LOG>
-__global__ void __launch_bounds__(256, 3)
+__global__ void __launch_bounds__(256, 2)
 softmax_rows(T* y, const T* x, ml_index rows, int n) {
   const ml_index r = ml_index(blockIdx.x) * (256 / L) + threadIdx.x / L;
   const int first = threadIdx.x % L * E, size = r < rows ? n : 0;
