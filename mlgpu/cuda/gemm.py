@@ -71,6 +71,10 @@ class Plan:
     batches: int
 
 
+_plans: dict[Any, Plan] = {}  # by how operands lie, for those that are not copied
+_KEPT = 4096
+
+
 def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str | None = None,
          residual: Any = None, keep: bool = False, alpha: complex = 1, beta: complex = 1,
          row_sums: Any = None, exact: bool | None = None) -> Any:
@@ -117,13 +121,24 @@ def gemm(a: Any, b: Any, out: Any = None, *, bias: Any = None, activation: str |
         gemm(a, runtime.full((k, 1), 1, a.dtype), row_sums.reshape(m, 1), exact=True)
         row_sums = None
     if out.size:
-        a, b, bias, dims, *strides = _laid_out(a, b, bias, batch, m, n)
-        plan = _plan(
-            a.dtype, _capability(), exact, m, n, k, dims,
-            _operand(a, strides[0], -2), _operand(b, strides[1], -1), strides[2],
-            _fits(_aligned(out, pre, residual), n, out.itemsize),
-            0 if bias is None else bias.data.ptr % 16, ACTIVATIONS.index(activation),
-            alpha, beta, row_sums is not None)
+        aligned = out.data.ptr % 16 == 0 and (residual is None or residual.data.ptr % 16 == 0)
+        key = (a.dtype.char, a.shape, a.strides, a.data.ptr % 16, b.shape, b.strides,
+               b.data.ptr % 16, None if bias is None else (bias.shape, bias.strides,
+                                                           bias.data.ptr % 16),
+               aligned, activation, alpha, beta, row_sums is not None, exact, _capability())
+        plan = _plans.get(key)
+        if plan is None:
+            given = a, b, bias
+            a, b, bias, dims, *strides = _laid_out(a, b, bias, batch, m, n)
+            plan = _plan(
+                a.dtype, _capability(), exact, m, n, k, dims,
+                _operand(a, strides[0], -2), _operand(b, strides[1], -1), strides[2],
+                _fits(aligned, n, out.itemsize), 0 if bias is None else bias.data.ptr % 16,
+                ACTIVATIONS.index(activation), alpha, beta, row_sums is not None)
+            if all(x is y for x, y in zip(given, (a, b, bias), strict=True)):
+                if len(_plans) >= _KEPT:
+                    _plans.clear()
+                _plans[key] = plan
         _run(plan, a, b, out, bias, residual, pre, row_sums)
     return (out, pre) if keep else out
 
@@ -258,10 +273,6 @@ def _operand(x: Any, batch: Shape, rows: int) -> Operand:
     return max(choices, key=lambda c: c.width)
 
 
-def _aligned(*arrays: Any) -> bool:
-    return all(x is None or x.data.ptr % 16 == 0 for x in arrays)
-
-
 def _fits(aligned: bool, n: int, item: int) -> int:
     """The most bytes that rows of n elements of the result can be stored in at once."""
     if not aligned:
@@ -312,7 +323,6 @@ def _tensor_tile(item: int, width: int, m: int, n: int, tiles: int, capability: 
     return 64, 64, depth, 32, 32, stages
 
 
-@functools.lru_cache(maxsize=4096)
 def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims: Shape,
           a: Operand, b: Operand, bias: Shape, store: int, bias_at: int, activation: int,
           alpha: complex, beta: complex, summing: bool) -> Plan:

@@ -21,6 +21,7 @@ def on(monkeypatch):
 
     def chosen(arch="sm_80", precision="highest"):
         host = hosted(monkeypatch, gemm, arch=arch)
+        gemm._plans.clear()
         monkeypatch.setattr(gemm, "_capability", lambda: int(arch[3:]))
         monkeypatch.setattr(gemm.backend, "precision", precision)
 
@@ -168,11 +169,11 @@ LARGE = (128, 128, 32, 64, 64, 4)
 def measured(on, monkeypatch, dtype, tile, m, n, k, forms, **options):
     if tile is not None:
         monkeypatch.setattr(gemm, "_tensor_tile", lambda *_: tile)
-    gemm._plan.cache_clear()
+    gemm._plans.clear()
     a, b = (f(random(dtype, *s)) for f, s in zip(forms, ((m, k), (k, n)), strict=True))
     host, product = on(**options)
     check(product(a, b), exact(a) @ exact(b))
-    gemm._plan.cache_clear()
+    gemm._plans.clear()
     (report,) = host.reports
     return report.metrics
 
