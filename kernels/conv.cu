@@ -90,7 +90,7 @@ __device__ __forceinline__ void conv_deliver(conv_memory<W, R>& memory, const W 
 // y = bias + weight * (what each position of the lattice sees), for one tile.  With `total`, a block
 // sums `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
 template <typename T, typename W, int D, int R>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 conv_gather(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias, T* y,
             W* total, conv_map map, int share) {
   typedef conv_tiles<W, R> tile;
@@ -196,7 +196,7 @@ conv_finish(const W* __restrict__ total, const T* __restrict__ bias, T* y, conv_
 
 // One share of the positions: total[share][group][row][channel, tap], to be added up in order.
 template <typename T, typename W, int D>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 conv_weight(const T* __restrict__ x, const T* __restrict__ small, W* total, conv_map map,
             int share) {
   const int R = sizeof(W) == 16 ? 2 : 4;

@@ -178,7 +178,7 @@ __device__ __forceinline__ bool sample_here(const sample_map& map, int& image, i
 
 // y[image][channel][place], `share` channels to a thread.
 template <typename T, int D, int MODE>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 5)
 sample_forward(const T* __restrict__ x, const T* __restrict__ grid, T* y, sample_map map,
                int share) {
   typedef ml_wide<T> W;
@@ -201,7 +201,7 @@ sample_forward(const T* __restrict__ x, const T* __restrict__ grid, T* y, sample
 
 // The gradient of the grid.
 template <typename T, int D, int MODE>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 5)
 sample_backward_grid(const T* __restrict__ dy, const T* __restrict__ x,
                      const T* __restrict__ grid, T* dgrid, sample_map map) {
   typedef ml_wide<T> W;
@@ -232,7 +232,7 @@ sample_backward_grid(const T* __restrict__ dy, const T* __restrict__ x,
 // For each combination of taps and place, [image][combination][place]: the element that it takes,
 // counted through all images (-1: none), its place, counted likewise, and its weight.
 template <typename T, typename W, typename K, int D, int MODE>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 5)
 sample_entries(const T* __restrict__ grid, K* element, ml_index* source, W* weight,
                sample_map map) {
   int image, place;

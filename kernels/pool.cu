@@ -35,12 +35,13 @@ __device__ __forceinline__ ml_index pool_plane(const pool_map& map) {
   return size;
 }
 
+// What no number is less than.
 template <typename T>
-__device__ __forceinline__ T pool_least(T) {
-  return ml_is_signed<T>::value ? T((unsigned long long)(1) << (sizeof(T) * 8 - 1)) : T(0);
+__device__ __forceinline__ T pool_least() {
+  if constexpr (ml_is_float<T>::value) return -ml_inf(T(0));
+  else if constexpr (ml_is_signed<T>::value) return T(1ull << (sizeof(T) * 8 - 1));
+  else return T(0);
 }
-__device__ __forceinline__ float pool_least(float x) { return -ml_inf(x); }
-__device__ __forceinline__ double pool_least(double x) { return -ml_inf(x); }
 
 }  // namespace
 
@@ -56,7 +57,7 @@ pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
   if (i >= n) return;
   int at[3] = {0, 0, 0};
   const T* plane = x + pool_place<D>(map, i, at) * pool_plane<D>(map);
-  W best = pool_least(W(0));
+  W best = pool_least<W>();
   int chosen = 0, found = 0;
   bool any = false;
   for (int t0 = 0; t0 < (D > 2 ? map.taps[0] : 1); ++t0) {
