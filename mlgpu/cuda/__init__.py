@@ -65,9 +65,8 @@ __all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_s
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'mlgpu.cuda' has no attribute {name!r}")
-    problem = unavailable_reason()
-    if problem is not None:
-        raise DeviceError(f"cuda.{name}: no device can be used: {problem}")
+    if find_spec("cupy") is None:  # where only a device is missing, the call says so
+        raise DeviceError(f"cuda.{name}: no device can be used: {unavailable_reason()}")
     value = globals()[name] = getattr(importlib.import_module(f"mlgpu.cuda.{_HOME[name]}"), name)
     return value
 
