@@ -1,4 +1,4 @@
-"""Every code block of docs/cuda-kernels.md runs, and gives the output that stands below it."""
+"""Every code block of the guides to CUDA runs, and gives the output that stands below it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from mlgpu.sim.cuda.install import installed
 
 GUIDE = ROOT / "docs" / "cuda-kernels.md"
 SECTIONS = sections(GUIDE.read_text(encoding="utf-8"))
+DEVICES = ROOT / "docs" / "cuda.md"
 
 
-def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("section", [
+    pytest.param(s, id=s.title.replace(" ", "-"))
+    for s in sections(DEVICES.read_text(encoding="utf-8"))])
+def test_devices(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(section, DEVICES.name, "")
+
+
+def test_kernels_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its sections build on each other, up to the one that ends badly."""
     monkeypatch.chdir(tmp_path)
     blocks = [b for s in SECTIONS if not s.title.startswith("Testing") for b in s.blocks]
@@ -30,3 +39,4 @@ def test_the_careless_kernel_is_found() -> None:
     exec(block.text, {"mlgpu": mlgpu})
     with pytest.raises(RuntimeError, match="out of bounds: read of 4 bytes"):
         mlgpu.cuda.synchronize()
+    installed().reset()  # the error sticks to the device, as on a GPU
