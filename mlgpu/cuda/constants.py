@@ -15,9 +15,9 @@ _lock = threading.Lock()
 
 def constant(values: Any) -> Any:
     """The values of a NumPy array on the current device, uploaded once.  Nobody may write to it."""
-    from mlgpu.cuda import transfer
     from mlgpu.cuda.arrays import _runtime
     from mlgpu.cuda.context import context
+    from mlgpu.cuda.graphs import upload
 
     values = np.ascontiguousarray(values)
     device = _runtime.getDevice()
@@ -27,10 +27,12 @@ def constant(values: Any) -> Any:
         if found is not None:
             _kept.move_to_end(key)
     if found is None:
-        found, _ = transfer.from_host(values, False)
+        found = upload(values)
         with _lock:
             _kept[key] = found
             while len(_kept) > KEPT:
                 _kept.popitem(last=False)
+    elif context.capture is not None:
+        context.capture.kept.append(found)  # for as long as the graph lives
     found.data.mem.use(context.streams.get(device), False)
     return found
