@@ -26,7 +26,7 @@ _runtime = cupy.cuda.runtime
 _ndarray, _Pointer = cupy.ndarray, cupy.cuda.MemoryPointer
 _pools: Any = cupy.cuda.alloc
 _Full = cupy.cuda.memory.OutOfMemoryError
-_NoMemory = cupy.cuda.runtime.CUDARuntimeError
+_Error = cupy.cuda.runtime.CUDARuntimeError
 
 _devices: dict[int, Device] = {}
 
@@ -67,9 +67,13 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
             with cupy.cuda.Device(self.device_id):
                 _runtime.deviceSynchronize()
         elif self.readers or self.writer is not self.home:
-            for other in {self.writer, *self.readers}:
-                if other is not self.home:
-                    _wait(self.home, other, self.device_id)
+            try:
+                for other in {self.writer, *self.readers}:
+                    if other is not self.home:
+                        _wait(self.home, other, self.device_id)
+            except _Error:  # a collector took the streams first, which are in the same cycle
+                with cupy.cuda.Device(self.device_id):
+                    _runtime.deviceSynchronize()
 
 
 def _wait(stream: Stream | None, other: Stream | None, device: int) -> None:
@@ -98,7 +102,7 @@ def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: str = "bytes") -> 
     capture = context.capture
     try:
         inner = _pools(max(nbytes, 1)) if capture is None else capture.pool.malloc(max(nbytes, 1))
-    except (_Full, _NoMemory) as error:
+    except (_Full, _Error) as error:
         raise _exhausted(books, nbytes, error) from error
     block = Block(inner, nbytes, index, charge, context.streams.get(index))
     if capture is not None:
