@@ -120,7 +120,51 @@ def of_models(dtype: str) -> None:
         attempt(lambda kind=kind: step(kind, dtype))
 
 
+def of_the_rest(dtype: str) -> None:
+    """What neither the table nor models have."""
+    place = {"device": "cuda", "dtype": getattr(mlgpu, dtype)}
+    zeros = mlgpu.zeros(4096, dtype=mlgpu.int64, device="cuda")
+    for n in (5, 6, 4096):
+        x = mlgpu.zeros(3, n, **place)
+        for function in (
+                lambda n=n: mlgpu.rand(n, **place), lambda n=n: mlgpu.randn(n, **place),
+                lambda n=n: mlgpu.randint(0, 10, (n,), device="cuda"),
+                lambda n=n: mlgpu.randint(0, 1 << 40, (n,), device="cuda"),
+                lambda n=n: mlgpu.randperm(n, device="cuda"),
+                lambda x=x: mlgpu.bernoulli(x), lambda x=x: x.bernoulli_(0.3),
+                lambda x=x: mlgpu.poisson(x), lambda x=x: mlgpu.multinomial(x, 2),
+                lambda x=x: mlgpu.multinomial(x, 2, replacement=True),
+                lambda x=x: x.exponential_(), lambda x=x: x.geometric_(0.2),
+                lambda x=x: x.cauchy_(), lambda x=x: x.log_normal_(), lambda x=x: x.random_(),
+                lambda x=x: F.gumbel_softmax(x), lambda x=x: x.nonzero(),
+                lambda x=x: x.masked_select(x > 0), lambda x=x: x.unique()):
+            attempt(function)
+    for n in (1, 64):
+        attempt(lambda x, w: F.embedding(zeros, w), some(dtype, 1), some(dtype, 5000, n))
+        attempt(lambda x, n=n: x.index_add(0, zeros, mlgpu.zeros(4096, n, **place)),
+                some(dtype, 5000, n))
+    images = some(dtype, 2, 8, 15, 15)
+    for function in (lambda x: F.max_pool2d(x, 2, return_indices=True), F.dropout2d,
+                     lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: F.adaptive_max_pool2d(x, 4),
+                     lambda x: F.interpolate(x, size=(7, 31), mode="bicubic", antialias=True),
+                     lambda x: F.interpolate(x, size=(31, 7), mode="area")):
+        attempt(function, images)
+    attempt(lambda x: F.cross_entropy(x, zeros[:64], weight=mlgpu.ones(10, **place)),
+            some(dtype, 64, 10))
+    attempt(lambda x, w: F.linear(x, w), some(dtype, 1, 1024), some(dtype, 4096, 1024))
+    attempt(lambda x, w: x @ w, some(dtype, 1, 1024), some(dtype, 1024, 4096))
+    for module in (nn.RNN(64, 64), nn.LSTM(64, 64, proj_size=16), nn.GRUCell(64, 64),
+                   nn.LSTMCell(64, 64), nn.RNNCell(64, 64)):
+        shape = (8, 64) if "Cell" in type(module).__name__ else (5, 8, 64)
+        attempt(module.to(**place), some(dtype, *shape))
+    parameter = some(dtype, 100, 100)
+    parameter.grad = mlgpu.empty_like(parameter)
+    attempt(lambda: nn.utils.clip_grad_value_([parameter], 1.0))
+
+
 def jobs() -> Iterator[Callable[[], None]]:
+    for dtype in (*DTYPES, "float64"):
+        yield lambda dtype=dtype: of_the_rest(dtype)
     for dtype in DTYPES:
         yield lambda dtype=dtype: of_models(dtype)
     for _, case in rows():
