@@ -52,16 +52,20 @@ ARCHS = ("sm_80", "sm_90")
 class Row:
     """One operation: `make` gives what is counted and the bytes it needs at least.
 
-    extra: bytes, relative to that minimum, that the algorithm needs beside it (named in `note`).
+    extra: bytes that the algorithm named in `note` needs beside them.
     tensor: tensor core operations that the products need, 0 where there are none.
+    spare: how many times that its tiles may take, as those on a causal diagonal.
+    bytes, sectors: how many times the minimum and the ideal the operation stays within.
     """
 
     name: str
     make: Callable[[], tuple[Callable[[], Any], int]]
-    bar: float = 1.05
+    extra: int = 0
     note: str = ""
     tensor: int = 0
-    sectors: float = 0.95
+    spare: float = 1.0
+    bytes: float = 1.05
+    sectors: float = 1 / 0.95
 
 
 @dataclass
@@ -166,6 +170,7 @@ def backward(function: Callable[..., Tensor], *inputs: Tensor, saved: int | None
 
 
 R, C = 512, 1024  # rows and columns of what is computed row by row
+NORM_PARTS = 32  # blocks that a norm's backward pass splits these rows over
 
 
 def norm_backward() -> Any:
@@ -228,17 +233,31 @@ ROWS = [
     Row("log_softmax", lambda: forward(lambda a: a.log_softmax(-1), x(R, C))),
     Row("layer_norm", lambda: forward(lambda a, w, b: F.layer_norm(a, (C,), w, b),
                                       x(R, C), x(C), x(C))),
-    Row("layer_norm backward", norm_backward, 1.15, "partial sums of the weights' gradients"),
+    Row("layer_norm backward", norm_backward, 2 * NORM_PARTS * 2 * C * 4,
+        "partial sums of the weights' gradients, one row a block"),
+    Row("rms_norm backward", lambda: backward(
+        lambda a, w: F.rms_norm(a, (C,), w), x(R, C, grad=True), x(C, grad=True)),
+        2 * NORM_PARTS * C * 4, "partial sums of the weight's gradient"),
     Row("rms_norm", lambda: forward(lambda a, w: F.rms_norm(a, (C,), w), x(R, C), x(C))),
     Row("group_norm", lambda: forward(lambda a, w, b: F.group_norm(a, 8, w, b),
                                       x(8, 32, 16, 16), x(32), x(32))),
+    Row("batch_norm", lambda: forward(
+        lambda a, w, b: F.batch_norm(a, None, None, w, b, True), x(8, 32, 16, 16), x(32), x(32)),
+        8 * 32 * 256 * 2, "statistics before anything is written: x is read twice"),
     Row("cross_entropy", lambda: forward(
         lambda a, t: F.cross_entropy(a, t), x(64, 8192), mlgpu.arange(64, device="cuda"))),
     Row("embedding", lambda: forward(
         lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
     Row("gather rows", lambda: forward(
         lambda a, i: a.index_select(0, i), x(R, C), mlgpu.arange(R, device="cuda"))),
+    Row("cross_entropy backward", lambda: backward(
+        lambda a: F.cross_entropy(a, mlgpu.arange(64, device="cuda")), x(64, 8192, grad=True))),
     Row("dropout", lambda: forward(lambda a: F.dropout(a, 0.1), x(R, C))),
+    Row("dropout backward", lambda: backward(lambda a: F.dropout(a, 0.1), x(R, C, grad=True),
+                                             saved=0)),
+    Row("rotary_embedding", lambda: forward(
+        F.rotary_embedding, x(2, 8, 128, 64), x(128, 32, dtype=S), x(128, 32, dtype=S)),
+        sectors=1.07),
     Row("sum", lambda: forward(lambda a: a.sum(), x(R, C))),
     Row("sum of rows", lambda: forward(lambda a: a.sum(1), x(R, C))),
     Row("sum of columns", lambda: forward(lambda a: a.sum(0), x(R, C))),
@@ -246,8 +265,16 @@ ROWS = [
     Row("argmax", lambda: forward(lambda a: a.argmax(1), x(R, C))),
     Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
     Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),
+    Row("max_pool2d", lambda: forward(lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64)),
+        note="windows of two rows, one element a lane", sectors=1.3),
+    Row("avg_pool2d", lambda: forward(lambda a: F.avg_pool2d(a, 2), x(8, 16, 64, 64)),
+        note="windows of two rows, one element a lane", sectors=1.3),
+    Row("conv2d", lambda: forward(
+        lambda a, w: F.conv2d(a, w, padding=1), x(4, 64, 16, 16), x(64, 64, 3, 3)),
+        note="the weights laid out anew, k split in float32 on so small a map",
+        tensor=2 * 4 * 256 * 64 * 64 * 9, bytes=4.6, sectors=1.25),
     Row("AdamW, four tensors", adamw),
-    Row("clip_grad_norm_", clip, 1.05),
+    Row("clip_grad_norm_", clip),
     Row("matmul", lambda: product(256, 256, 256, plain, plain), tensor=2 * 256**3),
     Row("matmul, left transposed", lambda: product(256, 256, 256, transposed, plain),
         tensor=2 * 256**3),
@@ -257,8 +284,12 @@ ROWS = [
     Row("linear", lambda: forward(lambda a, w, b: F.linear(a, w, b), x(256, 256), x(256, 256),
                                   x(256)), tensor=2 * 256**3),
     Row("attention", lambda: attention(False, False), tensor=4 * 4 * 256 * 256 * 64),
-    Row("attention, causal", lambda: attention(False, True), tensor=2 * 4 * 256 * 256 * 64),
-    Row("attention backward", lambda: attention(True, False), tensor=10 * 4 * 256 * 256 * 64),
+    Row("attention, causal", lambda: attention(False, True), tensor=2 * 4 * 256 * 256 * 64,
+        spare=1.25),
+    Row("attention backward", lambda: attention(True, False),
+        2 * 2 * 4 * 4 * 256 * 64 + 4 * 256 * 64 * 2, "each of two splits of the keys has its own "
+        "gradient of the queries, and the row sums read dy once more",
+        tensor=10 * 4 * 256 * 256 * 64, sectors=1.22),
 ]
 
 

@@ -19,7 +19,8 @@ from mlgpu.ops.cast import clone
 from mlgpu.storage import Storage
 from mlgpu.tensor import Tensor
 
-__all__ = ["__array__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__", "from_dlpack", "from_numpy"]
+__all__ = ["__array__", "__cuda_array_interface__", "__dlpack__", "__dlpack_device__",
+           "from_dlpack", "from_numpy"]
 
 
 def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
