@@ -118,7 +118,7 @@ def test_epilogue(on, dtype, n, k):
 @pytest.mark.parametrize(("dtype", "m", "n", "k", "form"), [
     (F16, 1, 100, 264, turned), (BF16, 3, 67, 131, turned), (F32, 4, 96, 260, turned),
     (F64, 150, 1, 190, np.asarray), (F16, 2, 264, 100, np.asarray), (F32, 1, 70, 300, np.asarray),
-    (F32, 131, 1, 150, turned)], ids=str)
+    (F32, 131, 1, 150, turned)], ids=lambda value: getattr(value, "__name__", str(value)))
 def test_few_rows(on, dtype, m, n, k, form):
     a, b, c, r = (random(dtype, *s) for s in ((2, m, k), (2, k, n), (n,), (2, m, n)))
     host, product = on()
