@@ -41,13 +41,13 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
 
     def __init__(self, inner: Any, nbytes: int, device: int, charge: memory.Charge | None,
                  stream: Stream | None) -> None:
-        super().__init__(inner.ptr, nbytes, inner, device)
         self.charge = charge
         self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
         self.lent = False  # to another library, whose streams are not known
         self.home = stream  # the pool gives the memory out again to work on this stream
         self.writer = stream
         self.readers: dict[Stream | None, bool] = {}
+        super().__init__(inner.ptr, nbytes, inner, device)
 
     def use(self, stream: Stream | None, write: bool) -> None:
         """Order work on `stream` behind the work of others that it depends on."""
