@@ -26,6 +26,14 @@ def pytest_configure(config):
         raise pytest.UsageError(f"--device {name}: {problem}; --cuda-sim simulates devices")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """The slow tests stand side by side: a process that is done takes over what another has left."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_report_header(config):
     return f"mlgpu {mlgpu.__version__} on {config.getoption('--device')}"
 
