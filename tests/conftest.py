@@ -28,7 +28,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """The slow tests stand side by side: a process that is done takes over what another has left."""
+    """Slow tests stand side by side: a process that is done takes over what another has left."""
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
