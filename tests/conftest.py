@@ -44,6 +44,13 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def spared():
+    """Tests of memory call the collector: spare it what earlier files left, such as kernels."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def device(request):
     """The device under test, current while a test runs.  A device that is not there is an error."""
