@@ -51,6 +51,13 @@ def spared():
     gc.freeze()
 
 
+@pytest.fixture
+def no_cuda(monkeypatch):
+    """A machine without CuPy, as far as mlgpu can tell."""
+    monkeypatch.setattr(mlgpu.cuda, "unavailable_reason", lambda: "CuPy is not installed (pip "
+                                                                  "install 'mlgpu[cuda12]')")
+
+
 @pytest.fixture(scope="session")
 def device(request):
     """The device under test, current while a test runs.  A device that is not there is an error."""

@@ -314,7 +314,7 @@ def test_pytorch_refuses_the_same_options(dataset, options, message):
         iter(torch.utils.data.DataLoader(torch_dataset, **options))
 
 
-def test_settings_are_fixed_and_pinning_needs_cuda():
+def test_settings_are_fixed_and_pinning_needs_cuda(no_cuda):
     loader = data.DataLoader(Numbers(3))
     for name in ("batch_size", "sampler", "batch_sampler", "drop_last", "dataset"):
         with pytest.raises(ValueError, match="should not be set"):

@@ -66,12 +66,6 @@ def test_attributes_of_tensors():
 # --- without CUDA ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def no_cuda(monkeypatch):
-    monkeypatch.setattr(cuda, "unavailable_reason", lambda: "CuPy is not installed (pip install "
-                                                            "'mlgpu[cuda12]')")
-
-
 def module():
     return mlgpu.nn.Linear(2, 2)
 

@@ -1213,7 +1213,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_wrong_use_of_what_is_ours(name):
+def test_wrong_use_of_what_is_ours(name, no_cuda):
     call, error, words = OURS[name]
     with pytest.raises(error) as raised:
         call()

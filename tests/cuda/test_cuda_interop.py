@@ -50,6 +50,7 @@ def test_borrowed_from_cupy(dtype):
 
 
 def test_what_is_borrowed_keeps_its_owner_and_is_counted_apart():
+    gc.collect()
     before = memory.stats("cuda:0")
     x = mlgpu.from_dlpack(cupy.full(1000, 7, np.float32))
     gc.collect()
