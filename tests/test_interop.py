@@ -160,7 +160,7 @@ def test_read_only_memory_stays_read_only_through_dlpack():
         mlgpu.from_dlpack(Legacy(mlgpu.ones(3))).zero_()
 
 
-def test_refusals():
+def test_refusals(no_cuda):
     with pytest.raises(BufferError, match="detach"):
         mlgpu.ones(3).requires_grad_().__dlpack__()
     with pytest.raises(BufferError, match="device"):

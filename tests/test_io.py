@@ -285,7 +285,7 @@ def test_the_file_may_be_replaced_while_it_is_mapped(path):
     assert loaded.tolist() == list(range(100_000))
 
 
-def test_loading_to_a_device_that_is_not_there(path):
+def test_loading_to_a_device_that_is_not_there(path, no_cuda):
     mlgpu.save(mlgpu.ones(1), path)
     assert mlgpu.load(path, "cpu").item() == 1
     with pytest.raises(DeviceError):

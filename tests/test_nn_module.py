@@ -190,7 +190,7 @@ def test_apply_reaches_children_first():
     assert seen == ["Linear", "LayerNorm", "Linear", "Sequential", "Net"]
 
 
-def test_conversion_keeps_the_parameters():
+def test_conversion_keeps_the_parameters(no_cuda):
     net = Net()
     parameters = list(net.parameters())
     net.first.weight.grad = mlgpu.ones(3, 2)
