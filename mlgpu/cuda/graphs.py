@@ -20,6 +20,7 @@ from mlgpu.autograd.mode import mode
 from mlgpu.cuda.arrays import cupy, device_of
 from mlgpu.cuda.context import context
 from mlgpu.cuda.streams import Stream, cuda_device
+from mlgpu.device import current_device
 from mlgpu.errors import CaptureError, MlgpuError
 from mlgpu.ops.creation import empty_like
 from mlgpu.tensor import Tensor
@@ -235,8 +236,8 @@ class Captured(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         found: list[Tensor] = []
         shape = _mapped((args, kwargs), lambda tensor: found.append(tensor))
-        device = next((t.device for t in found), None)
-        if device is None or device.type == "cpu":
+        device = next((t.device for t in found), current_device())
+        if device.type == "cpu":
             return self.function(*args, **kwargs)
         key = (shape, [(t.shape, t.dtype, t.device) for t in found])
         if self._key is not None and key != self._key:
@@ -291,7 +292,8 @@ def graph(cuda_graph: Any, pool: Any = None, stream: Stream | None = None,
     (which compile kernels and make what is made once) and is then captured; from there on a call
     copies its tensors into those that were captured and replays, which is one launch.  Every call
     is one step, whichever way it ran; the result's tensors are overwritten by the next call.  On
-    the CPU it always runs as it is.
+    the CPU it always runs as it is.  Its tensors say which device that is, and without any the
+    current default device does.
 
     Raises CaptureError for what cannot be part of a graph: reading on the host (`item`, `bool`,
     printing), results whose size depends on values, copies from and to the host, calls that

@@ -110,6 +110,18 @@ def test_on_the_cpu_it_is_the_function():
     assert captured.graph is None
 
 
+def test_without_tensors_the_default_device_decides():
+    x = mlgpu.zeros(3, device="cuda")
+    captured = graph(lambda: x.add_(1).detach())
+    captured()
+    assert captured.graph is None
+    with mlgpu.Device("cuda"):
+        for _ in range(3):
+            captured()
+    assert captured.graph is not None
+    assert x.tolist() == [4.0] * 3
+
+
 def test_other_shapes_and_numbers_are_refused():
     captured = graph(step_function("cuda")[1])
     for _ in range(2):
