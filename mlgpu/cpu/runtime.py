@@ -52,15 +52,20 @@ def empty_like(array: np.ndarray[Any, Any], dtype: Any = None,
 
     Dimensions along which it was broadcast are put in order by `others` (of the same shape).
     """
+    return laid_like(empty, array, dtype, others)  # type: ignore[no-any-return]
+
+
+def laid_like(empty: Callable[..., Any], array: Any, dtype: Any, others: Sequence[Any]) -> Any:
+    """What `empty` makes, of any device, in the memory order of `array`; see `empty_like`."""
     dtype = array.dtype if dtype is None else dtype
     if array.flags.c_contiguous or array.ndim < 2:
         return empty(array.shape, dtype)
-    order = memory_order((array, *others))
+    order = _memory_order((array, *others))
     flat = empty([array.shape[d] for d in order], dtype)
     return flat.transpose([order.index(d) for d in range(array.ndim)])
 
 
-def memory_order(arrays: Sequence[np.ndarray[Any, Any]]) -> list[int]:
+def _memory_order(arrays: Sequence[np.ndarray[Any, Any]]) -> list[int]:
     """The dimensions, outermost first, of a result of these operands: PyTorch's insertion sort.
 
     Each pair is put in the order of the first array that tells them apart, else left as it is.

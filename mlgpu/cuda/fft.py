@@ -6,13 +6,12 @@ one.  Results are as those of numpy.fft, including what it ignores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
 from mlgpu.cuda.arrays import adopt
-from mlgpu.cuda.copy import copy_into, fill
-from mlgpu.cuda.runtime import contiguous, copy, empty, zeros
+from mlgpu.cuda.copy import fill
+from mlgpu.cuda.runtime import contiguous, copy, empty
 from mlgpu.errors import MissingExtraError
 
 
@@ -22,19 +21,6 @@ def _library(op: str) -> Any:
     except ImportError as error:
         raise MissingExtraError(f"{op}: cuFFT is not installed ({error}); pip install "
                                 "'mlgpu[cuda12-full]'") from error
-
-
-def fitted(x: Any, dims: Sequence[int], sizes: Sequence[int]) -> Any:
-    """`x` cut, or extended with zeros, to `sizes` along `dims`; itself if it fits."""
-    shape = list(x.shape)
-    for dim, size in zip(dims, sizes, strict=True):
-        shape[dim] = size
-    if shape == list(x.shape):
-        return x
-    out = zeros(shape, x.dtype)
-    common = tuple(slice(min(n, m)) for n, m in zip(shape, x.shape, strict=True))
-    copy_into(out[common], x[common])
-    return out
 
 
 def c2c(op: str, x: Any, dims: tuple[int, ...], inverse: bool, norm: str) -> Any:

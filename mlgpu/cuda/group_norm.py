@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mlgpu.cuda import batch_norm, rows
 from mlgpu.cuda.launch import launch
+from mlgpu.cuda.rows import Plan
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 
@@ -42,16 +43,6 @@ class Shape(NamedTuple):
     def shared(self) -> bool:
         """Whether many blocks share a row."""
         return self.rows < FEW and self.n > LONG
-
-
-class Plan(NamedTuple):
-    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
-
-    kernel: str
-    grid: int
-    block: int
-    numbers: tuple[int, ...]
-    shared: int = 0
 
 
 def shape_of(x: Any, groups: int) -> Shape:

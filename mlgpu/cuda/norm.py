@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlgpu.cuda import rows
 from mlgpu.cuda.launch import launch
+from mlgpu.cuda.rows import Plan
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 
 HELD = 32  # values of a row that a thread holds, forward; half as many backward, and of doubles
 PARTS = 128  # partial sums of parameters' gradients, at most
 FOLD = 32  # columns of a block of norm_fold
-
-
-class Plan(NamedTuple):
-    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
-
-    kernel: str
-    grid: int
-    block: int
-    numbers: tuple[int, ...]
-    shared: int = 0
 
 
 def forward(x: Any, ndim: int, weight: Any, bias: Any, eps: float, centered: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,16 @@ VECTOR = 16  # bytes that a thread loads at once
 WARP = 32
 STATIC = 1024  # bytes of shared memory that a kernel may use besides the row it keeps there
 DOUBLE = np.dtype(np.float64)
+
+
+class Plan(NamedTuple):
+    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
+
+    kernel: str
+    grid: int
+    block: int
+    numbers: tuple[Any, ...]
+    shared: int = 0
 
 
 def wide(dtype: Any) -> Any:

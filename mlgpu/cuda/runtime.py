@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.runtime import memory_order
+from mlgpu.cpu.runtime import laid_like
 from mlgpu.cuda import faults
 from mlgpu.cuda.context import context
 from mlgpu.device import Device
@@ -55,12 +55,7 @@ def empty_like(array: Any, dtype: Any = None, others: Sequence[Any] = ()) -> Any
 
     Dimensions along which it was broadcast are put in order by `others` (of the same shape).
     """
-    dtype = array.dtype if dtype is None else dtype
-    if array.flags.c_contiguous or array.ndim < 2:
-        return empty(array.shape, dtype)
-    order = memory_order((array, *others))
-    flat = empty([array.shape[d] for d in order], dtype)
-    return flat.transpose([order.index(d) for d in range(array.ndim)])
+    return laid_like(empty, array, dtype, others)
 
 
 def copy(array: Any) -> Any:

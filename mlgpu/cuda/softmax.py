@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mlgpu.cuda import rows
 from mlgpu.cuda.launch import Strided, launch
+from mlgpu.cuda.rows import Plan
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
 
@@ -16,16 +17,6 @@ MASK_ROWS = np.dtype([(name, np.int64) for name in (
     "heads", "queries", "batch_stride", "head_stride", "query_stride", "shift")])
 
 HELD = 32  # values of a row that a thread holds in registers; half as many doubles
-
-
-class Plan(NamedTuple):
-    """A kernel, its launch, and the numbers that follow the arrays among its arguments."""
-
-    kernel: str
-    grid: int
-    block: int
-    numbers: tuple[Any, ...]
-    shared: int = 0
 
 
 def forward(x: Any, dim: int, log: bool = False) -> Any:

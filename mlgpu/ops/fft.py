@@ -7,13 +7,15 @@ its result to given lengths, so that the adjoint of each is one of the three aga
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.runtime import copy, empty, zeros
+from mlgpu.cuda import copy as cuda_copy
+from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.device import Device
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, on_tensors, run
@@ -34,7 +36,8 @@ _ADJOINT_NORM: dict[Any, Norm] = {
 _REVERSED_NORM: dict[Any, Norm] = {None: "forward", **_ADJOINT_NORM}
 
 
-def fitted(x: Any, dims: Sequence[int], sizes: Sequence[int]) -> Any:
+def fitted(x: Any, dims: Sequence[int], sizes: Sequence[int],
+           zeros: Callable[..., Any] = zeros, copy_into: Callable[..., Any] = np.copyto) -> Any:
     """`x` cut, or extended with zeros, to `sizes` along `dims`; itself if it fits."""
     shape = list(x.shape)
     for dim, size in zip(dims, sizes, strict=True):
@@ -43,8 +46,13 @@ def fitted(x: Any, dims: Sequence[int], sizes: Sequence[int]) -> Any:
         return x
     out = zeros(shape, x.dtype)
     common = tuple(slice(min(n, m)) for n, m in zip(shape, x.shape, strict=True))
-    out[common] = x[common]
+    copy_into(out[common], x[common])
     return out
+
+
+def fitted_cuda(x: Any, dims: Sequence[int], sizes: Sequence[int]) -> Any:
+    """As `fitted`, of device arrays."""
+    return fitted(x, dims, sizes, cuda_runtime.zeros, cuda_copy.copy_into)
 
 
 class FftC2C(Op):
@@ -71,8 +79,8 @@ class FftC2C(Op):
         from mlgpu.cuda import fft as on_cuda
 
         self.given = tuple(x.shape[d] for d in self.dims)
-        x = on_cuda.fitted(x, self.dims, self.lengths)
-        return on_cuda.fitted(on_cuda.c2c(self.name, x, self.dims, self.inverse, self.norm),
+        x = fitted_cuda(x, self.dims, self.lengths)
+        return fitted_cuda(on_cuda.c2c(self.name, x, self.dims, self.inverse, self.norm),
                               self.dims, self.kept)
 
     def backward(self, dy: Tensor) -> Tensor:
@@ -106,11 +114,11 @@ class FftR2C(Op):
         from mlgpu.cuda import fft as on_cuda
 
         self.given = x.shape[self.dim]
-        out = on_cuda.r2c(self.name, on_cuda.fitted(x, [self.dim], [self.length]), self.dim,
+        out = on_cuda.r2c(self.name, fitted_cuda(x, [self.dim], [self.length]), self.dim,
                           np.result_type(x.dtype, np.complex64), self.norm)
         if self.doubled:
             out = on_tensors(lambda x: _pairs_scaled(x, self.dim, self.length, 2), out)
-        return on_cuda.fitted(out, [self.dim], [self.kept])
+        return fitted_cuda(out, [self.dim], [self.kept])
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(FftC2R(self.dim, self.length, self.given,  # type: ignore[no-any-return]
@@ -144,11 +152,11 @@ class FftC2R(Op):
         from mlgpu.cuda import fft as on_cuda
 
         self.given = x.shape[self.dim]
-        half = on_cuda.fitted(x, [self.dim], [self.length // 2 + 1])
+        half = fitted_cuda(x, [self.dim], [self.length // 2 + 1])
         if self.halved:
             half = on_tensors(lambda x: _pairs_scaled(x, self.dim, self.length, 0.5), half)
         out = on_cuda.c2r(self.name, half, self.dim, self.length, self.norm)
-        return on_cuda.fitted(out, [self.dim], [self.kept])
+        return fitted_cuda(out, [self.dim], [self.kept])
 
     def backward(self, dy: Tensor) -> Tensor:
         return run(FftR2C(self.dim, self.length, self.given,  # type: ignore[no-any-return]
