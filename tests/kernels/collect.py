@@ -11,6 +11,7 @@ import itertools
 import math
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mlgpu.sim.cuda.install import install
 DTYPES = ("float32", "float16", "bfloat16")
 SECONDS = 20  # that a call may take: it may be waiting for what nobody computes
 
+stopped: Counter[str] = Counter()
 found: dict[str, tuple[int, int]] = {}  # "family expression": threads, bytes of shared memory
 
 
@@ -54,8 +56,8 @@ def attempt(function: Callable[..., Any], *inputs: Any) -> None:
         if outputs:
             mlgpu.autograd.grad(outputs, [x for x in inputs if x.requires_grad],
                                 [mlgpu.empty_like(y) for y in outputs], allow_unused=True)
-    except Exception:  # what needs values: there are none
-        pass
+    except Exception as error:  # such as what needs values: there are none
+        stopped[f"{type(error).__name__}: {error}".splitlines()[0][:100]] += 1
     finally:
         signal.alarm(0)
 
@@ -185,7 +187,9 @@ def main() -> None:
             "# launches.  Made by tests/kernels/collect.py; see mlgpu/cuda/instances.py."]
     lines = [f"{name} @{threads} {shared}" for name, (threads, shared) in sorted(found.items())]
     shipped().write_text("\n".join([*head, *lines, ""]), encoding="utf-8")
-    print(f"{len(lines)} instances in {shipped()}")
+    print(f"{len(lines)} instances in {shipped()}; calls that ended early, by why:")
+    for reason, count in stopped.most_common():
+        print(f"{count:6} {reason}")
 
 
 if __name__ == "__main__":
