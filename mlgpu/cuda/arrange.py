@@ -12,6 +12,7 @@ from mlgpu.cuda.index import raw
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
+from mlgpu.errors import ShapeError
 
 _PLACES = np.dtype([(name, np.int64, 8) for name in ("size", "limit", "step", "start")])
 _REVERSE, _ROLL, _PAD = range(3)
@@ -64,7 +65,9 @@ def _arranged(mode: int, x: Any, dims: list[_Dim], base: int = 0, value: complex
     y, x = raw(out), raw(x)
     dims = _merged(dims)
     if len(dims) > 8:
-        raise NotImplementedError("more than 8 dimensions that must be told apart")
+        raise ShapeError("flip, roll, pad, tril, triu: on CUDA at most 8 dimensions that cannot "
+                         f"be joined, got {len(dims)} of shape {out.shape}; reshape those that "
+                         "are left as they are into one, or move the tensor with .cpu()")
     last = dims[-1]
     width = rows.vector(last.size, y, x) if last.step == 1 else 1
     while any(n % width for n in (base, last.limit, last.start, *(d.step for d in dims[:-1]))):

@@ -19,6 +19,7 @@ from mlgpu.cuda.faults import fault, site
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.runtime import contiguous, copy, empty, zeros
 from mlgpu.cuda.types import ctype
+from mlgpu.errors import ShapeError
 from mlgpu.storage import as_strided
 
 Shape = tuple[int, ...]
@@ -322,8 +323,9 @@ class Along:
         if not sizes:
             sizes, pairs = [1], [(0, 0)]
         if len(sizes) > 8:
-            raise NotImplementedError("index: more than 8 dimensions that lie apart in memory; "
-                                      "make the tensors contiguous")
+            raise ShapeError(f"index: on CUDA at most 8 dimensions that lie apart in memory, got "
+                             f"{len(sizes)}; make the tensors contiguous, or reshape those that "
+                             "are left as they are into one")
         steps = np.zeros(1, _PAIR_STEPS)
         steps["size"][0, :len(sizes)] = sizes
         steps["first"][0, :len(sizes)] = [p[0] for p in pairs]

@@ -191,3 +191,10 @@ def test_nothing_waits_for_an_index():
         y = step()
     graph.replay()
     np.testing.assert_array_equal(y.cpu().numpy(), want)
+
+
+def test_more_dimensions_than_kernels_take():
+    x = mlgpu.zeros(*[2] * 10, device="cuda")
+    for call in (lambda: x.flip([0, 2, 4, 6, 8]), lambda: F.pad(x, [1] * 20)):
+        with pytest.raises(mlgpu.ShapeError, match=r"on CUDA at most 8 dimensions.*reshape"):
+            call()
