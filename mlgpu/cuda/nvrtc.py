@@ -5,7 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,9 @@ from mlgpu.cuda import toolkit
 from mlgpu.errors import KernelError
 
 IMAGES = {"cubin": "CUBIN", "ptx": "PTX"}  # kinds, and how NVRTC's functions call them
+# NVRTC 12 and 13 keep, for the life of the process, what these switch off in the optimizer: sources
+# compiled later come out slower, with arrays in local memory, and would be cached so for everyone.
+_LASTING = {"-G", "--device-debug", "--device-debug=true"}
 
 
 def compile(found: toolkit.Nvrtc, source: bytes, command: Sequence[str], names: Sequence[str],
@@ -22,8 +28,39 @@ def compile(found: toolkit.Nvrtc, source: bytes, command: Sequence[str], names: 
 
     `place` is the path that NVRTC takes the source to have, beside which it looks for headers;
     `filename` is what messages and line information call it.  KernelError with the compiler's log
-    where there is no image.
+    where there is no image.  For debugging (`-G`) it is made in a process of its own.
     """
+    if not _LASTING.isdisjoint(command):
+        return _apart(found, source, command, names, kind, filename, place)
+    return _compile(found, source, command, names, kind, filename, place)
+
+
+def _apart(*arguments: Any) -> tuple[bytes, dict[str, str], str]:
+    script = f"import sys; sys.path = {sys.path!r}; from mlgpu.cuda import nvrtc; nvrtc.child()"
+    child = subprocess.run([sys.executable, "-c", script], input=pickle.dumps(arguments),
+                           capture_output=True, check=False)
+    if child.returncode:
+        raise KernelError("NVRTC, in a process of its own because of -G, ended with "
+                          f"{child.returncode}:\n{child.stderr.decode('utf-8', 'replace')}")
+    result = pickle.loads(child.stdout)
+    if isinstance(result, KernelError):
+        raise result
+    image, lowered, log = result
+    return image, lowered, log
+
+
+def child() -> None:
+    """Compile what stands on the standard input, and write what came of it to the output."""
+    arguments = pickle.load(sys.stdin.buffer)
+    try:
+        result: Any = _compile(*arguments)
+    except KernelError as error:
+        result = error
+    sys.stdout.buffer.write(pickle.dumps(result))
+
+
+def _compile(found: toolkit.Nvrtc, source: bytes, command: Sequence[str], names: Sequence[str],
+             kind: str, filename: str, place: str) -> tuple[bytes, dict[str, str], str]:
     library = _load(found.path)
     program = ctypes.c_void_p()
     _check(library, library.nvrtcCreateProgram(ctypes.byref(program), source, os.fsencode(place), 0,

@@ -110,6 +110,27 @@ def test_the_headers_fit_the_compiler(header):
     nvrtc.compile(f"#include <{header}>\n{SOURCE}", "sm_90")
 
 
+INDEXED = """
+struct Table { double at[64]; };
+__device__ __forceinline__ double pick(const Table& table, int n) {
+  const double& held = table.at[n];
+  return held > 1 ? held : -held;
+}
+extern "C" __global__ void pick_one(double* out, Table table, int n) { *out = pick(table, n); }
+"""
+
+
+def test_debugging_one_source_changes_no_other(compiler):
+    before = nvrtc.compile(INDEXED, "sm_90")
+    debugged = nvrtc.compile(INDEXED, "sm_90", options=("-G",))
+    assert ".debug_info" in debugged.ptx
+    assert ".debug_info" not in before.ptx
+    with pytest.raises(CompileError, match="nonsense"):
+        nvrtc.compile("nonsense", "sm_90", options=("-G",))
+    after = nvrtc.compile(INDEXED, "sm_90", filename="after.cu")
+    assert after.ptx.replace("after.cu", "kernel.cu") == before.ptx
+
+
 def test_a_second_compilation_comes_from_the_cache(compiler):
     first = nvrtc.compile(SOURCE, names=("scale",))
     assert nvrtc.compile(SOURCE, names=("scale",)) == first
