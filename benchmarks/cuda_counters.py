@@ -2,6 +2,7 @@
 
     python benchmarks/cuda_counters.py            print the table
     python benchmarks/cuda_counters.py --write    and put it into docs/cuda-counters.md
+    python benchmarks/cuda_counters.py --write add gelu    only the lines of these operations
 
 For each operation, over all its launches: bytes to and from memory (32-byte sectors after the L2
 model) over the least that its mathematics needs (inputs read once, outputs written once, and what
@@ -256,8 +257,7 @@ ROWS = [
     Row("dropout backward", lambda: backward(lambda a: F.dropout(a, 0.1), x(R, C, grad=True),
                                              saved=0)),
     Row("rotary_embedding", lambda: forward(
-        F.rotary_embedding, x(2, 8, 128, 64), x(128, 32, dtype=S), x(128, 32, dtype=S)),
-        sectors=1.07),
+        F.rotary_embedding, x(2, 8, 128, 64), x(128, 32, dtype=S), x(128, 32, dtype=S))),
     Row("sum", lambda: forward(lambda a: a.sum(), x(R, C))),
     Row("sum of rows", lambda: forward(lambda a: a.sum(1), x(R, C))),
     Row("sum of columns", lambda: forward(lambda a: a.sum(0), x(R, C))),
@@ -320,22 +320,22 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
     parser.add_argument("only", nargs="*", help="operations to count (all by default)")
     options = parser.parse_args()
-    lines = [HEAD]
+    names = [row.name for row in ROWS]
+    unknown = sorted(set(options.only) - {*names})
+    if unknown:
+        parser.error(f"no such operation: {', '.join(unknown)}")
+    before, mark, rest = PAGE.read_text().partition("<!-- table -->\n")
+    table, end, after = rest.partition("<!-- end -->")
+    lines = {text.split("|")[1].strip(): text for text in table.splitlines()}
     print(HEAD)
     for row in ROWS:
         if options.only and row.name not in options.only:
             continue
-        try:
-            lines.append(line(row))
-        except mlgpu.MlgpuError as error:
-            if options.write:
-                raise
-            lines.append(f"| {row.name} | {str(error).splitlines()[0]} |")
-        print(lines[-1], flush=True)
+        lines[row.name] = line(row)
+        print(lines[row.name], flush=True)
     if options.write:
-        before, mark, rest = PAGE.read_text().partition("<!-- table -->\n")
-        after = rest.partition("<!-- end -->")[2]
-        PAGE.write_text(f"{before}{mark}{chr(10).join(lines)}\n<!-- end -->{after}")
+        made = "\n".join([HEAD, *(lines[name] for name in names if name in lines)])
+        PAGE.write_text(f"{before}{mark}{made}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ norm_rows(T* y, T* sum, const T* x, const T* residual, const P* weight, const P*
 
 // A block for each row of at most blockDim * V * E.
 template <typename T, typename P, typename W, int E, int V, bool CENTERED>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 2)
 norm_block(T* y, T* sum, const T* x, const T* residual, const P* weight, const P* bias, W* means,
            W* rstds, int n, double eps) {
   const ml_index r = blockIdx.x;

@@ -2,8 +2,8 @@
 // sin are given.  A pair is number i of each half of the turned columns, or, INTERLEAVED, numbers
 // 2i and 2i + 1; columns after those are copied.  Turning back is the same with -sin.
 //
-// A thread has 16 bytes of each half (of the row, where interleaved), for which it reads cos and
-// sin once, and turns these in up to `each` of the `loop` rows that have the same angles: heads,
+// A thread has up to 16 bytes of each half (of the row, where interleaved) and of cos and sin, which
+// it reads once, and turns these in up to `each` of the `loop` rows that have the same angles: heads,
 // mostly.
 #include "common.cuh"
 
@@ -17,24 +17,13 @@ struct ml_rope {
   int pairs, columns;  // pairs that are turned; columns of a row
 };
 
-// E numbers, 16 bytes at a time.
-template <int E, typename W, typename C>
-__device__ __forceinline__ void ml_load_wide(W (&out)[E], const C* from) {
-  const int most = 16 / sizeof(C), step = E < most ? E : most;
-#pragma unroll
-  for (int i = 0; i < E; i += step) {
-    const auto v = ml_load<step>(from + i);
-#pragma unroll
-    for (int j = 0; j < step; ++j) out[i + j] = ml_cast<W>(v.at[j]);
-  }
-}
-
 template <typename T, typename C, int VEC, bool INTERLEAVED>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 rotate(const T* __restrict__ x, T* y, const C* __restrict__ cosine, const C* __restrict__ sine,
        ml_index threads, bool back, ml_rope r) {
   typedef ml_wide<T> W;
   const int E = INTERLEAVED && VEC > 1 ? VEC / 2 : VEC;  // pairs of a thread
+  const int UNDER_WAY = VEC * sizeof(T) < 16 ? 4 : 2;    // rows whose loads do not wait
   const ml_index thread = ml_index(blockIdx.x) * 256 + threadIdx.x;
   if (thread >= threads) return;
   // Parts of a row: of its pairs, then of the columns that are copied.
@@ -63,12 +52,15 @@ rotate(const T* __restrict__ x, T* y, const C* __restrict__ cosine, const C* __r
     return;
   }
   W c[E], s[E];
-  ml_load_wide<E>(c, cosine + offset[ML_COS] + part * E);
-  ml_load_wide<E>(s, sine + offset[ML_SIN] + part * E);
+  const auto cosines = ml_load<E>(cosine + offset[ML_COS] + part * E);
+  const auto sines = ml_load<E>(sine + offset[ML_SIN] + part * E);
 #pragma unroll
-  for (int e = 0; e < E; ++e)
+  for (int e = 0; e < E; ++e) {
+    c[e] = ml_cast<W>(cosines.at[e]);
+    s[e] = ml_cast<W>(sines.at[e]);
     if (back) s[e] = -s[e];
-#pragma unroll 2
+  }
+#pragma unroll UNDER_WAY
   for (int i = first; i < last; ++i, from += r.x_loop, to += r.y_loop) {
     if constexpr (INTERLEAVED) {
       T pairs[2 * E];

@@ -87,9 +87,10 @@ def _vector(arrays: tuple[Any, ...], dims: list[Dim], pairs: int, interleaved: b
     vec = math.gcd(16 // size, x.shape[-1] - 2 * pairs, 2 * pairs if interleaved else pairs,
                    *(s for _, strides in dims for s in strides[:2]),
                    *(a.data.ptr // size for a in (x, out)))
-    for place, a in enumerate(tables, 2):  # read 16 bytes at a time, as many as there are pairs
-        aligned = math.gcd(*(strides[place] for _, strides in dims), a.data.ptr // a.itemsize, 16)
-        while vec > 1 and aligned % min(_pairs(vec, interleaved), 16 // a.itemsize):
+    for place, a in enumerate(tables, 2):  # read at once too: of two loads each would use half
+        aligned = math.gcd(*(strides[place] for _, strides in dims), a.data.ptr // a.itemsize,
+                           16 // a.itemsize)
+        while vec > 1 and aligned % _pairs(vec, interleaved):
             vec //= 2
     return vec
 

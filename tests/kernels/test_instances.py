@@ -27,8 +27,6 @@ ALLOWED = {
     "long long|ml_complex": "wide numbers, of which products and sums are no hot path",
     # With 255 registers, some bytes outside the inner loop's accumulators.  To be improved.
     r"attention_(forward|backward)<\w+, bool, (64|96|128|256),": "16 to 84 bytes, with a mask",
-    r"norm_block<float, float, float, 4, 4, false>": "12 bytes of 40 registers",
-    r"rotate<(__half|__nv_bfloat16), \w+, 8, true>": "16 bytes of 40 registers",
 }
 
 # Kernels that the runs of collect.py do not reach, since nothing has values in them.
