@@ -199,6 +199,14 @@ class Charge:
         _records[id(self)] = (nbytes, shape, dtype, time.monotonic(),
                               _caller() if _tracing else None)
 
+    def withdraw(self, peak: int) -> None:
+        """Leave the books as if never asked for: there was no such memory.  `peak`: before it."""
+        self.__del__()
+        books = self._account
+        with books.lock:
+            books.allocations -= 1
+            books.peak = max(peak, books.peak - self.nbytes)
+
     def __del__(self) -> None:
         if _records.pop(id(self), None) is None:
             return

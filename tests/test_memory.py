@@ -410,10 +410,11 @@ def test_budgets_belong_to_their_thread():
 
 
 def test_the_system_running_out_is_the_same_error():
-    watch = Watch()
+    watch, before = Watch(), memory.stats("cpu")
     with pytest.raises(OutOfMemoryError, match=r"memory: the system has no"):
         mlgpu.empty(1 << 60, dtype=mlgpu.uint8)
     assert (watch.allocated, watch.count) == (0, 0)
+    assert memory.stats("cpu") == before
 
 
 def test_backward_under_a_budget_can_be_repeated():

@@ -22,10 +22,12 @@ def empty(shape: Sequence[int], dtype: Any, order: str = "C") -> np.ndarray[Any,
     """
     shape = tuple(shape)
     dtype = np.dtype(dtype)
+    peak = _books.peak
     charge = memory.Charge(_books, int(math.prod(shape)) * dtype.itemsize, shape, dtype.name)
     try:
         array = np.empty(shape, dtype, order)  # type: ignore[call-overload]
     except MemoryError as error:
+        charge.withdraw(peak)
         raise OutOfMemoryError(f"memory: the system has no {charge.nbytes} bytes for an array of "
                                f"shape {shape} {dtype.name}: {error}") from error
     memory.expect(array, charge)

@@ -98,11 +98,13 @@ def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: str = "bytes") -> 
     """
     index = _runtime.getDevice()
     books = memory.account(device_of(index))
+    peak = books.peak
     charge = memory.Charge(books, nbytes, shape, dtype)
     capture = context.capture
     try:
         inner = _pools(max(nbytes, 1)) if capture is None else capture.pool.malloc(max(nbytes, 1))
     except (_Full, _Error) as error:
+        charge.withdraw(peak)
         raise _exhausted(books, nbytes, error) from error
     block = Block(inner, nbytes, index, charge, context.streams.get(index))
     if capture is not None:

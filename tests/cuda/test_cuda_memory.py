@@ -82,8 +82,11 @@ def test_limits_and_budgets():
 def test_out_of_memory_leaves_the_program_able_to_go_on():
     _, total = mlgpu.cuda.mem_get_info()
     x = mlgpu.ones(1000, device="cuda", requires_grad=True)
-    with pytest.raises(OutOfMemoryError, match=r"asked for on cuda:0, which has .* free"):
+    before = memory.stats("cuda:0")
+    with pytest.raises(OutOfMemoryError, match=r"asked for on cuda:0, which has .* free") as raised:
         mlgpu.empty(2 * total, dtype=mlgpu.uint8, device="cuda")
+    assert memory.format_bytes(2 * total) not in str(raised.value).partition("Largest live blocks")[2]
+    assert memory.stats("cuda:0") == before
     y = (x * 2).sum()
     y.backward()
     assert y.item() == 2000
