@@ -46,6 +46,9 @@ class DeviceRuntime(Protocol):
     def reads(self, array: Any) -> None:
         """Order the current stream's further work behind what an array's values come from."""
 
+    def alone(self, holder: Any) -> bool:
+        """Whether `holder._array` is the only reference to the whole memory it lies in."""
+
     def from_host(self, array: Any, device: Device, non_blocking: bool) -> tuple[Any, Any]:
         """A fresh device array with the values of a NumPy array.
 

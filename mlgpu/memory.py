@@ -167,13 +167,13 @@ if hasattr(os, "register_at_fork"):
 class Charge:
     """A block of memory on the books, from the moment it is asked for until nobody holds it."""
 
-    __slots__ = ("_account", "_budgets", "_mapped", "nbytes")
+    __slots__ = ("_account", "_budgets", "mapped", "nbytes")
 
     def __init__(self, books: Account, nbytes: int, shape: tuple[int, ...], dtype: str,
                  mapped: bool = False) -> None:
         self._account = books
         self._budgets: tuple[_Budget, ...] = ()
-        self._mapped = mapped
+        self.mapped = mapped
         self.nbytes = 0  # nothing to undo if the checks below refuse
         budgets = _local.budgets
         with books.lock:
@@ -214,7 +214,7 @@ class Charge:
         with books.lock:
             books.live.pop(id(self), None)
             books.count -= 1
-            if self._mapped:
+            if self.mapped:
                 books.mapped -= self.nbytes
             else:
                 books.allocated -= self.nbytes

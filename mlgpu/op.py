@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from mlgpu.autograd import graph
 from mlgpu.autograd.mode import mode
-from mlgpu.autograd.saved import Saved
+from mlgpu.autograd.saved import FREED, Saved
 from mlgpu.device import Device, current_device, runtime
 from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
 from mlgpu.storage import Storage, root_of
@@ -82,6 +82,10 @@ class Op(graph.Node):
         """The saved input's array."""
         return self._saved_value(index).array(self)
 
+    def take_input(self, index: int) -> tuple[Any, bool]:
+        """The saved input's array, and whether it may be written over; see `Saved.take`."""
+        return self._saved_value(index).take(self)
+
     def output_array(self, index: int = 0) -> Any:
         """The saved output's array."""
         return self._saved_value(~index).array(self)
@@ -102,9 +106,7 @@ class Op(graph.Node):
 
     def _saved_value(self, key: Any) -> Saved:
         if self._freed:
-            raise GraphError(
-                f"{self.name}: backward a second time: its saved values were freed after the "
-                "first; pass retain_graph=True to the first call")
+            raise GraphError(FREED.format(self.name))
         assert self._saved is not None
         return self._saved[key]
 

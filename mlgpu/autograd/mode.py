@@ -15,6 +15,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Mode(threading.local):
     grad = True
     inference = False
+    frees = False  # whether the graph that is walked is freed on the way
     capture: Any = None  # the graph that is captured (mlgpu.cuda.graphs.Capture), if one is
 
 

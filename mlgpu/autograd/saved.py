@@ -12,11 +12,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mlgpu.autograd.graph import Node
+from mlgpu.autograd.mode import mode
 from mlgpu.device import runtime
 from mlgpu.errors import GraphError, ReleasedError
 
 if TYPE_CHECKING:
     from mlgpu.tensor import Tensor
+
+
+FREED = ("{}: backward a second time: its saved values were freed after the first; pass "
+         "retain_graph=True to the first call")
 
 
 class _Hooks(threading.local):
@@ -75,6 +80,8 @@ class Saved:
         """The array, if it is still what was saved."""
         if self._unpack is not None:
             return self._unpack(self._packed)._array
+        if self._array is None:
+            raise GraphError(FREED.format(node.name))
         storage = self._storage
         if storage.released:
             raise ReleasedError(f"{node.name}: backward needs a tensor of shape "
@@ -87,6 +94,22 @@ class Saved:
         if storage.device.type != "cpu":
             runtime(storage.device).reads(self._array)
         return self._array
+
+    def take(self, node: Node) -> tuple[Any, bool]:
+        """The array, and whether its memory may be written to: nothing can read it from here on.
+
+        That is so in a walk that frees the graph, where nobody else holds the memory; this value
+        is then gone.
+        """
+        array = self.array(node)
+        if self._unpack is not None or not mode.frees:
+            return array, False
+        del array
+        alone = runtime(self._storage.device).alone(self)
+        array = self._array
+        if alone:
+            self._array = None
+        return array, alone
 
     def tensor(self, node: Node) -> Tensor:
         """The value as a Tensor with its place in the graph."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
 
     def __init__(self, inner: Any, nbytes: int, device: int, charge: memory.Charge | None,
                  stream: Stream | None) -> None:
+        self.inner = inner
         self.charge = charge
+        self.capture = None if context.capture is None else weakref.ref(context.capture)
         self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
         self.lent = False  # to another library, whose streams are not known
         self.home = stream  # the pool gives the memory out again to work on this stream
@@ -141,3 +144,35 @@ def adopt(array: Any) -> Any:
     charge = memory.Charge(books, root.size, array.shape, array.dtype.name)
     block = Block(array.data, root.size, index, charge, context.streams.get(index))
     return _ndarray(array.shape, array.dtype, memptr=_Pointer(block, 0), strides=array.strides)
+
+
+def alone(holder: Any) -> bool:
+    """Whether `holder._array` is the only reference to its memory, all of which it covers.
+
+    It is found out by letting go: whoever else could read the memory, be it a tensor, a view, a
+    saved value, a kernel's arguments or another library, keeps the block alive.  Then the holder
+    gets it back, else a new block of the same memory.  Memory that a graph finds at a fixed address
+    counts only within the capture that it was made in, whose replays make its values anew.
+    """
+    array = holder._array
+    block = array.data.mem
+    made_in = None if block.capture is None else block.capture()
+    if (block.lent or block.charge is None or block.charge.mapped
+            or made_in is not context.capture or not array.flags.c_contiguous
+            or array.nbytes != block.size):
+        return False
+    shape, dtype, size, index = array.shape, array.dtype, block.size, block.device_id
+    inner, charge, home, existing = block.inner, block.charge, block.home, weakref.ref(block)
+    holder._array = None
+    del array, block
+    block = existing()
+    gone = block is None
+    if gone:
+        # What others did with the memory comes before what its home stream does from here on.
+        block = Block(inner, size, index, charge, home)
+        if context.capture is None:
+            block.use(context.streams.get(index), True)
+        else:
+            context.capture.use(block, True)
+    holder._array = _ndarray(shape, dtype, memptr=_Pointer(block, 0))
+    return gone

@@ -69,10 +69,11 @@ def rows_into(losses: Any, lse: Any, weights: Any, x: Any, given: Losses, dim: i
             faults.fault(), given.site()))
 
 
-def backward(dy: Any, x: Any, dim: int, lse: Any, total: Any, given: Losses) -> Any:
-    """The gradient of x, given that of the loss."""
-    x, dy, given = contiguous(x), contiguous(dy), given.dense()
-    dx = empty(x.shape, x.dtype)
+def backward(dy: Any, x: Any, dim: int, lse: Any, total: Any, given: Losses, spare: bool) -> Any:
+    """The gradient of x, given that of the loss; in the memory of x where that is to `spare`."""
+    dense, dy, given = contiguous(x), contiguous(dy), given.dense()
+    dx = dense if spare or dense is not x else empty(x.shape, x.dtype)
+    x = dense
     if x.size:
         gradient_into(dx, x, dim, lse, total, dy, given)
     return dx

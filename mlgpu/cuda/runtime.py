@@ -155,6 +155,9 @@ class CudaRuntime:
         else:
             array.data.mem.use(context.streams.get(index), False)
 
+    def alone(self, holder: Any) -> bool:
+        return bool(_arrays().alone(holder))
+
     def from_host(self, array: Any, device: Device, non_blocking: bool) -> Any:
         from mlgpu.cuda import transfer
 

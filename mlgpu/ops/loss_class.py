@@ -247,8 +247,9 @@ class CrossEntropy(ClassLoss):
     def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:
         rest = (None,) * (len(self.needs) - 1)
         given = self._losses(self.input_array(1), self.input_array(2) if len(rest) > 1 else None)
-        return cuda_cross_entropy.backward(dy, self.input_array(0), self.dim, self.lse,
-                                           self._total(), given), *rest
+        lse, total = self.lse, self._total()
+        x, spare = self.take_input(0)
+        return cuda_cross_entropy.backward(dy, x, self.dim, lse, total, given, spare), *rest
 
 
 # --- public ---------------------------------------------------------------------------------------
