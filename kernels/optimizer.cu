@@ -53,12 +53,12 @@ const int GROUPS = 16;
 enum ml_flag { MAXIMIZE = 1, DECOUPLED = 2, NESTEROV = 4, BEGINS = 8, LR_DOUBLE = 16 };
 
 // What holds for a group of parameters.  In a captured graph, and where the learning rate is a
-// tensor, its value is read from the device: `lr_cell` is its address, else 0.
+// tensor, it is read from the device, and in a graph beta1 too: cells are their addresses, else 0.
 struct ml_settings {
   double lr, decay, eps;
   double beta1, beta2;      // sgd: momentum, dampening
   double rest, root;        // 1 - beta1^t and sqrt(1 - beta2^t), where the host counts the steps
-  ml_index lr_cell, flags;
+  ml_index lr_cell, beta1_cell, flags;
 };
 struct ml_settings_table {
   ml_settings at[GROUPS];
@@ -70,11 +70,16 @@ __device__ __forceinline__ double ml_learning_rate(const ml_settings& s) {
   return *ml_address<const float>(s.lr_cell);
 }
 
+__device__ __forceinline__ double ml_first_beta(const ml_settings& s) {
+  return s.beta1_cell ? *ml_address<const double>(s.beta1_cell) : s.beta1;
+}
+
+// Multiplies in the order of `power` in mlgpu/ops/optimizer.py, for the same bits.
 __device__ __forceinline__ double ml_power(double base, ml_index exponent) {
   double result = 1;
   for (; exponent > 0; exponent >>= 1) {
-    if (exponent & 1) result *= base;
-    base *= base;
+    if (exponent & 1) result = ml_mul(result, base);
+    base = ml_mul(base, base);
   }
   return result;
 }
@@ -88,6 +93,17 @@ __device__ __forceinline__ C ml_factor(const float* factor) {
 // Whether the step is to be left out: something was not finite.
 __device__ __forceinline__ bool ml_skipped(const float* found_inf) {
   return found_inf && *found_inf != 0;
+}
+
+// Sets the cells of a graph, one block: the next row of the table becomes their contents.  The first
+// number of the table says which row that is; the host sees to it that there is one.
+__global__ void __launch_bounds__(THREADS)
+advance(double* cells, double* table, int columns) {
+  const ml_index row = table[0];
+  __syncthreads();
+#pragma unroll 1
+  for (int c = threadIdx.x; c < columns; c += THREADS) cells[c] = table[1 + row * columns + c];
+  if (threadIdx.x == 0) table[0] = row + 1;
 }
 
 // --- updates: `update(values)` changes what stands at one place of the arrays, of which the first
@@ -168,17 +184,17 @@ adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_setti
   const ml_part part(table, map);
   if (threadIdx.x == 0 && part.count > 0) {
     const ml_settings& s = settings.at[part.row[SETTINGS]];
-    const double lr = ml_learning_rate(s);
+    const double lr = ml_learning_rate(s), beta1 = ml_first_beta(s);
     double rest = s.rest, root = s.root;
     if (steps) {
       const ml_index step = ml_index(*ml_address<const float>(part.row[STEP])) + 1;
-      rest = 1 - ml_power(s.beta1, step);
+      rest = 1 - ml_power(beta1, step);
       root = sqrt(1 - ml_power(s.beta2, step));
     }
-    adam.lr_decay = C(1 - lr * s.decay);
+    adam.lr_decay = C(ml_minus(1.0, ml_mul(lr, s.decay)));
     adam.decay = C(s.decay);
     adam.eps = C(s.eps);
-    adam.rest1 = C(1 - s.beta1);
+    adam.rest1 = C(1 - beta1);
     adam.beta2 = C(s.beta2);
     adam.rest2 = C(1 - s.beta2);
     adam.step_size = C(lr / rest);
@@ -254,7 +270,7 @@ sgd_step(const ml_index* table, const ml_index* grads, const int* map, ml_settin
     const ml_settings& s = settings.at[part.row[SETTINGS]];
     sgd.lr = C(ml_learning_rate(s));
     sgd.decay = C(s.decay);
-    sgd.momentum = C(s.beta1);
+    sgd.momentum = C(ml_first_beta(s));
     sgd.taken = C(1 - s.beta2);
     sgd.factor = ml_factor<C>(factor);
     sgd.maximize = s.flags & MAXIMIZE;

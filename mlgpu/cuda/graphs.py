@@ -41,6 +41,8 @@ class Capture:
         self.effects: list[Callable[[], Any]] = []  # and after each
         self.kept: list[Any] = []  # arrays that the graph reads and nobody else holds
         self.draws: dict[Any, Any] = {}  # by generator: its part (mlgpu.random.Replayed)
+        self.settings: dict[Any, Any] = {}  # by optimizer: what schedules move (mlgpu.optim.ahead)
+        self.counts: dict[int, Any] = {}  # by id of a count of steps: where it is on the device
         self.reports = False  # whether a kernel may report a fault
 
     def use(self, block: Any, write: bool) -> None:

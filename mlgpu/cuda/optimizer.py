@@ -28,7 +28,7 @@ KEPT = 32  # tables that are kept for the next time
 PLAIN = [0, 1, 2, 3, 4, SIZE, 7]  # the columns that a row is given with
 _SETTINGS = np.dtype([("at", [
     (name, np.float64) for name in ("lr", "decay", "eps", "beta1", "beta2", "rest", "root")
-] + [("lr_cell", np.int64), ("flags", np.int64)], GROUPS)])
+] + [(name, np.int64) for name in ("lr_cell", "beta1_cell", "flags")], GROUPS)])
 
 
 class Settings(NamedTuple):
@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     rest: float  # 1 - beta1^t and the root of 1 - beta2^t, if the host counts the steps
     root: float
     lr_cell: Any  # the rate on the device, float32 or float64; else None
+    beta1_cell: Any  # and beta1, float64
     flags: int
 
 
@@ -155,11 +156,11 @@ class _Dense:
 def _packed(settings: Sequence[Settings]) -> Any:
     packed = np.zeros((), _SETTINGS)
     for number, row in enumerate(settings):
-        cell, flags = row.lr_cell, row.flags
-        if cell is not None and cell.dtype.itemsize == 8:
+        lr, beta1, flags = row[-3:]
+        if lr is not None and lr.dtype.itemsize == 8:
             flags |= LR_DOUBLE
-        address = 0 if cell is None else cell.data.ptr
-        packed["at"][number] = (*row[:-2], address, flags)
+        packed["at"][number] = (*row[:-3], *(0 if cell is None else cell.data.ptr
+                                             for cell in (lr, beta1)), flags)
     return packed
 
 
@@ -209,6 +210,11 @@ def sgd(tensors: Sequence[Sequence[Any]], which: Sequence[int], settings: Sequen
     momentum = str(len(tensors[0]) == 3).lower()
     _step(f"sgd_step<{_real_name(tensors[0][0].dtype)}, {momentum}>", tensors, None, which,
           settings, factor, found_inf, False)
+
+
+def advance(cells: Any, table: Any) -> None:
+    """Set the cells to the next row of the table, whose first number says which that is."""
+    launch("optimizer", "advance", 1, THREADS, (cells, table, cells.size))
 
 
 # --- over all gradients ---------------------------------------------------------------------------

@@ -35,7 +35,10 @@ BLOCK = 16384
 
 @dataclass(frozen=True)
 class SgdSettings:
-    """What the parameters of a group have in common; `lr` may be a tensor."""
+    """What the parameters of a group have in common; `lr` may be a tensor.
+
+    `momentum_cell`: a float64 tensor on CUDA, which has the momentum instead.
+    """
 
     lr: float | Tensor
     momentum: float = 0.0
@@ -43,11 +46,12 @@ class SgdSettings:
     weight_decay: float = 0.0
     nesterov: bool = False
     maximize: bool = False
+    momentum_cell: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class AdamSettings:
-    """The same for Adam."""
+    """The same for Adam, whose beta1 `beta1_cell` has."""
 
     lr: float | Tensor
     beta1: float = 0.9
@@ -56,6 +60,7 @@ class AdamSettings:
     weight_decay: float = 0.0
     decoupled: bool = False
     maximize: bool = False
+    beta1_cell: Tensor | None = None
 
 
 class SgdStep(Op):
@@ -120,8 +125,8 @@ class AdamStep(Op):
         self.weight_decay = weight_decay
         self.decoupled = decoupled
         self.maximize = maximize
-        self.step_size = lr / (1 - beta1 ** step)
-        self.root = math.sqrt(1 - beta2 ** step)
+        self.step_size = lr / (1 - power(beta1, int(step)))
+        self.root = math.sqrt(1 - power(beta2, int(step)))
         self.factor = factor
 
     def forward_into(self, out: Any, param: Any, grad: Any, *state: Any) -> None:
@@ -150,6 +155,17 @@ class AdamStep(Op):
             np.divide(mean, spare, out=spare)
             np.multiply(spare, self.step_size, out=spare)
             np.subtract(p, spare, out=p)
+
+
+def power(base: float, exponent: int) -> float:
+    """base ** exponent, rounded as the kernels that count the steps themselves round it."""
+    result = 1.0
+    while exponent > 0:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
 
 
 def blocks(written: Sequence[Any], read: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
@@ -330,6 +346,9 @@ def _rate(lr: float | Tensor, device: Device) -> tuple[float, Tensor | None]:
     return 0.0, lr
 
 
+_Row = tuple[cuda_optimizer.Settings, Tensor | None, Tensor | None]  # with its cells
+
+
 class _Rows:
     """The different settings of a launch, each once, and the tensors that they refer to."""
 
@@ -338,17 +357,15 @@ class _Rows:
         self.settings: list[cuda_optimizer.Settings] = []
         self.cells: list[Tensor] = []
 
-    def place(self, key: Any, make: Callable[[], tuple[cuda_optimizer.Settings, Tensor | None]]
-              ) -> int:
+    def place(self, key: Any, make: Callable[[], _Row]) -> int:
         """The number of the settings under this key."""
         found = self.rows.get(key)
         if found is None:
-            settings, cell = make()
-            if cell is not None:
-                self.cells.append(cell)
-                settings = settings._replace(lr_cell=cell._array)
+            settings, *cells = make()
+            self.cells += [cell for cell in cells if cell is not None]
+            lr, beta1 = (None if cell is None else cell._array for cell in cells)
             found = self.rows[key] = len(self.settings)
-            self.settings.append(settings)
+            self.settings.append(settings._replace(lr_cell=lr, beta1_cell=beta1))
         return found
 
 
@@ -358,12 +375,12 @@ def _sgd_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor],
               found_inf: Tensor | None) -> None:
     rows = _Rows()
 
-    def row(s: SgdSettings, begins: bool) -> tuple[cuda_optimizer.Settings, Tensor | None]:
+    def row(s: SgdSettings, begins: bool) -> _Row:
         lr, cell = _rate(s.lr, device)
         flags = (s.maximize * cuda_optimizer.MAXIMIZE | s.nesterov * cuda_optimizer.NESTEROV
                  | begins * cuda_optimizer.BEGINS)
         return cuda_optimizer.Settings(lr, s.weight_decay, 0.0, s.momentum, s.dampening, 0.0, 0.0,
-                                       None, flags), cell
+                                       None, None, flags), cell, s.momentum_cell
 
     which = [rows.place((id(s), begins), partial(row, s, begins))
              for s, begins in zip(settings, first, strict=True)]
@@ -388,18 +405,15 @@ def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor]
         steps = _following(steps, device)
     counted = steps[0]._storage.device.type == "cuda"
 
-    def row(s: AdamSettings, step: float) -> tuple[cuda_optimizer.Settings, Tensor | None]:
+    def row(s: AdamSettings, step: int) -> _Row:
         lr, cell = _rate(s.lr, device)
         flags = s.maximize * cuda_optimizer.MAXIMIZE | s.decoupled * cuda_optimizer.DECOUPLED
-        rest, root = (0.0, 0.0) if counted else (1 - s.beta1 ** step,
-                                                 math.sqrt(1 - s.beta2 ** step))
+        rest, root = (0.0, 0.0) if counted else (1 - power(s.beta1, step),
+                                                 math.sqrt(1 - power(s.beta2, step)))
         return cuda_optimizer.Settings(lr, s.weight_decay, s.eps, s.beta1, s.beta2, rest, root,
-                                       None, flags), cell
+                                       None, None, flags), cell, s.beta1_cell
 
-    if counted:
-        counts = [0.0] * len(params)
-    else:
-        counts = [float(step._array) + 1 for step in steps]
+    counts = [0 if counted else int(step._array) + 1 for step in steps]
     which = [rows.place((id(s), step), partial(row, s, step))
              for s, step in zip(settings, counts, strict=True)]
     number, peak = len(params), states[0][2] is not None
@@ -431,26 +445,46 @@ def cell(values: Any, device: Device) -> Tensor:
     return wrap(runtime(device).call(lambda: upload(values), (), device), device)
 
 
-def _following(steps: Sequence[Tensor], device: Device) -> list[Tensor]:
-    """Counts on the device, for a graph that is captured; those on the CPU follow its replays."""
-    engine, counts = runtime(device), [-1.0] * len(steps)
-    cells = cell(np.array(counts, np.float32), device)._array
+class _Counts:
+    """Counts of steps on the device, for a graph; those on the CPU follow its replays."""
 
-    def write() -> None:
-        if counts != [float(step._array) for step in steps]:
-            counts[:] = [float(step._array) for step in steps]
-            fresh, _ = engine.from_host(np.array(counts, np.float32), device, False)
-            engine.copy_into(cells, fresh)
+    def __init__(self, steps: Sequence[Tensor], device: Device) -> None:
+        self.steps, self.device = steps, device
+        self.raised = [0] * len(steps)  # by a replay
+        self._there = [-1.0] * len(steps)
+        self._cells = cell(np.array(self._there, np.float32), device)._array
+        context.capture.before.append(self._write)
+        context.capture.effects.append(self._follow)
 
-    def follow() -> None:
-        counts[:] = [count + 1 for count in counts]
-        for step, count in zip(steps, counts, strict=True):
+    def cell(self, place: int) -> Tensor:
+        """One of them, which will be raised once more."""
+        self.raised[place] += 1
+        return wrap(self._cells[place:place + 1], self.device)
+
+    def _write(self) -> None:
+        counts = [float(step._array) for step in self.steps]
+        if self._there != counts:
+            engine = runtime(self.device)
+            fresh, _ = engine.from_host(np.array(counts, np.float32), self.device, False)
+            engine.copy_into(self._cells, fresh)
+            self._there = counts
+
+    def _follow(self) -> None:
+        self._there = [a + b for a, b in zip(self._there, self.raised, strict=True)]
+        for step, count, raised in zip(self.steps, self._there, self.raised, strict=True):
             step._array[...] = count
-            step._storage.version += 1
+            step._storage.version += raised
 
-    context.capture.before.append(write)
-    context.capture.effects.append(follow)
-    return [wrap(cells[i:i + 1], device) for i in range(len(steps))]
+
+def _following(steps: Sequence[Tensor], device: Device) -> list[Tensor]:
+    """The same counts on the device, wherever else in the captured graph they are raised."""
+    known = context.capture.counts
+    fresh = [step for step in steps if id(step) not in known]
+    if fresh:
+        counts = _Counts(fresh, device)  # holds the tensors, so that no other gets their ids
+        known.update({id(step): (counts, place) for place, step in enumerate(fresh)})
+    found = [known[id(step)] for step in steps]
+    return [counts.cell(place) for counts, place in found]
 
 
 def _column(states: Sequence[tuple[Tensor, Tensor, Tensor | None]], column: int) -> list[Tensor]:

@@ -73,9 +73,9 @@ class Adam(Optimizer):
 
     def _settings(self, group: dict[str, Any], device: Device) -> AdamSettings:
         beta1, beta2 = group["betas"]
-        return AdamSettings(self._rate(group, device), float(beta1), float(beta2), group["eps"],
-                            group["weight_decay"], group["decoupled_weight_decay"],
-                            group["maximize"])
+        lr, cell = self._moving(group, device)
+        return AdamSettings(lr, float(beta1), float(beta2), group["eps"], group["weight_decay"],
+                            group["decoupled_weight_decay"], group["maximize"], cell)
 
     def _state_of(self, param: Tensor, group: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The state of a parameter, and whether it has a peak.

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
-
 from mlgpu.autograd import enable_grad, no_grad
 from mlgpu.cuda.context import context
 from mlgpu.device import Device
 from mlgpu.errors import CaptureError, MlgpuError, ShapeError
 from mlgpu.nn.module import clear_grad
-from mlgpu.ops.optimizer import cell
+from mlgpu.optim.ahead import Ahead
 from mlgpu.tensor import RemovableHandle, Tensor
 
 Params = Iterable[Any]
@@ -83,28 +81,22 @@ class Optimizer:
             raise CaptureError(f"{type(self).__name__}: the first step makes the optimizer's "
                                "state; take one before a step is captured")
 
-    def _rate(self, group: dict[str, Any], device: Device) -> float | Tensor:
-        """The learning rate of a group for parameters on this device.
+    def _moving(self, group: dict[str, Any], device: Device
+                ) -> tuple[float | Tensor, Tensor | None]:
+        """What schedules move, for parameters on this device: the learning rate of a group, and
+        the tensor that has its momentum (beta1) if there is one.
 
-        While a graph is captured that is a tensor, which gets the group's rate of the moment before
-        each replay.
+        While a graph is captured both are tensors, which each replay finds as eager steps would
+        find the group's settings.
         """
         lr: float | Tensor = group["lr"]
-        if device.type == "cpu" or context.capture is None or (
-                isinstance(lr, Tensor) and lr.device.type != "cpu"):
-            return lr
+        if device.type == "cpu" or context.capture is None:
+            return lr, None
         number = next(i for i, other in enumerate(self.param_groups) if other is group)
-        rate = cell(np.array(written := float(lr)), device)
-
-        def write() -> None:
-            nonlocal written
-            value = float(self.param_groups[number]["lr"])
-            if written != value:
-                rate.fill_(value)
-                written = value
-
-        context.capture.before.append(write)
-        return rate
+        ahead = Ahead.of(self, context.capture)
+        if not isinstance(lr, Tensor) or lr.device.type == "cpu":
+            lr = ahead.rate(number)
+        return lr, ahead.momentum(number)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""

@@ -67,8 +67,9 @@ class SGD(Optimizer):
              grad_factor=self.grad_factor, found_inf=self.found_inf)
 
     def _settings(self, group: dict[str, Any], device: Device) -> SgdSettings:
-        return SgdSettings(self._rate(group, device), group["momentum"], group["dampening"],
-                           group["weight_decay"], group["nesterov"], group["maximize"])
+        lr, cell = self._moving(group, device)
+        return SgdSettings(lr, group["momentum"], group["dampening"], group["weight_decay"],
+                           group["nesterov"], group["maximize"], cell)
 
     def _buffer(self, param: Tensor, momentum: float) -> tuple[Tensor | None, bool]:
         """The running sum of a parameter, and whether it begins."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 
 import numpy as np
 import pytest
 
 import mlgpu
+from mlgpu import nn, optim
 from mlgpu.cuda import CUDAGraph, graph
 from mlgpu.errors import CaptureError
+from mlgpu.optim import lr_scheduler
+from mlgpu.sim.cuda.install import installed
+from mlgpu.sim.cuda.system import System
 
 
 def test_a_graph_runs_again_on_the_same_memory():
@@ -208,9 +213,6 @@ def test_kernels_of_ones_own_are_captured():
 def trained(capture: bool, steps: int = 50):
     """Parameters, state and random state after steps of AdamW, warm-up and cosine, clipping and
     dropout."""
-    from mlgpu import nn
-    from mlgpu.optim import lr_scheduler
-
     mlgpu.manual_seed(7)
     model = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.GELU(), nn.Dropout(0.2),
                           nn.Linear(12, 1)).to("cuda")
@@ -251,3 +253,250 @@ def test_a_captured_run_is_the_eager_run_to_the_bit():
         mlgpu.backends.cuda.gemm = before
     assert captured == eager
     assert eager["losses"][-1] < eager["losses"][0]
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+FORESEEN = {
+    "step": lambda o: lr_scheduler.StepLR(o, 3, 0.7),
+    "multi_step": lambda o: lr_scheduler.MultiStepLR(o, [2, 2, 7, 30], 0.5),
+    "constant": lambda o: lr_scheduler.ConstantLR(o, 0.3, 4),
+    "linear": lambda o: lr_scheduler.LinearLR(o, 0.3, 0.9, 6),
+    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.93),
+    "polynomial": lambda o: lr_scheduler.PolynomialLR(o, 60, 1.7),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 17, 0.01),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3, 2, 0.01),
+    "one_cycle": lambda o: lr_scheduler.OneCycleLR(o, [0.1, 0.2], 60),
+    "three_phases": lambda o: lr_scheduler.OneCycleLR(o, 0.1, 60, three_phase=True,
+                                                      anneal_strategy="linear"),
+    "sequence": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.1, 1.0, 4), lr_scheduler.CosineAnnealingLR(o, 20),
+            lr_scheduler.ExponentialLR(o, 0.5)], [4, 24]),
+    "nested": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.SequentialLR(o, [lr_scheduler.ConstantLR(o, 0.1, 2),
+                                          lr_scheduler.ExponentialLR(o, 0.9)], [2]),
+            lr_scheduler.StepLR(o, 3, 0.5)], [6]),
+    "chained": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ConstantLR(o, 0.1, 2), lr_scheduler.ExponentialLR(o, 0.9)]),
+}
+
+
+class Halving(lr_scheduler.StepLR):
+    """A user's own, of which nobody knows what it does."""
+
+    def factor(self):
+        return 0.5 if self.optimizer.param_groups[0]["lr"] > 1e-3 else 2.0
+
+
+OTHERS = {
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda t: 0.9 ** t),
+    "multiplicative": lambda o: lr_scheduler.MultiplicativeLR(o, lambda t: 0.9),
+    "own": lambda o: Halving(o, 3),
+    "with another": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ExponentialLR(o, 0.95), lr_scheduler.LambdaLR(o, lambda t: 0.9 ** t)]),
+    "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=2),
+}
+
+
+class Training:
+    """Steps of an optimizer with two groups of float64, where the last bit shows."""
+
+    def __init__(self, kind, make):
+        w = mlgpu.linspace(-1, 1, 12, dtype=mlgpu.float64, device="cuda").reshape(4, 3)
+        self.params = [w.clone().requires_grad_(), w[0].clone().requires_grad_()]
+        self.optimizer = kind([{"params": self.params[:1]}, {"params": self.params[1:],
+                                                             "lr": 0.05}], lr=0.02)
+        self.scheduler = make(self.optimizer)
+
+    def step(self):
+        w, b = self.params
+        loss = ((w + b) * w).sigmoid().sum()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(3.0)
+        else:
+            self.scheduler.step()
+
+    def state(self):
+        """All there is, as plain numbers."""
+        settings = [[g["lr"], g.get("betas", g.get("momentum"))]
+                    for g in self.optimizer.param_groups]
+        kept = [{name: t.tolist() for name, t in self.optimizer.state[p].items()}
+                for p in self.params]
+        return (settings, kept, [p.tolist() for p in self.params],
+                self.scheduler.get_last_lr(), repr(self.scheduler.state_dict()))
+
+    def saved(self):
+        """Copies of the states, as a checkpoint has them."""
+        return copy.deepcopy((self.optimizer.state_dict(), self.scheduler.state_dict()))
+
+    def load(self, saved):
+        optimizer, scheduler = copy.deepcopy(saved)
+        self.optimizer.load_state_dict(optimizer)
+        self.scheduler.load_state_dict(scheduler)
+
+
+def momentum(groups, lr):
+    return optim.SGD(groups, lr=lr, momentum=0.9)
+
+
+@pytest.fixture
+def submitted(monkeypatch):
+    """What the host asks of simulated devices; None where they are real."""
+    if installed() is None:
+        return None
+    asked, plain = [], System.submit
+
+    def submit(self, stream, run, what, *rest, **options):
+        asked.append(what)
+        return plain(self, stream, run, what, *rest, **options)
+
+    monkeypatch.setattr(System, "submit", submit)
+    return asked
+
+
+ALONE = ["a graph's launch", "the end of a graph's launch"]  # how a simulated one is submitted
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    *((momentum, name) for name in (*FORESEEN, *OTHERS)),
+    *((optim.Adam, name) for name in ("one_cycle", "cosine", "own"))])
+def test_schedules_of_captured_steps_are_those_of_eager_ones(kind, name, submitted):
+    make = {**FORESEEN, **OTHERS}[name]
+    eager, captured = Training(kind, make), Training(kind, make)
+    for training in (eager, captured):
+        training.step()  # which makes the state
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+    assert captured.state() == eager.state()  # the capture has changed nothing
+    early = eager.saved()
+    for k in range(50):
+        if k == 25:  # both go back to step 10 of the schedule
+            for training in (eager, captured):
+                training.scheduler.load_state_dict(copy.deepcopy(early[1]))
+        if k == 35:
+            captured.optimizer.param_groups[0]["lr"] = 0.3
+            eager.optimizer.param_groups[0]["lr"] = 0.3
+        if submitted is not None:
+            submitted.clear()
+        g.replay()
+        if submitted is not None and name in FORESEEN and k not in (0, 25, 26, 35):
+            assert submitted == ALONE, k
+        eager.step()
+        if k == 10:
+            early = eager.saved()
+        if k % 10 == 0 or k > 47:
+            assert captured.state() == eager.state(), k
+
+
+def test_a_capture_of_a_loaded_run_goes_on(submitted):
+    eager = Training(optim.Adam, FORESEEN["one_cycle"])
+    for _ in range(20):
+        eager.step()
+    captured = Training(optim.Adam, FORESEEN["one_cycle"])
+    captured.load(eager.saved())
+    with mlgpu.no_grad():
+        for mine, other in zip(captured.params, eager.params, strict=True):
+            mine.copy_(other)
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+    for _ in range(10):
+        g.replay()
+        eager.step()
+    assert captured.state() == eager.state()
+
+
+@pytest.mark.parametrize("names", [("exponential", "cosine"), ("exponential", "lambda")])
+def test_two_schedules_of_one_optimizer(names):
+    both = {**FORESEEN, **OTHERS}
+
+    def training():
+        found = Training(momentum, both[names[0]])
+        other = both[names[1]](found.optimizer)
+        plain = found.step
+
+        def step():
+            plain()
+            other.step()
+
+        found.step = step
+        found.step()
+        return found
+
+    eager, captured = training(), training()
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+    for _ in range(12):
+        g.replay()
+        eager.step()
+    assert captured.state() == eager.state()
+
+
+def test_several_steps_of_one_graph_have_rates_of_their_own():
+    eager, captured = (Training(optim.Adam, FORESEEN["exponential"]) for _ in range(2))
+    for training in (eager, captured):
+        training.step()
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+        captured.step()
+        captured.step()
+    for _ in range(4):
+        g.replay()
+        for _ in range(3):
+            eager.step()
+    assert captured.state() == eager.state()
+
+
+def test_the_table_of_rates_is_made_anew_at_its_end(monkeypatch, submitted):
+    from mlgpu.optim import ahead
+
+    monkeypatch.setattr(ahead, "ROWS", 5)
+    eager, captured = (Training(momentum, FORESEEN["cosine"]) for _ in range(2))
+    for training in (eager, captured):
+        training.step()
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+    written = []
+    for _ in range(12):
+        if submitted is not None:
+            submitted.clear()
+        g.replay()
+        written.append(submitted is not None and submitted != ALONE)
+        eager.step()
+    assert captured.state() == eager.state()
+    if submitted is not None:
+        assert [k for k, wrote in enumerate(written) if wrote] == [0, 5, 10]
+
+
+def test_the_end_of_a_schedule_is_told_when_it_comes():
+    captured = Training(momentum, lambda o: lr_scheduler.OneCycleLR(o, 0.1, 5))
+    captured.step()
+    g = CUDAGraph()
+    with graph(g):
+        captured.step()
+    for _ in range(4):
+        g.replay()
+    with pytest.raises(mlgpu.errors.ShapeError, match="past the last"):
+        g.replay()
+
+
+def test_no_groups_are_added_to_a_captured_step():
+    captured = Training(momentum, FORESEEN["step"])
+    captured.step()
+    g = CUDAGraph()
+
+    def capture():
+        with graph(g):
+            captured.step()
+            captured.optimizer.add_param_group({"params": [mlgpu.ones(2, requires_grad=True)]})
+            captured.step()
+
+    with pytest.raises(CaptureError, match="no more groups"):
+        capture()

@@ -8,13 +8,14 @@ import pytest
 from launching import _kernel, machine
 
 from mlgpu.cuda.types import ctype
-from mlgpu.ops.optimizer import AdamStep, SgdStep
+from mlgpu.ops.optimizer import AdamStep, SgdStep, power
 
 FLOATS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CHUNK, COLUMNS = 16384, 8
 SIZES = [5, 0, 16384, 16391, 1, 300]
 SETTINGS = np.dtype([(n, "f8") for n in ("lr", "decay", "eps", "beta1", "beta2", "rest",
-                                         "root")] + [("lr_cell", "i8"), ("flags", "i8")])
+                                         "root")] + [(n, "i8") for n in ("lr_cell", "beta1_cell",
+                                                                           "flags")])
 MAXIMIZE, DECOUPLED, NESTEROV, BEGINS, LR_DOUBLE = 1, 2, 4, 8, 16
 
 
@@ -82,8 +83,19 @@ def problem(dtype, count, sizes=SIZES):
 
 def adam_row(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-3, decay=0.1, flags=0, step=3, cell=0):
     return {"lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "decay": decay, "flags": flags,
-            "lr_cell": cell, "rest": 1 - beta1 ** step,
-            "root": np.sqrt(1 - beta2 ** step)}
+            "lr_cell": cell, "rest": 1 - power(beta1, step),
+            "root": np.sqrt(1 - power(beta2, step))}
+
+
+def test_cells_advance():
+    many = Many([[np.zeros(1, np.float32)] * 2])
+    rows = np.arange(1.0, 1 + 3 * 300).reshape(3, 300)
+    cells = many.machine.zeros(300, np.float64)
+    table = many.machine.array(np.concatenate([[0.0], rows.ravel()]))
+    for row in rows:
+        many.launch("advance", 1, (cells, table, np.int32(300)))
+        np.testing.assert_array_equal(cells.numpy(), row)
+    assert table.numpy()[0] == 3
 
 
 def adam_expected(each, row, step):
@@ -123,7 +135,9 @@ def test_adam_with_values_on_the_device(double):
     rate = many.machine.array(np.array([0.03], np.float64 if double else np.float32))
     ticket, factor = (many.machine.array(a) for a in (np.uint32([0]), np.float32([0.5])))
     found = many.machine.zeros(1, np.float32)
-    table = settings({**row, "lr_cell": rate.ptr, "rest": 0, "root": 0})
+    beta1 = many.machine.array(np.float64([row["beta1"]]))
+    table = settings({**row, "beta1": 0, "rest": 0, "root": 0, "lr_cell": rate.ptr,
+                      "beta1_cell": beta1.ptr})
     lr = 0.03 if double else float(np.float32(0.03))
     expected = [[a.copy() for a in each] for each in arrays]
     for turn in range(2):

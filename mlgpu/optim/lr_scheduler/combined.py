@@ -28,6 +28,12 @@ class _Combined(LRScheduler):
         self._schedulers = schedulers
         self.optimizer = optimizer
 
+    def _foreseeable(self) -> bool:
+        return super()._foreseeable() and all(s.foreseeable() for s in self._schedulers)
+
+    def _place(self) -> Any:
+        return [scheduler._place() for scheduler in self._schedulers]
+
     def _rewind(self) -> None:
         for scheduler in self._schedulers:
             if isinstance(scheduler, _Combined):
@@ -52,6 +58,8 @@ class SequentialLR(_Combined):
 
     ShapeError (a ValueError) unless there is one milestone fewer than schedulers.
     """
+
+    _closed = True
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler],
                  milestones: Sequence[int], last_epoch: int = -1) -> None:
@@ -86,6 +94,8 @@ class SequentialLR(_Combined):
 
 class ChainedScheduler(_Combined):
     """Several schedules at once, each changing the rates that the one before has set."""
+
+    _closed = True
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None
                  ) -> None:

@@ -16,6 +16,8 @@ class CosineAnnealingLR(LRScheduler):
     T_max the rate rises again.
     """
 
+    _closed = True
+
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0,
                  last_epoch: int = -1) -> None:
         self.T_max = T_max
@@ -45,6 +47,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     The first period takes T_0 steps, each later one T_mult times as many as the one before.
     `step(epoch)` takes fractions too.
     """
+
+    _closed = True
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0,
                  last_epoch: int = -1) -> None:

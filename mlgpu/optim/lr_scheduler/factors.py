@@ -38,6 +38,8 @@ class _Factors(LRScheduler):
 class StepLR(_Factors):
     """Multiplies the rate by `gamma` every `step_size` steps."""
 
+    _closed = True
+
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1,
                  last_epoch: int = -1) -> None:
         self.step_size = step_size
@@ -54,6 +56,8 @@ class StepLR(_Factors):
 
 class MultiStepLR(_Factors):
     """Multiplies the rate by `gamma` at each of `milestones`."""
+
+    _closed = True
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
                  last_epoch: int = -1) -> None:
@@ -81,6 +85,8 @@ class MultiStepLR(_Factors):
 class ConstantLR(_Factors):
     """`factor` times the rate for the first `total_iters` steps, then the rate itself."""
 
+    _closed = True
+
     def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5,
                  last_epoch: int = -1) -> None:
         if not 0 <= factor <= 1:
@@ -100,6 +106,8 @@ class ConstantLR(_Factors):
 
 class LinearLR(_Factors):
     """From `start_factor` to `end_factor` times the rate, in even steps over `total_iters`."""
+
+    _closed = True
 
     def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3,
                  end_factor: float = 1.0, total_iters: int = 5, last_epoch: int = -1) -> None:
@@ -130,6 +138,8 @@ class LinearLR(_Factors):
 class ExponentialLR(_Factors):
     """Multiplies the rate by `gamma` at every step."""
 
+    _closed = True
+
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
@@ -143,6 +153,8 @@ class ExponentialLR(_Factors):
 
 class PolynomialLR(_Factors):
     """(1 - step / total_iters)^power times the rate, down to 0."""
+
+    _closed = True
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0,
                  last_epoch: int = -1) -> None:

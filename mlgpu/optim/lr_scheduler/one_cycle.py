@@ -19,6 +19,8 @@ class OneCycleLR(LRScheduler):
     Raises ShapeError (a ValueError) when stepped more than total_steps times.
     """
 
+    _closed = True
+
     def __init__(self, optimizer: Optimizer, max_lr: float | list[float],
                  total_steps: int | None = None, epochs: int | None = None,
                  steps_per_epoch: int | None = None, pct_start: float = 0.3,

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from mlgpu.autograd.mode import mode
 from mlgpu.errors import ShapeError
+from mlgpu.optim.ahead import Ahead
 from mlgpu.optim.optimizer import Optimizer
 from mlgpu.tensor import Tensor
 
@@ -15,13 +16,18 @@ Step = TypeVar("Step", bound=Callable[..., None])
 
 
 def follows_replays(step: Step) -> Step:
-    """A `step` that, called while a CUDA graph is captured, is taken after each replay instead."""
+    """A `step` that, called while a CUDA graph is captured, is taken after each replay instead.
+
+    The graph has moved its own copy of the rates on by then, where those are known before.
+    """
     @functools.wraps(step)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        if mode.capture is None:
-            step(*args, **kwargs)
+    def wrapped(self: LRScheduler, *args: Any, **kwargs: Any) -> None:
+        capture = mode.capture
+        if capture is None:
+            step(self, *args, **kwargs)
         else:
-            mode.capture.effects.append(functools.partial(step, *args, **kwargs))
+            Ahead.of(self.optimizer, capture).step(self, step, args, kwargs)
+            capture.effects.append(functools.partial(step, self, *args, **kwargs))
 
     return wrapped  # type: ignore[return-value]
 
@@ -35,6 +41,15 @@ class LRScheduler:
     """
 
     _is_initial = False
+    _closed = False  # whether rates depend on the scheduler's own state alone
+
+    def _foreseeable(self) -> bool:
+        """Whether a copy of this scheduler tells what its steps will set."""
+        return bool(vars(type(self)).get("_closed"))  # what derives from one may do anything
+
+    def _place(self) -> Any:
+        """How far it is, to compare with what a copy foresaw."""
+        return self.last_epoch
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
