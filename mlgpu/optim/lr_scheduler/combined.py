@@ -29,7 +29,7 @@ class _Combined(LRScheduler):
         self.optimizer = optimizer
 
     def _foreseeable(self) -> bool:
-        return super()._foreseeable() and all(s.foreseeable() for s in self._schedulers)
+        return super()._foreseeable() and all(s._foreseeable() for s in self._schedulers)
 
     def _place(self) -> Any:
         return [scheduler._place() for scheduler in self._schedulers]
