@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cuda import optimizer as kernels
-from mlgpu.cuda.arrays import device_of
 from mlgpu.device import runtime
 from mlgpu.errors import CaptureError
 from mlgpu.op import wrap
@@ -48,6 +47,8 @@ class Ahead:
     """The cells of one optimizer in one capture, and what will happen to them."""
 
     def __init__(self, optimizer: Any, capture: Any) -> None:
+        from mlgpu.cuda.arrays import device_of  # which needs CuPy
+
         self.optimizer = optimizer
         self.device = device_of(capture.index)
         self.groups = len(optimizer.param_groups)
