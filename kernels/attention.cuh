@@ -6,12 +6,14 @@
 // are broadcast come last: the `shared` consecutive places that they span share keys and values.
 #pragma once
 #include "common.cuh"
+#include "fault.cuh"
 #include "mma.cuh"
 #include "philox.cuh"
 #include "warp.cuh"
 
 enum ml_operand {
-  ML_Q, ML_K, ML_V, ML_O, ML_DO, ML_DQ, ML_DK, ML_DV, ML_MASK, ML_PLACE, ML_OPERANDS
+  ML_Q, ML_K, ML_V, ML_O, ML_DO, ML_DQ, ML_DK, ML_DV, ML_MASK, ML_PLACE, ML_LENGTH,
+  ML_OPERANDS
 };
 
 struct ml_attention {
@@ -26,6 +28,7 @@ struct ml_attention {
   int queries, keys;
   int depth, width;       // columns of q and k; of v and the output
   int causal;             // query i sees keys 0 to i
+  int long_lengths;       // numbers of keys are of 64 bits, not 32
   unsigned dropped;       // weights whose 32 bits are at most this are dropped
   float kept;             // what the other weights are multiplied by
 };
@@ -50,6 +53,19 @@ __device__ __forceinline__ ml_index ml_lead(const ml_attention& a, int operand, 
     place = next;
   }
   return offset;
+}
+
+// How many keys a place has: all, where there are no `lengths`.  One outside 0 to a.keys counts as
+// the nearest of them, and is reported where there is a `fault`.
+__device__ __forceinline__ int ml_keys(const ml_attention& a, const void* lengths, int place,
+                                       ml_fault* fault = nullptr, int site = 0) {
+  if (lengths == nullptr) return a.keys;
+  const ml_index at = ml_lead(a, ML_LENGTH, place);
+  const ml_index length = a.long_lengths ? static_cast<const ml_index*>(lengths)[at]
+                                         : static_cast<const int*>(lengths)[at];
+  if (length >= 0 && length <= a.keys) return int(length);
+  if (fault != nullptr && threadIdx.x == 0) ml_report(fault, site, length, a.keys);
+  return length < 0 ? 0 : a.keys;
 }
 
 // 2^x within 2 ulp; results below 2^-126 are 0, which adds nothing to a sum that has a 1 in it.

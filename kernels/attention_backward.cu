@@ -38,18 +38,21 @@ attention_delta(const T* __restrict__ dy, const T* __restrict__ o, ml_wide<T>* d
 // no trace.
 template <typename T, int VEC>
 __global__ void __launch_bounds__(256)
-attention_sum(const float* __restrict__ parts, T* dq, ml_index vectors, ml_index part, int splits,
-              int pitch, int BM, int BN, ml_attention a) {
+attention_sum(const float* __restrict__ parts, T* dq, const void* __restrict__ lengths,
+              ml_index vectors, ml_index part, int splits, int pitch, int BM, int BN,
+              ml_attention a) {
   const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
   if (i >= vectors) return;
   const int per_row = a.depth / VEC;
   const ml_index row = i / per_row, query = row % a.queries;
+  const int place = int(row / a.queries);
   const int column = int(i - row * per_row) * VEC;
-  const ml_index seen = a.causal ? (query / BM + 1) * BM : a.keys;
+  const int length = ml_keys(a, lengths, place);
+  const int seen = a.causal ? min(int(query / BM + 1) * BM, length) : length;
   float sum[VEC];
 #pragma unroll
   for (int e = 0; e < VEC; ++e) sum[e] = 0.0f;
-  for (int s = 0; s < splits && ml_index(s) * BN < seen; ++s) {
+  for (int s = 0; s < splits && s * BN < seen; ++s) {
     const float* from = parts + s * part + row * pitch + column;
 #pragma unroll
     for (int e = 0; e < VEC; e += VEC < 4 ? VEC : 4) {
@@ -61,7 +64,7 @@ attention_sum(const float* __restrict__ parts, T* dq, ml_index vectors, ml_index
   ml_vec<T, VEC> y;
 #pragma unroll
   for (int e = 0; e < VEC; ++e) y.at[e] = ml_cast<T>(sum[e] * float(a.scale));
-  ml_store_whole(dq + ml_lead(a, ML_DQ, int(row / a.queries)) + query * a.row[ML_DQ] + column, y);
+  ml_store_whole(dq + ml_lead(a, ML_DQ, place) + query * a.row[ML_DQ] + column, y);
 }
 
 template <typename T, typename M, int D, int COLS, int BM, int WARPS, int VEC, int SPECIAL>
@@ -69,8 +72,8 @@ __global__ void __launch_bounds__(WARPS * 32)
 attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                    const T* __restrict__ dy, const float* __restrict__ lse,
                    const float* __restrict__ delta, float* dq, T* dk, T* dv,
-                   const M* __restrict__ mask, float* dmask, const ml_index* cell, ml_index part,
-                   int splits, ml_attention a) {
+                   const M* __restrict__ mask, float* dmask, const void* __restrict__ lengths,
+                   const ml_index* cell, ml_index part, int splits, ml_attention a) {
   typedef ml_tile<D> Tile;
   typedef ml_tile<BM> Scores;
   // Keys and values stay in registers, or serve more queries at a time.
@@ -95,6 +98,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
   const T* const k_rows = k + ml_lead(a, ML_K, place0);
   const T* const v_rows = v + ml_lead(a, ML_V, place0);
   const ml_stream draw = ml_draw(a.seed, a.offset, cell);
+  const int length = ml_keys(a, lengths, place0);  // the same for all that share keys
   const float factor = float(a.scale) * ml_log2e;
   const int chunk0 = COLS == D ? 0 : slice * CT;  // the first of the block's columns
 
@@ -111,7 +115,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
   for (int key0 = split * BN; key0 < a.keys; key0 += splits * BN) {
     const int own = key0 + 16 * warp;  // the warp's first key
     const int first = a.causal ? min(tiles, key0 / BM) : 0;
-    const int count = (tiles - first) * a.shared;
+    const int count = key0 < length ? (tiles - first) * a.shared : 0;
 
     float dks[CT][4], dvs[CT][4];
 #pragma unroll
@@ -138,9 +142,9 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
 
     if (count > 0) {
       ml_load_tile<BN, D, THREADS, VEC>(keys, k_rows + key0 * a.row[ML_K], a.row[ML_K],
-                                        a.keys - key0, a.depth);
+                                        length - key0, a.depth);
       ml_load_tile<BN, D, THREADS, VEC>(values, v_rows + key0 * a.row[ML_V], a.row[ML_V],
-                                        a.keys - key0, a.width);
+                                        length - key0, a.width);
       ml_load_tile<BM, D, THREADS, VEC>(queries, q_rows + next * BM * a.row[ML_Q], a.row[ML_Q],
                                         a.queries - next * BM, a.depth);
       load_rows(next * BM);
@@ -176,8 +180,8 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
         }
       }
 
-      const bool edge = key0 + BN > a.keys || (a.causal && key0 + BN > start + 1);
-      const bool blind = own >= a.keys || (a.causal && own > start + BM - 1);
+      const bool edge = key0 + BN > length || (a.causal && key0 + BN > start + 1);
+      const bool blind = own >= length || (a.causal && own > start + BM - 1);
       if (!blind) {
         const int key = own + (lane >> 2), column = 2 * (lane & 3);
 #pragma unroll 1
@@ -222,7 +226,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
               float weight;
               if constexpr (SPECIAL & ML_MASKED) {
                 float score = s[t][i] * factor;
-                if (seen < a.keys && query < a.queries)
+                if (seen < length && query < a.queries)
                   score = ml_masked(score,
                                     mask_rows[query * a.row[ML_MASK] + seen * a.mask_column],
                                     ml_log2e);
@@ -230,7 +234,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
               } else {
                 weight = ml_exp2(fmaf(s[t][i], factor, -less));
               }
-              if (edge && (seen >= a.keys || (a.causal && seen > query))) weight = 0.0f;
+              if (edge && (seen >= length || (a.causal && seen > query))) weight = 0.0f;
               float chosen = 1.0f;
               if constexpr (SPECIAL & ML_DROPOUT) {
                 const int at = int(((line + query) * a.keys + own) & 7) + (lane >> 2) +
@@ -242,7 +246,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
               s[t][i] = weight * chosen;
               dp[t][i] = weight * (dp[t][i] * chosen - (i & 1 ? shift.y : shift.x));
               if constexpr (SPECIAL & ML_MASK_GRADIENT) {
-                if (slice == 0 && seen < a.keys && query < a.queries)
+                if (slice == 0 && seen < length && query < a.queries)
                   dmask[(line + query) * a.keys + seen] = dp[t][i];
               }
             }
@@ -278,7 +282,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       ml_copy_commit();
 
       // Keys that no query of the tile sees have left nothing in `scores`.
-      int visible = min(BN, a.keys - key0);
+      int visible = min(BN, length - key0);
       if (a.causal) visible = min(visible, start + BM - key0);
       const int rows16 = 16 * (warp % (BM / 16)), steps = (visible + 15) / 16;
       const int WIDE = COLS / groups, PART = WIDE <= 64 ? WIDE : WIDE % 64 == 0 ? 64 : WIDE / 2;

@@ -11,8 +11,9 @@
 template <typename T, typename M, int D, int BM, int BN, int WARPS, int VEC, int SPECIAL>
 __global__ void __launch_bounds__(WARPS * 32, 2)
 attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* o,
-                  float* lse, float* parts, const M* __restrict__ mask, const ml_index* cell,
-                  int splits, int span, ml_index rows, ml_attention a) {
+                  float* lse, float* parts, const M* __restrict__ mask,
+                  const void* __restrict__ lengths, const ml_index* cell, int splits, int span,
+                  ml_index rows, ml_fault* fault, int site, ml_attention a) {
   typedef ml_tile<D> Tile;
   const int MT = BM / WARPS / 16, NT = BN / 8, DT = D / 8;
   const bool general = SPECIAL & (ML_MASKED | ML_SCALED);
@@ -27,8 +28,9 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   const int own = warp * 16 * MT;                 // the warp's first query in the block
   const int row0 = first + own + (lane >> 2);     // the lane's first query
   const int column0 = 2 * (lane & 3);             // and its first key of eight
-  const int begin = split * span;  // the block's keys
-  const int end = min(begin + span, a.causal ? min(a.keys, first + BM) : a.keys);
+  const int begin = split * span;  // the block's keys, which may be none
+  const int length = ml_keys(a, lengths, place, fault, site);
+  const int end = min(begin + span, a.causal ? min(length, first + BM) : length);
 
   const T* const q_rows = q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q];
   const T* const k_rows = k + ml_lead(a, ML_K, place);
@@ -60,19 +62,21 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
                                                       ml_lane_right(lane)));
   const unsigned k_lane = ml_shared(keys + Tile::at(ml_lane_wide(lane), ml_lane_low(lane)));
   const unsigned v_lane = ml_shared(values + Tile::at(ml_lane_deep(lane), ml_lane_right(lane)));
-  const int last = begin + max(0, end - begin - 1) / BN * BN;
-  ml_load_tile<BM, D, WARPS * 32, VEC>(shared, q_rows, a.row[ML_Q], a.queries - first, a.depth);
-  ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + last * a.row[ML_K], a.row[ML_K],
-                                       a.keys - last, a.depth);
+  const int last = begin < end ? begin + (end - begin - 1) / BN * BN : begin - BN;
+  if (begin < end) {
+    ml_load_tile<BM, D, WARPS * 32, VEC>(shared, q_rows, a.row[ML_Q], a.queries - first, a.depth);
+    ml_load_tile<BN, D, WARPS * 32, VEC>(keys, k_rows + last * a.row[ML_K], a.row[ML_K],
+                                         end - last, a.depth);
+  }
   ml_copy_commit();
   for (int start = last; start >= begin; start -= BN) {
     // Whether some scores do not count: for the block, and whether none does, for this warp.
-    const bool edge = start + BN > a.keys || (a.causal && start + BN > first + 1);
+    const bool edge = start + BN > end || (a.causal && start + BN > first + 1);
     const bool blind = a.causal && start > first + own + 16 * MT - 1;
     ml_copy_wait<0>();
     __syncthreads();  // the keys are there, and nobody reads the values of the tile before
     ml_load_tile<BN, D, WARPS * 32, VEC>(values, v_rows + start * a.row[ML_V], a.row[ML_V],
-                                         a.keys - start, a.width);
+                                         end - start, a.width);
     ml_copy_commit();
 
     float s[MT][NT][4];
@@ -115,7 +119,7 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
           for (int i = 0; i < 4; ++i) {
             const int row = row0 + 16 * m + 8 * (i >> 1), key = start + 8 * n + column0 + (i & 1);
             if constexpr (general) s[m][n][i] *= factor;
-            if (edge && (key >= a.keys || (a.causal && key > row))) {
+            if (edge && (key >= end || (a.causal && key > row))) {
               s[m][n][i] = -ml_inf(0.0f);
             } else if constexpr (SPECIAL & ML_MASKED) {
               if (row < a.queries)

@@ -7,6 +7,17 @@
 // the same.
 #include "attention.cuh"
 
+// Reports lengths that are not between 0 and `keys`, for heads that no kernel takes.
+template <typename I>
+__global__ void __launch_bounds__(256)
+attention_lengths(const I* __restrict__ lengths, ml_index count, int keys, ml_fault* fault,
+                  int site) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= count) return;
+  const ml_index length = lengths[i];
+  if (length < 0 || length > keys) ml_report(fault, site, length, keys);
+}
+
 // Rows of D numbers of type T, padded by 16 bytes; and rows of BN scores.
 template <typename T, int D>
 struct ml_plain_tile {
@@ -104,8 +115,8 @@ __device__ __forceinline__ void ml_store_plain(T* row, const T (&x)[PARTS][16 / 
 // What a score becomes before the softmax: -inf where query and key do not meet.
 template <typename T, typename M>
 __device__ __forceinline__ T ml_score(const ml_attention& a, T product, const M* mask, int query,
-                                      int key) {
-  if (query >= a.queries || key >= a.keys || (a.causal && key > query)) return -ml_inf(product);
+                                      int key, int keys) {
+  if (query >= a.queries || key >= keys || (a.causal && key > query)) return -ml_inf(product);
   const T score = product * T(a.scale);
   if (mask == nullptr) return score;
   return ml_masked(score, mask[query * a.row[ML_MASK] + key * a.mask_column], T(1));
@@ -114,8 +125,9 @@ __device__ __forceinline__ T ml_score(const ml_attention& a, T product, const M*
 template <typename T, typename M, int D, int BM, int BN, int THREADS, int VEC>
 __global__ void __launch_bounds__(THREADS, 2)
 attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
-                       T* o, T* lse, T* parts, const M* __restrict__ mask, const ml_index* cell,
-                       int splits, int span, ml_index rows, bool drops, ml_attention a) {
+                       T* o, T* lse, T* parts, const M* __restrict__ mask,
+                       const void* __restrict__ lengths, const ml_index* cell, int splits, int span,
+                       ml_index rows, bool drops, ml_fault* fault, int site, ml_attention a) {
   typedef ml_plain_tile<T, D> Tile;
   const int TY = THREADS / 8, ROWS = BM / TY, COLUMNS = BN / 8, PARTS = D / 8 / Tile::vec;
   extern __shared__ __align__(16) unsigned char shared[];
@@ -127,8 +139,9 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
   const int split = blockIdx.x % splits, block = blockIdx.x / splits, place = block / tiles;
   const int first = (tiles - 1 - block % tiles) * BM;  // most keys first
   const int tx = threadIdx.x & 7, ty = threadIdx.x >> 3;
-  const int begin = split * span;  // the block's keys
-  const int end = min(begin + span, a.causal ? min(a.keys, first + BM) : a.keys);
+  const int begin = split * span;  // the block's keys, which may be none
+  const int length = ml_keys(a, lengths, place, fault, site);
+  const int end = min(begin + span, a.causal ? min(length, first + BM) : length);
   const T* const k_rows = k + ml_lead(a, ML_K, place);
   const T* const v_rows = v + ml_lead(a, ML_V, place);
   const M* const mask_rows = mask == nullptr ? mask : mask + ml_lead(a, ML_MASK, place);
@@ -145,24 +158,25 @@ attention_forward_simt(const T* __restrict__ q, const T* __restrict__ k, const T
 #pragma unroll
       for (int i = 0; i < Tile::vec; ++i) out[r][c][i] = T(0);
   }
-  ml_load_plain<BM, D, THREADS, VEC>(queries, q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q],
-                                     a.row[ML_Q], a.queries - first, a.depth);
+  if (begin < end)
+    ml_load_plain<BM, D, THREADS, VEC>(queries, q + ml_lead(a, ML_Q, place) + first * a.row[ML_Q],
+                                       a.row[ML_Q], a.queries - first, a.depth);
   for (int start = begin; start < end; start += BN) {
     ml_load_plain<BN, D, THREADS, VEC>(others, k_rows + start * a.row[ML_K], a.row[ML_K],
-                                       a.keys - start, a.depth);
+                                       end - start, a.depth);
     ml_arrive();
     T s[ROWS][COLUMNS] = {};
     ml_products<D, TY>(s, queries, others, ty, tx);
     __syncthreads();  // nobody reads the keys
     ml_load_plain<BN, D, THREADS, VEC>(others, v_rows + start * a.row[ML_V], a.row[ML_V],
-                                       a.keys - start, a.width);
+                                       end - start, a.width);
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
       const int row = ty + r * TY, query = first + row;
       T best = top[r];
 #pragma unroll
       for (int c = 0; c < COLUMNS; ++c) {
-        s[r][c] = ml_score(a, s[r][c], mask_rows, query, start + tx + 8 * c);
+        s[r][c] = ml_score(a, s[r][c], mask_rows, query, start + tx + 8 * c, end);
         best = fmax(best, s[r][c]);
       }
       best = ml_warp_reduce<8>(best, ml_maximum());
@@ -214,8 +228,8 @@ __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                         const T* __restrict__ dy, const T* __restrict__ lse,
                         const T* __restrict__ delta, T* first_grad, T* second_grad,
-                        const M* __restrict__ mask, T* dmask, const ml_index* cell, bool drops,
-                        ml_attention a) {
+                        const M* __restrict__ mask, T* dmask, const void* __restrict__ lengths,
+                        const ml_index* cell, bool drops, ml_attention a) {
   typedef ml_plain_tile<T, D> Tile;
   typedef ml_plain_scores<BN> Scores;
   const int TY = THREADS / 8, ROWS = BM / TY, COLUMNS = BN / 8, PARTS = D / 8 / Tile::vec;
@@ -227,10 +241,12 @@ attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const 
   T* const inner = other2 + BN * Tile::pitch;    // the scores' gradients
   T* const outer = inner + BM * Scores::pitch;   // the weights; with KEYS only
 
-  const int rows = KEYS ? a.keys : a.queries, columns = KEYS ? a.queries : a.keys;
+  const int rows = KEYS ? a.keys : a.queries;
   const int tiles = (rows + BM - 1) / BM;
   const int first = int(blockIdx.x) % tiles * BM;
   const int place0 = blockIdx.x / tiles * (KEYS ? a.shared : 1);
+  const int length = ml_keys(a, lengths, place0);  // the same for all that share keys
+  const int rows_there = KEYS ? length : a.queries, columns = KEYS ? a.queries : length;
   const int tx = threadIdx.x & 7, ty = threadIdx.x >> 3;
   const ml_stream draw = ml_draw(a.seed, a.offset, cell);
 
@@ -239,12 +255,13 @@ attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const 
   const T* const own1_rows = (KEYS ? k : q) + ml_lead(a, q_or_k, place0);
   const T* const own2_rows = (KEYS ? v : dy) + ml_lead(a, dy_or_v, place0);
   ml_load_plain<BM, D, THREADS, VEC>(own1, own1_rows + first * a.row[q_or_k], a.row[q_or_k],
-                                     rows - first, a.depth);
+                                     rows_there - first, a.depth);
   ml_load_plain<BM, D, THREADS, VEC>(own2, own2_rows + first * a.row[dy_or_v], a.row[dy_or_v],
-                                     rows - first, a.width);
+                                     rows_there - first, a.width);
 
   T grad1[ROWS][PARTS][Tile::vec] = {}, grad2[KEYS ? ROWS : 1][PARTS][Tile::vec] = {};
-  for (int group = 0; group < (KEYS ? a.shared : 1); ++group) {
+  const int turns = !KEYS ? 1 : first < length ? a.shared : 0;
+  for (int group = 0; group < turns; ++group) {
     const int place = place0 + group;
     const T* const other1_rows = (KEYS ? q : k) + ml_lead(a, k_or_q, place);
     const T* const other2_rows = (KEYS ? dy : v) + ml_lead(a, v_or_dy, place);
@@ -268,8 +285,8 @@ attention_backward_simt(const T* __restrict__ q, const T* __restrict__ k, const 
           const int row = ty + r * TY, column = tx + 8 * c;
           const int query = KEYS ? start + column : first + row;
           const int key = KEYS ? first + row : start + column;
-          const T score = ml_score(a, s[r][c], mask_rows, query, key);
-          const bool there = query < a.queries && key < a.keys;
+          const T score = ml_score(a, s[r][c], mask_rows, query, key, length);
+          const bool there = query < a.queries && key < length;
           // A query that sees no key has lse = inf.
           T weight = there ? exp(score - lse[line + query]) : T(0), chosen = T(1);
           if (drops) {

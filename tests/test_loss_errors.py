@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu.errors import DerivativeError, DTypeError, ShapeError
+from mlgpu.errors import DerivativeError, DTypeError, PositionError, ShapeError
 from mlgpu.nn import functional as F
 
 
@@ -147,6 +147,19 @@ WRONG = [
     (lambda: F.scaled_dot_product_attention(ONE, TWO, TWO), ShapeError, "expected"),
     (lambda: F.scaled_dot_product_attention(ONE, ONE, ONE, t(2, 2), is_causal=True), ShapeError,
      "either attn_mask or is_causal"),
+    (lambda: F.scaled_dot_product_attention(t(2, 3, 4), t(2, 5, 4), t(2, 5, 4),
+                                            key_lengths=t(2)), DTypeError, "key_lengths must be"),
+    (lambda: F.scaled_dot_product_attention(t(2, 3, 4), t(2, 5, 4), t(2, 5, 4),
+                                            key_lengths=mlgpu.tensor([1])), ShapeError,
+     r"key_lengths must have one length .*\(2,\), got \(1,\)"),
+    (lambda: F.scaled_dot_product_attention(ONE, ONE, ONE, key_lengths=mlgpu.tensor([1])),
+     ShapeError, "key_lengths needs a batch"),
+    (lambda: F.scaled_dot_product_attention(t(2, 3, 4), t(2, 5, 4), t(2, 5, 4), enable_gqa=True,
+                                            key_lengths=mlgpu.tensor([1])), ShapeError,
+     "before the heads"),
+    (lambda: F.scaled_dot_product_attention(t(2, 3, 4), t(2, 5, 4), t(2, 5, 4),
+                                            key_lengths=mlgpu.tensor([6, 1])), PositionError,
+     "key_lengths has 6, which is not between 0 and 5"),
     # --- distances
     (lambda: F.cosine_similarity(i(1, 2), i(1, 2), 0), DTypeError, "int64"),
     (lambda: F.cosine_similarity(ONE, ONE, 2), IndexError, "out of range: 2"),

@@ -16,6 +16,7 @@ import numpy as np
 
 from mlgpu.cuda import runtime
 from mlgpu.cuda.copy import copy_into
+from mlgpu.cuda.faults import fault, site
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.random import source
 from mlgpu.cuda.types import ctype
@@ -27,13 +28,18 @@ _LEADING = 4  # dimensions before the last two
 # Blocks that keep a large GPU busy, whichever GPU it is (how sums are split decides their last
 # bits), and keys that are worth a block.
 _ENOUGH, _LEAST = 128, 256
-_OPERANDS = ("q", "k", "v", "o", "dy", "dq", "dk", "dv", "mask", "place")
+_OPERANDS = ("q", "k", "v", "o", "dy", "dq", "dk", "dv", "mask", "place",
+             "lengths")
 _STRUCT = np.dtype([
     ("lead", "i8", (len(_OPERANDS), 4)), ("row", "i8", len(_OPERANDS)), ("mask_column", "i8"),
     ("seed", "i8"), ("offset", "i8"), ("scale", "f8"), ("size", "i4", 4), ("shared", "i4"),
     ("queries", "i4"), ("keys", "i4"), ("depth", "i4"), ("width", "i4"), ("causal", "i4"),
+    ("long_lengths", "i4"),
     ("dropped", "u4"), ("kept", "f4")], align=True)
 _MASKED, _DROPOUT, _SCALED, _MASK_GRADIENT = 1, 2, 4, 8  # ml_special
+
+OUTSIDE = ("scaled_dot_product_attention: key_lengths has {value}, which is not between 0 and "
+            "{bound}, the number of keys")
 
 Shape = tuple[int, ...]
 Tile = tuple[int, int, int]  # queries, keys, threads of a block
@@ -56,16 +62,20 @@ def fits(q: Any, k: Any, v: Any) -> bool:
             sum(n > 1 for n in lead) <= _LEADING and math.prod(lead) < 2**31)
 
 
-def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: bool
+def forward(q: Any, k: Any, v: Any, mask: Any, lengths: Any, options: Options, statistics: bool
             ) -> tuple[Any, Any]:
-    """The output, and the logsumexp of each query (*lead, queries, 1) where asked for."""
-    call = _Call(q, k, v, mask, options)
+    """The output, and the logsumexp of each query (*lead, queries, 1) where asked for.
+
+    `lengths`, where there are any, say how many keys each index of the first dimension has.
+    """
+    call = _Call(q, k, v, mask, lengths, options)
     if not call.scores or not call.width:
+        check_lengths(lengths, call.keys)
         lse = runtime.full((*call.lead, call.queries, 1), math.inf, call.wide)
         return runtime.zeros((*call.lead, call.queries, call.width), q.dtype), lse
     if _is_group(call):
-        out, lse = forward(q[..., 0, :], _first(k, 3), _first(v, 3), _first(mask, 2), options,
-                           statistics)
+        out, lse = forward(q[..., 0, :], _first(k, 3), _first(v, 3), _first(mask, 2), lengths,
+                           options, statistics)
         return out[..., None, :], None if lse is None else lse[..., None]
     out = _interleaved(call.lead, call.queries, call.width, q.dtype)
     call.add("o", out)
@@ -85,6 +95,14 @@ def forward(q: Any, k: Any, v: Any, mask: Any, options: Options, statistics: boo
                blocks(rows, 4), 128,
                (parts, lses, Strided(out), lse, rows, splits, call.depth, call.struct()))
     return out, lse
+
+
+def check_lengths(lengths: Any, keys: int) -> None:
+    """Have lengths outside 0 to `keys` reported, where no kernel reads them."""
+    if lengths is not None:
+        launch("attention_simt", f"attention_lengths<{ctype(lengths.dtype)}>",
+               blocks(lengths.size, 256), 256,
+               (runtime.contiguous(lengths), lengths.size, keys, fault(), site(OUTSIDE)))
 
 
 def _is_group(call: _Call) -> bool:
@@ -115,13 +133,14 @@ def _span(call: _Call, tiles: int, keys: int) -> int:
     return blocks(blocks(call.keys, splits), keys) * keys
 
 
-def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, options: Options,
-             mask_gradient: bool, into: Sequence[Any] = ()) -> tuple[Any, Any, Any, Any]:
+def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, lengths: Any, out: Any, lse: Any,
+             options: Options, mask_gradient: bool, into: Sequence[Any] = ()
+             ) -> tuple[Any, Any, Any, Any]:
     """The gradients of q, k, v and, where asked for, of the mask (*lead, queries, keys).
 
     `into` are the arrays for the first three, where the caller has them.
     """
-    call = _Call(q, k, v, mask, options)
+    call = _Call(q, k, v, mask, lengths, options)
     reduced = tuple(1 if d in call.shared_dims else n for d, n in enumerate(call.lead))
     places = ((q, call.lead), (k, reduced), (v, reduced))
     if not call.scores or not call.width:
@@ -133,7 +152,9 @@ def backward(dy: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, opt
     dq, dk, dv = into or (_like(x, lead) for x, lead in places)
     for name, array in (("dy", dy), ("o", out), ("dq", dq), ("dk", dk), ("dv", dv)):
         call.add(name, array)
-    dmask = runtime.empty(call.shape, call.wide) if mask_gradient else None
+    # Kernels pass over what lies beyond a length.
+    made = runtime.empty if lengths is None else runtime.zeros
+    dmask = made(call.shape, call.wide) if mask_gradient else None
     delta = runtime.empty(lse.shape, call.wide)
     rows = delta.size
     vec = call.vector("dy", "o")
@@ -157,8 +178,9 @@ def _forward_halves(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, til
                 f"{threads // 32}, {call.vector('q', 'k', 'v', 'o')}, {special}>")
     splits = blocks(call.keys, span)
     launch("attention_forward", instance, tiles * splits, threads,
-           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask), call.cell,
-            splits, span, call.places * call.queries, call.struct()),
+           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask),
+            _maybe(call.lengths), call.cell, splits, span, call.places * call.queries,
+            *call.fault(), call.struct()),
            (rows + 2 * keys) * _pitch(depth))
 
 
@@ -190,13 +212,15 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
     tiles = 2 * keys + 3 * rows
     launch("attention_backward", instance, places * splits * (depth // columns), 32 * warps,
            (*map(Strided, (call.q, call.k, call.v, dy)), lse, delta, parts, Strided(dk),
-            Strided(dv), _maybe(call.mask), dmask, call.cell, part, splits, call.struct()),
+            Strided(dv), _maybe(call.mask), dmask, _maybe(call.lengths), call.cell, part, splits,
+            call.struct()),
            tiles * _pitch(depth) + keys * _pitch(rows) + 8 * rows)
     if dq.size:
         vec = call.vector("dq")
         vectors = dq.size // vec
         launch("attention_backward", f"attention_sum<{call.ctype}, {vec}>", blocks(vectors, 256),
-               256, (parts, Strided(dq), vectors, part, splits, depth, rows, keys, call.struct()))
+               256, (parts, Strided(dq), _maybe(call.lengths), vectors, part, splits, depth, rows,
+                     keys, call.struct()))
 
 
 def _backward_tile(depth: int, shared: int) -> tuple[int, int, int]:
@@ -240,8 +264,9 @@ def _forward_plain(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, tile
                 f"{threads}, {call.vector('q', 'k', 'v', 'o')}>")
     splits = blocks(call.keys, span)
     launch("attention_simt", instance, tiles * splits, threads,
-           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask), call.cell,
-            splits, span, call.places * call.queries, call.options.dropout > 0, call.struct()),
+           (*map(Strided, (call.q, call.k, call.v, out)), lse, parts, _maybe(call.mask),
+            _maybe(call.lengths), call.cell, splits, span, call.places * call.queries,
+            call.options.dropout > 0, *call.fault(), call.struct()),
            (rows + keys) * (depth * size + 16) + rows * _padded(keys) * size)
 
 
@@ -252,7 +277,7 @@ def _backward_plain(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: Any
     scores = rows * _padded(others) * size
     shared = 2 * (rows + others) * (depth * size + 16) + scores
     arrays = (*map(Strided, (call.q, call.k, call.v, dy)), lse, delta)
-    rest = (call.cell, call.options.dropout > 0, call.struct())
+    rest = (_maybe(call.lengths), call.cell, call.options.dropout > 0, call.struct())
     vec = call.vector("q", "k", "v", "dy", "dq", "dk", "dv")
     instance = (f"attention_backward_simt<{call.ctype}, {call.mask_ctype}, {depth}, {rows}, "
                 f"{others}, {threads}, {vec}, %s>")
@@ -273,11 +298,12 @@ def _padded(scores: int) -> int:
 class _Call:
     """The operands of a call as the kernels take them: leading dimensions by sizes and strides."""
 
-    def __init__(self, q: Any, k: Any, v: Any, mask: Any, options: Options) -> None:
+    def __init__(self, q: Any, k: Any, v: Any, mask: Any, lengths: Any, options: Options
+                 ) -> None:
         self.lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         self.options = options
         self.q, self.k, self.v = _rows(q), _rows(k), _rows(v)
-        self.mask = mask
+        self.mask, self.lengths = mask, lengths
         self.queries, self.keys = q.shape[-2], k.shape[-2]
         self.width = v.shape[-1]
         self.halves = q.dtype.itemsize == 2
@@ -290,7 +316,7 @@ class _Call:
         self.depth = _depth(max(q.shape[-1], self.width), 16 if self.halves else 32)
         self.shared_dims = [d for d in range(len(self.lead))
                             if self.lead[d] > 1 and _missing(k, self.lead, d)
-                            and _missing(v, self.lead, d)]
+                            and _missing(v, self.lead, d) and (d > 0 or lengths is None)]
         self.shared = math.prod(self.lead[d] for d in self.shared_dims)
         self._strides: dict[str, list[int]] = {}
         self._row: dict[str, int] = {}
@@ -303,6 +329,9 @@ class _Call:
         for name, array in (("q", self.q), ("k", self.k), ("v", self.v), ("mask", mask)):
             if array is not None:
                 self.add(name, array)
+        if lengths is not None:
+            self._strides["lengths"] = [lengths.strides[0] // lengths.itemsize,
+                                        *[0] * (len(self.lead) - 1)]
         self._strides["place"] = [math.prod(self.lead[d + 1:]) for d in range(len(self.lead))]
 
     def add(self, name: str, array: Any) -> None:
@@ -324,6 +353,10 @@ class _Call:
         return ((_MASKED if self.mask is not None else 0) |
                 (_DROPOUT if self.options.dropout else 0))
 
+    def fault(self) -> tuple[Any, int]:
+        """Where a length outside the range is reported, and as what."""
+        return (None, 0) if self.lengths is None else (fault(), site(OUTSIDE))
+
     def struct(self) -> Any:
         """All of it, as `ml_attention` in kernels/attention.cuh."""
         a = np.zeros((), _STRUCT)
@@ -340,6 +373,7 @@ class _Call:
         a["scale"] = options.scale
         a["shared"], a["queries"], a["keys"] = self.shared, self.queries, self.keys
         a["depth"], a["width"], a["causal"] = self.q.shape[-1], self.width, options.causal
+        a["long_lengths"] = self.lengths is not None and self.lengths.itemsize == 8
         if options.dropout:
             a["dropped"] = math.ceil(options.dropout * 2.0**32) - 1
             a["kept"] = 1 / (1 - options.dropout) if options.dropout < 1 else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from mlgpu.cpu.gemm import blas_ready, small_products, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cuda import attention as cuda_attention
-from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.errors import DTypeError, PositionError, ShapeError
 from mlgpu.op import Op, on_tensors, run
-from mlgpu.ops.creation import ones_like
+from mlgpu.ops.creation import arange, ones_like
 from mlgpu.ops.dropout import Dropout
 from mlgpu.ops.random_inplace import reserve
 from mlgpu.ops.softmax import softmax
@@ -31,17 +31,18 @@ class ScaledDotProductAttention(Op):
     """softmax(scale * q @ kᵀ + mask) @ v, with one saved logsumexp per query.
 
     Inputs: q (..., L, E), k (..., S, E), v (..., S, D), whose leading dimensions broadcast, then
-    a mask where `masked` (bool: True takes part; floating: added).  Which weights are dropped
-    follows from the words of `stream`, again in backward.  The scores of one block of queries
-    exist at a time.  A query with no key left gets 0.  Dao et al. 2022 (FlashAttention), on the
-    CPU with whole rows of scores.
+    a mask where `masked` (bool: True takes part; floating: added), then where `limited` the number
+    of keys for each index of the first leading dimension: keys and values beyond are not read.
+    Which weights are dropped follows from the words of `stream`, again in backward.  The scores of
+    one block of queries exist at a time.  A query with no key left gets 0.  Dao et al. 2022
+    (FlashAttention), on the CPU with whole rows of scores.
     """
 
     def __init__(self, scale: float, causal: bool, masked: bool, dropout: float,
-                 stream: Stream | None) -> None:
+                 stream: Stream | None, limited: bool = False) -> None:
         self.scale = scale
         self.causal = causal
-        self.masked = masked
+        self.masked, self.limited = masked, limited
         self.dropout, self.stream = dropout, stream
 
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
@@ -51,22 +52,28 @@ class ScaledDotProductAttention(Op):
 
     # --- CPU --------------------------------------------------------------------------------
 
-    def forward(self, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+    def forward(self, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+        mask, lengths = self._optional(rest)
         lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         out = _interleaved(lead, q.shape[-2], v.shape[-1], q.dtype)
         compute = wide(q.dtype)
         lse = empty((*lead, q.shape[-2], 1), compute)
         if self.recording:
             self.stash(lse=lse)
+        if lengths is not None:
+            _check_values(lengths, k.shape[-2])
         if not k.shape[-2]:
             out[...] = 0
             return out
         mask = _spread(mask, q, k)
-        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
+        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute, lengths)
         for place, heads, (qs, ks, vs, ms, outs, lses) in _heads(
                 scratch.heads, lead, q, k, v, mask, out, lse):
             ks, vs = blas_ready(widen(ks)), blas_ready(widen(vs))
-            for rows, end in scratch.row_blocks(self.causal):
+            for rows, end in scratch.row_blocks(self.causal, place):
+                if not end:
+                    outs[..., rows, :], lses[..., rows, :] = 0, np.inf
+                    continue
                 scores = scratch.first(heads, rows, end)
                 self._scores(scores, qs[..., rows, :], ks, None if ms is None else
                              ms[..., rows, :end], rows, end)
@@ -86,6 +93,10 @@ class ScaledDotProductAttention(Op):
                 np.multiply(product, factor, out=product)
                 np.copyto(outs[..., rows, :], product, casting="unsafe")
         return out
+
+    def _optional(self, rest: Sequence[Any]) -> tuple[Any, Any]:
+        """The mask and the lengths, or None each, among the inputs after q, k and v."""
+        return rest[0] if self.masked else None, rest[-1] if self.limited else None
 
     def _kept_scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
@@ -116,23 +127,32 @@ class ScaledDotProductAttention(Op):
         return scaled
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
-        q, k, v, *masks = (self.input_array(i) for i in range(3 + self.masked))
-        mask = _spread(masks[0], q, k) if masks else None
+        q, k, v, mask, lengths = self._arrays()
+        mask = _spread(mask, q, k)
         lse = self.lse
         lead, compute = lse.shape[:-2], wide(q.dtype)
         dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
                       else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v))
         dmask = None
-        if self.masked and self.needs[-1]:
+        if self.masked and self.needs[3]:
             dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
         if not k.shape[-2]:
             dq[...] = 0
-            return dq, dk, dv, *(dmask,) * self.masked
-        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute)
+            return self._grads(dq, dk, dv, dmask)
+        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute, lengths)
         for place, heads, parts in _heads(scratch.heads, lead, q, k, v, mask, self.output_array(),
                                           lse, dy, dq, dk, dv, dmask):
             self._backward_heads(place, heads, scratch, *parts)
-        return dq, dk, dv, *(dmask,) * self.masked
+        return self._grads(dq, dk, dv, dmask)
+
+    def _arrays(self) -> tuple[Any, ...]:
+        """q, k, v, and mask and lengths or None."""
+        q, k, v, *rest = (self.input_array(i) for i in range(3 + self.masked + self.limited))
+        return q, k, v, *self._optional(rest)
+
+    def _grads(self, dq: Any, dk: Any, dv: Any, dmask: Any) -> tuple[Any, ...]:
+        """One for each input; lengths have none."""
+        return dq, dk, dv, *(dmask,) * self.masked, *(None,) * self.limited
 
     def _backward_heads(self, place: int, heads: int, scratch: _Scores, q: Any, k: Any, v: Any,
                         mask: Any, out: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any,
@@ -140,7 +160,10 @@ class ScaledDotProductAttention(Op):
         """The gradients of some heads of one batch element."""
         k, v = blas_ready(widen(k)), blas_ready(widen(v))
         dk_sum, dv_sum = np.zeros(k.shape, k.dtype), np.zeros(v.shape, v.dtype)
-        for rows, end in scratch.row_blocks(self.causal):
+        for rows, end in scratch.row_blocks(self.causal, place):
+            if not end:
+                dq[..., rows, :] = 0
+                continue
             p, dp = scratch.first(heads, rows, end), scratch.second(heads, rows, end)
             scaled = self._scores(p, q[..., rows, :], k, None if mask is None else
                                   mask[..., rows, :end], rows, end)
@@ -170,35 +193,39 @@ class ScaledDotProductAttention(Op):
 
     # --- CUDA -------------------------------------------------------------------------------
 
-    def forward_cuda(self, q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+    def forward_cuda(self, q: Any, k: Any, v: Any, *rest: Any) -> Any:
+        mask, lengths = self._optional(rest)
         if not cuda_attention.fits(q, k, v):
-            return on_tensors(self._composed, q, k, v, mask)
-        out, lse = cuda_attention.forward(q, k, v, mask, self._options(), self.recording)
+            cuda_attention.check_lengths(lengths, k.shape[-2])
+            return on_tensors(self._composed, q, k, v, mask, lengths)
+        out, lse = cuda_attention.forward(q, k, v, mask, lengths, self._options(), self.recording)
         if self.recording:
             self.stash(lse=lse)
         return out
 
     def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
-        q, k, v, *masks = (self.input_array(i) for i in range(3 + self.masked))
+        q, k, v, mask, lengths = self._arrays()
         if not cuda_attention.fits(q, k, v):
             return on_tensors(self.backward, dy)  # type: ignore[no-any-return]
-        *grads, dmask = cuda_attention.backward(
-            dy, q, k, v, masks[0] if masks else None, self.output_array(), self.lse,
-            self._options(), self.masked and self.needs[-1])
-        return *grads, *(dmask,) * self.masked
+        return self._grads(*cuda_attention.backward(
+            dy, q, k, v, mask, lengths, self.output_array(), self.lse, self._options(),
+            self.masked and self.needs[3]))
 
     def _options(self) -> cuda_attention.Options:
         return cuda_attention.Options(self.scale, self.causal, self.dropout, self.stream)
 
     # --- differentiable, and for what the kernels do not take ---------------------------------
 
-    def _composed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    def _composed(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
+                  lengths: Tensor | None) -> Tensor:
         compute = dtypes.compute_dtype(q.dtype)
-        weights = self._softmax(q.to(compute), k.to(compute), mask)
+        there = _there(lengths, q, k, v)
+        k, v = _zeroed(k, there), _zeroed(v, there)
+        weights = self._softmax(q.to(compute), k.to(compute), mask, there)
         chosen = self._chosen(weights)
         return ((weights if chosen is None else weights * chosen) @ v.to(compute)).to(q.dtype)
 
-    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    def _softmax(self, q: Tensor, k: Tensor, mask: Tensor | None, there: Tensor | None) -> Tensor:
         """The weights before any is dropped; 0 for queries with no key left."""
         scores = q @ k.mT * (self.scale if q.shape[-1] else 0)
         if self.causal:
@@ -207,6 +234,8 @@ class ScaledDotProductAttention(Op):
         if mask is not None:
             scores = (scores.masked_fill(~mask, -math.inf) if mask.dtype is dtypes.bool_
                       else scores + mask.to(scores.dtype))
+        if there is not None:
+            scores = scores.masked_fill(there.logical_not().mT, -math.inf)
         lost = (scores == -math.inf).all(-1, keepdim=True)
         return softmax(scores.masked_fill(lost, 0), -1).masked_fill(lost, 0)
 
@@ -214,15 +243,17 @@ class ScaledDotProductAttention(Op):
         compute = dtypes.compute_dtype(dy.dtype)
         q, k, v = (self.input(i).to(compute) for i in range(3))
         dy = dy.to(compute)
-        p = self._softmax(q, k, self.input(3) if self.masked else None)
+        there = _there(self.input(3 + self.masked), q, k, v) if self.limited else None
+        k, v = _zeroed(k, there), _zeroed(v, there)
+        p = self._softmax(q, k, self.input(3) if self.masked else None, there)
         chosen = self._chosen(p)
         dp = dy @ v.mT
         if chosen is not None:
             dp = dp * chosen
         ds = p * (dp - (dp * p).sum(-1, keepdim=True))
         dv = (p if chosen is None else p * chosen).mT @ dy
-        grads = (ds @ k * self.scale, ds.mT @ q * self.scale, dv)
-        return *grads, *((ds if self.needs[-1] else None,) if self.masked else ())
+        return self._grads(ds @ k * self.scale, ds.mT @ q * self.scale, dv,
+                           ds if self.masked and self.needs[3] else None)
 
     def _chosen(self, like: Tensor) -> Tensor | None:
         """What the weights are multiplied by; None where none is dropped."""
@@ -233,21 +264,46 @@ class ScaledDotProductAttention(Op):
         return chosen
 
 
+def _there(lengths: Tensor | None, q: Tensor, k: Tensor, v: Tensor) -> Tensor | None:
+    """Which keys exist, (batch, 1, ..., keys, 1)."""
+    if lengths is None:
+        return None
+    places = arange(k.shape[-2], device=k.device).unsqueeze(-1)
+    return places < lengths.reshape(-1, *[1] * (max(q.ndim, k.ndim, v.ndim) - 1))
+
+
+def _zeroed(x: Tensor, there: Tensor | None) -> Tensor:
+    """With zeros for keys or values that do not exist, whatever lies there."""
+    return x if there is None else x.masked_fill(there.logical_not(), 0)
+
+
+def _check_values(lengths: Any, keys: int) -> None:
+    if lengths.size and (lengths.min() < 0 or lengths.max() > keys):
+        wrong = lengths[(lengths < 0) | (lengths > keys)][0]
+        raise PositionError(cuda_attention.OUTSIDE.format(value=wrong, bound=keys))
+
+
 class _Scores:
     """Buffers for blocks of scores, and how heads and queries are cut into them."""
 
-    def __init__(self, lead: tuple[int, ...], queries: int, keys: int, dtype: Any) -> None:
+    def __init__(self, lead: tuple[int, ...], queries: int, keys: int, dtype: Any,
+                 lengths: Any = None) -> None:
         self.queries, self.keys = queries, keys
+        self.lengths, self.heads_of_each = lengths, math.prod(lead[1:])
         # 32 rows keep the products efficient however many keys there are.
         self.rows = max(1, min(queries, max(32, min(128, BLOCK // keys))))
         self.heads = max(1, min(lead[-1] if lead else 1, BLOCK // (self.rows * keys)))
+        if lengths is not None and len(lead) == 1:
+            self.heads = 1  # those computed together have one length
         self._first, self._second = empty((2, self.heads * self.rows * keys), dtype)
 
-    def row_blocks(self, causal: bool) -> Iterator[tuple[slice, int]]:
-        """Blocks of queries, each with the number of keys it may look at."""
+    def row_blocks(self, causal: bool, place: int) -> Iterator[tuple[slice, int]]:
+        """Blocks of queries of head `place`, each with the number of keys it may look at."""
+        keys = (self.keys if self.lengths is None
+                else int(self.lengths[place // self.heads_of_each]))
         for start in range(0, self.queries, self.rows):
             stop = min(self.queries, start + self.rows)
-            yield slice(start, stop), min(self.keys, stop) if causal else self.keys
+            yield slice(start, stop), min(keys, stop) if causal else keys
 
     def first(self, heads: int, rows: slice, end: int) -> Any:
         return _shaped(self._first, heads, rows.stop - rows.start, end)
@@ -298,13 +354,19 @@ def _interleaved(lead: tuple[int, ...], rows: int, columns: int, dtype: Any) -> 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
                                  attn_mask: Tensor | None = None, dropout_p: float = 0.0,
                                  is_causal: bool = False, scale: float | None = None,
-                                 enable_gqa: bool = False) -> Tensor:
+                                 enable_gqa: bool = False, *,
+                                 key_lengths: Tensor | None = None) -> Tensor:
     """softmax(scale * query @ keyᵀ + mask) @ value: (..., L, E), (..., S, E), (..., S, D).
 
     attn_mask broadcasts to (..., L, S): bool (True takes part) or floating (added to the scores).
     `is_causal` lets query i see keys 0 to i.  scale defaults to 1 / sqrt(E).  `enable_gqa` lets
     each key and value head (dimension -3) serve several query heads.  dropout_p applies always:
     pass 0 outside training.  A query with no key left gives 0.
+
+    key_lengths (batch,), int32 or int64, says how many keys and values each index of the first
+    dimension has, 0 to S: what lies beyond is never read, whatever it is, and gets zero gradients.
+    It goes with all other arguments.  A length outside the range raises PositionError: on CUDA
+    devices when they are next waited for.
     """
     _check(query, key, value, dropout_p)
     if is_causal and attn_mask is not None:
@@ -320,9 +382,13 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     if attn_mask is not None:
         _check_mask(attn_mask, query, scores)
         inputs.append(attn_mask)
+    if key_lengths is not None:
+        _check_lengths(key_lengths, lead, enable_gqa)
+        inputs.append(key_lengths)
     stream = (reserve(None, numbers.words_for(math.prod(scores), 32))
               if dropout_p and math.prod(scores) else None)
-    op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p, stream)
+    op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p, stream,
+                                   key_lengths is not None)
     out: Tensor = run(op, *inputs)
     return out.reshape(*heads, *out.shape[-2:]) if len(lead) > len(heads) else out
 
@@ -361,6 +427,20 @@ def _check_mask(mask: Tensor, query: Tensor, scores: tuple[int, ...]) -> None:
     if mask.ndim < 2 or not fits:
         raise ShapeError(f"{name}: attn_mask must have at least 2 dimensions and broadcast to the "
                          f"scores {scores}, got {tuple(mask.shape)}")
+
+
+def _check_lengths(lengths: Tensor, lead: tuple[int, ...], heads: bool) -> None:
+    name = "scaled_dot_product_attention"
+    if lengths.dtype not in (dtypes.int32, dtypes.int64):
+        raise DTypeError(f"{name}: key_lengths must be int32 or int64, got {lengths.dtype.name}; "
+                         "convert it with .long()")
+    if len(lead) < (3 if heads else 1):  # heads have two dimensions by now
+        raise ShapeError(f"{name}: key_lengths needs a batch as the first dimension of query, key "
+                         "or value" + (", before the heads" if heads else "") + "; add one with "
+                         ".unsqueeze(0)")
+    if tuple(lengths.shape) != lead[:1]:
+        raise ShapeError(f"{name}: key_lengths must have one length for each index of the first "
+                         f"dimension, {lead[:1]}, got {tuple(lengths.shape)}")
 
 
 def _grouped(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None

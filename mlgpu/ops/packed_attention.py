@@ -88,7 +88,7 @@ class PackedAttention(ScaledDotProductAttention):
         packed = empty(self._inputs_meta[0][0], dy.dtype)
         mask = self.input_array(3) if self.masked else None
         *_, dmask = cuda_attention.backward(
-            self.split(dy), q, k, v, mask, self.output_array(), self.lse, self._options(),
+            self.split(dy), q, k, v, mask, None, self.output_array(), self.lse, self._options(),
             self.masked and self.needs[-1], self.thirds(packed))
         return packed, *((dmask,) if self.masked else ())
 

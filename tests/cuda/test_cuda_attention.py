@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,42 @@ def test_second_derivatives_drop_the_same():
 def test_what_kernels_do_not_take(shapes):
     for host, device in both(F.scaled_dot_product_attention, *shapes):
         np.testing.assert_allclose(device, host, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [8, 260])  # with a kernel, without
+def test_a_wrong_length_is_raised_when_waited_for(width):
+    q = mlgpu.ones(2, 3, width, device=CUDA)
+    F.scaled_dot_product_attention(q, q, q, key_lengths=mlgpu.tensor([3, 4], device=CUDA))
+    with pytest.raises(mlgpu.PositionError, match=r"key_lengths has 4, .* between 0 and 3"):
+        mlgpu.cuda.synchronize()
+    with pytest.raises(mlgpu.PositionError, match="key_lengths has -1"):
+        F.scaled_dot_product_attention(*(q.cpu(),) * 3, key_lengths=mlgpu.tensor([-1, 3]))
+
+
+@pytest.mark.parametrize("width", [8, 260])
+def test_what_lies_beyond_a_length_counts_for_nothing(width):
+    lengths = mlgpu.tensor([3, 0])
+
+    def function(q, k, v):
+        there = (mlgpu.arange(5, device=q.device) < lengths.to(q.device)[:, None])[..., None]
+        k, v = (x.where(there, math.nan) for x in (k, v))
+        return F.scaled_dot_product_attention(q, k, v, key_lengths=lengths.to(q.device),
+                                              dropout_p=0.3)
+
+    for host, device in both(function, (2, 4, width), (2, 5, width), (2, 5, width)):
+        assert np.isfinite(host).all()
+        np.testing.assert_allclose(device, host, atol=1e-4)
+
+
+def test_lengths_are_read_when_a_graph_runs():
+    q, k, v = (mlgpu.randn(2, 6, 8, device=CUDA) for _ in range(3))
+    lengths = mlgpu.tensor([6, 2], device=CUDA)
+    step = mlgpu.cuda.graph(lambda: F.scaled_dot_product_attention(q, k, v, key_lengths=lengths))
+    for counts in ([6, 2], [1, 4], [0, 6]):
+        lengths.copy_(mlgpu.tensor(counts, device=CUDA))
+        expected = F.scaled_dot_product_attention(q.cpu(), k.cpu(), v.cpu(),
+                                                  key_lengths=mlgpu.tensor(counts))
+        np.testing.assert_allclose(step().cpu().numpy(), expected.numpy(), atol=1e-5)
 
 
 def test_rows_that_are_apart():

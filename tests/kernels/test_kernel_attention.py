@@ -25,16 +25,20 @@ class Attention:
     def __init__(self, monkeypatch, arch="sm_90"):
         self.host = hosted(monkeypatch, attention, arch=arch)
         monkeypatch.setattr(attention, "_shared_limit", lambda: SHARED[arch] << 10)
+        self.cell = self.host.zeros(3, np.int64)
+        monkeypatch.setattr(attention, "fault", lambda: self.cell)
 
     def __call__(self, q, k, v, mask=None, dy=None, mask_gradient=False, **options):
+        lengths = options.pop("lengths", None)
         options = attention.Options(options.pop("scale", 1 / math.sqrt(q.shape[-1])),
                                     options.pop("causal", False), **options)
-        out, lse = self.host.wrap(attention.forward)(q, k, v, mask, options, True)
+        out, lse = self.host.wrap(attention.forward)(q, k, v, mask, lengths, options,
+                                                       True)
         self.forward_report = self.host.reports[0]
         if dy is None:
             return (out,)
-        grads = self.host.wrap(attention.backward)(dy, q, k, v, mask, out, lse, options,
-                                                   mask_gradient)
+        grads = self.host.wrap(attention.backward)(dy, q, k, v, mask, lengths, out, lse,
+                                                   options, mask_gradient)
         self.backward_reports = self.host.reports
         return out, *(g for g in grads if g is not None)
 
@@ -171,6 +175,68 @@ def test_many_keys_are_split_and_added_in_order(attend):
 def test_other_targets(monkeypatch, arch, dtype, columns):
     arrays = drawn(dtype, (2, 40, columns), (2, 50, columns), (2, 50, columns), (2, 40, columns))
     check(Attention(monkeypatch, arch), dtype, *arrays, causal=True)
+
+
+@pytest.mark.parametrize("dtype", ALL)
+@pytest.mark.parametrize("causal", [False, True])
+def test_lengths(attend, dtype, causal):
+    """Keys and values beyond a length are never read, and their gradients are zeros."""
+    q, k, v, dy = drawn(dtype, (4, 2, 35, 16), (4, 1, 150, 16), (4, 1, 150, 16), (4, 2, 35, 16))
+    lengths = np.array([150, 0, 3, 97], np.int32 if causal else np.int64)
+    there = np.arange(150) < lengths[:, None, None, None]
+    exact = exactly(q, k, v, dy)
+    beyond = ~np.broadcast_to(there.swapaxes(-1, -2), (4, 1, 150, 16))
+    for x in (k, v):
+        x[beyond] = np.nan
+    for x in exact[1:3]:
+        x[beyond] = 0
+    found = attend(q, k, v, dy=dy, lengths=lengths, causal=causal)
+    close(found, reference(*exact[:3], np.broadcast_to(there, (4, 1, 35, 150)), exact[3],
+                           causal=causal), dtype)
+    assert not found[2][beyond].any()
+    assert not found[3][beyond].any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_lengths_with_a_mask_that_needs_a_gradient(attend, dtype):
+    arrays = drawn(dtype, (3, 33, 8), (3, 45, 8), (3, 45, 8), (3, 33, 8))
+    mask = np.random.default_rng(1).standard_normal((33, 45)).astype(dtype)
+    lengths = np.array([20, 0, 45])
+    found = attend(*arrays[:3], mask, arrays[3], True, lengths=lengths)
+    hidden = np.where(np.arange(45) < lengths[:, None, None], mask.astype(np.float64), -np.inf)
+    close(found, reference(*exactly(*arrays[:3]), hidden, *exactly(arrays[3])), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_lengths_of_keys_that_are_split(attend, dtype):
+    """One query of each head; some blocks have no keys, and none of the third sequence has."""
+    q, k, v = drawn(dtype, (3, 1, 4, 1, 32), (3, 1, 1, 1500, 32), (3, 1, 1, 1500, 32))
+    lengths = np.array([1500, 100, 0])
+    found = attend(q, k, v, lengths=lengths)
+    there = lengths[:, None, None, None, None] > np.arange(1500)
+    close(found, reference(*exactly(q, k, v), there), dtype)
+    read = attend.forward_report.metrics["global_load_sectors"] * 32
+    assert read <= 1.05 * (k.nbytes + v.nbytes) * 1600 / 4500 + q.nbytes * 5
+
+
+def test_lengths_save_what_they_hide(attend):
+    """Tiles beyond a length are neither fetched nor multiplied, in either direction."""
+    arrays = drawn(np.float16, (2, 128, 64), (2, 512, 64), (2, 512, 64), (2, 128, 64))
+    attend(*arrays[:3], dy=arrays[3], lengths=np.array([512, 128]))
+    forward, backward = attend.forward_report.metrics, attend.backward_reports[1].metrics
+    assert forward["tensor_instructions"] == 4 * 128 * 640 * 64 / 4096
+    assert backward["tensor_instructions"] == 10 * 128 * 640 * 64 / 4096
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.float16, np.int64), (np.float32, np.int32)])
+@pytest.mark.parametrize("wrong", [-1, 41])
+def test_a_length_outside_the_range_is_recorded(attend, dtype, kind, wrong):
+    q, k, v = drawn(dtype, (2, 20, 16), (2, 40, 16), (2, 40, 16))
+    lengths = np.array([40, wrong], kind)
+    out, = attend(q, k, v, lengths=lengths)
+    assert attend.cell[0] & 0xFFFFFFFF == 1
+    assert attend.cell[1:].tolist() == [wrong, 40]
+    close([out], reference(*exactly(q, k, v), np.arange(40) < lengths[:, None, None]), dtype)
 
 
 # --- counters -------------------------------------------------------------------------------------

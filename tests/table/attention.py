@@ -7,6 +7,8 @@ import math
 import numpy as np
 from table.case import Case, In, both
 
+from mlgpu.nn import functional as F
+
 # (..., queries, keys): one, a few, primes, and more of both than one block of queries takes.
 LENGTHS = {"": (5, 7), "one": (1, 1), "one-query": (1, 6), "longer": (9, 4), "blocks": (131, 137)}
 
@@ -41,6 +43,31 @@ def dot_product(tag, q, k, v, mask=None, *, causal=False, gqa=False, **options) 
     return both(f"scaled_dot_product_attention{'-' if tag else ''}{tag}", call,
                 lambda *xs: attention(*xs, causal=causal, scale=scale, gqa=gqa),
                 (In(q), In(k), In(v), *(() if mask is None else (mask,))), **options)
+
+
+def limited(tag, lengths, q, k, v, mask=None, *, causal=False, gqa=False, dtype="int64") -> Case:
+    """With so many keys for each index of the first dimension, which PyTorch says by a mask."""
+    def shown(xp, rest):
+        """What is seen, as a mask."""
+        seen = xp.arange(k[-2]) < rest[-1].reshape(-1, *[1] * (len(q) - 1))
+        if causal:
+            seen = seen & (xp.arange(k[-2]) <= xp.arange(q[-2])[:, None])
+        if mask is None:
+            return seen
+        return seen & rest[0] if mask.dtype == "bool" else xp.where(seen, rest[0], -math.inf)
+
+    def ours(q, k, v, *rest):
+        return F.scaled_dot_product_attention(q, k, v, *rest[:-1], is_causal=causal,
+                                              enable_gqa=gqa, key_lengths=rest[-1])
+
+    def theirs(torch, q, k, v, *rest):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, shown(torch, rest),
+                                                                enable_gqa=gqa)
+
+    given = In((len(lengths),), dtype=dtype, make=lambda rng, shape: np.array(lengths, float))
+    return Case(f"scaled_dot_product_attention-lengths-{tag}", ours,
+                (In(q), In(k), In(v), *(() if mask is None else (mask,)), given),
+                lambda q, k, v, *rest: attention(q, k, v, shown(np, rest), gqa=gqa), theirs)
 
 
 def some(rng, shape):
@@ -95,6 +122,22 @@ def dot_products():
     yield dot_product("float-infinite", (2, 5, 4), (2, 7, 4), (2, 7, 4), In(
         (5, 7), make=lambda rng, shape: np.where(some(rng, shape), 0.3, -np.inf)),
         gradient=(0, 1, 2))
+
+
+def limits():
+    shapes = (3, 2, 5, 4), (3, 2, 7, 4), (3, 2, 7, 3)
+    yield limited("heads", (4, 0, 7), *shapes)
+    yield limited("causal", (3, 1, 7), *shapes, causal=True, dtype="int32")
+    yield limited("batch", (2, 0, 7), (3, 5, 4), (3, 7, 4), (3, 7, 3))
+    yield limited("shared-keys", (2, 6), (2, 2, 5, 4), (1, 1, 7, 4), (1, 1, 7, 4))
+    yield limited("gqa", (7, 3), (2, 4, 5, 4), (2, 2, 7, 4), (2, 2, 7, 4), gqa=True)
+    yield limited("one-query", (7, 3), (2, 4, 1, 4), (2, 2, 7, 4), (2, 2, 7, 4), gqa=True)
+    yield limited("bool", (4, 0, 7), *shapes, In((5, 7), dtype="bool", make=lower))
+    yield limited("float", (4, 0, 7), *shapes, In((3, 1, 5, 7)))
+    yield limited("blocks", (137, 70), (2, 131, 4), (2, 137, 4), (2, 137, 3))
+    yield limited("blocks-causal", (5, 137), (2, 131, 4), (2, 137, 4), (2, 137, 3), causal=True)
+    yield limited("no-keys", (0, 0), (2, 3, 4), (2, 0, 4), (2, 0, 4))
+    yield limited("no-batch", (), (0, 2, 3, 4), (0, 2, 3, 4), (0, 2, 3, 4))
 
 
 # --- multi-head -----------------------------------------------------------------------------------
@@ -241,4 +284,4 @@ def multi_heads():
         yield from multi_head(tag or "plain", **options)
 
 
-CASES = [*dot_products(), *multi_heads()]
+CASES = [*dot_products(), *limits(), *multi_heads()]
