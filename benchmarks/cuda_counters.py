@@ -265,10 +265,31 @@ ROWS = [
     Row("argmax", lambda: forward(lambda a: a.argmax(1), x(R, C))),
     Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
     Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),
-    Row("max_pool2d", lambda: forward(lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64)),
-        note="windows of two rows, one element a lane", sectors=1.3),
-    Row("avg_pool2d", lambda: forward(lambda a: F.avg_pool2d(a, 2), x(8, 16, 64, 64)),
-        note="windows of two rows, one element a lane", sectors=1.3),
+    Row("max_pool2d", lambda: forward(lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64))),
+    Row("max_pool2d backward", lambda: backward(
+        lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64, grad=True), saved=8 * 16 * 32 * 32)),
+    Row("max_pool2d, 3 x 3 padded", lambda: forward(
+        lambda a: F.max_pool2d(a, 3, 2, 1), x(8, 16, 64, 64))),
+    Row("max_pool2d, 3 x 3 padded, backward", lambda: backward(
+        lambda a: F.max_pool2d(a, 3, 2, 1), x(8, 16, 64, 64, grad=True), saved=8 * 16 * 32 * 32)),
+    Row("avg_pool2d", lambda: forward(lambda a: F.avg_pool2d(a, 2), x(8, 16, 64, 64))),
+    Row("avg_pool2d backward", lambda: backward(
+        lambda a: F.avg_pool2d(a, 2), x(8, 16, 64, 64, grad=True), saved=0)),
+    Row("adaptive_avg_pool2d", lambda: forward(
+        lambda a: F.adaptive_avg_pool2d(a, 8), x(8, 16, 64, 64))),
+    Row("adaptive_avg_pool2d backward", lambda: backward(
+        lambda a: F.adaptive_avg_pool2d(a, 8), x(8, 16, 64, 64, grad=True), saved=0)),
+    Row("adaptive_max_pool2d", lambda: forward(
+        lambda a: F.adaptive_max_pool2d(a, 8), x(8, 16, 64, 64))),
+    Row("interpolate, nearest", lambda: forward(
+        lambda a: F.interpolate(a, scale_factor=2), x(8, 16, 32, 32))),
+    Row("interpolate, nearest, backward", lambda: backward(
+        lambda a: F.interpolate(a, scale_factor=2), x(8, 16, 32, 32, grad=True), saved=0)),
+    Row("interpolate, bilinear", lambda: forward(
+        lambda a: F.interpolate(a, scale_factor=2, mode="bilinear"), x(8, 16, 32, 32))),
+    Row("interpolate, bilinear, backward", lambda: backward(
+        lambda a: F.interpolate(a, scale_factor=2, mode="bilinear"),
+        x(8, 16, 32, 32, grad=True), saved=0)),
     Row("conv2d", lambda: forward(
         lambda a, w: F.conv2d(a, w, padding=1), x(4, 64, 16, 16), x(64, 64, 3, 3)),
         note="the weights laid out anew, k split in float32 on so small a map",

@@ -5,6 +5,7 @@
 // the axes.  The gradient gathers: an element asks all windows that see it, found in the tables of
 // the transposed axes: `many` rows with the window and the tap, -1 where there is no further window.
 #include "divide.cuh"
+#include "line.cuh"
 
 struct pool_map {
   ml_divisor out[3];  // windows (pool_unchoose: elements) along the axes, the last D of them used
@@ -20,6 +21,18 @@ template <int D>
 __device__ __forceinline__ int pool_place(const pool_map& map, int i, int (&at)[3]) {
 #pragma unroll
   for (int d = 2; d >= 3 - D; --d) {
+    const int next = ml_divide(i, map.out[d]);
+    at[d] = i - next * map.out[d].value;
+    i = next;
+  }
+  return i;
+}
+
+// The same of line i, a whole last axis.
+template <int D>
+__device__ __forceinline__ int pool_lines_place(const pool_map& map, int i, int (&at)[3]) {
+#pragma unroll
+  for (int d = 1; d >= 3 - D; --d) {
     const int next = ml_divide(i, map.out[d]);
     at[d] = i - next * map.out[d].value;
     i = next;
@@ -86,6 +99,58 @@ pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
   if (place) place[i] = found;
 }
 
+// The same where the windows of the last axis lie S apart and have K taps, the first of them B before
+// the window's place: a thread has V windows, and a vector of V * S elements of each line.
+template <typename T, typename I, int D, int S, int K, int B, int V>
+__global__ void __launch_bounds__(256, 2)
+pool_max_lines(const T* __restrict__ x, T* y, I* choice, const int* __restrict__ source0,
+               const int* __restrict__ source1, pool_map map, ml_divisor threads, int n) {
+  typedef ml_wide<T> W;
+  const int R = K - S - B > 0 ? K - S - B : 0, vectors = map.in[2] / (V * S);
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  const int out = ml_divide(i, threads), vector = i - out * threads.value;
+  int at[3] = {0, 0, 0};
+  const T* plane = x + pool_lines_place<D>(map, out, at) * pool_plane<D>(map);
+  W best[V];
+  int chosen[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    best[v] = pool_least<W>();
+    chosen[v] = -1;
+  }
+  for (int t0 = 0; t0 < (D > 2 ? map.taps[0] : 1); ++t0) {
+    const int from0 = D > 2 && i < n ? source0[t0 * map.out[0].value + at[0]] : 0;
+    for (int t1 = 0; t1 < (D > 1 ? map.taps[1] : 1); ++t1) {
+      const int from1 = D > 1 && i < n ? source1[t1 * map.out[1].value + at[1]] : 0;
+      const bool on = i < n && from0 >= 0 && from1 >= 0;
+      const auto line = ml_line_load<V * S, B, R, W>(
+          plane + (from0 * map.in[1] + from1) * map.in[2], vector, vectors, threads.value, on);
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+#pragma unroll
+        for (int t2 = 0; t2 < K; ++t2) {
+          const int place = v * S + t2 - B;
+          const W value = line[place];
+          if (line.has(place) && (chosen[v] < 0 || value > best[v] || value != value)) {
+            best[v] = value;
+            chosen[v] = (t0 * map.taps[1] + t1) * K + t2;
+          }
+        }
+      }
+    }
+  }
+  if (i >= n) return;
+  ml_vec<T, V> maxima;
+  ml_vec<I, V> choices;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    maxima.at[v] = ml_cast<T>(best[v]);
+    choices.at[v] = I(chosen[v] < 0 ? 0 : chosen[v]);
+  }
+  ml_store_whole<V>(y + ml_index(i) * V, maxima);
+  if (choice) ml_store_whole<V>(choice + ml_index(i) * V, choices);
+}
+
 // The element of each window that is chosen; zero where a window sees none.
 template <typename T, typename I, int D>
 __global__ void __launch_bounds__(256, 4)
@@ -141,4 +206,54 @@ pool_unchoose(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
     }
   }
   dx[i] = ml_cast<T>(sum);
+}
+
+// The same for windows as of pool_max_lines: a thread has V * S elements, and V windows of each line.
+template <typename T, typename I, int D, int S, int K, int B, int V>
+__global__ void __launch_bounds__(256, 2)
+pool_unchoose_lines(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
+                    const int* __restrict__ window0, const int* __restrict__ tap0,
+                    const int* __restrict__ window1, const int* __restrict__ tap1, pool_map map,
+                    ml_divisor threads, int n) {
+  typedef ml_wide<T> W;
+  const int L = (K - 1 - B) / S, R = (B + S - 1) / S;
+  const int vectors = map.in[2] / V;
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  const int out = ml_divide(i, threads), vector = i - out * threads.value;
+  int at[3] = {0, 0, 0};
+  const ml_index plane = pool_lines_place<D>(map, out, at) * pool_plane<D>(map);
+  W sum[V * S];
+#pragma unroll
+  for (int e = 0; e < V * S; ++e) sum[e] = W(0);
+  for (int k0 = 0; k0 < (D > 2 ? map.many[0] : 1); ++k0) {
+    const int here0 = k0 * map.out[0].value + at[0];
+    const int w0 = D > 2 && i < n ? window0[here0] : 0;
+    const int t0 = D > 2 && i < n ? tap0[here0] : 0;
+    for (int k1 = 0; k1 < (D > 1 ? map.many[1] : 1); ++k1) {
+      const int here1 = k1 * map.out[1].value + at[1];
+      const int w1 = D > 1 && i < n ? window1[here1] : 0;
+      const int t1 = t0 * map.taps[1] + (D > 1 && i < n ? tap1[here1] : 0);
+      const bool on = i < n && w0 >= 0 && w1 >= 0;
+      const ml_index line = plane + ml_index(w0 * map.in[1] + w1) * map.in[2];
+      const auto gradients =
+          ml_line_load<V, L, R, W>(dy + line, vector, vectors, threads.value, on);
+      const auto choices =
+          ml_line_load<V, L, R, int>(choice + line, vector, vectors, threads.value, on);
+#pragma unroll
+      for (int e = 0; e < V * S; ++e) {
+        // Of the windows that see the element the last comes first: it sees it through an early tap.
+#pragma unroll
+        for (int w = V + R - 1; w >= -L; --w) {
+          const int t2 = e + B - w * S;
+          if (t2 >= 0 && t2 < K && gradients.has(w) && choices[w] == t1 * K + t2)
+            sum[e] = sum[e] + gradients[w];
+        }
+      }
+    }
+  }
+  if (i >= n) return;
+  ml_vec<T, V * S> result;
+#pragma unroll
+  for (int e = 0; e < V * S; ++e) result.at[e] = ml_cast<T>(sum[e]);
+  ml_store_whole<V * S>(dx + ml_index(i) * V * S, result);
 }

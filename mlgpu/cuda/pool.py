@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.cuda import runtime
+from mlgpu.cuda import lines, runtime
 from mlgpu.cuda.axis_tables import last_axes, out_struct, portions, seers, windows
 from mlgpu.cuda.constants import constant
-from mlgpu.cuda.conv_map import DIVISOR
+from mlgpu.cuda.conv_map import DIVISOR, divisor
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.types import ctype
 
@@ -35,8 +35,15 @@ def maximum(x: Any, maps: Sequence[AxisMap], choices: bool, places: bool) -> tup
     out = runtime.empty(shape, x.dtype)
     choice = runtime.empty(shape, small) if choices else None
     place = runtime.empty(shape, np.dtype(np.int64)) if places else None
-    name = f"pool_max<{ctype(x.dtype)}, {ctype(small)}, {len(maps)}>"
-    run(name, maps, x, (x, out, choice, place), out, window_tables(maps), False)
+    types = f"{ctype(x.dtype)}, {ctype(small)}, {len(maps)}"
+    even = lines.windows(maps[-1])
+    vector = even.of_elements(x.itemsize) if even and lines.are_last(maps) else 0
+    if even and vector and not places and small.itemsize == 1:  # places are wider than vectors
+        name = f"pool_max_lines<{types}, {even.stride}, {even.taps}, {even.before}, {vector}>"
+        run(name, maps, x, (lines.aligned(x), out, choice), out, window_tables(maps)[:2], False,
+            vector)
+    else:
+        run(f"pool_max<{types}>", maps, x, (x, out, choice, place), out, window_tables(maps), False)
     return out, choice, place
 
 
@@ -53,12 +60,20 @@ def unchoose(dy: Any, maps: Sequence[AxisMap], choice: Any) -> Any:
     """Each element of dy added to the one that its window chose, in zeros."""
     dy, maps = runtime.contiguous(dy), ordered(maps)
     out = runtime.empty(out_shape(dy.shape, [each.transposed() for each in maps]), dy.dtype)
-    name = f"pool_unchoose<{ctype(dy.dtype)}, {ctype(choice.dtype)}, {len(maps)}>"
     pointers: list[Any] = [None] * (6 - 2 * len(maps))
     for each in maps:
         table = seers(each)
         pointers += [constant(table.source), constant(table.tap)]
-    run(name, maps, dy, (dy, out, runtime.contiguous(choice)), out, pointers, True)
+    types = f"{ctype(dy.dtype)}, {ctype(choice.dtype)}, {len(maps)}"
+    choice = runtime.contiguous(choice)
+    even = lines.windows(maps[-1])
+    vector = even.of_windows(dy.itemsize) if even and lines.are_last(maps) else 0
+    if even and vector and choice.itemsize == 1:
+        name = f"pool_unchoose_lines<{types}, {even.stride}, {even.taps}, {even.before}, {vector}>"
+        run(name, maps, dy, (lines.aligned(dy), out, lines.aligned(choice)), out, pointers[:4],
+            True, vector * even.stride)
+    else:
+        run(f"pool_unchoose<{types}>", maps, dy, (dy, out, choice), out, pointers, True)
     return out
 
 
@@ -82,8 +97,9 @@ def window_tables(maps: Sequence[AxisMap]) -> list[Any]:
 
 
 def run(name: str, maps: Sequence[AxisMap], x: Any, arrays: tuple[Any, ...], out: Any,
-        tables: Sequence[Any], back: bool) -> None:
-    """Launch on all planes; `back`: from windows to elements."""
+        tables: Sequence[Any], back: bool, vector: int = 0) -> None:
+    """Launch on all planes; `back`: from windows to elements.  `vector`: results of a thread, in
+    kernels that take lines."""
     if not out.size:
         return
     made = struct(tuple(maps), back)
@@ -91,9 +107,11 @@ def run(name: str, maps: Sequence[AxisMap], x: Any, arrays: tuple[Any, ...], out
     flat = [None if a is None else a.reshape(lead, -1) for a in arrays]
     plane = math.prod(out.shape[-len(maps):])
     for start, stop in portions(lead, plane, math.prod(x.shape[-len(maps):])):
-        count = (stop - start) * plane
+        count = (stop - start) * plane // (vector or 1)
+        threads = [np.array([divisor(out.shape[-1] // vector)], DIVISOR)] if vector else []
         launch("pool", name, blocks(count, THREADS), THREADS,
-               (*[None if a is None else a[start:stop] for a in flat], *tables, made, count))
+               (*[None if a is None else a[start:stop] for a in flat], *tables, made, *threads,
+                count))
 
 
 @lru_cache(maxsize=512)

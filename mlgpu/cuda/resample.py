@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlgpu.cuda import runtime
+from mlgpu.cuda import lines, runtime
 from mlgpu.cuda.axis_tables import Table, last_axes, out_struct, portions, sums
 from mlgpu.cuda.constants import constant
 from mlgpu.cuda.conv_map import DIVISOR, divisor
@@ -71,19 +71,47 @@ def together(x: Any, maps: Sequence[AxisMap], tables: Sequence[Table], result: A
     first = x.ndim + maps[0].axis
     inner = math.prod(x.shape[first + len(maps):])
     one = struct(tuple(maps), wide, inner, kind(before), kind(after))
-    pointers = [None] * (6 - 2 * len(maps))
+    pointers: list[Any] = [None] * (6 - 2 * len(maps))
     for table in tables:
         pointers += [constant(table.source),
                      None if table.weight is None else constant(table.weight)]
     divisors = [None if by is None else constant(by.astype(wide)) for by in (before, after)]
     lead = math.prod(x.shape[:first])
+    types = f"{ctype(x.dtype)}, {ctype(result)}, {ctype(wide)}, {len(maps)}"
+    name, vector, threads = f"resample_apply<{types}>", 1, []
+    widest = max(x.itemsize, out.itemsize, wide.itemsize if kind(before) == 2 else 0)
+    by_lines = of_lines(maps[-1], wide, widest) if inner == 1 else None
+    if by_lines is not None:
+        how, vector, table = by_lines
+        x = lines.aligned(x)
+        name = f"resample_lines<{types}, {how}, {vector}>"
+        pointers[4:] = [None if table is None else constant(table)]
+        threads = [np.array([divisor(maps[-1].size_out // vector)], DIVISOR)]
     source, target = x.reshape(lead, -1), out.reshape(lead, -1)
-    name = f"resample_apply<{ctype(x.dtype)}, {ctype(result)}, {ctype(wide)}, {len(maps)}>"
     for start, stop in portions(lead, source.shape[1], target.shape[1]):
-        count = (stop - start) * target.shape[1]
+        count = (stop - start) * target.shape[1] // vector
         launch("resample", name, blocks(count, THREADS), THREADS,
-               (source[start:stop], target[start:stop], *pointers, *divisors, one, count))
+               (source[start:stop], target[start:stop], *pointers, *divisors, one, *threads, count))
     return out
+
+
+def of_lines(each: AxisMap, wide: Any, widest: int) -> tuple[str, int, Any] | None:
+    """How `resample_lines` makes an axis that lies in lines, the results of a thread, and weights;
+    None where it cannot.  `widest`: bytes of an element of what is moved."""
+    even, table = lines.windows(each), None
+    if even is None:
+        even, table = lines.weighted(each, wide) or (None, None)
+    if even is not None and even.of_elements(widest):
+        count = even.of_elements(widest)
+        kind = "resample_windows"
+    else:
+        even, table = lines.spread(each), None
+        if even is None or not even.of_windows(widest):
+            return None
+        count = even.of_windows(widest) * even.stride
+        kind = "resample_spread"
+    numbers = f"{ctype(wide)}, {even.stride}, {even.taps}, {even.before}, {count}"
+    return f"{kind}<{numbers}>", count, table
 
 
 @lru_cache(maxsize=512)

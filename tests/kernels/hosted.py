@@ -28,6 +28,7 @@ class hosted:
 
     def __init__(self, monkeypatch: Any, *modules: ModuleType, arch: str = "sm_90") -> None:
         self.machine, self.arch, self.reports = launching.machine(arch), arch, []
+        self.names: list[str] = []  # of the kernels that were launched
         runtime = SimpleNamespace(empty=self.empty, zeros=self.zeros, full=self.full,
                                   contiguous=self.contiguous, empty_like=self.empty_like,
                                   copy=self.copy)
@@ -107,6 +108,7 @@ class hosted:
             else:
                 given.append(argument if parameter.dtype is None
                              else parameter.dtype.type(argument))
+        self.names.append(name)
         self.reports.append(kernel.launch(grid, block, given, shared_mem=shared))
         for array in arrays:
             buffer = array.buffer

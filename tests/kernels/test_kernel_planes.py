@@ -8,8 +8,9 @@ import pytest
 from hosted import hosted
 
 from mlgpu.cuda import axis_tables, grid_sample, pool, resample, segment, transpose
+from mlgpu.cuda import lines as axis_lines
 from mlgpu.ops.axis_map import adaptive_map, window_map
-from mlgpu.ops.resample import smooth_map
+from mlgpu.ops.resample import antialias_map, nearest_map, smooth_map
 
 F32, F64, F16 = (np.dtype(f) for f in (np.float32, np.float64, np.float16))
 BF16, I16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.int16)
@@ -18,7 +19,7 @@ TOLERANCE = {F32: 1e-6, F64: 1e-14, F16: 1e-3, BF16: 8e-3}
 
 @pytest.fixture
 def host(monkeypatch):
-    made = hosted(monkeypatch, pool, resample, grid_sample, segment, transpose)
+    made = hosted(monkeypatch, axis_lines, pool, resample, grid_sample, segment, transpose)
     for module in (pool, resample):
         monkeypatch.setattr(module, "constant", lambda values: made.array(values.copy()))
     monkeypatch.setattr(segment, "empty", made.empty)
@@ -98,12 +99,58 @@ def test_maximum(host, dtype, shape, maps):
     clean(host, dtype)
 
 
+@pytest.mark.parametrize("dtype", [F32, F16, F64, I16, np.dtype(np.int8)])
+@pytest.mark.parametrize(("kernel", "stride", "before", "count"), [
+    (2, 2, 0, 72), (3, 2, 1, 72), (3, 2, 0, 71), (3, 1, 1, 144), (5, 1, 2, 144), (4, 4, 0, 36),
+    (8, 8, 0, 18), (2, 4, 0, 36), (5, 2, 2, 72), (3, 2, 1, 73)])
+def test_lines(host, dtype, kernel, stride, before, count):
+    """Even windows of whole vectors: lines of several warps, and some that end within a warp."""
+    for lead in (2, 5):
+        maps = [adaptive_map(-2, lead, 3), window_map(-1, 144, count, kernel, stride, 1, before)]
+        x = random(dtype, (3, lead, 144))
+        y, choice, _ = host.wrap(pool.maximum)(x, maps, True, False)
+        want, places = pooled(x, maps)
+        np.testing.assert_array_equal(np.asarray(y), want)
+        clean(host, dtype)
+        even = axis_lines.windows(maps[-1])
+        assert ("lines" in host.names[-1]) == bool(even.of_elements(dtype.itemsize))
+        again = host.wrap(pool.choose)(x, maps, choice)
+        np.testing.assert_array_equal(np.asarray(again), want)
+        dy = random(dtype, want.shape, 1)
+        total = np.zeros((3, lead * 144))
+        for n, at in enumerate(places.reshape(3, -1)):
+            np.add.at(total[n], at, dy.reshape(3, -1)[n].astype(np.float64))
+        dx = np.asarray(host.wrap(pool.unchoose)(np.asarray(dy), maps, choice)).reshape(3, -1)
+        clean(host, dtype)
+        assert ("lines" in host.names[-1]) == bool(even.of_windows(dtype.itemsize))
+        if dtype.kind == "f":
+            np.testing.assert_allclose(dx.astype(np.float64), total, 0,
+                                       TOLERANCE[dtype] * np.abs(total).max())
+        else:
+            np.testing.assert_array_equal(dx, total.astype(np.int64).astype(dtype))
+
+
+def test_which_windows_are_even():
+    assert axis_lines.windows(window_map(-1, 144, 72, 3, 2, 1, 1)) == (2, 3, 1, 144, 72)
+    assert axis_lines.windows(adaptive_map(-1, 64, 8)) == (8, 8, 0, 64, 8)
+    assert axis_lines.windows(adaptive_map(-1, 64, 7)) is None
+    assert axis_lines.windows(window_map(-1, 144, 72, 2, 2, 2, 0)) is None  # with gaps
+    assert axis_lines.windows(smooth_map(-1, 8, 16, 2, False, None, F32)) is None  # weights
+    assert axis_lines.spread(nearest_map(-1, 8, 16, False, None, F32)) == (2, 2, 0, 16, 8)
+    assert axis_lines.spread(window_map(-1, 144, 72, 3, 2, 1, 1).transposed()) == (2, 3, 1, 144, 72)
+
+
 def test_nan_and_ties(host):
     maps = [window_map(-1, 6, 2, 3, 3, 1, 0)]
     x = np.array([[1, np.nan, np.nan, 2, 5, 5]], np.float32)
     y, _, places = host.wrap(pool.maximum)(x, maps, False, True)
     np.testing.assert_array_equal(np.asarray(y), [[np.nan, 5]])
     np.testing.assert_array_equal(np.asarray(places), [[2, 4]])
+    x = np.array([[1, np.nan, np.nan, np.nan, 5, 5, -np.inf, -np.inf]], np.float32)
+    y, choice, _ = host.wrap(pool.maximum)(x, [window_map(-1, 8, 4, 2, 2, 1, 0)], True, False)
+    assert "lines" in host.names[-1]
+    np.testing.assert_array_equal(np.asarray(y), [[np.nan, np.nan, 5, -np.inf]])
+    np.testing.assert_array_equal(np.asarray(choice), [[1, 1, 0, 0]])
 
 
 def test_pooling_bytes(host):
@@ -155,6 +202,33 @@ def test_sums(host, dtype, shape, maps):
         found = np.asarray(host.wrap(resample.apply)(x, used, None, None)).astype(np.float64)
         np.testing.assert_allclose(found, want, 0, TOLERANCE[dtype] * np.abs(want).max())
         clean(host, dtype)
+
+
+@pytest.mark.parametrize("dtype", [F32, F16, F64])
+@pytest.mark.parametrize("each", [
+    window_map(-1, 144, 72, 3, 2, 1, 1), window_map(-1, 144, 144, 5, 1, 1, 2),
+    window_map(-1, 144, 36, 4, 4, 1, 0), window_map(-1, 144, 72, 1, 2, 1, 0),
+    window_map(-1, 144, 71, 3, 2, 1, 0), nearest_map(-1, 72, 144, False, None, F32),
+    smooth_map(-1, 72, 144, 2, False, None, F32).transposed(),
+    antialias_map(-1, 144, 72, 4, False, None, F32), smooth_map(-1, 144, 36, 2, True, None, F32)])
+def test_sums_of_lines(host, dtype, each):
+    """In lines of several warps, and in some that end within a warp, each way and with divisors."""
+    for turned in (each, each.transposed()):
+        other = window_map(-2, 5, 3, 3, 1, 1, 0)
+        x = random(dtype, (2, 5, turned.size_in), 2)
+        before = np.arange(1, 1 + x[0].size).reshape(x[0].shape).astype(np.float32) / 50
+        after = np.arange(1, 1 + 3 * turned.size_out).reshape(3, -1).astype(np.float32) / 70
+        divided = x.astype(np.float64) / before
+        if turned is each:
+            divided, before = x.astype(np.float64) / 3, np.asarray(3, np.float32)
+        want = np.einsum("ia,nab,jb->nij", matrix(other), divided, matrix(turned)) / after
+        found = host.wrap(resample.apply)(x, [other, turned], before, after)
+        np.testing.assert_allclose(np.asarray(found).astype(np.float64), want, 0,
+                                   TOLERANCE[dtype] * np.abs(want).max())
+        clean(host, dtype)
+        by_lines = resample.of_lines(turned, F32, max(dtype.itemsize, before.ndim and 4))
+        assert any("lines" in name for name in host.names) == (by_lines is not None)
+        host.names.clear()
 
 
 def test_divisors(host):
