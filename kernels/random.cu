@@ -75,10 +75,14 @@ __device__ __forceinline__ void ml_fill(T* out, ml_index n, const ml_stream& dra
   tile.store(out + start, n - start, values);
 }
 
-// Where the draws of a graph's next replay begin.
-__global__ void random_place(ml_index* cell, ml_index seed, ml_index offset) {
+// The place of a graph's draws: seed, offset, and how many blocks each replay adds at its beginning.
+__global__ void random_place(ml_index* cell, ml_index seed, ml_index offset, ml_index blocks) {
   cell[0] = seed;
   cell[1] = offset;
+  cell[2] = blocks;
+}
+__global__ void random_advance(ml_index* cell) {
+  cell[1] = ml_index(size_t(cell[1]) + size_t(cell[2]));  // which wraps around
 }
 
 // low + scale * [0, 1); what rounding took to `end`, which is not included, becomes `start`.

@@ -97,13 +97,15 @@ class Stream:
 class Replayed:
     """What a captured CUDA graph draws from a generator: so many blocks anew for each replay.
 
-    The capture itself draws nothing, and leaves the generator where it was.
+    The capture itself draws nothing, and leaves the generator where it was.  The graph moves on
+    by itself; it is told where it is only where it would be wrong.
     """
 
     def __init__(self, generator: Generator, seed: int, offset: int) -> None:
         self.generator, self.seed, self.offset = generator, seed, offset
         self.blocks = 0
-        self.cells: list[Any] = []  # called with the Stream of a replay, before it
+        self.cells: list[Any] = []  # where kernels read the place of a replay (mlgpu.cuda.random)
+        self._place: tuple[int, int] | None = None  # what the cells hold
 
     def reserve(self, blocks: int) -> Stream:
         """The next blocks of each replay; until then, what an eager call would draw."""
@@ -112,10 +114,12 @@ class Replayed:
         return stream
 
     def advance(self) -> None:
-        """Before a replay: take its blocks from the generator, and tell the kernels."""
+        """Before a replay: take its blocks from the generator."""
         stream = self.generator.reserve_blocks(self.blocks)
-        for cell in self.cells:
-            cell(stream)
+        if self._place != (stream.seed, stream.offset):
+            for cell in self.cells:
+                cell.place(stream, self.blocks)
+        self._place = stream.seed, (stream.offset + self.blocks) & _MASK
 
 
 class Generator:

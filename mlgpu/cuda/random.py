@@ -32,7 +32,7 @@ def signed(word: int) -> int:
 
 
 def source(stream: Stream) -> tuple[int, int, Any]:
-    """What a kernel takes of a draw: seed, offset, and the cell that a graph's replays set.
+    """What a kernel takes of a draw: seed, offset, and the cell that a graph's replays move.
 
     With a cell the offset counts from where the cell says that the last replay began.
     """
@@ -45,27 +45,44 @@ def source(stream: Stream) -> tuple[int, int, Any]:
         cell = _Cell(device)
         replayed.cells.append(cell)
     if context.capture is not None:
-        context.capture.use(cell.array.data.mem, False)
+        cell.wait()
+        context.capture.use(cell.array.data.mem, True)
     return 0, signed((stream.offset - replayed.offset) % _WORD), cell.array
 
 
 class _Cell:
-    """Seed and offset of a graph's replay, in a device's memory (none of the graph's own)."""
+    """Seed and offset of a graph's replay, in a device's memory (none of the graph's own).
+
+    Made before the first draw that is captured, where the graph adds how many blocks a replay
+    takes, the third number.  So they stay after a replay, for backward passes outside the graph.
+    """
 
     def __init__(self, device: int) -> None:
+        from mlgpu.cuda.arrays import cupy
         from mlgpu.cuda.graphs import upload
 
         self.device = device
-        self.array = upload(np.zeros(2, np.int64))
+        self.array = upload(np.zeros(3, np.int64))
+        self._stream = context.streams.get(device)
+        self._moved = cupy.cuda.Event(disable_timing=True)
+        if self._stream is not None:  # what is captured
+            launch("random", "random_advance", 1, 1, (self.array,))
+            self._moved.record(self._stream.raw)
 
-    def __call__(self, stream: Stream) -> None:
-        """Write where a replay begins."""
+    def wait(self) -> None:
+        """Let the current stream of a capture go on after the addition."""
+        stream = context.streams.get(self.device)
+        if stream is not None and stream is not self._stream:
+            stream.raw.wait_event(self._moved)
+
+    def place(self, stream: Stream, blocks: int) -> None:
+        """Write where the next replay begins, before it adds its blocks."""
         from mlgpu.cuda.arrays import device_of
 
-        device = device_of(self.device)
+        device, offset = device_of(self.device), (stream.offset - blocks) % _WORD
         runtime(device).call(
             lambda cell: launch("random", "random_place", 1, 1,
-                                (cell, signed(stream.seed), signed(stream.offset))),
+                                (cell, signed(stream.seed), signed(offset), blocks)),
             (self.array,), device, 1)
 
 

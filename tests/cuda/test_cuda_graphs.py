@@ -392,7 +392,60 @@ def test_schedules_of_captured_steps_are_those_of_eager_ones(kind, name, submitt
             assert captured.state() == eager.state(), k
 
 
-def test_a_capture_of_a_loaded_run_goes_on(submitted):
+def test_draws_of_a_graph_move_on_by_themselves(submitted):
+    x = mlgpu.ones(64, device="cuda")
+    other = mlgpu.Generator("cuda")
+
+    def draw():
+        return nn.functional.dropout(x, 0.5), mlgpu.rand(5, device="cuda", generator=other)
+
+    draw()
+    g = CUDAGraph()
+    with graph(g):
+        made = draw()
+
+    def drawn(function):
+        mlgpu.manual_seed(5)
+        other.manual_seed(2**64 - 1)
+        seen = []
+        for k in range(6):
+            if k == 3:
+                mlgpu.rand(7)  # an eager draw of the same generator
+            if submitted is not None:
+                submitted.clear()
+            results = function() or made
+            if submitted is not None and function == g.replay:
+                assert (submitted == ALONE) == (k not in (0, 3))
+            seen.append([t.tolist() for t in results])
+        return seen, mlgpu.get_rng_state().tolist(), other.get_state().tolist()
+
+    assert drawn(g.replay) == drawn(draw)
+
+
+def test_draws_on_several_streams_of_a_graph():
+    """All come after the graph has moved on, whichever stream it was that did."""
+    side, joined = mlgpu.cuda.Stream(), mlgpu.cuda.Event()
+    mlgpu.rand(300, device="cuda")
+    g = CUDAGraph()
+    with graph(g):
+        forked = mlgpu.cuda.Event()
+        forked.record()
+        first = mlgpu.rand(300, device="cuda")
+        with mlgpu.cuda.stream(side):
+            forked.wait()
+            second = mlgpu.rand(300, device="cuda")
+            joined.record()
+        joined.wait()
+    mlgpu.manual_seed(3)
+    expected = [mlgpu.rand(300) for _ in range(6)]
+    mlgpu.manual_seed(3)
+    for turn in range(3):
+        g.replay()
+        assert first.tolist() == expected[2 * turn].tolist()
+        assert second.tolist() == expected[2 * turn + 1].tolist()
+
+
+def test_a_capture_of_a_loaded_run_goes_on():
     eager = Training(optim.Adam, FORESEEN["one_cycle"])
     for _ in range(20):
         eager.step()

@@ -35,6 +35,7 @@ UNLISTED = {*(("softmax.cu", name) for name in ("masked_softmax_rows", "masked_s
             ("cross_entropy.cu", "weight_sums"), ("mask.cu", "coordinates"),
             ("optimizer.cu", "grads_unscale"), ("pool.cu", "pool_choose"),
             ("random.cu", "random_check"), ("random.cu", "random_place"),
+            ("random.cu", "random_advance"), ("optimizer.cu", "advance"),
             ("resample.cu", "resample_divided")}
 
 
