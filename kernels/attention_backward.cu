@@ -35,7 +35,7 @@ attention_delta(const T* __restrict__ dy, const T* __restrict__ o, ml_wide<T>* d
 
 // dq = scale * the sum of the parts, in order.  `pitch`: columns of a row of a part; `part`:
 // elements of a part; keys and queries in tiles of BN and BM: whole tiles that no query sees left
-// no trace.
+// no trace.  With VEC of at most 4, neighbouring lanes read side by side.
 template <typename T, int VEC>
 __global__ void __launch_bounds__(256)
 attention_sum(const float* __restrict__ parts, T* dq, const void* __restrict__ lengths,
@@ -53,13 +53,9 @@ attention_sum(const float* __restrict__ parts, T* dq, const void* __restrict__ l
 #pragma unroll
   for (int e = 0; e < VEC; ++e) sum[e] = 0.0f;
   for (int s = 0; s < splits && s * BN < seen; ++s) {
-    const float* from = parts + s * part + row * pitch + column;
+    const auto x = ml_load<VEC>(parts + s * part + row * pitch + column);
 #pragma unroll
-    for (int e = 0; e < VEC; e += VEC < 4 ? VEC : 4) {
-      const auto x = ml_load<(VEC < 4 ? VEC : 4)>(from + e);
-#pragma unroll
-      for (int j = 0; j < (VEC < 4 ? VEC : 4); ++j) sum[e + j] += x.at[j];
-    }
+    for (int e = 0; e < VEC; ++e) sum[e] += x.at[e];
   }
   ml_vec<T, VEC> y;
 #pragma unroll

@@ -216,7 +216,7 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
             call.struct()),
            tiles * _pitch(depth) + keys * _pitch(rows) + 8 * rows)
     if dq.size:
-        vec = call.vector("dq")
+        vec = min(4, call.vector("dq"))
         vectors = dq.size // vec
         launch("attention_backward", f"attention_sum<{call.ctype}, {vec}>", blocks(vectors, 256),
                256, (parts, Strided(dq), _maybe(call.lengths), vectors, part, splits, depth, rows,
