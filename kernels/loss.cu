@@ -22,6 +22,23 @@ binary_cross_entropy(T* y, const T* x, const T* target, ml_index vectors, ml_fau
   row_store<1, E>(y + i * E, p, 1, 0, 0);
 }
 
+// What is missing from each variance to `least`; none may be negative.
+template <typename T, typename W, int E>
+__global__ void __launch_bounds__(256)
+variance_lift(T* lift, const T* var, ml_index vectors, double least, ml_fault* fault, int site) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= vectors) return;
+  const W floor = ml_cast<W>(ml_cast<T>(W(least)));
+  W v[E];
+  take<E>(v, var + i * E);
+#pragma unroll
+  for (int e = 0; e < E; ++e) {
+    if (v[e] < W(0)) ml_report(fault, site, 0, 0);
+    v[e] = v[e] < floor ? floor - v[e] : W(0);
+  }
+  row_store<1, E>(lift + i * E, v, 1, 0, 0);
+}
+
 // Sum over labels j and classes i without label of max(0, 1 - x[j] + x[i]) / classes, and its slope.
 // A block for each row.  `labelled` and `counts`, one number per score, are 0 at the start; integers
 // are counted, so that the order of the atomics does not matter.

@@ -25,6 +25,17 @@ def binary_cross_entropy(x: Any, target: Any, wrong_input: str, wrong_target: st
     return y
 
 
+def variance_lift(var: Any, least: float, wrong: str) -> Any:
+    """What is missing from each variance to `least`; `wrong` is raised for a negative one."""
+    var = contiguous(var)
+    lift = empty(var.shape, var.dtype)
+    width = rows.vector(var.size, lift, var)
+    launch("loss", f"variance_lift<{ctype(var.dtype)}, {ctype(rows.wide(var.dtype))}, {width}>",
+           -(-var.size // (256 * width)), 256,
+           (lift, var, var.size // width, least, faults.fault(), faults.site(wrong, ShapeError)))
+    return lift
+
+
 def multilabel_margin(x: Any, target: Any, name: str) -> tuple[Any, Any]:
     """The loss of each row, and its slope in each score."""
     x, target = contiguous(x), contiguous(target)

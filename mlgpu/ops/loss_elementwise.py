@@ -6,8 +6,10 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
+
 from mlgpu import dtypes
-from mlgpu.autograd import no_grad
+from mlgpu.cpu.runtime import zeros
 from mlgpu.cuda import loss as cuda_loss
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
@@ -342,22 +344,40 @@ def _gaussian(input: Any, target: Any, var: Any, constant: Any) -> Any:
     return 0.5 * (log(var) + square(input - target) / var) + constant
 
 
+class VarianceLift(Op):
+    """What is missing from each variance to `least`.  ShapeError for a negative one."""
+
+    differentiable = False
+    wrong = "gaussian_nll_loss: var must not be negative"
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+
+    def forward(self, var: Any) -> Any:
+        if (var < 0).any():
+            raise ShapeError(self.wrong)
+        lift = zeros(var.shape, var.dtype)
+        least = var.dtype.type(self.least)
+        np.subtract(least, var, out=lift, where=var < least)
+        return lift
+
+    def forward_cuda(self, var: Any) -> Any:
+        return cuda_loss.variance_lift(var, self.least, self.wrong)
+
+
 def gaussian_nll_loss(input: Tensor, target: Tensor, var: Tensor | float, full: bool = False,
                       eps: float = 1e-6, reduction: str = "mean") -> Tensor:
     """(log(var) + (input - target)² / var) / 2 with var at least eps; `full` adds log(2 pi) / 2.
 
     var: a number, or input's shape, with a last dimension of 1 or without it.  Where eps stands
     in, var's gradient is the one at eps.  Raises ShapeError (a ValueError), also for a negative
-    var.
+    var (on CUDA from the next waiting call).
     """
     check_reduction("gaussian_nll_loss", reduction)
     if not isinstance(var, Tensor):
         var = input.new_full(input.shape, var)
-    if bool((var < 0).any()):
-        raise ShapeError("gaussian_nll_loss: var must not be negative")
-    var = _fitted(input, var)
-    with no_grad():
-        lift = clamp_min(var, eps) - var
+    var = _fitted(input, var if var.dtype.is_floating_point else var.to(input.dtype))
+    lift = run(VarianceLift(eps), var)
     constant = 0.5 * math.log(2 * math.pi) if full else 0.0
     return reduced(_gaussian(input, target, var + lift, constant), reduction)
 

@@ -56,6 +56,26 @@ def test_what_is_no_probability_is_raised(value, target):
         loss.item()
 
 
+def test_a_negative_variance_is_raised_by_what_waits_next():
+    x, var = random(3, 5), random(3, 5).abs()
+    expected = F.gaussian_nll_loss(x.cpu(), x.cpu(), var.cpu(), eps=0.5)
+    assert F.gaussian_nll_loss(x, x, var, eps=0.5).item() == pytest.approx(expected.item(), 1e-6)
+    loss = F.gaussian_nll_loss(x, x, -var)
+    with pytest.raises(ShapeError, match="gaussian_nll_loss: var must not be negative"):
+        loss.item()
+    assert F.gaussian_nll_loss(x, x, var * np.inf).item() == np.inf
+
+
+def test_a_gaussian_loss_can_be_captured():
+    step = mlgpu.cuda.graph(lambda x, y, var: F.gaussian_nll_loss(x, y, var))
+    for k in range(3):
+        x, y, var = random(3, 5) * k, random(3, 5), random(3, 1).abs()
+        assert step(x, y, var).item() == pytest.approx(F.gaussian_nll_loss(x, y, var).item(), 1e-6)
+    step(x, y, -var)
+    with pytest.raises(ShapeError, match="var must not be negative"):
+        mlgpu.cuda.synchronize()
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("reduction", "grad"), [("mean", True), ("none", True), ("sum", False)])
 def test_linear_cross_entropy_never_holds_all_scores(device, reduction, grad):
