@@ -126,6 +126,16 @@ def test_strided_kernels_take_any_number_of_dimensions():
             compile_ptx(source.text)
 
 
+def test_tiles_are_moved_in_vectors():
+    program = lowered(lambda x, y: (x + y, x * y), 2, dtypes.float32)
+    source = cuda.tiled(program, 4, (cuda.NEXT, cuda.CROSS, cuda.CROSS, cuda.SAME), 4, False)
+    assert source.elements == 16
+    ptx = compile_ptx(source.text)
+    assert ptx.count("ld.global.v4") == 4
+    assert len(re.findall(r"\bst\.(?:global\.)?v4", ptx)) == 8
+    assert ".local" not in ptx
+
+
 @pytest.mark.parametrize(("value", "dtype", "text"), [
     (np.inf, dtypes.float32, "ml_inf(float(0))"), (-np.inf, dtypes.float64, "-ml_inf(double(0))"),
     (np.nan, dtypes.float32, "ml_nan(float(0))"), (0.1, dtypes.float64, (0.1).hex()),

@@ -1,11 +1,13 @@
 """Runs lowered expressions on device arrays: one generated kernel reads and writes memory once.
 
 Dimensions are taken in the output's memory order and collapsed where all operands allow it; what
-lies alike in memory runs as vectors of up to 16 bytes, all else over strides.
+lies alike in memory runs as vectors of up to 16 bytes, what lies transposed in squares, all else
+over strides.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -48,6 +50,13 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) ->
         kernel(blocks(count, emit.THREADS * elements), emit.THREADS,
                (*map(Strided, operands), *numbers, count))
         return
+    tile = layout.tile
+    if tile is not None and tile.fits(addresses):
+        pieces = count // tile.width**2
+        kernel = _tiled(program, tile.dims, tile.modes, tile.width, pieces >= 1 << 31)
+        kernel(blocks(pieces, emit.THREADS), emit.THREADS,
+               (*map(Strided, operands), *numbers, pieces, tile.struct))
+        return
     width = layout.width(emit.vector_width(program), addresses)
     pieces = count // width
     kernel = _strided(program, layout.dims, layout.modes, width, pieces >= 1 << 31)
@@ -77,10 +86,80 @@ def _strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wi
     return Kernel(source.text, source.name, f"{source.name}.cu")
 
 
+@lru_cache(maxsize=4096)
+def _tiled(program: Program, dims: int, modes: tuple[str, ...], width: int, wide: bool) -> Kernel:
+    source = emit.tiled(program, dims, modes, width, wide)
+    return Kernel(source.text, source.name, f"{source.name}.cu")
+
+
+class _Tile:
+    """Squares along the innermost dimension and the one in which the other operands lie."""
+
+    __slots__ = ("_units", "dims", "modes", "struct", "width")
+
+    def __init__(self, width: int, modes: tuple[str, ...], sizes: list[int],
+                 strides: list[list[int]], inner: list[int], itemsizes: Strides) -> None:
+        self.width, self.modes, self.dims = width, modes, len(sizes)
+        self.struct = _struct(sizes, strides, inner)
+        self._units = [1 if mode == emit.SAME else width * size
+                       for mode, size in zip(modes, itemsizes, strict=True)]
+
+    def fits(self, addresses: list[int]) -> bool:
+        return not any(a % unit for a, unit in zip(addresses, self._units, strict=True))
+
+
+def _tile(sizes: list[int], strides: list[list[int]], itemsizes: Strides) -> _Tile | None:
+    """Squares for operands of which one lies along another dimension than the innermost; None where
+    there is none such, or where any lies otherwise or in the middle of vectors."""
+    cross = next((d for row in strides if row[-1] not in (0, 1)
+                  for d in range(len(sizes) - 1) if row[d] == 1), None)
+    width = min(4, 16 // max(itemsizes))
+    if cross is None or width < 2 or sizes[cross] % width or sizes[-1] % width:
+        return None
+    modes, steps = [], []
+    for row in strides:
+        a, c = row[-1], row[cross]
+        mode = emit.NEXT if a == 1 else emit.CROSS if c == 1 else emit.SAME
+        step = c if mode == emit.NEXT else a
+        others = [s for d, s in enumerate(row[:-1]) if d != cross]
+        if mode == emit.SAME and (a or c):
+            return None
+        if mode != emit.SAME and any(s % width for s in (step, *others)):
+            return None
+        modes.append(mode)
+        steps.append(step)
+    # Lanes side by side along both, so that those of each operand fill sectors.
+    small = min(size for size, mode in zip(itemsizes, modes, strict=True) if mode == emit.NEXT)
+    along = math.gcd(sizes[-1] // width, 8 if small == 1 else 4)
+    across = math.gcd(sizes[cross] // width, 32 // along)
+
+    def split(values: list[int], parts: tuple[int, int, int, int]) -> list[int]:
+        return [*(v for d, v in enumerate(values[:-1]) if d != cross), *parts]
+
+    lanes = width * along, width * across
+    return _Tile(width, tuple(modes), split(sizes, (
+        sizes[cross] // lanes[1], sizes[-1] // lanes[0], across, along)), [
+            split(row, (row[cross] * lanes[1], row[-1] * lanes[0], row[cross] * width,
+                        row[-1] * width)) for row in strides], steps, itemsizes)
+
+
+def _struct(sizes: list[int], strides: list[list[int]], inner: list[int]) -> Any:
+    """What kernels over pieces are given."""
+    made = np.zeros(1, emit.layout_dtype(len(sizes), len(strides)))
+    made["size"] = sizes
+    shifts = [(n - 1).bit_length() for n in sizes]
+    made["shift"] = [min(s, 31) for s in shifts]
+    made["magic"] = [((1 << 32) * ((1 << s) - n) // n + 1) & 0xFFFFFFFF
+                     for n, s in zip(sizes, shifts, strict=True)]
+    made["stride"] = strides
+    made["inner"] = inner
+    return made
+
+
 class _Layout:
     """How operands lie: flat (with which of them are full), or over collapsed dimensions."""
 
-    __slots__ = ("dims", "flat", "itemsizes", "modes", "sizes", "strides", "structs")
+    __slots__ = ("dims", "flat", "itemsizes", "modes", "sizes", "strides", "structs", "tile")
 
     def __init__(self, flat: tuple[bool, ...] | None, sizes: list[int], strides: list[list[int]],
                  itemsizes: Strides) -> None:
@@ -89,6 +168,7 @@ class _Layout:
         self.modes = tuple({1: emit.NEXT, 0: emit.SAME}.get(row[-1], emit.APART)
                            for row in strides)
         self.structs: dict[int, Any] = {}
+        self.tile = None if flat is not None else _tile(sizes, strides, itemsizes)
 
     def width(self, width: int, addresses: list[int]) -> int:
         """The widest pieces, at most `width`, that lie on multiples of their size everywhere."""
@@ -107,16 +187,10 @@ class _Layout:
         """What the kernel is given."""
         found = self.structs.get(width)
         if found is None:
-            found = self.structs[width] = np.zeros(1, emit.layout_dtype(self.dims,
-                                                                        len(self.strides)))
-            sizes = [*self.sizes[:-1], self.sizes[-1] // width]
-            found["size"] = sizes
-            shifts = [(n - 1).bit_length() for n in sizes]
-            found["shift"] = [min(s, 31) for s in shifts]
-            found["magic"] = [((1 << 32) * ((1 << s) - n) // n + 1) & 0xFFFFFFFF
-                              for n, s in zip(sizes, shifts, strict=True)]
-            found["stride"] = [[*row[:-1], row[-1] * width] for row in self.strides]
-            found["inner"] = [row[-1] for row in self.strides]
+            found = self.structs[width] = _struct(
+                [*self.sizes[:-1], self.sizes[-1] // width],
+                [[*row[:-1], row[-1] * width] for row in self.strides],
+                [row[-1] for row in self.strides])
         return found
 
 

@@ -1,8 +1,9 @@
 """A lowered program as the source of CUDA kernels: the same steps, one thread per element.
 
 `contiguous` is for operands that lie alike in memory: every thread loads, computes and stores a
-vector of up to 16 bytes.  `strided` is for everything else, over dimensions collapsed by the
-caller.  Python numbers are kernel arguments, so another number needs no other kernel.
+vector of up to 16 bytes.  `tiled` is for those of which some lie transposed, `strided` for
+everything else, over dimensions collapsed by the caller.  Python numbers are kernel arguments, so
+another number needs no other kernel.
 """
 
 from __future__ import annotations
@@ -87,8 +88,9 @@ def contiguous(program: Program, single: frozenset[int] = frozenset(), width: in
     return Source("\n".join(lines) + "\n", name, width * unroll)
 
 
-# How an operand lies along the innermost dimension: next to each other, one for all, or apart.
-NEXT, SAME, APART = "next", "same", "apart"
+# How an operand lies along the innermost dimension: next to each other, one for all, or apart; in
+# tiles CROSS: next to each other along the dimension before.
+NEXT, SAME, APART, CROSS = "next", "same", "apart", "cross"
 
 
 def strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wide: bool) -> Source:
@@ -102,7 +104,6 @@ def strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wid
     """
     name = f"{_identifier(program.name)}_strided{dims}"
     outputs, used = len(program.outputs), read_arguments(program)
-    operands = outputs + len(used)
     before, values = [], []
     for k, i in enumerate(used, outputs):
         if modes[k] == NEXT:
@@ -122,13 +123,7 @@ def strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wid
         else:
             written.append(f"o{k}[at[{k}] + e * layout.inner[{k}]]")
     lines = [
-        _header(program), '#include "strided.cuh"', _body(program),
-        f'extern "C" __global__ void __launch_bounds__({THREADS})',
-        f"{name}({_parameters(program)}, ml_index n, ml_pieces<{dims}, {operands}> layout) {{",
-        f"  const ml_index i = ml_index(blockIdx.x) * {THREADS} + threadIdx.x;",
-        "  if (i >= n) return;",
-        f"  ml_index at[{operands}];",
-        f"  ml_locate<{'true' if wide else 'false'}>(layout, i, at);",
+        *_pieces_head(program, name, dims, wide),
         *(f"  {line}" for line in before),
         "#pragma unroll",
         f"  for (int e = 0; e < {width}; ++e) {_call(program, values, written)}",
@@ -136,6 +131,66 @@ def strided(program: Program, dims: int, modes: tuple[str, ...], width: int, wid
         "}",
     ]
     return Source("\n".join(lines) + "\n", name, width)
+
+
+def tiled(program: Program, dims: int, modes: tuple[str, ...], width: int, wide: bool) -> Source:
+    """The kernel for operands that lie along one or another of two dimensions.
+
+    A thread takes a square of `width` by `width` elements: of each operand as many vectors along
+    the dimension in which it lies, so that squares are turned in registers.  `modes`: NEXT, CROSS,
+    or SAME (one for the square).  Entry: as of `strided`, with squares as pieces, and for each
+    operand, in place of the stride within one, that from vector to vector.
+    """
+    name = f"{_identifier(program.name)}_tiled{dims}"
+    outputs, used = len(program.outputs), read_arguments(program)
+    place = {NEXT: "[r].at[e]", CROSS: "[e].at[r]", SAME: ""}
+    before, loads, stores = [], [], []
+    for k, i in enumerate(used, outputs):
+        kind = TYPES[program.dtypes[i]]
+        if modes[k] == SAME:
+            before.append(f"const {kind} v{i} = x{i}[at[{k}]];")
+        else:
+            before.append(f"ml_vec<{kind}, {width}> v{i}[{width}];")
+            loads.append(f"v{i}[r] = ml_load<{width}>(x{i} + at[{k}] + r * layout.inner[{k}]);")
+    for k, dtype in enumerate(program.output_dtypes):
+        before.append(f"ml_vec<{TYPES[dtype]}, {width}> r{k}[{width}];")
+        stores.append(f"ml_store_whole<{width}>(o{k} + at[{k}] + r * layout.inner[{k}], r{k}[r]);")
+    values = [f"v{i}{place[modes[k]]}" for k, i in enumerate(used, outputs)]
+    written = [f"r{k}{place[modes[k]]}" for k in range(outputs)]
+    loop = f"for (int r = 0; r < {width}; ++r)"
+    lines = [
+        *_pieces_head(program, name, dims, wide),
+        *(f"  {line}" for line in before),
+        "#pragma unroll",
+        f"  {loop} {{",
+        *(f"    {line}" for line in loads),
+        "  }",
+        "#pragma unroll",
+        f"  {loop} {{",
+        "#pragma unroll",
+        f"    for (int e = 0; e < {width}; ++e) {_call(program, values, written)}",
+        "  }",
+        "#pragma unroll",
+        f"  {loop} {{",
+        *(f"    {line}" for line in stores),
+        "  }",
+        "}",
+    ]
+    return Source("\n".join(lines) + "\n", name, width * width)
+
+
+def _pieces_head(program: Program, name: str, dims: int, wide: bool) -> list[str]:
+    """The beginning of a kernel over pieces, up to where its piece begins in each operand: `at`."""
+    operands = len(program.outputs) + len(read_arguments(program))
+    return [
+        _header(program), '#include "strided.cuh"', _body(program),
+        f'extern "C" __global__ void __launch_bounds__({THREADS})',
+        f"{name}({_parameters(program)}, ml_index n, ml_pieces<{dims}, {operands}> layout) {{",
+        f"  const ml_index i = ml_index(blockIdx.x) * {THREADS} + threadIdx.x;",
+        "  if (i >= n) return;",
+        f"  ml_index at[{operands}];",
+        f"  ml_locate<{'true' if wide else 'false'}>(layout, i, at);",
+    ]
 
 
 def layout_dtype(dims: int, operands: int) -> np.dtype[Any]:
