@@ -54,6 +54,44 @@ renorm_rows(T* weight, const K* __restrict__ keys, ml_index count, ml_index boun
     row[i] = ml_cast<T>(ml_cast<A>(row[i]) * scale);
 }
 
+// How often each row is named.
+template <typename I>
+__global__ void __launch_bounds__(256)
+count_rows(int* counts, const I* __restrict__ index, ml_index count, ml_index bound) {
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  if (i >= count) return;
+  const ml_index row = index[i];
+  if (row >= 0 && row < bound) atomicAdd(counts + row, 1);
+}
+
+// Rows of values added to those of `sums` at the indices, in whichever order threads come: the row
+// `padding` and indices out of range are left out, and with `counts` each is divided by its row's.
+// Neighbouring lanes add to neighbouring places.  N: an integer that numbers all values.
+template <typename A, typename T, typename I, typename N>
+__global__ void __launch_bounds__(256)
+add_rows(A* sums, const T* __restrict__ values, const I* __restrict__ index,
+         const int* __restrict__ counts, N total, N features, ml_index bound, ml_index padding) {
+  constexpr int U = 4;  // values under way
+  const N first = N(blockIdx.x) * (U * 256) + threadIdx.x;
+  A value[U];
+  ml_index place[U];
+#pragma unroll
+  for (int u = 0; u < U; ++u) {
+    const N i = first + u * 256;
+    place[u] = -1;
+    if (i >= total) continue;
+    const N number = i / features;
+    const ml_index row = index[number];
+    if (row < 0 || row >= bound || row == padding) continue;
+    place[u] = row * features + (i - number * features);
+    value[u] = ml_cast<A>(values[i]);
+    if (counts) value[u] /= A(counts[row]);
+  }
+#pragma unroll
+  for (int u = 0; u < U; ++u)
+    if (place[u] >= 0) atomicAdd(sums + place[u], value[u]);
+}
+
 // 1 where a class is the row's, E classes at a time.
 template <int E>
 __global__ void __launch_bounds__(256)

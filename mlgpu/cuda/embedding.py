@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.backends import cuda as backend
 from mlgpu.cuda import segment
 from mlgpu.cuda.copy import copy_into
 from mlgpu.cuda.faults import fault, site
 from mlgpu.cuda.index import gather_rows, grouped
 from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.rows import wide
 from mlgpu.cuda.runtime import contiguous, empty, zeros
 from mlgpu.cuda.types import ctype
+from mlgpu.deterministic import are_deterministic_algorithms_enabled
+from mlgpu.errors import ShapeError
 
 _LONG = np.dtype(np.int64)
 
@@ -34,13 +38,46 @@ def look_up(op: str, index: Any, table: Any) -> Any:
 def add_rows(index: Any, values: Any, count: int, padding: int, average: bool) -> Any:
     """`count` rows of zeros with rows of values added at the indices, which were looked at before.
 
-    Those of row `padding` are left out; with `average` sums are divided by the rows added.
+    Those of row `padding` are left out; with `average` sums are divided by the rows added.  In an
+    order that depends on the indices alone, unless mlgpu.backends.cuda.embedding_backward is
+    "atomic".
     """
     flat, features = contiguous(index).reshape(-1), values.shape[-1]
+    if _in_any_order():
+        return _add_in_any_order(flat, contiguous(values), count, padding, average)
     out = zeros((count, features), values.dtype)
     segment.combine(out.reshape(1, count, features),
                     contiguous(values).reshape(1, flat.size, features),
                     segment.sort(flat, count, None, skip=padding), "mean" if average else "sum")
+    return out
+
+
+def _in_any_order() -> bool:
+    """Whether sums may depend on the order in which threads come."""
+    if backend.embedding_backward not in ("deterministic", "atomic"):
+        raise ShapeError("mlgpu.backends.cuda.embedding_backward: must be 'deterministic' or "
+                         f"'atomic', got {backend.embedding_backward!r}")
+    return (backend.embedding_backward == "atomic"
+            and not are_deterministic_algorithms_enabled())
+
+
+def _add_in_any_order(index: Any, values: Any, count: int, padding: int, average: bool) -> Any:
+    """As `add_rows`, by atomic additions; sums of half types are in float32 until all are there."""
+    features, dtype = values.shape[-1], values.dtype
+    sums = zeros((count, features), wide(dtype))
+    kind, counts = ctype(index.dtype), None
+    if average:
+        counts = zeros((count,), np.dtype(np.int32))
+        launch("embedding", f"count_rows<{kind}>", blocks(index.size, 256), 256,
+               (counts, index, index.size, count))
+    number = "int" if values.size < 1 << 30 else "ml_index"
+    launch("embedding", f"add_rows<{ctype(sums.dtype)}, {ctype(dtype)}, {kind}, {number}>",
+           blocks(values.size, 1024), 256,
+           (sums, values, index, counts, values.size, features, count, padding))
+    if sums.dtype == dtype:
+        return sums
+    out = empty(sums.shape, dtype)
+    copy_into(out, sums)
     return out
 
 

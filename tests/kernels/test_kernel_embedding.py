@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import pytest
 from launching import launch
@@ -114,3 +115,43 @@ def test_overlap_add(size, step, number, length):
            (out, windows, out.size, length, 3, number, size, step, number * 3 * size, 3 * size,
             size, 1))
     np.testing.assert_allclose(out, want[:, :length], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize(("dtype", "sum"), [
+    (np.float32, "float"), (np.float16, "float"), (ml_dtypes.bfloat16, "float"),
+    (np.float64, "double")])
+def test_rows_added_in_any_order(dtype, sum, arch):
+    rng = np.random.default_rng(2)
+    values = rng.standard_normal((50, 64)).astype(dtype)
+    index = rng.integers(0, 9, 50).astype(np.int32)
+    index[:3] = -1, 9, 4
+    sums, counts = np.zeros((9, 64), np.float64 if sum == "double" else np.float32), None
+    want, times = np.zeros((9, 64)), np.zeros(9)
+    for row, value in zip(index, values.astype(np.float64), strict=True):
+        if 0 <= row < 9 and row != 3:
+            want[row] += value
+            times[row] += 1
+    kernel = f"add_rows<{sum}, {ctype(values.dtype)}, int, int>"
+    report = launch("embedding", kernel, 4, 256,
+                    (sums, values, index, counts, values.size, 64, 9, 3), arch=arch)
+    tolerance = 1e-13 if sum == "double" else 1e-5
+    np.testing.assert_allclose(sums, want, tolerance, tolerance)
+    assert report.metrics["spill_stores"] == report.metrics["barriers"] == 0
+    found = report.metrics
+    assert found["global_load_sectors"] == found["global_load_sectors_ideal"]
+    counts, sums = np.zeros(9, np.int32), np.zeros_like(sums)
+    launch("embedding", "count_rows<int>", 1, 256, (counts, index, 50, 9), arch=arch)
+    assert counts.sum() == 48
+    launch("embedding", kernel, 4, 256, (sums, values, index, counts, values.size, 64, 9, 3),
+           arch=arch)
+    np.testing.assert_allclose(sums, want / np.maximum(times, 1)[:, None], tolerance, tolerance)
+
+
+@pytest.mark.parametrize("features", [1, 3, 33])
+def test_rows_of_any_length_added_in_any_order(features):
+    values, index = np.ones((1000, features), np.float32), np.arange(1000) % 7
+    sums = np.zeros((7, features), np.float32)
+    launch("embedding", "add_rows<float, float, ml_index, ml_index>", -(-values.size // 1024), 256,
+           (sums, values, index, None, values.size, features, 7, -1))
+    np.testing.assert_array_equal(sums, np.bincount(index)[:, None] * np.ones(features))
