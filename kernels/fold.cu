@@ -1,6 +1,6 @@
 // Sliding windows as columns, and columns added up where their windows lie: each element of the
 // result gathers what it is made of, in a fixed order.
-#include "common.cuh"
+#include "line.cuh"
 
 // Two axes of windows; see ops/window.py.
 struct ml_windows {
@@ -26,6 +26,37 @@ unfold(T* __restrict__ columns, const T* __restrict__ x, ml_index count, ml_wind
   const int at1 = place1 * w.stride[1] + tap1 * w.dilation[1] - w.before[1];
   const bool inside = at0 >= 0 && at0 < w.large[0] && at1 >= 0 && at1 < w.large[1];
   columns[i] = inside ? x[(plane * w.large[0] + at0) * w.large[1] + at1] : T(0);
+}
+
+// The same where the windows of the last axis lie S apart and have K taps side by side, the first of
+// them B before the window's place: a thread has V windows of a line, and all their taps.
+template <typename T, int S, int K, int B, int V>
+__global__ void __launch_bounds__(256, 2)
+unfold_lines(T* __restrict__ columns, const T* __restrict__ x, ml_index count, ml_windows w) {
+  const int R = K - S - B > 0 ? K - S - B : 0, threads = w.small[1] / V;
+  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
+  ml_index rest = i / threads;
+  const int vector = int(i - rest * threads);
+  const int place0 = int(rest % w.small[0]);
+  rest /= w.small[0];
+  const int tap0 = int(rest % w.kernel[0]);
+  const ml_index plane = rest / w.kernel[0];
+  const int at0 = place0 * w.stride[0] + tap0 * w.dilation[0] - w.before[0];
+  const auto line = ml_line_load<V * S, B, R, T>(
+      x + (plane * w.large[0] + at0) * w.large[1], vector, w.large[1] / (V * S), threads,
+      i < count && at0 >= 0 && at0 < w.large[0]);
+  if (i >= count) return;
+  T* to = columns + ((plane * w.kernel[0] + tap0) * K * w.small[0] + place0) * w.small[1];
+#pragma unroll
+  for (int t = 0; t < K; ++t, to += ml_index(w.small[0]) * w.small[1]) {
+    ml_vec<T, V> out;
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const int place = v * S + t - B;
+      out.at[v] = line.has(place) ? line[place] : T(0);
+    }
+    ml_store_whole<V>(to + vector * V, out);
+  }
 }
 
 // The adjoint.

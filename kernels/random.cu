@@ -226,20 +226,20 @@ template <typename T, typename P>
 __global__ void __launch_bounds__(THREADS)
 random_bernoulli_each(T* out, const P* p, ml_index n, ml_index seed, ml_index offset,
                       const ml_index* cell, ml_fault* fault, int site) {
-  __shared__ ml_word words[WARPS][4 * 33];
+  __shared__ ml_word words[WARPS][4 * 36];
   const ml_index start = ml_fill_start<8>(n);
   if (start < 0) return;
   const int lane = threadIdx.x & 31;
   ml_word* mine = words[threadIdx.x >> 5];
   const ml_words block = ml_block(ml_draw(seed, offset, cell), start / 8 + lane);
 #pragma unroll
-  for (int w = 0; w < 4; ++w) mine[w * 33 + lane] = block.at[w];
+  for (int w = 0; w < 4; ++w) mine[w * 36 + lane] = block.at[w];
   __syncwarp();
 #pragma unroll
   for (int k = 0; k < 8; ++k) {  // element e of the warp has a half of word e % 8 / 2 of lane e / 8
     const int e = k * 32 + lane;
     if (start + e >= n) break;
-    const unsigned u = (unsigned)(mine[(e >> 1 & 3) * 33 + (e >> 3)] >> (e & 1) * 32);
+    const unsigned u = (unsigned)(mine[(e >> 1 & 3) * 36 + (e >> 3)] >> (e & 1) * 32);
     const ml_wide<P> given = ml_cast<ml_wide<P>>(p[start + e]);
     bool drawn = false;
     if (given >= 0 && given <= 1) {

@@ -186,13 +186,19 @@ softmax_long(T* y, const T* x, ml_index n) {
     long_row<T, E, LOG, false>(y, plain_row<T>{x}, n, n);
 }
 
+// How many of n elements, in vectors of E, are a piece: whole warps', so that sectors have one owner.
+template <int E>
+__device__ __forceinline__ ml_index softmax_piece(ml_index n, int pieces) {
+  return ((n / E + pieces - 1) / pieces + 31) / 32 * 32 * E;
+}
+
 // Few rows, each long: blocks take pieces of a row.  First the sums, part[rows][pieces] of the pairs
 // (maximum, sum of exponentials), then what follows from them, with a second read.
 template <typename T, typename W, int E>
 __global__ void __launch_bounds__(512)
 softmax_parts(W* part, const T* x, ml_index n, int pieces) {
   __shared__ row_sum<W> slots[32];
-  const ml_index r = blockIdx.x / pieces, size = (n / E + pieces - 1) / pieces * E;
+  const ml_index r = blockIdx.x / pieces, size = softmax_piece<E>(n, pieces);
   const ml_index start = (blockIdx.x - r * pieces) * size, end = ml_min(n, start + size);
   row_sum<W> running = {-ml_inf(W()), W(0)};
 #pragma unroll 4
@@ -203,20 +209,19 @@ softmax_parts(W* part, const T* x, ml_index n, int pieces) {
   }
   running = ml_block_reduce(running, slots, row_sum<W>{-ml_inf(W()), W(0)}, row_merge<T>());
   if (threadIdx.x == 0) {
-    part[blockIdx.x * ml_index(2)] = running.top;
-    part[blockIdx.x * ml_index(2) + 1] = running.sum;
+    ml_store_whole<2>(part + blockIdx.x * ml_index(2), ml_vec<W, 2>{running.top, running.sum});
   }
 }
 
 template <typename T, typename W, int E, bool LOG>
 __global__ void __launch_bounds__(512)
 softmax_pieces(T* y, const T* x, const W* part, ml_index n, int pieces) {
-  const ml_index r = blockIdx.x / pieces, size = (n / E + pieces - 1) / pieces * E;
+  const ml_index r = blockIdx.x / pieces, size = softmax_piece<E>(n, pieces);
   const ml_index start = (blockIdx.x - r * pieces) * size, end = ml_min(n, start + size);
   row_sum<W> total = {-ml_inf(W()), W(0)};
   for (int i = ml_lane(); i < pieces; i += 32) {
-    const W* from = part + (r * pieces + i) * 2;
-    total = row_merge<T>()(total, row_sum<W>{from[0], from[1]});
+    const ml_vec<W, 2> from = ml_load<2>(part + (r * pieces + i) * 2);
+    total = row_merge<T>()(total, row_sum<W>{from.at[0], from.at[1]});
   }
   total = ml_warp_reduce(total, row_merge<T>());
   const W pivot = row_pivot(total.top);

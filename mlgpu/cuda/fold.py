@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cuda import lines
 from mlgpu.cuda.index import raw
 from mlgpu.cuda.launch import Strided, blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty
@@ -28,10 +29,20 @@ def unfold(x: Any, windows: Any) -> Any:
     """(N, C, *large) to (N, C * taps, windows): each window as a column, zeros outside."""
     taps, count = math.prod(windows.kernel), math.prod(windows.small)
     out = empty((x.shape[0], x.shape[1] * taps, count), x.dtype)
-    if out.size:
-        y = raw(out)
+    if not out.size:
+        return out
+    y, x = raw(out), raw(contiguous(x))
+    even = lines.Windows(*(each[1] for each in (windows.stride, windows.kernel, windows.before,
+                                                windows.large, windows.small)))
+    vector = even.of_elements(x.itemsize) if even.fits and windows.dilation[1] == 1 else 0
+    if vector:
+        numbers = f"{even.stride}, {even.taps}, {even.before}, {vector}"
+        threads = y.size // (even.taps * vector)
+        launch("fold", f"unfold_lines<{ctype(y.dtype)}, {numbers}>", blocks(threads, 256), 256,
+               (y, lines.aligned(x), threads, _struct(windows)))
+    else:
         launch("fold", f"unfold<{ctype(y.dtype)}>", blocks(y.size, 256), 256,
-               (y, raw(contiguous(x)), y.size, _struct(windows)))
+               (y, x, y.size, _struct(windows)))
     return out
 
 

@@ -29,6 +29,11 @@ class Windows(NamedTuple):
     elements: int
     windows: int
 
+    @property
+    def fits(self) -> bool:
+        """Whether kernels take such windows."""
+        return self.stride in STRIDES and self.taps <= TAPS and self.before < self.taps
+
     def of_elements(self, itemsize: int) -> int:
         """Windows of a thread that reads elements; 0 where lines are not whole vectors of them."""
         near = max(self.before, self.taps - self.stride - self.before)
@@ -94,13 +99,13 @@ def even(window: Any, element: Any, count: int, elements: int) -> Windows | None
 
 def around(window: Any, element: Any, count: int, elements: int) -> Windows | None:
     """The least even windows that have all the pairs."""
-    stride = round(elements / max(count, 1))
-    if stride not in STRIDES or not len(window):
+    if not len(window):
         return None
+    stride = round(elements / count)
     offset = element - stride * window
     first, last = min(0, int(offset.min())), max(0, int(offset.max()))
-    return Windows(stride, last - first + 1, -first, elements, count) if (
-        last - first < TAPS) else None
+    found = Windows(stride, last - first + 1, -first, elements, count)
+    return found if found.fits else None
 
 
 def aligned(array: Any) -> Any:
