@@ -10,7 +10,7 @@ gemm = "auto"
 # See mlgpu.set_float32_matmul_precision.
 precision = "highest"
 
-# How gradients of `embedding` are added up: "deterministic", in an order that the indices determine,
-# so that runs repeat to the bit; "atomic", as threads come, which needs no sort and has the sums of
+# How gradients of `embedding` are added up: "deterministic", in an order that the indices fix, so
+# that runs repeat to the bit; "atomic", as threads come, which needs no sort and has the sums of
 # half types in float32.  mlgpu.use_deterministic_algorithms(True) goes before it.
 embedding_backward = "deterministic"
