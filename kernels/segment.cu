@@ -1,223 +1,95 @@
-// Rows brought together by a key: a stable radix sort of keys with their positions, and sums (or
-// products, extremes, means) of the rows of each key.  Every order depends on the keys and the
+// Rows brought together by a key: a stable sort of keys with their positions (radix.cuh), and sums
+// (or products, extremes, means) of the rows of each key.  Every order depends on the keys and the
 // shape alone, so the same input gives the same bits; no atomics on values.
 #include "common.cuh"
 #include "fault.cuh"
+#include "radix.cuh"
 #include "warp.cuh"
-
-namespace {
-
-enum { kWarps = 8, kItems = 8, kTile = 32 * kWarps * kItems, kDigits = 256 };
 
 // --- sorting -------------------------------------------------------------------------------------
 
-// The sum over the threads before this one, of 256.
-template <typename N>
-__device__ __forceinline__ N sum_before(N value, N* totals) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  N sum = value;
-#pragma unroll
-  for (int step = 1; step < 32; step <<= 1) {
-    const N other = __shfl_up_sync(ml_all_lanes, sum, step);
-    if (lane >= step) sum += other;
-  }
-  if (lane == 31) totals[warp] = sum;
-  __syncthreads();
-  N before = sum - value;
-  for (int w = 0; w < warp; ++w) before += totals[w];
-  __syncthreads();
-  return before;
-}
-
-template <typename K>
-__device__ __forceinline__ int digit_of(K key, int shift) { return int(key >> shift) & 255; }
-
-// A key larger than every other, in every digit: fills the last tile up.
-template <typename K>
-__device__ __forceinline__ K last_key() { return K((1ULL << (8 * sizeof(K) - 1)) - 1); }
-
-struct Counters {
-  int warp[kWarps][kDigits];
-  int start[kDigits];  // where a digit's items begin in the sorted tile
-  int totals[kWarps];
-};
-
-// The places of a tile's items in the order of one digit.  Thread t has, for each i, the item
-// (t / 32) * 256 + i * 32 + t % 32; items of one digit keep their order.
-template <typename K>
-__device__ __forceinline__ void rank_items(const K (&key)[kItems], int shift, int (&place)[kItems],
-                                           Counters& counters) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  for (int w = 0; w < kWarps; ++w) counters.warp[w][threadIdx.x] = 0;
-  __syncthreads();
-  int* const counts = counters.warp[warp];
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int digit = digit_of(key[i], shift);
-    const unsigned same = __match_any_sync(ml_all_lanes, digit);
-    const int before = __popc(same & ((1u << lane) - 1));
-    const int base = counts[digit];
-    __syncwarp();
-    if (before == 0) counts[digit] = base + __popc(same);
-    __syncwarp();
-    place[i] = base + before;
-  }
-  __syncthreads();
-  int total = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    const int count = counters.warp[w][threadIdx.x];
-    counters.warp[w][threadIdx.x] = total;
-    total += count;
-  }
-  const int start = sum_before(total, counters.totals);
-  counters.start[threadIdx.x] = start;
-  for (int w = 0; w < kWarps; ++w) counters.warp[w][threadIdx.x] += start;
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) place[i] += counts[digit_of(key[i], shift)];
-}
+// What keys and positions are while they are sorted.
+template <int BYTES> struct ml_word { typedef unsigned type; };
+template <> struct ml_word<8> { typedef unsigned long long type; };
+template <typename K> using ml_word_of = typename ml_word<sizeof(K)>::type;
 
 // The key of an index: its place, or `bound` where it is out of range (reported if
 // there is somewhere to) or `skip`.
-template <typename I, typename K>
-__device__ __forceinline__ K key_of(I index, ml_index bound, ml_index skip, bool wrap,
-                                    ml_fault* fault, int site) {
+template <typename I>
+__device__ __forceinline__ ml_index key_of(I index, ml_index bound, ml_index skip, bool wrap,
+                                           ml_fault* fault, int site) {
   ml_index place = ml_index(index);
   if (place < 0 && wrap) place += bound;
   if (place < 0 || place >= bound) {
     if (fault) ml_report(fault, site, ml_index(index), bound);
-    return K(bound);
+    return bound;
   }
-  return place == skip ? K(bound) : K(place);
+  return place == skip ? bound : place;
 }
 
-}  // namespace
-
-// All of it in one block, for at most kTile keys.
-template <typename I, typename K>
-__global__ void __launch_bounds__(256)
+// All of it in one block, for at most 512 * EACH keys.
+template <typename I, typename K, int EACH>
+__global__ void __launch_bounds__(512)
 sort_tile(const I* __restrict__ index, K* keys, K* positions, int count, ml_index bound,
           ml_index skip, bool wrap, int bits, ml_fault* fault, int site) {
-  __shared__ Counters counters;
-  __shared__ K moved_keys[kTile], moved_positions[kTile];
-  const int first = (threadIdx.x >> 5) * 32 * kItems + (threadIdx.x & 31);
-  K key[kItems], position[kItems];
-  int place[kItems];
+  typedef ml_word_of<K> U;
+  extern __shared__ __align__(16) unsigned char memory[];
+  __shared__ __align__(16) int ones[2][ml_sort_warps];
+  const int first = ml_warp() * 32 * EACH + ml_lane(), size = EACH * ml_sort_threads;
+  ml_item<U, U> item[EACH];
 #pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int item = first + 32 * i;
-    position[i] = K(item);
-    key[i] = item < count ? key_of<I, K>(index[item], bound, skip, wrap, fault, site)
-                          : last_key<K>();
+  for (int j = 0; j < EACH; ++j) {
+    const int i = first + 32 * j;
+    item[j] = {~U(0), U(i)};
+    if (i < count) item[j].key = U(key_of(index[i], bound, skip, wrap, fault, site));
   }
-  for (int shift = 0; shift < bits; shift += 8) {
-    rank_items(key, shift, place, counters);
+  ml_sort_tile(item, ml_items<U, U>{memory, size}, ones, 0, bits, size - count);
 #pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      moved_keys[place[i]] = key[i];
-      moved_positions[place[i]] = position[i];
-    }
-    __syncthreads();
-#pragma unroll
-    for (int i = 0; i < kItems; ++i) {
-      key[i] = moved_keys[first + 32 * i];
-      position[i] = moved_positions[first + 32 * i];
-    }
-    __syncthreads();
-  }
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int item = first + 32 * i;
-    if (item < count) {
-      keys[item] = key[i];
-      positions[item] = position[i];
-    }
+  for (int j = 0; j < EACH; ++j) {
+    const int i = first + 32 * j;
+    if (i >= count) continue;
+    keys[i] = K(item[j].key);
+    positions[i] = K(item[j].at);
   }
 }
 
-template <typename I, typename K>
-__global__ void __launch_bounds__(256)
-make_keys(const I* __restrict__ index, K* __restrict__ keys, ml_index count, ml_index bound,
-          ml_index skip, bool wrap, ml_fault* fault, int site) {
-  const ml_index i = ml_index(blockIdx.x) * 256 + threadIdx.x;
-  if (i < count) keys[i] = key_of<I, K>(index[i], bound, skip, wrap, fault, site);
+// How often each digit of each pass occurs: totals[pass][digit].
+template <typename I, typename K, typename W>
+__global__ void __launch_bounds__(512)
+count_digits(const I* __restrict__ index, W* totals, ml_index count, int tiles, int passes,
+             int bits, ml_index bound, ml_index skip, bool wrap, ml_fault* fault, int site) {
+  typedef ml_word_of<K> U;
+  ml_count_digits<U, U>(totals, 1, count, tiles, passes, bits, [&](ml_index, ml_index i) {
+    return U(key_of(index[i], bound, skip, wrap, fault, site));
+  });
 }
 
-// counts[digit][tile]: how many keys of a tile have the digit.
-template <typename K>
-__global__ void __launch_bounds__(256)
-count_digits(const K* __restrict__ keys, K* __restrict__ counts, ml_index count, int shift) {
-  __shared__ int found[kDigits];
-  found[threadIdx.x] = 0;
-  __syncthreads();
-  const ml_index first = ml_index(blockIdx.x) * kTile + threadIdx.x;
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const ml_index item = first + 256 * i;
-    if (item < count) atomicAdd(&found[digit_of(keys[item], shift)], 1);
-  }
-  __syncthreads();
-  counts[ml_index(threadIdx.x) * gridDim.x + blockIdx.x] = K(found[threadIdx.x]);
-}
-
-// One block for each digit: its counts become the sums of those of the tiles before.
-template <typename K>
-__global__ void __launch_bounds__(256) scan_digits(K* counts, K* totals, int tiles) {
-  __shared__ K sums[kWarps], carried;
-  K* const row = counts + ml_index(blockIdx.x) * tiles;
-  K carry = 0;
-  for (int first = 0; first < tiles; first += 256) {
-    const int tile = first + threadIdx.x;
-    const K value = tile < tiles ? row[tile] : K(0);
-    const K before = carry + sum_before(value, sums);
-    if (tile < tiles) row[tile] = before;
-    if (threadIdx.x == 255) carried = before + value;
-    __syncthreads();
-    carry = carried;
-    __syncthreads();
-  }
-  if (threadIdx.x == 0) totals[blockIdx.x] = carry;
-}
-
-// Keys and positions (null: their own places) to where the digit puts them.
-template <typename K>
-__global__ void __launch_bounds__(256)
-move_keys(const K* __restrict__ keys, const K* __restrict__ positions, K* __restrict__ keys_out,
-          K* __restrict__ positions_out, const K* __restrict__ counts,
-          const K* __restrict__ totals, ml_index count, int shift) {
-  __shared__ Counters counters;
-  __shared__ K moved_keys[kTile], moved_positions[kTile], target[kDigits], sums[kWarps];
-  const ml_index tile = ml_index(blockIdx.x) * kTile;
-  const int first = (threadIdx.x >> 5) * 32 * kItems + (threadIdx.x & 31);
-  const int here = int(count - tile < kTile ? count - tile : kTile);
-  K key[kItems], position[kItems];
-  int place[kItems];
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int item = first + 32 * i;
-    key[i] = item < here ? keys[tile + item] : last_key<K>();
-    position[i] = positions && item < here ? positions[tile + item] : K(tile + item);
-  }
-  rank_items(key, shift, place, counters);
-  // What to add to a place in the sorted tile to have the place in the whole.
-  target[threadIdx.x] = sum_before(totals[threadIdx.x], sums) +
-                        counts[ml_index(threadIdx.x) * gridDim.x + blockIdx.x] -
-                        K(counters.start[threadIdx.x]);
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    moved_keys[place[i]] = key[i];
-    moved_positions[place[i]] = position[i];
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kItems; ++i) {
-    const int item = threadIdx.x + 256 * i;
-    if (item < here) {
-      const K moved = moved_keys[item];
-      const K to = target[digit_of(moved, shift)] + K(item);
-      keys_out[to] = moved;
-      positions_out[to] = moved_positions[item];
-    }
+// Keys and positions to where a digit puts them; the first pass reads the index, the last one
+// writes `keys` and `positions`.
+template <typename I, typename K, typename W>
+__global__ void __launch_bounds__(512, 2)
+move_keys(const I* __restrict__ index, const unsigned char* before, unsigned char* after, K* keys,
+          K* positions, const W* __restrict__ totals, W* status, W* ticket, ml_index count,
+          int tiles, int pass, int passes, int bits, ml_index bound, ml_index skip, bool wrap) {
+  typedef ml_word_of<K> U;
+  typedef ml_item<U, U> item;
+  typedef ml_items<U, U> items;
+  const items given = {const_cast<unsigned char*>(before), count}, put = {after, count};
+  const auto load = [&](ml_index, ml_index i) -> item {
+    if (before) return given.get(i);
+    return {U(key_of(index[i], bound, skip, wrap, nullptr, 0)), U(i)};
+  };
+  const int from = ml_shift(pass, passes, bits), to = ml_shift(pass + 1, passes, bits);
+  if (after) {
+    ml_radix_pass<items::in_sector, U, U>(
+        totals, status, ticket, count, tiles, from, to, load,
+        [&](ml_index, ml_index i, const item& one) { put.put(i, one); });
+  } else {
+    ml_radix_pass<32 / sizeof(K), U, U>(totals, status, ticket, count, tiles, from, to, load,
+                                        [&](ml_index, ml_index i, const item& one) {
+                                          keys[i] = K(one.key);
+                                          positions[i] = K(one.at);
+                                        });
   }
 }
 

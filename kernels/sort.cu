@@ -2,9 +2,10 @@
 // (NaN largest, -0 as 0; inverted for descending order); an element is the pair of its key and its
 // position, of which no two are equal, so that every sort of them is the stable one.
 //
-// `sort_rows` sorts rows of up to 2,048 in registers (bitonic); longer rows go through the passes
-// of a least-significant-digit radix sort (`radix_count`, a scan, `radix_scatter`); `select_rows`
-// finds the first k of a long row by its digits, the most significant first.
+// `sort_rows` sorts rows of up to 2,048 in registers (bitonic), `sort_block` those of a tile;
+// longer rows go through `radix_pass` for each digit, the least significant first, after one
+// `count_digits`; `select_rows` finds the first k of a long row, the most significant digit first.
+#include "radix.cuh"
 #include "reduce.cuh"
 
 // --- keys ----------------------------------------------------------------------------------------
@@ -198,133 +199,77 @@ sort_rows(const T* __restrict__ x, const unsigned char* __restrict__ keys,
   }
 }
 
-// --- radix passes --------------------------------------------------------------------------------
+// --- a row by one block --------------------------------------------------------------------------
 
-const int ml_radix_threads = 256, ml_digits = 256;
-
-template <typename T, typename K>
-__device__ __forceinline__ K ml_radix_key(const T* x, const K* keys, ml_index i, bool descending) {
-  return x ? ml_key_of(x[i], descending) : keys[i];
+// Rows of up to 512 * EACH elements, ordered by their bits; from..from+count of them are written.
+template <typename T, int EACH>
+__global__ void __launch_bounds__(512)
+sort_block(const T* __restrict__ x, T* values, long long* index, int n, int from, int count,
+           bool descending) {
+  typedef ml_key<T> K;
+  extern __shared__ __align__(16) unsigned char memory[];
+  __shared__ __align__(16) int ones[2][ml_sort_warps];
+  const int first = ml_warp() * 32 * EACH + ml_lane(), size = EACH * ml_sort_threads;
+  const T* source = x + blockIdx.x * ml_index(n);
+  ml_item<K, unsigned> item[EACH];
+#pragma unroll
+  for (int j = 0; j < EACH; ++j) {
+    const int i = first + 32 * j;
+    item[j] = {~K(0), 0u};
+    if (i < n) item[j] = {ml_key_of(source[i], descending), unsigned(i)};
+  }
+  const ml_items<K, unsigned> room = {memory, size};
+  ml_sort_tile(item, room, ones, 0, ml_key_bits<T>::value, size - n);
+#pragma unroll
+  for (int j = 0; j < EACH; ++j) {
+    const int i = first + 32 * j - from;
+    if (i < 0 || i >= count || i + from >= n) continue;
+    const ml_index to = blockIdx.x * ml_index(count) + i;
+    if (values) values[to] = ml_value_of<T>(item[j].key, descending, source + item[j].at);
+    if (index) index[to] = item[j].at;
+  }
 }
 
-// How often each digit occurs in each tile: counts[row][digit][tile].
-template <typename T>
-__global__ void __launch_bounds__(256)
-radix_count(const T* __restrict__ x, const unsigned char* __restrict__ keys, int* counts,
-            ml_index n, int tiles, int items, int shift, bool descending) {
-  typedef ml_key<T> K;
-  __shared__ int histogram[ml_digits];
-  const ml_index row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles;
-  histogram[threadIdx.x] = 0;
-  __syncthreads();
-  const ml_index first = tile * items * ml_radix_threads;
-  const K* sorted = reinterpret_cast<const K*>(keys) + row * n;
-  const T* source = x ? x + row * n : nullptr;
-  for (int j = 0; j < items; ++j) {
-    const ml_index i = first + j * ml_radix_threads + threadIdx.x;
-    if (i < n)
-      atomicAdd(&histogram[(ml_radix_key<T, K>(source, sorted, i, descending) >> shift) & 255], 1);
-  }
-  __syncthreads();
-  counts[(row * ml_digits + threadIdx.x) * tiles + tile] = histogram[threadIdx.x];
+// --- long rows -----------------------------------------------------------------------------------
+
+template <typename T, typename W>
+__global__ void __launch_bounds__(512)
+count_digits(const T* __restrict__ x, W* totals, ml_index rows, ml_index n, int tiles, int passes,
+             bool descending) {
+  ml_count_digits<ml_key<T>, unsigned>(
+      totals, rows, n, tiles, passes, ml_key_bits<T>::value,
+      [&](ml_index row, ml_index i) { return ml_key_of(x[row * n + i], descending); });
 }
 
-// `ends` are the inclusive sums of `counts`: where each tile's elements of each digit end.  The
-// first pass reads x, the last one writes values and indices.
-template <typename T, int ITEMS>
-__global__ void __launch_bounds__(256)
-radix_scatter(const T* __restrict__ x, const unsigned char* __restrict__ keys,
-              const unsigned* __restrict__ places, const int* __restrict__ ends,
-              unsigned char* sorted_keys, unsigned* sorted_places, T* values, long long* index,
-              ml_index n, int tiles, int shift, bool first_pass, bool descending) {
+// The first pass reads x, the last one writes values and indices.
+template <typename T, typename W>
+__global__ void __launch_bounds__(512, 2)
+radix_pass(const T* __restrict__ x, const unsigned char* before, unsigned char* after, T* values,
+           long long* index, const W* __restrict__ totals, W* status, W* ticket, ml_index rows,
+           ml_index n, int tiles, int pass, int passes, bool descending) {
   typedef ml_key<T> K;
-  const int TILE = ml_radix_threads * ITEMS, WARPS = ml_radix_threads / 32;
-  __shared__ K tile_keys[TILE];
-  __shared__ unsigned tile_places[TILE];
-  __shared__ int before[WARPS][ml_digits];  // of a digit in this warp, then in earlier ones
-  __shared__ int start[ml_digits];          // where a digit begins in the tile
-  __shared__ int sums[WARPS];
-  const ml_index row = blockIdx.x / tiles, tile = blockIdx.x - row * tiles;
-  const ml_index first = tile * TILE;
-  const int held = n - first < TILE ? int(n - first) : TILE;
-  const int lane = ml_lane(), warp = ml_warp(), t = threadIdx.x;
-#pragma unroll
-  for (int w = 0; w < WARPS; ++w) before[w][t] = 0;
-  __syncthreads();
-  const K* row_keys = reinterpret_cast<const K*>(keys) + row * n;
-  const T* source = x + row * n;
-  K key[ITEMS];
-  unsigned at[ITEMS];
-  int rank[ITEMS];
-#pragma unroll
-  for (int j = 0; j < ITEMS; ++j) {
-    const int i = warp * (32 * ITEMS) + j * 32 + lane;
-    key[j] = ~K(0);
-    at[j] = 0;
-    if (i < held) {
-      key[j] = ml_radix_key<T, K>(first_pass ? source : nullptr, row_keys, first + i, descending);
-      at[j] = first_pass ? unsigned(first + i) : places[row * n + first + i];
-    }
-  }
-  // Elements before in the warp, in order: those of earlier turns and of lower lanes.
-#pragma unroll
-  for (int j = 0; j < ITEMS; ++j) {
-    const int i = warp * (32 * ITEMS) + j * 32 + lane;
-    const int digit = i < held ? int((key[j] >> shift) & 255) : ml_digits;
-    const unsigned same = __match_any_sync(ml_all_lanes, digit);
-    const int lower = __popc(same & ((1u << lane) - 1));
-    int earlier = 0;
-    if (digit < ml_digits) earlier = before[warp][digit];
-    __syncwarp();
-    if (digit < ml_digits && lower == 0) before[warp][digit] = earlier + __popc(same);
-    __syncwarp();
-    rank[j] = earlier + lower;
-  }
-  __syncthreads();
-  // Thread t has digit t: sums over warps, then over digits.
-  int total = 0;
-#pragma unroll
-  for (int w = 0; w < WARPS; ++w) {
-    const int here = before[w][t];
-    before[w][t] = total;
-    total += here;
-  }
-  int inclusive = total;
-  for (int step = 1; step < 32; step <<= 1) {
-    const int other = __shfl_up_sync(ml_all_lanes, inclusive, step);
-    if (lane >= step) inclusive += other;
-  }
-  if (lane == 31) sums[warp] = inclusive;
-  __syncthreads();
-  int begin = inclusive - total;
-  for (int w = 0; w < warp; ++w) begin += sums[w];
-  start[t] = begin;
-  __syncthreads();
-#pragma unroll
-  for (int j = 0; j < ITEMS; ++j) {
-    const int i = warp * (32 * ITEMS) + j * 32 + lane;
-    if (i < held) {
-      const int digit = (key[j] >> shift) & 255;
-      const int place = start[digit] + before[warp][digit] + rank[j];
-      tile_keys[place] = key[j];
-      tile_places[place] = at[j];
-    }
-  }
-  // Where the digit's elements of this tile go, less where they begin here.
-  const int goes = ends[(row * ml_digits + t) * tiles + tile] - total - begin;
-  __syncthreads();
-  start[t] = goes;
-  __syncthreads();
-  for (int i = t; i < held; i += ml_radix_threads) {
-    const K k = tile_keys[i];
-    const ml_index to = row * n + start[(k >> shift) & 255] + i;
-    if (sorted_keys) {
-      reinterpret_cast<K*>(sorted_keys)[to] = k;
-      sorted_places[to] = tile_places[i];
-    } else {
-      if (values) values[to] = ml_value_of<T>(k, descending, source + tile_places[i]);
-      if (index) index[to] = tile_places[i];
-    }
+  typedef ml_item<K, unsigned> item;
+  typedef ml_items<K, unsigned> items;
+  const int bits = ml_key_bits<T>::value;
+  const bool only = bits <= 8;  // that pass is
+  const items given = {const_cast<unsigned char*>(before), rows * n}, put = {after, rows * n};
+  const auto load = [&](ml_index row, ml_index i) -> item {
+    if (!only && before) return given.get(row * n + i);
+    return {ml_key_of(x[row * n + i], descending), unsigned(i)};
+  };
+  const int from = ml_shift(pass, passes, bits), to = ml_shift(pass + 1, passes, bits);
+  if (!only && after) {
+    ml_radix_pass<items::in_sector, K, unsigned>(
+        totals, status, ticket, n, tiles, from, to, load,
+        [&](ml_index row, ml_index i, const item& one) { put.put(row * n + i, one); });
+  } else {
+    ml_radix_pass<32 / sizeof(T), K, unsigned>(
+        totals, status, ticket, n, tiles, from, to, load,
+        [&](ml_index row, ml_index i, const item& one) {
+          const T* source = x + row * n + one.at;
+          if (values) values[row * n + i] = ml_value_of<T>(one.key, descending, source);
+          if (index) index[row * n + i] = one.at;
+        });
   }
 }
 
@@ -339,18 +284,22 @@ select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* v
             long long* index, ml_index n, int k, bool descending, bool only_last) {
   typedef ml_key<T> K;
   const int WARPS = 16, THREADS = 32 * WARPS, AHEAD = 8, TURNS = 4;
-  __shared__ int histogram[ml_digits];
-  __shared__ int found[TURNS * WARPS];  // of each warp and turn: smaller ones, and 65,536 * equal
+  __shared__ __align__(16) int counts[ml_digits][32];  // of every lane in its own bank
+  __shared__ int totals[ml_digits];
+  __shared__ __align__(8) int found[TURNS * WARPS];  // smaller ones of a warp and turn, and
+                                                     // 65,536 * equal ones
   __shared__ int chosen, chosen_need;
   const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp();
   const ml_index row = blockIdx.x;
   const T* source = x + row * n;
   K prefix = 0, known = 0;  // the bits found so far, and which they are
   int need = k;
-  const int bits = ml_key_bits<T>::value;
+  const int bits = ml_key_bits<T>::value, FOURS = ml_digits * 8 / THREADS;
+  int4* const own = reinterpret_cast<int4*>(counts) + t;
+#pragma unroll
+  for (int u = 0; u < FOURS; ++u) own[u * THREADS] = make_int4(0, 0, 0, 0);
+  __syncthreads();
   for (int shift = (bits + 7) / 8 * 8 - 8; shift >= 0; shift -= 8) {
-    if (t < ml_digits) histogram[t] = 0;
-    __syncthreads();
     for (ml_index base = t; base < n; base += AHEAD * THREADS) {
       T ahead[AHEAD];
 #pragma unroll
@@ -360,32 +309,33 @@ select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* v
       for (int u = 0; u < AHEAD; ++u) {
         if (base + u * THREADS < n) {
           const K key = ml_key_of(ahead[u], descending);
-          if ((key & known) == prefix) atomicAdd(&histogram[(key >> shift) & 255], 1);
+          if ((key & known) == prefix) atomicAdd(&counts[(key >> shift) & 255][lane], 1);
         }
       }
     }
     __syncthreads();
-    if (warp == 0) {  // eight digits a lane
-      int own[8], total = 0;
 #pragma unroll
-      for (int d = 0; d < 8; ++d) total += own[d] = histogram[lane * 8 + d];
-      int end = total;
-      for (int step = 1; step < 32; step <<= 1) {
-        const int other = __shfl_up_sync(ml_all_lanes, end, step);
-        if (lane >= step) end += other;
-      }
-      int begin = end - total;
-      if (begin < need && need <= end) {
-        int digit = lane * 8;
-#pragma unroll
-        for (int d = 0; d < 8; ++d) {
-          if (begin + own[d] < need && digit == lane * 8 + d) {
-            begin += own[d];
-            ++digit;
-          }
+    for (int u = 0; u < FOURS; ++u) {  // eight threads for a digit
+      const int4 four = own[u * THREADS];
+      own[u * THREADS] = make_int4(0, 0, 0, 0);
+      const int total = ml_warp_sum<8>(four.x + four.y + four.z + four.w);
+      if ((t & 7) == 0) totals[(u * THREADS + t) >> 3] = total;
+    }
+    __syncthreads();
+    if (warp == 0) {
+      int begin = 0;
+      for (int digit = lane; digit < ml_digits; digit += 32) {
+        const int total = totals[digit];
+        int end = begin + total;
+        for (int step = 1; step < 32; step <<= 1) {
+          const int other = __shfl_up_sync(ml_all_lanes, end - begin, step);
+          if (lane >= step) end += other;
         }
-        chosen = digit;
-        chosen_need = need - begin;
+        if (end - total < need && need <= end) {
+          chosen = digit;
+          chosen_need = need - (end - total);
+        }
+        begin = __shfl_sync(ml_all_lanes, end, 31);
       }
     }
     __syncthreads();
@@ -407,14 +357,14 @@ select_rows(const T* __restrict__ x, unsigned char* keys, unsigned* places, T* v
     }
     __syncthreads();
     if (warp == 0) {  // two counts a lane become what was met before
-      const int first = found[2 * lane], second = found[2 * lane + 1];
+      int2* const pair = reinterpret_cast<int2*>(found) + lane;
+      const int first = pair->x, second = pair->y;
       int end = first + second;
       for (int step = 1; step < 32; step <<= 1) {
         const int other = __shfl_up_sync(ml_all_lanes, end, step);
         if (lane >= step) end += other;
       }
-      found[2 * lane] = end - first - second;
-      found[2 * lane + 1] = end - second;
+      *pair = make_int2(end - first - second, end - second);
       if (lane == 31) chosen = end;
     }
     __syncthreads();

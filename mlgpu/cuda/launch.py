@@ -19,7 +19,7 @@ from mlgpu.cuda.sources import kernels_dir
 from mlgpu.errors import DeviceError, DTypeError, KernelError, ShapeError
 
 Size = int | tuple[int, ...]
-_STATIC_SHARED = 48 << 10  # bytes of dynamic shared memory that need no asking
+_UNASKED = 48 << 10  # bytes of shared memory, static and dynamic, that need no asking
 
 
 class Strided:
@@ -41,7 +41,7 @@ class Kernel:
         self.parameters = parameters(declared or source, expression)
         self._converters = [_converter(expression, p) for p in self.parameters]
         self._loaded: dict[int, Any] = {}  # CuPy's kernels by device
-        self._shared: dict[int, int] = {}  # the dynamic shared memory asked for by device
+        self._shared: dict[int, int] = {}  # the dynamic shared memory it may have by device
 
     def __call__(self, grid: Size, block: Size, arguments: Sequence[Any], shared: int = 0) -> None:
         """Launch on the current device and stream.
@@ -62,7 +62,7 @@ class Kernel:
         kernel = self._loaded.get(device)
         if kernel is None:
             kernel = self._load(device)
-        if shared > _STATIC_SHARED and shared > self._shared.get(device, 0):
+        if shared > self._shared[device]:
             kernel.max_dynamic_shared_size_bytes = shared
             self._shared[device] = shared
         kernel(grid, (block,) if isinstance(block, int) else block, given, shared_mem=shared)
@@ -82,6 +82,7 @@ class Kernel:
         entry = image.lowered[self.expression] if names else self.expression
         kernel = cupy.RawModule(path=str(image.path)).get_function(entry)
         self._loaded[device] = kernel
+        self._shared[device] = _UNASKED - kernel.shared_size_bytes
         return kernel
 
 

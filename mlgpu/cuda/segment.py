@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlgpu.cuda import rows
+from mlgpu.cuda import radix, rows
 from mlgpu.cuda.faults import fault, site
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.runtime import empty
 from mlgpu.cuda.types import ctype
 
-TILE = 2048  # keys that one block sorts
 OPS = {"sum": 0, "prod": 1, "amax": 2, "amin": 3, "mean": 4}
+_FEW = 3  # keys a thread has where there are few: up to 1,536
 _NARROW = 64  # bytes of a row from which lanes go along rows, not along keys
 INT, LONG = np.dtype(np.int32), np.dtype(np.int64)
+_BYTES = np.dtype(np.uint8)
 
 
 class Keys(NamedTuple):
@@ -38,27 +39,32 @@ def sort(index: Any, bound: int, message: str | None, *, skip: int = -1, wrap: b
     count = index.size
     dtype = INT if max(bound, count) < 2**31 - 1 else LONG
     keys, positions = empty((count,), dtype), empty((count,), dtype)
-    bits = max(1, bound.bit_length())
+    if not count:
+        return Keys(keys, positions, bound)
+    bits, item = max(1, bound.bit_length()), 2 * dtype.itemsize
     options = (bound, skip, wrap)
     cell = (fault(), site(message)) if message else (None, 0)
-    both, key = f"<{ctype(index.dtype)}, {ctype(dtype)}>", f"<{ctype(dtype)}>"
-    if count <= TILE:
-        launch("segment", f"sort_tile{both}", 1 if count else 0, 256,
-               (index, keys, positions, count, *options, bits, *cell))
+    kinds = f"{ctype(index.dtype)}, {ctype(dtype)}"
+    most = radix.each(item)
+    if count <= radix.THREADS * most:
+        each = _FEW if count <= radix.THREADS * _FEW else most
+        launch("segment", f"sort_tile<{kinds}, {each}>", 1, radix.THREADS,
+               (index, keys, positions, count, *options, bits, *cell),
+               radix.THREADS * each * item)
         return Keys(keys, positions, bound)
-    launch("segment", f"make_keys{both}", blocks(count, 256), 256,
-           (index, keys, count, *options, *cell))
-    tiles = blocks(count, TILE)
-    counts, totals = empty((256, tiles), dtype), empty((256,), dtype)
-    spare = (empty((count,), dtype), empty((count,), dtype))
+    plan = radix.Plan(1, count, bits, item)
+    launch("segment", f"count_digits<{kinds}, {plan.word}>", plan.counting, radix.THREADS,
+           (index, plan.totals, count, plan.tiles, plan.passes, bits, *options, *cell))
     before = None
-    for shift in range(0, bits, 8):
-        launch("segment", f"count_digits{key}", tiles, 256, (keys, counts, count, shift))
-        launch("segment", f"scan_digits{key}", 256, 256, (counts, totals, tiles))
-        launch("segment", f"move_keys{key}", tiles, 256,
-               (keys, before, *spare, counts, totals, count, shift))
-        (keys, before), spare = spare, (keys, positions if before is None else before)
-    return Keys(keys, before, bound)
+    for number in range(plan.passes):
+        last = number == plan.passes - 1
+        after = None if last else empty((count * item,), _BYTES)
+        launch("segment", f"move_keys<{kinds}, {plan.word}>", plan.tiles, radix.THREADS,
+               (index, before, after, *((keys, positions) if last else (None, None)),
+                *plan.of(number), count, plan.tiles, number, plan.passes, bits, *options),
+               plan.shared)
+        before = after
+    return Keys(keys, positions, bound)
 
 
 def accumulator(dtype: Any) -> Any:

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cuda import runtime
+from mlgpu.cuda import radix, runtime
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.rows import power
-from mlgpu.cuda.scan import scan
 from mlgpu.cuda.types import ctype
 from mlgpu.errors import ShapeError
 
-THREADS = 256
 IN_REGISTERS = 2048  # elements of a row that `sort_rows` takes
-_INT64, _INT32 = np.dtype(np.int64), np.dtype(np.int32)
+TILE_THREADS = radix.THREADS
+_INT64 = np.dtype(np.int64)
 _BYTES, _PLACE = np.dtype(np.uint8), np.dtype(np.uint32)
 
 
@@ -27,11 +26,8 @@ def sort(x: Any, dim: int = -1, descending: bool = False, values: bool = True,
     """(values, int64 indices) in order along `dim`, each if asked for."""
     rows, back = _rows(x, dim)
     out, where = _results(rows, rows.shape[1], values, index)
-    if rows.size:
-        if rows.shape[1] <= IN_REGISTERS:
-            _sort_rows(rows, out, where, 0, rows.shape[1], descending)
-        else:
-            _radix(rows, out, where, descending)
+    if rows.size and not _on_chip(rows, out, where, 0, rows.shape[1], descending):
+        _radix(rows, out, where, descending)
     return back(out), back(where)
 
 
@@ -41,8 +37,8 @@ def topk(x: Any, k: int, dim: int = -1, largest: bool = True) -> tuple[Any, Any]
     out, where = _results(rows, k, True, True)
     if out.size:
         count, n = rows.shape
-        if n <= IN_REGISTERS:
-            _sort_rows(rows, out, where, 0, k, largest)
+        if _on_chip(rows, out, where, 0, k, largest):
+            pass
         elif k > IN_REGISTERS or _better_sorted(count, n):
             ordered = sort(rows, 1, largest)
             out, where = (runtime.contiguous(a[:, :k]) for a in ordered)
@@ -60,8 +56,8 @@ def kth(x: Any, k: int, dim: int = -1) -> tuple[Any, Any]:
     out, where = _results(rows, 1, True, True)
     if out.size:
         count, n = rows.shape
-        if n <= IN_REGISTERS:
-            _sort_rows(rows, out, where, k, 1, False)
+        if _on_chip(rows, out, where, k, 1, False):
+            pass
         elif _better_sorted(count, n):
             ordered = sort(rows, 1)
             out, where = (runtime.contiguous(a[:, k:k + 1]) for a in ordered)
@@ -130,23 +126,44 @@ def _sort_rows(rows: Any, out: Any, where: Any, first: int, count: int, descendi
             descending), size * word if lanes > 32 else 0)
 
 
+def _on_chip(rows: Any, out: Any, where: Any, first: int, count: int, descending: bool) -> bool:
+    """Sort rows, `count` elements of the order from `first` on, if a block can hold one."""
+    n = rows.shape[1]
+    if n <= IN_REGISTERS:
+        _sort_rows(rows, out, where, first, count, descending)
+    elif n <= TILE_THREADS * radix.each(_key_bytes(rows.dtype) + 4):
+        _sort_block(rows, out, where, first, count, descending)
+    else:
+        return False
+    return True
+
+
+def _sort_block(rows: Any, out: Any, where: Any, first: int, count: int,
+                descending: bool) -> None:
+    n = rows.shape[1]
+    item = _key_bytes(rows.dtype) + 4
+    each = radix.each(item)
+    if n <= TILE_THREADS * each // 2:
+        each //= 2
+    launch("sort", f"sort_block<{ctype(rows.dtype)}, {each}>", rows.shape[0], TILE_THREADS,
+           (rows, out, where, n, first, count, descending), TILE_THREADS * each * item)
+
+
 def _radix(rows: Any, out: Any, where: Any, descending: bool) -> None:
     count, n = rows.shape
     if n >= 1 << 31:
         raise ShapeError(f"sort: rows of 2^31 elements and more are not sorted on CUDA, got {n}")
-    kind, size = ctype(rows.dtype), rows.dtype.itemsize
-    items = 8 if size == 8 else 16
-    tiles = blocks(n, THREADS * items)
-    passes = 1 if rows.dtype.kind == "b" else size
-    keys, places = None, None
-    for number in range(passes):
-        last = number == passes - 1
-        counts = runtime.empty((count, 256 * tiles), _INT32)
-        launch("sort", f"radix_count<{kind}>", count * tiles, THREADS,
-               (None if number else rows, keys, counts, n, tiles, items, 8 * number, descending))
-        scan(counts, 1, "cumsum", out=counts)
-        target = (None, None) if last else _workspace(rows, n)
-        launch("sort", f"radix_scatter<{kind}, {items}>", count * tiles, THREADS,
-               (rows, keys, places, counts, *target, *((out, where) if last else (None, None)),
-                n, tiles, 8 * number, number == 0, descending))
-        keys, places = target
+    item = _key_bytes(rows.dtype) + 4
+    plan = radix.Plan(count, n, 1 if rows.dtype.kind == "b" else 8 * rows.itemsize, item)
+    kinds = f"<{ctype(rows.dtype)}, {plan.word}>"
+    launch("sort", f"count_digits{kinds}", plan.counting, TILE_THREADS,
+           (rows, plan.totals, count, n, plan.tiles, plan.passes, descending))
+    before = None
+    for number in range(plan.passes):
+        last = number == plan.passes - 1
+        after = None if last else runtime.empty((count * n * item,), _BYTES)
+        launch("sort", f"radix_pass{kinds}", count * plan.tiles, TILE_THREADS,
+               (rows, before, after, *((out, where) if last else (None, None)),
+                *plan.of(number), count, n, plan.tiles, number, plan.passes, descending),
+               plan.shared)
+        before = after

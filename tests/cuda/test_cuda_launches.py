@@ -78,3 +78,18 @@ def test_a_captured_step_is_one_launch():
     losses = [step(given, mask).item() for _ in range(4)]
     assert losses[3] < losses[0]
     assert step.graph is not None
+
+
+def test_static_and_dynamic_shared_memory_count_together():
+    source = """
+        extern "C" __global__ void held(int* y, int n) {
+          extern __shared__ int many[];
+          __shared__ int few[1024];
+          few[threadIdx.x] = many[n - 1 - threadIdx.x] = threadIdx.x;
+          __syncthreads();
+          y[threadIdx.x] = few[threadIdx.x] + many[n - 32 + threadIdx.x];
+        }"""
+    y = mlgpu.zeros(32, dtype=mlgpu.int32, device="cuda")
+    for count in (11 * 1024, 12 * 1024):  # 48 KiB in all, and more, for which to ask the driver
+        mlgpu.cuda.kernel(source, "held")(1, 32, (y, count), shared=4 * count)
+        assert y.tolist() == [31] * 32
