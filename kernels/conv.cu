@@ -271,54 +271,40 @@ conv_weight(const T* __restrict__ x, const T* __restrict__ small, W* total, conv
   });
 }
 
-// The shares of conv_weight added up in their order and rounded once.  Where `taps` is not 0, the
-// pairs of channel and tap of the total stand in blocks of channels.
+// The shares of conv_weight added up in their order and rounded once.
 template <typename T, typename W>
-__global__ void conv_combine(const W* __restrict__ total, T* weight, int shares, ml_index n,
-                             int channels, int taps) {
+__global__ void conv_combine(const W* __restrict__ total, T* weight, int shares, ml_index n) {
   const ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= n) return;
-  ml_index from = i;
-  if (taps) {
-    const ml_index pair = i / taps, row = pair / channels;
-    const int tap = int(i - pair * taps), channel = int(pair - row * channels);
-    const int block = channel / conv_block;
-    from = row * channels * taps + (block * taps + tap) * conv_block + channel % conv_block;
-  }
-  W sum = total[from];
-  for (int share = 1; share < shares; ++share) sum = sum + total[share * n + from];
+  W sum = total[i];
+  for (int share = 1; share < shares; ++share) sum = sum + total[share * n + i];
   weight[i] = ml_cast<T>(sum);
 }
 
-// packed[group][row][channel, tap], rows `pitch` apart, from a weight (groups * channels, rows, *taps)
-// or, where `turned` is false, (groups * rows, channels, *taps): of each axis the taps
-// first, first + step, ...  What lies behind a row is zero.  `blocked`: see conv_pair.
+// packed[group][row][channel, tap] from a weight (groups * channels, rows, *taps): of each axis the
+// taps first, first + step, ...
 struct conv_pack_map {
-  int groups, rows, channels, pitch, blocked;
+  int groups, rows, channels;
   int kernel[3], first[3], step[3], taps[3];
 };
 
-template <typename T, bool turned>
+template <typename T>
 __global__ void conv_pack(const T* __restrict__ weight, T* packed, conv_pack_map map) {
   const ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x;
-  const ml_index row = i / map.pitch;
-  int k = int(i - row * map.pitch);
+  const int length = map.channels * map.taps[0] * map.taps[1] * map.taps[2];
+  const ml_index row = i / length;
+  int k = int(i - row * length);
   if (row >= ml_index(map.groups) * map.rows) return;
-  const int in_block = map.blocked ? k % conv_block : 0;
-  if (map.blocked) k /= conv_block;
   int tap[3];
 #pragma unroll
   for (int d = 2; d >= 0; --d) {
     tap[d] = k % map.taps[d];
     k /= map.taps[d];
   }
-  if (map.blocked) k = k * conv_block + in_block;
   const ml_index group = row / map.rows, in_group = row - group * map.rows;
-  const ml_index pair = turned ? (group * map.channels + k) * map.rows + in_group
-                               : row * map.channels + k;
-  ml_index from = pair;
+  ml_index from = (group * map.channels + k) * map.rows + in_group;
 #pragma unroll
   for (int d = 0; d < 3; ++d)
     from = from * map.kernel[d] + map.first[d] + tap[d] * map.step[d];
-  packed[i] = k < map.channels ? weight[from] : ml_cast<T>(0);
+  packed[i] = weight[from];
 }

@@ -23,10 +23,10 @@ struct conv_map {
   int channels;  // of the source, in a group
   int rows;      // channels of the target (or small side), in a group
   int pitch;     // elements from one row of the weight to the next
+  // Where tap t of the lattice is among those of the weight: weigh_first + t * weigh.
+  int weigh[3];
+  int weigh_first;
 };
-
-// Channels that lie side by side among the terms of a sum, where there are whole blocks of them.
-const int conv_block = 32;
 
 // A coordinate that lies outside, whatever is added.
 const int conv_outside = -(1 << 30);
@@ -65,19 +65,11 @@ struct alignas(16) conv_pair {
   ml_index offset;
   int at[D < 3 ? 2 : 4];
 
-  // Pair k, taps fastest, or for each tap a block of channels; beyond the last one it is outside.
-  // Returns its tap.
-  template <bool blocked = false>
-  __device__ __forceinline__ int describe(const conv_map& map, int k) {
-    const int part = blocked ? k / conv_block : k;
-    const int first = ml_divide(part, map.count), tap = part - first * map.count.value;
-    locate(map, blocked ? first * conv_block + k % conv_block : first, tap);
-    return tap;
-  }
-
-  __device__ __forceinline__ void locate(const conv_map& map, int channel, int tap) {
+  // Pair k, taps fastest; beyond the last one it is outside.
+  __device__ __forceinline__ void describe(const conv_map& map, int k) {
+    const int channel = ml_divide(k, map.count);
     ml_index from = 0, stride = 1;
-    int rest = tap;
+    int rest = k - channel * map.count.value;
 #pragma unroll
     for (int d = D - 1; d >= 0; --d) {
       const int next = d ? ml_divide(rest, map.taps[d]) : 0;
@@ -130,31 +122,6 @@ struct conv_view {
 
   __device__ __forceinline__ T load(const conv_map& map, const conv_pair<D>& pair) const {
     return inside(map, pair) ? origin[pair.offset] : ml_cast<T>(0);
-  }
-
-  // A bit for each tap (at most 31) that sees an element.
-  __device__ __forceinline__ unsigned seen(const conv_map& map) const {
-    unsigned mask = 1;
-#pragma unroll
-    for (int d = D - 1; d >= 0; --d) {
-      const int width = d + 1 < D ? seen_width(map, d + 1) : 1;
-      unsigned wider = 0;
-      for (int tap = 0; tap < map.taps[d].value; ++tap) {
-        const int at = base[d] + map.offset[d] + tap * map.step[d];
-        if (unsigned(at) < unsigned(map.source[d])) wider |= mask << (tap * width);
-      }
-      mask = wider;
-    }
-    return mask;
-  }
-
- private:
-  static __device__ __forceinline__ int seen_width(const conv_map& map, int from) {
-    int width = 1;
-#pragma unroll
-    for (int d = D - 1; d >= 0; --d)
-      if (d >= from) width *= map.taps[d].value;
-    return width;
   }
 };
 

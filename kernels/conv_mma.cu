@@ -1,422 +1,354 @@
-// Convolutions of halves on tensor cores: the products of conv.cuh, in tiles of 64 M x 128 for the
-// gather and 128 x 128 for the weight.  Eight warps, two along the rows and four along the columns;
-// 32 terms of the sums at a time, in two slots: while one is multiplied the next is on its way, the
-// weight by cp.async and what the positions see, one half a lane, through registers.
-#include "conv.cuh"
-#include "mma.cuh"
+// Convolutions of halves on tensor cores: the products of conv.cuh.
+//
+// The source is laid out channels last by kernels/conv_layout.cu (or came so): its channels, padded with
+// zeros to EACH or a multiple of it, are the fastest terms of the sums, so that EACH of them at one tap
+// are copied at once, 16 bytes where EACH is 8.  Where a position sees just its own place and planes are
+// whole vectors, the source is taken as it is: positions are the neighbours then.
+#include "conv_tile.cuh"
 
-namespace {
+// How the gather finds what its positions see: at their own places; by a bit for each tap of each axis,
+// at most 30 together, in a register for each position; or by coordinates.
+enum { CONV_OWN, CONV_BITS, CONV_COORDINATES };
 
-const int conv_wide = 128;   // columns of a tile
-const int conv_depth = 32;   // terms of a step
+const int conv_never = 1 << 30;  // a bit that no position has
+const int conv_held = 16;        // terms that are described at once
 
-// What a step multiplies: `a` has rows of 32 halves; `b` has them as rows of 128 (by term) for the
-// gather, whose positions are columns, and as rows of 32 (by column) for the weight.
-template <int ROWS>
-struct conv_slot {
-  alignas(128) unsigned char a[ROWS * conv_depth * 2];
-  alignas(128) unsigned char b[conv_wide * conv_depth * 2];
+// EACH terms of a sum: where they lie in the source from a position's origin and in a row of the weight,
+// in bytes, and what a position must have to see them.
+template <int D, int FEED>
+struct conv_terms {
+  ml_index source;
+  int weight;                       // -1 past the last term
+  int need[FEED == CONV_BITS ? 1 : D];  // the bits, or how far along each axis
+
+  template <typename T>
+  __device__ __forceinline__ void describe(const conv_map& map, int term) {
+    source = 0;
+    weight = -1;
+#pragma unroll
+    for (int& one : need) one = FEED == CONV_BITS ? conv_never : conv_outside;
+    if (term >= map.channels * map.count.value) return;
+    const int tap = term / map.channels, channel = term - tap * map.channels;
+    ml_index from = 0, stride = 1;
+    int rest = tap, bits = 0, first_bit = 0, place = map.weigh_first;
+#pragma unroll
+    for (int d = D - 1; d >= 0; --d) {
+      const int next = d ? ml_divide(rest, map.taps[d]) : 0, own = rest - next * map.taps[d].value;
+      const int along = map.offset[d] + own * map.step[d];
+      if constexpr (FEED == CONV_COORDINATES) need[d] = along;
+      bits |= 1 << (first_bit + own);
+      first_bit += map.taps[d].value;
+      place += own * map.weigh[d];
+      from += along * stride;
+      stride *= map.source[d];
+      rest = next;
+    }
+    if constexpr (FEED == CONV_BITS) need[0] = bits;
+    source = (from * map.groups * map.channels + channel) * ml_index(sizeof(T));
+    weight = (place * map.channels + channel) * int(sizeof(T));
+  }
+
+  // To and from a table in shared memory, 16 bytes a place: what is more lies one set of places further.
+  static const int PARTS = FEED == CONV_BITS || D == 1 ? 1 : 2;
+  __device__ __forceinline__ void keep(ml_vec<int, 4>* to) const {
+    to[0] = {int(source), int(source >> 32), weight, need[0]};
+    if constexpr (PARTS > 1) to[conv_held] = {need[1], need[D - 1], 0, 0};
+  }
+  __device__ __forceinline__ void recall(const ml_vec<int, 4>* from) {
+    const ml_vec<int, 4> first = from[0];
+    source = ml_index(first.at[1]) << 32 | unsigned(first.at[0]);
+    weight = first.at[2];
+    need[0] = first.at[3];
+    if constexpr (PARTS > 1) {
+      const ml_vec<int, 4> more = from[conv_held];
+      need[1] = more.at[0];
+      need[D - 1] = more.at[1];
+    }
+  }
 };
 
-template <typename T, int M>
-__device__ __forceinline__ void conv_clear(float (&sum)[M][4][4]) {
-#pragma unroll
-  for (int i = 0; i < M; ++i)
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-#pragma unroll
-      for (int c = 0; c < 4; ++c) sum[i][j][c] = 0.0f;
-}
+// What one position of the lattice sees of a source with channels last.
+template <typename T, int D, int FEED>
+struct conv_watch {
+  const char* origin;
+  int seen;
+  int base[FEED == CONV_COORDINATES ? D : 1];
 
-// sum += a * b for terms k to k + 15 of a slot, for this warp's M x 4 tiles of 16 x 8.
-template <typename T, int M, bool by_term, int ROWS>
-__device__ __forceinline__ void conv_multiply(const conv_slot<ROWS>& slot, int k,
-                                              float (&sum)[M][4][4]) {
-  const unsigned a = ml_shared(slot.a), b = ml_shared(slot.b);
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int row = (warp >> 2) * 16 * M, column = (warp & 3) * 32;
-  // One tile of `a` is on its way while the one before is multiplied.
-  unsigned left[2][4], right[4][2];
-  const auto fetch = [&](int i) {
-    ml_ldmatrix(left[i & 1], a + ml_swizzled<4>(row + 16 * i + ml_lane_deep(lane),
-                                                k / 8 + ml_lane_right(lane)));
-  };
+  __device__ __forceinline__ void look(const T* x, const conv_map& map, int group, int p) {
+    int u[D];
+    const int image = conv_place<D>(map, p, u);
+    ml_index from = 0, stride = 1;
+    int first_bit = 0;
+    seen = 0;
 #pragma unroll
-  for (int j = 0; j < 4; j += 2) {
-    unsigned both[4];
-    if constexpr (by_term)
-      ml_ldmatrix_trans(both, b + ml_swizzled<16>(k + ml_lane_deep(lane),
-                                                  column / 8 + j + ml_lane_right(lane)));
-    else
-      ml_ldmatrix(both, b + ml_swizzled<4>(column + 8 * j + ml_lane_wide(lane),
-                                           k / 8 + ml_lane_low(lane)));
-    right[j][0] = both[0];
-    right[j][1] = both[1];
-    right[j + 1][0] = both[2];
-    right[j + 1][1] = both[3];
-  }
-  fetch(0);
-#pragma unroll
-  for (int i = 0; i < M; ++i) {
-    if (i + 1 < M) fetch(i + 1);
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      ml_mma<T>(sum[i][i % 2 ? 3 - j : j], left[i & 1], right[i % 2 ? 3 - j : j]);
-  }
-}
-
-// The sums as halves in a tile of 256-byte rows, each with its row's `bias`.
-template <typename T, int M>
-__device__ __forceinline__ void conv_stage(const float (&sum)[M][4][4], unsigned char* out,
-                                           const float* bias) {
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int column = (warp & 3) * 32;
-#pragma unroll
-  for (int i = 0; i < M; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = (warp >> 2) * 16 * M + 16 * i + 8 * half + (lane >> 2);
-      const float more = bias[row];
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        *reinterpret_cast<unsigned*>(out + ml_swizzled<16>(row, column / 8 + j) + 4 * (lane & 3)) =
-            ml_pack<T>(sum[i][j][2 * half] + more, sum[i][j][2 * half + 1] + more);
+    for (int d = D - 1; d >= 0; --d) {
+      const int along = u[d] * map.scale[d];
+      from += along * stride;
+      stride *= map.source[d];
+      if constexpr (FEED == CONV_COORDINATES) base[d] = along;
+      if constexpr (FEED == CONV_BITS) {
+        int at = along + map.offset[d];
+        for (int tap = 0; tap < map.taps[d].value; ++tap, at += map.step[d])
+          seen |= int(unsigned(at) < unsigned(map.source[d])) << (first_bit + tap);
+        first_bit += map.taps[d].value;
+      }
     }
-}
+    if (image >= map.images) {
+      seen = 0;
+      if constexpr (FEED == CONV_COORDINATES) base[0] = conv_outside;
+    }
+    origin = reinterpret_cast<const char*>(
+        x + (image * stride + from) * map.groups * map.channels + group * map.channels);
+  }
 
-template <typename T>
-__device__ __forceinline__ void conv_put(unsigned shared, T value) {
-  asm volatile("st.shared.u16 [%0], %1;"
-               :: "r"(shared), "h"(*reinterpret_cast<const unsigned short*>(&value)) : "memory");
-}
+  __device__ __forceinline__ bool sees(const conv_map& map, const conv_terms<D, FEED>& terms) const {
+    if constexpr (FEED == CONV_BITS) {
+      return (seen & terms.need[0]) == terms.need[0];
+    } else {
+      bool all = true;
+#pragma unroll
+      for (int d = 0; d < D; ++d)
+        all &= unsigned(base[d] + terms.need[d]) < unsigned(map.source[d]);
+      return all;
+    }
+  }
+};
 
-template <typename T>
-__device__ __forceinline__ T* conv_half(unsigned char* tile, int row, int column) {
-  return reinterpret_cast<T*>(tile + ml_swizzled<16>(row, column >> 3)) + (column & 7);
-}
-
-}  // namespace
-
-// How a tile of what positions see is filled.  Of any pairs of channel and tap, found in a table: by
-// their coordinates, or, of at most 31 taps, by a bit for each in a register.  Of blocks of channels
-// at one tap: no table.  Of whole runs of 8 positions that see just their own place: by cp.async.
-enum { CONV_COORDINATES, CONV_BITS, CONV_BLOCKS, CONV_RUNS };
-
-// y = bias + weight * (what each position sees).  The weight's rows are padded with zeros to a
-// multiple of 8 halves, its pairs in blocks of channels for CONV_BLOCKS.
-// `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a block sums
-// `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
-template <typename T, int D, int M, int FEED>
-__global__ void __launch_bounds__(256, 2)
+// y = bias + weight * (what each position sees).  The weight is [group, row][tap][channel], rows `pitch`
+// elements apart.  `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a
+// block sums `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
+template <typename T, int D, int BM, int FEED, int EACH>
+__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                 T* y, float* total, conv_map map, int share, bool whole) {
-  const int rows = 32 * M;
-  union memory {
-    conv_slot<rows> slot[2];
-    unsigned char out[rows * conv_wide * 2];
-  };
-  __shared__ memory shared;
-  const bool bits = FEED == CONV_BITS, tabled = FEED == CONV_COORDINATES || bits;
-  __shared__ conv_pair<D> pairs[2][tabled ? conv_depth : 1];
-  __shared__ float biases[rows];
+  typedef conv_product<T, BM, true, FEED != CONV_OWN> product;
+  typedef typename product::TileA TileA;
+  typedef typename product::TileB TileB;
+  typedef conv_terms<D, FEED> terms;
+  const int PIECES = 8 / EACH, SPAN = conv_held / (4 * PIECES);  // steps that are described at once
+  extern __shared__ __align__(128) unsigned char pool[];
+  float* biases = reinterpret_cast<float*>(pool + product::BYTES);
+  auto* table = reinterpret_cast<ml_vec<int, 4>*>(biases + BM);
 
-  const int row_tiles = (map.rows + rows - 1) / rows;
-  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * rows;
+  const int row_tiles = (map.rows + BM - 1) / BM;
+  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * BM;
   const int column_tile = rest / map.groups, group = rest - column_tile * map.groups;
   const int length = map.channels * map.count.value;
   const int begin = blockIdx.y * share;
   const int end = min(begin + share, (length + conv_depth - 1) / conv_depth);
-  if (threadIdx.x < rows)
-    biases[threadIdx.x] = bias && row0 + threadIdx.x < map.rows
-        ? ml_cast<float>(bias[group * map.rows + row0 + threadIdx.x]) : 0.0f;
+  for (int row = threadIdx.x; row < BM; row += conv_threads)
+    biases[row] = bias && row0 + row < map.rows
+        ? ml_cast<float>(bias[group * map.rows + row0 + row]) : 0.0f;
 
-  // A thread has one position and every other term, or a run of positions and two terms.
-  const int place = threadIdx.x & 127, term0 = threadIdx.x >> 7;
-  const int run = threadIdx.x & 15, term_of_run = threadIdx.x >> 4;
-  const ml_index source = conv_plane<D>(map.source);
-  conv_view<T, D> view;
-  view.look(x, map, group, column_tile * conv_wide + (FEED == CONV_RUNS ? run * 8 : place));
-  const unsigned seen = bits ? view.seen(map) : 0;
-
-  const auto describe = [&](int step) {
-    if (tabled && threadIdx.x < conv_depth) {
-      conv_pair<D> pair;
-      const int k = step * conv_depth + threadIdx.x, tap = pair.describe(map, k);
-      if (bits) pair.at[0] = k < length ? tap : 31;
-      pair.keep(&pairs[step & 1][threadIdx.x]);
+  // Of the weight, and of a source with channels last, a thread copies every 32nd row.
+  const int line = threadIdx.x / 4, chunk = threadIdx.x % 4, room = map.rows - row0 - line;
+  const ml_index pitch = ml_index(map.pitch) * sizeof(T);
+  const char* row = reinterpret_cast<const char*>(weight) +
+                    (ml_index(group) * map.rows + row0 + line) * pitch;
+  const unsigned to_a = conv_kept(TileA::place(line, chunk));
+  const auto copy_weight = [&](unsigned a, int offset) {
+    const char* from = row + offset;
+#pragma unroll
+    for (int i = 0; i < BM / 32; ++i) {
+      const bool there = offset >= 0 && 32 * i < room;
+      ml_copy_async<2 * EACH>(a + i * 32 * TileA::LINE_BYTES,
+                              there ? from : reinterpret_cast<const char*>(weight), there);
+      from += 32 * pitch;
     }
   };
-  // Where this thread's first term of a step lies, and whether it is there.
-  const T* here = view.origin + (begin * conv_depth + term_of_run) * source;
-  bool inside = view.base[D - 1] >= 0;
 
-  const int chunk = threadIdx.x & 3;
-  const T* from = weight + (ml_index(group) * map.rows + row0) * map.pitch + chunk * 8;
-  const auto copy = [&](int step) {
-    const unsigned a = ml_shared(shared.slot[step & 1].a);
-    for (int row = threadIdx.x >> 2; row < rows; row += 64) {
-      const bool there = row0 + row < map.rows && step * conv_depth + chunk * 8 < map.pitch;
-      ml_copy_async<16>(a + ml_swizzled<4>(row, chunk),
-                        there ? from + ml_index(row) * map.pitch + step * conv_depth : weight,
-                        there);
-    }
-    if constexpr (FEED == CONV_RUNS) {
-      const unsigned b = ml_shared(shared.slot[step & 1].b);
+  product tile;
+  if constexpr (FEED == CONV_OWN) {
+    // Of the source it copies 8 positions of every 8th channel.
+    const int first = threadIdx.x / 16, part = threadIdx.x % 16;
+    const ml_index plane = conv_plane<D>(map.source);
+    conv_view<T, D> view;
+    view.look(x, map, group, column_tile * conv_wide + part * 8);
+    const bool inside = view.base[D - 1] >= 0;
+    const unsigned to_b = conv_kept(TileB::place(first, part));
+    tile.run(ml_shared(pool), end - begin, [](int) {}, [&](int turn, unsigned a, unsigned b) {
+      const int term = (begin + turn) * conv_depth;
+      copy_weight(a + to_a, term + chunk * 8 < length ? (term + chunk * 8) * int(sizeof(T)) : -1);
+      const T* from = view.origin + (term + first) * plane;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int term = term_of_run + 16 * i;
-        const bool there = inside && step * conv_depth + term < map.channels;
-        ml_copy_async<16>(b + ml_swizzled<16>(term, run), there ? here : x, there);
-        here += 16 * source;
+      for (int i = 0; i < 4; ++i) {
+        const bool there = inside && term + first + 8 * i < length;
+        ml_copy_async<16>(b + to_b + i * 8 * TileB::LINE_BYTES, there ? from : x, there);
+        from += 8 * plane;
       }
-    }
-    ml_copy_commit();
-  };
-  const auto turn = [&](int step) {
-    if constexpr (FEED == CONV_BLOCKS) {
-      const int block = ml_divide(step, map.count);
-      conv_pair<D> pair;
-      pair.locate(map, block * conv_block, step - block * map.count.value);
-      inside = view.inside(map, pair);
-      here = view.origin + pair.offset + term0 * source;
-    }
-  };
-  // Half a step at a time: 16 values on their way would take too many registers.
-  T b[8];
-  const auto load = [&](int step, int half) {
-    if constexpr (FEED == CONV_BLOCKS) {
+    });
+  } else {
+    conv_watch<T, D, FEED> watch[4];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        b[i] = inside ? *here : ml_cast<T>(0);
-        here += 2 * source;
-        asm("" : "+l"(here));  // one pointer, not one for each i
+    for (int i = 0; i < 4; ++i)
+      watch[i].look(x, map, group, column_tile * conv_wide + line + 32 * i);
+    const unsigned to_b = conv_kept(TileB::place(line, chunk));
+    const auto describe = [&](int turn) {
+      if (turn % SPAN || threadIdx.x >= conv_held) return;
+      terms one;
+      one.template describe<T>(map, (begin + turn) * conv_depth + threadIdx.x * EACH);
+      one.keep(table + turn / SPAN % 2 * terms::PARTS * conv_held + threadIdx.x);
+    };
+    tile.run(ml_shared(pool), end - begin, describe, [&](int turn, unsigned a, unsigned b) {
+      const auto* held = table + turn / SPAN % 2 * terms::PARTS * conv_held +
+                         turn % SPAN * (4 * PIECES) + chunk * PIECES;
+#pragma unroll
+      for (int piece = 0; piece < PIECES; ++piece) {
+        // Lanes whose rows meet the same banks begin with other pieces.
+        const int now = PIECES > 1 ? piece ^ (line >> 1 & 1) : 0;
+        terms one;
+        one.recall(held + now);
+        copy_weight(a + to_a + 2 * EACH * now, one.weight);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const bool there = watch[i].sees(map, one);
+          ml_copy_async<2 * EACH>(
+              b + to_b + 2 * EACH * now + i * 32 * TileB::LINE_BYTES,
+              there ? watch[i].origin + one.source : reinterpret_cast<const char*>(x), there);
+        }
       }
-    }
-    if constexpr (tabled) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const conv_pair<D> pair = pairs[step & 1][16 * half + term0 + 2 * i];
-        const bool there = bits ? (seen >> pair.at[0]) & 1 : view.inside(map, pair);
-        b[i] = there ? view.origin[pair.offset] : ml_cast<T>(0);
-      }
-    }
-  };
-  const auto store = [&](int step, int half) {
-    if constexpr (FEED == CONV_RUNS) return;
-    // The swizzle of term0 + 2 i, with one base for all i.
-    const unsigned base = ml_shared(shared.slot[step & 1].b) + ml_swizzled<16>(term0, place >> 3) +
-                          2 * (place & 7);
-#pragma unroll
-    for (int i = 0; i < 8; ++i)
-      conv_put((base ^ (32 * (i & 3))) + (16 * half + 2 * i) * (2 * conv_wide), b[i]);
-  };
-
-  float sum[M][4][4];
-  conv_clear<T, M>(sum);
-  describe(begin);
-  describe(begin + 1);
-  __syncthreads();
-  if (begin < end) {
-    copy(begin);
-    turn(begin);
-    for (int half = 0; half < 2; ++half) {
-      load(begin, half);
-      store(begin, half);
-    }
-  }
-  ml_copy_wait<0>();
-  __syncthreads();
-  for (int step = begin; step < end; ++step) {
-    const bool more = step + 1 < end;
-    if (more) {
-      copy(step + 1);
-      turn(step + 1);
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (more) load(step + 1, half);
-      conv_multiply<T, M, true>(shared.slot[step & 1], 16 * half, sum);
-      if (more) store(step + 1, half);
-    }
-    describe(step + 2);
-    ml_copy_wait<0>();
-    __syncthreads();
+    });
   }
 
   if (total) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    float* to = total + (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (rows * conv_wide) +
-                ((warp >> 2) * 16 * M + (lane >> 2)) * conv_wide + (warp & 3) * 32 + 2 * (lane & 3);
-#pragma unroll
-    for (int i = 0; i < M; ++i)
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-          ml_store_whole<2>(to + (16 * i + 8 * half) * conv_wide + 8 * j,
-                            ml_vec<float, 2>{sum[i][j][2 * half], sum[i][j][2 * half + 1]});
+    tile.deliver(total + (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (BM * conv_wide), conv_wide,
+                 BM, conv_wide);
     return;
   }
-  conv_stage<T, M>(sum, shared.out, biases);
+  tile.stage(pool, biases);
   __syncthreads();
   const ml_index plane = conv_plane<D>(map.target);
   if (whole) {
-    const int part = threadIdx.x & 15;
+    const int part = threadIdx.x % 16;
     const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + part * 8);
     if (to < 0) return;
-    for (int row = threadIdx.x >> 4; row < rows && row0 + row < map.rows; row += 16)
-      ml_store_whole<8>(y + to + (row0 + row) * plane,
-                        ml_load<8>(conv_half<T>(shared.out, row, part * 8)));
+    for (int at = threadIdx.x / 16; at < BM && row0 + at < map.rows; at += 8)
+      ml_store_whole<8>(y + to + (row0 + at) * plane,
+                        ml_load<8>(conv_staged<T>(pool, at, part * 8)));
   } else {
-    const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + place);
+    const ml_index to = conv_written<D>(map, group, column_tile * conv_wide + threadIdx.x);
     if (to < 0) return;
-    for (int row = term0; row < rows && row0 + row < map.rows; row += 2)
-      y[to + (row0 + row) * plane] = *conv_half<T>(shared.out, row, place);
+    for (int at = 0; at < BM && row0 + at < map.rows; ++at)
+      y[to + (row0 + at) * plane] = *conv_staged<T>(pool, at, threadIdx.x);
   }
 }
 
-// One share of the positions: total[share][group][row][channel, tap] in float32.
-// `whole`: runs of 8 positions are 16 aligned bytes of one plane of `small`.  `blocked`: the pairs
-// stand in blocks of channels.
-template <typename T, int D, int M, bool whole, bool blocked>
-__global__ void __launch_bounds__(256, 2)
+// One share of the positions: total[share][group][row][tap][channel] in float32, rows `pitch` apart.
+// SMALL_LAST, LARGE_LAST: whether the channels of the small side, `small_channels` of a group with their
+// padding, and of the source lie last.  Else runs of 8 positions are 16 aligned bytes of one plane, and
+// positions see just their own places in the source.
+template <typename T, int D, int BM, bool SMALL_LAST, bool LARGE_LAST, int EACH>
+__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
 conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* total, conv_map map,
-                int share) {
-  const int rows = 32 * M;
-  __shared__ conv_slot<rows> slots[2];
-  __shared__ conv_pair<D> pairs[conv_wide];
+                int small_channels, int share) {
+  typedef conv_product<T, BM, !SMALL_LAST, !LARGE_LAST> product;
+  typedef typename product::TileA TileA;
+  typedef typename product::TileB TileB;
+  // Where a position's origin lies in the source, in bytes, and its coordinates there.
+  struct alignas(16) place {
+    ml_index source;
+    int base[D < 3 ? 2 : 4];
+  };
+  const int PIECES = 8 / EACH;
+  extern __shared__ __align__(128) unsigned char pool[];
+  place* table = reinterpret_cast<place*>(pool + product::BYTES);
 
   const int length = map.channels * map.count.value;
-  const int row_tiles = (map.rows + rows - 1) / rows;
+  const int row_tiles = (map.rows + BM - 1) / BM;
   const int column_tiles = (length + conv_wide - 1) / conv_wide;
-  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * rows;
+  const int rest = blockIdx.x / row_tiles, row0 = (blockIdx.x - rest * row_tiles) * BM;
   const int group = rest / column_tiles, column0 = (rest - group * column_tiles) * conv_wide;
   const int positions = conv_lattice_size<D>(map), last = map.images * positions;
   const int first = min(last, int(blockIdx.y) * share), stop = min(last, first + share);
-  const int steps = (stop - first + conv_depth - 1) / conv_depth;
-  if (threadIdx.x < conv_wide) {
-    conv_pair<D> pair;
-    pair.template describe<blocked>(map, column0 + threadIdx.x);
-    pair.keep(&pairs[threadIdx.x]);
-  }
+  const int turns = (stop - first + conv_depth - 1) / conv_depth;
 
-  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  // Where position p lies in the small side's first row of this tile.
-  const auto position = [&](int p) {
-    const int image = p / positions;
-    return small + (ml_index(image) * map.groups + group) * map.rows * positions +
-           ml_index(row0) * positions + (p - image * positions);
-  };
-  T a[whole ? 1 : 2 * M], b[8];
-  const auto copy = [&](int step) {
-    const int chunk = threadIdx.x & 3, p = first + step * conv_depth + chunk * 8;
-    const unsigned to = ml_shared(slots[step & 1].a);
-    const T* from = position(p < stop ? p : first);
-    for (int row = threadIdx.x >> 2; row < rows; row += 64) {
-      const bool there = p < stop && row0 + row < map.rows;
-      ml_copy_async<16>(to + ml_swizzled<4>(row, chunk),
-                        there ? from + ml_index(row) * positions : small, there);
+  const int line = threadIdx.x / 4, chunk = threadIdx.x % 4;
+  // `count` rows of a side whose positions are the neighbours, from `row` of its `channels` on; of them
+  // this thread copies every 32nd, 8 positions from `p` on.
+  const auto copy_rows = [&](const T* side, int channels, int row, int count, unsigned to, int p) {
+    int u[D];
+    const int image = conv_place<D>(map, p, u);
+    const T* from = side + ((ml_index(image) * map.groups + group) * channels + row + line) * positions +
+                    (p - image * positions);
+#pragma unroll
+    for (int i = 0; i < count / 32; ++i) {
+      const bool there = p < stop && row + line + 32 * i < channels;
+      ml_copy_async<16>(to + i * 32 * 16 * 4, there ? from : side, there);
+      from += 32 * ml_index(positions);
     }
-    ml_copy_commit();
   };
-  // What this lane's position of a step sees, and where it lies in the small side.
-  conv_view<T, D> view;
-  const T* from = small;
-  bool known = false;
-  const auto look = [&](int step) {
-    const int p = first + step * conv_depth + lane;
-    known = p < stop;
-    view.look(x, map, group, known ? p : last);
-    if constexpr (!whole) from = position(known ? p : 0);
-  };
-  const auto load = [&](int half) {
-    if constexpr (!whole) {
+  // Every STEP-th position of 8 rows of a small side with channels last.
+  const int CHUNKS = BM / 8, STEP = conv_threads / CHUNKS;
+  const int line_a = threadIdx.x / CHUNKS, chunk_a = threadIdx.x % CHUNKS;
+  const unsigned to_a =
+      conv_kept(SMALL_LAST ? TileA::place(line_a, chunk_a) : TileA::place(line, chunk));
+  const bool rows_there = row0 + chunk_a * 8 < small_channels;
+  const ml_index pixel = ml_index(map.groups) * small_channels;
+  const auto copy_small = [&](int turn, unsigned a) {
+    const int p = first + turn * conv_depth;
+    if constexpr (SMALL_LAST) {
+      const T* from = small + (p + line_a) * pixel + group * small_channels + row0 + chunk_a * 8;
 #pragma unroll
-      for (int i = 0; i < 2 * M; ++i) {
-        const int row = warp + 8 * (2 * M * half + i);
-        a[i] = known && row0 + row < map.rows ? from[ml_index(row) * positions] : ml_cast<T>(0);
-      }
-    }
-    if constexpr (blocked) {
-      const ml_index source = conv_plane<D>(map.source);
-#pragma unroll
-      for (int block = 0; block < 2; ++block) {
-        const conv_pair<D> pair = pairs[warp + 64 * half + conv_block * block];
-        const bool there = view.inside(map, pair);
-        const T* here = view.origin + pair.offset;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          b[4 * block + i] = there ? *here : ml_cast<T>(0);
-          here += 8 * source;
-        }
+      for (int i = 0; i < conv_depth / STEP; ++i) {
+        const bool there = rows_there && p + line_a + i * STEP < stop;
+        ml_copy_async<16>(a + to_a + i * STEP * TileA::LINE_BYTES, there ? from : small, there);
+        from += STEP * pixel;
       }
     } else {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) b[i] = view.load(map, pairs[warp + 8 * (8 * half + i)]);
+      copy_rows(small, map.rows, row0, BM, a + to_a, p + chunk * 8);
     }
   };
-  const auto store = [&](int step, int half) {
-    // Rows that lie 8 apart are swizzled alike.
-    const unsigned base = ml_swizzled<4>(warp, lane >> 3) + 2 * (lane & 7);
-    if constexpr (!whole) {
-      const unsigned to = ml_shared(slots[step & 1].a) + base;
-#pragma unroll
-      for (int i = 0; i < 2 * M; ++i)
-        conv_put(to + 8 * (2 * M * half + i) * (2 * conv_depth), a[i]);
-    }
-    const unsigned to = ml_shared(slots[step & 1].b) + base;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) conv_put(to + 8 * (8 * half + i) * (2 * conv_depth), b[i]);
-  };
 
-  float sum[M][4][4];
-  conv_clear<T, M>(sum);
-  __syncthreads();
-  if (steps > 0) {
-    if constexpr (whole) copy(0);
-    look(0);
-    for (int half = 0; half < 2; ++half) {
-      load(half);
-      store(0, half);
-    }
-  }
-  ml_copy_wait<0>();
-  __syncthreads();
-  for (int step = 0; step < steps; ++step) {
-    const bool more = step + 1 < steps;
-    if (more) {
-      if constexpr (whole) copy(step + 1);
-      look(step + 1);
-    }
+  product tile;
+  if constexpr (LARGE_LAST) {
+    // This thread's columns: every 8th position of EACH channels at a tap, or of two such pieces.
+    const int line_b = threadIdx.x / 16, chunk_b = threadIdx.x % 16;
+    const unsigned to_b = conv_kept(TileB::place(line_b, chunk_b));
+    // Lanes whose columns meet the same banks begin with other pieces.
+    const int turned = PIECES > 1 ? chunk_b >> 3 : 0;
+    conv_terms<D, CONV_COORDINATES> columns[PIECES];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (more) load(half);
-      conv_multiply<T, M, false>(slots[step & 1], 16 * half, sum);
-      if (more) store(step + 1, half);
-    }
-    ml_copy_wait<0>();
-    __syncthreads();
-  }
-
-  float* to = total + ((ml_index(blockIdx.y) * map.groups + group) * map.rows + row0) * length + column0;
-  const bool even = length % 2 == 0;
+    for (int piece = 0; piece < PIECES; ++piece)
+      columns[piece].template describe<T>(map, column0 + chunk_b * 8 + (piece ^ turned) * EACH);
+    const auto describe = [&](int turn) {
+      if (threadIdx.x / 32 != turn % 4) return;
+      const int p = first + turn * conv_depth + threadIdx.x % 32;
+      conv_watch<T, D, CONV_COORDINATES> watch;
+      watch.look(x, map, group, p < stop ? p : last);
+      const ml_index from = watch.origin - reinterpret_cast<const char*>(x);
+      int* to = reinterpret_cast<int*>(table + turn % 2 * conv_depth + threadIdx.x % 32);
+      ml_store<4>(to, ml_vec<int, 4>{int(from), int(from >> 32), watch.base[0],
+                                     D > 1 ? watch.base[D > 1] : 0});
+      if constexpr (D == 3) ml_store<4>(to + 4, ml_vec<int, 4>{watch.base[2], 0, 0, 0});
+    };
+    tile.run(ml_shared(pool), turns, describe, [&](int turn, unsigned a, unsigned b) {
+      copy_small(turn, a);
+      const place* held = table + turn % 2 * conv_depth + line_b;
 #pragma unroll
-  for (int i = 0; i < M; ++i)
+      for (int i = 0; i < 4; ++i) {
+        const place one = held[8 * i];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = (warp >> 2) * 16 * M + 16 * i + (lane >> 2) + 8 * half;
+        for (int piece = 0; piece < PIECES; ++piece) {
+          bool there = true;
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const int column = (warp & 3) * 32 + 8 * j + 2 * (lane & 3);
-        if (row0 + row >= map.rows || column0 + column >= length) continue;
-        float* at = to + ml_index(row) * length + column;
-        const float low = sum[i][j][2 * half], high = sum[i][j][2 * half + 1];
-        if (even) {
-          ml_store_whole<2>(at, ml_vec<float, 2>{low, high});
-        } else {
-          at[0] = low;
-          if (column0 + column + 1 < length) at[1] = high;
+          for (int d = 0; d < D; ++d)
+            there &= unsigned(one.base[d] + columns[piece].need[d]) < unsigned(map.source[d]);
+          const ml_index from = there ? one.source + columns[piece].source : 0;
+          ml_copy_async<2 * EACH>(b + to_b + 2 * EACH * (piece ^ turned) + i * 8 * TileB::LINE_BYTES,
+                                  reinterpret_cast<const char*>(x) + from, there);
         }
       }
-    }
+    });
+  } else {
+    const unsigned to_b = conv_kept(TileB::place(line, chunk));
+    tile.run(ml_shared(pool), turns, [](int) {}, [&](int turn, unsigned a, unsigned b) {
+      copy_small(turn, a);
+      copy_rows(x, map.channels, column0, conv_wide, b + to_b,
+                first + turn * conv_depth + chunk * 8);
+    });
+  }
+
+  tile.deliver(
+      total + ((ml_index(blockIdx.y) * map.groups + group) * map.rows + row0) * map.pitch + column0,
+      map.pitch, map.rows - row0, map.pitch - column0);
 }

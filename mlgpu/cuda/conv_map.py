@@ -17,9 +17,9 @@ MAP = np.dtype([
     *[(name, "i4", 3) for name in ("source", "scale", "offset", "step", "target", "spread",
                                    "shift")],
     ("lattice", DIVISOR, 3), ("taps", DIVISOR, 3), ("count", DIVISOR),
-    *[(name, "i4") for name in ("images", "groups", "channels", "rows", "pitch")]], align=True)
-PACK = np.dtype([*[(name, "i4") for name in ("groups", "rows", "channels", "pitch",
-                                             "blocked")],
+    *[(name, "i4") for name in ("images", "groups", "channels", "rows", "pitch")],
+    ("weigh", "i4", 3), ("weigh_first", "i4")], align=True)
+PACK = np.dtype([*[(name, "i4") for name in ("groups", "rows", "channels")],
                  *[(name, "i4", 3) for name in ("kernel", "first", "step", "taps")]], align=True)
 
 
@@ -77,8 +77,9 @@ def backward_axes(win: Windows) -> tuple[tuple[Axis, ...], ...]:
 
 @lru_cache(maxsize=1024)
 def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, rows: int,
-             pitch: int) -> Any:
-    """The struct conv_map.  Without taps there are no channels to sum over."""
+             pitch: int, kernel: Ints = ()) -> Any:
+    """The struct conv_map.  Without taps there are no channels to sum over.  `kernel`: the sizes of
+    the weight whose taps those of the axes are, where they are not all in their order."""
     one = np.zeros(1, MAP)
     count = math.prod(a.taps for a in axes)
     for d, a in enumerate(axes):
@@ -89,16 +90,18 @@ def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, ro
     one["count"][0] = divisor(max(1, count))
     one["images"], one["groups"], one["rows"], one["pitch"] = images, groups, rows, pitch
     one["channels"] = channels if count else 0
+    for d, (a, _) in enumerate(zip(axes, kernel, strict=False)):
+        step = math.prod(kernel[d + 1:])
+        one["weigh"][0, d] = a.stride * step
+        one["weigh_first"] += a.first * step
     return one
 
 
 @lru_cache(maxsize=1024)
-def pack_map(axes: tuple[Axis, ...], kernel: Ints, groups: int, channels: int, rows: int,
-             pitch: int, blocked: bool) -> Any:
+def pack_map(axes: tuple[Axis, ...], kernel: Ints, groups: int, channels: int, rows: int) -> Any:
     """The struct conv_pack_map."""
     one = np.zeros(1, PACK)
-    one["groups"], one["rows"], one["channels"], one["pitch"] = groups, rows, channels, pitch
-    one["blocked"] = blocked
+    one["groups"], one["rows"], one["channels"] = groups, rows, channels
     for name in ("kernel", "step", "taps"):
         one[name] = 1
     for d, a in enumerate(axes):

@@ -63,7 +63,7 @@ class Convolve(Op):
         return (
             run(ConvolveTranspose(win, groups), dy, conj(self.input(1))) if self.needs[0] else None,
             run(ConvolveWeight(win, groups), conj(self.input(0)), dy) if self.needs[1] else None,
-            bias_gradient(dy) if self.needs[-1] else None,
+            bias_gradient(dy) if any(self.needs[2:]) else None,
         )[:len(self.needs)]
 
 
@@ -90,7 +90,7 @@ class ConvolveTranspose(Op):
         return (
             run(Convolve(win, groups), dx, conj(self.input(1))) if self.needs[0] else None,
             run(ConvolveWeight(win, groups), dx, conj(self.input(0))) if self.needs[1] else None,
-            bias_gradient(dx) if self.needs[-1] else None,
+            bias_gradient(dx) if any(self.needs[2:]) else None,
         )[:len(self.needs)]
 
 

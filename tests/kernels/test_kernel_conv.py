@@ -1,4 +1,4 @@
-"""kernels/conv.cu, conv_mma.cu and depthwise.cu: values in all dtypes, and what launches count."""
+"""kernels/conv*.cu and depthwise*.cu: values in all dtypes, and what launches count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hosted import hosted
 
-from mlgpu.cuda import conv
+from mlgpu.cuda import conv, conv_mma
 from mlgpu.ops.window import Windows
 
 F32, F64, F16 = (np.dtype(f) for f in (np.float32, np.float64, np.float16))
@@ -90,7 +90,8 @@ def close(found, expected, dtype):
 def clean(reports, dtype, arch):
     for report in reports:
         assert not report.findings
-        if dtype.itemsize > 1:
+        # Tiles of which but a part is there count among so few passes.
+        if dtype.itemsize > 1 and report.metrics["shared_wavefronts"] > 1500:
             assert report.metrics["bank_conflicts"] <= 0.1 * report.metrics["shared_wavefronts"]
         if dtype in (F32, F16, BF16) and arch != "sm_75":
             assert report.metrics["spill_stores"] == 0, report
@@ -120,7 +121,7 @@ def everything(host, dtype, images, channels, rows, win, groups=1):
 
 @pytest.fixture
 def host(monkeypatch):
-    return hosted(monkeypatch, conv)
+    return hosted(monkeypatch, conv, conv_mma)
 
 
 @pytest.mark.parametrize(("dtype", "images", "channels", "rows", "win", "groups"), [
@@ -131,6 +132,10 @@ def host(monkeypatch):
     (BF16, 2, 12, 10, windows((37,), (5,), stride=3, before=2), 1),
     (F16, 2, 32, 70, windows((9, 7), (3, 3), before=1), 1),
     (BF16, 3, 40, 33, windows((40,), (1,)), 1),
+    (BF16, 3, 12, 33, windows((5, 9), (1, 1)), 1),
+    (F16, 1, 12, 16, windows((60,), (40,), before=8), 1),
+    (BF16, 2, 2, 20, windows((19, 18), (17, 15), before=2), 1),
+    (F16, 2, 6, 44, windows((3, 4, 31), (2, 3, 30), before=1), 2),
     (F64, 2, 6, 40, windows((5, 4, 3), (2, 2, 2), before=(0, 1, 1)), 2),
     (C128, 1, 12, 40, windows((11,), (3,)), 1),
     (I8, 1, 3, 9, windows((11,), (3,), before=1), 1),
@@ -147,14 +152,14 @@ def test_values(host, dtype, images, channels, rows, win, groups):
 @pytest.mark.parametrize(("arch", "dtype"), [
     ("sm_75", BF16), ("sm_75", F16), ("sm_120", F16)])
 def test_targets(monkeypatch, arch, dtype):
-    host = hosted(monkeypatch, conv, arch=arch)
+    host = hosted(monkeypatch, conv, conv_mma, arch=arch)
     everything(host, dtype, 1, 6, 12, windows((6, 8), (2, 2)))
 
 
 def test_split_sums(host):
     """A tile of many terms is shared out among blocks, and finished in their order."""
     win = windows((4, 4), (3, 3), before=1)
-    for dtype, channels in ((F16, 64), (F32, 40)):
+    for dtype, channels in ((F16, 128), (F32, 40)):
         x, weight = random(dtype, (1, channels, 4, 4)), random(dtype, (33, channels, 3, 3), 1)
         found = np.asarray(host.wrap(conv.to_small)(x, weight, None, win, 1))
         wide = exact(dtype)
@@ -163,10 +168,12 @@ def test_split_sums(host):
         assert "conv_finish" in repr(host.reports[-1])
 
 
-@pytest.mark.parametrize(("channels", "rows", "win"), [
-    (64, 128, windows((16, 16), (1, 1))), (16, 64, windows((16, 16), (3, 3), before=1))])
-def test_tensor_cores(host, channels, rows, win):
-    """As many products as the tiles have, whole sectors and no bank conflicts."""
+@pytest.mark.parametrize(("channels", "rows", "win", "most"), [
+    (256, 128, windows((16, 8), (1, 1)), 14), (128, 64, windows((16, 16), (3, 3), before=1), 9),
+    (16, 64, windows((16, 16), (3, 3), before=1), 16)])
+def test_tensor_cores(host, channels, rows, win, most):
+    """As many products as the tiles have, few instructions beside them, whole sectors and no bank
+    conflicts, also where operands are laid out."""
     taps = math.prod(win.kernel)
     reports = everything(host, F16, 2, channels, rows, win)
     positions, terms = 2 * math.prod(win.small), channels * taps
@@ -174,16 +181,32 @@ def test_tensor_cores(host, channels, rows, win):
                                      (positions, positions, terms),
                                      (terms, rows * taps, positions), strict=True):
         metrics = max((r.metrics for r in found), key=lambda m: m["tensor_instructions"])
-        high = 32 if a <= 32 else 64 if a <= 64 else 128
+        high = conv_mma.height(a, *() if found is reports[2] else (-(-b // 128),))
         tiles = -(-a // high) * -(-b // 128)
         steps = -(-k // 32)
         # m16n8k16: 2048 multiply-adds each
         assert metrics["tensor_instructions"] == tiles * steps * high * 128 * 32 // 2048
-        assert metrics["bank_conflicts"] == 0
-        assert metrics["global_store_efficiency"] == 100
-        if "global_load_efficiency" in metrics:  # else there are asynchronous copies only
-            assert metrics["global_load_efficiency"] >= 95
-    assert reports[0][0].metrics["registers"] <= 128  # two blocks of 256 threads
+        assert metrics["instructions"] <= most * metrics["tensor_instructions"]
+        for report in found:
+            assert report.metrics["bank_conflicts"] == 0
+            for kind in ("load", "store"):
+                assert (report.metrics[f"global_{kind}_sectors"]
+                        <= report.metrics[f"global_{kind}_sectors_ideal"] / 0.95)
+
+
+def test_channels_last(host):
+    """What lies so in memory is not laid out anew."""
+    win = windows((8, 8), (3, 3), before=1)
+    x, y = random(F16, (2, 8, 8, 16)), random(F16, (2, 8, 8, 24), 1)
+    weight = random(F16, (24, 3, 3, 16), 2)
+    x, y, weight = (np.moveaxis(a, -1, 1) for a in (x, y, weight))
+    wx, wy, ww = (a.astype(np.float64) for a in (x, y, weight))
+    found = np.asarray(host.wrap(conv.to_small)(x, weight, None, win, 1))
+    close(found, small_of(wx, ww, win, 1), F16)
+    assert [r.metrics["tensor_instructions"] > 0 for r in host.reports] == [True]
+    found = np.asarray(host.wrap(conv.to_weight)(x, y, win, 1))
+    close(found, weight_of(wx, wy, weight.shape, win, 1), F16)
+    assert [r.metrics["tensor_instructions"] > 0 for r in host.reports] == [True, False]
 
 
 def test_depthwise_bytes(host):

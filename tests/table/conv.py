@@ -72,6 +72,7 @@ def back(axes, tag, x, weight, **options):
     return row(axes, tag, x, weight, transpose=True, **options)
 
 
+HALVES = ("float16", "bfloat16")
 NUMBERS = (*FLOATS, *COMPLEX)
 
 CASES = [
@@ -93,8 +94,14 @@ CASES = [
     row(1, "kernel over input", (2, 2, 3), (3, 2, 5), padding=2),
     row(1, "all padding", (1, 1, 1), (2, 1, 3), padding=4),
     row(1, "empty batch", (0, 4, 11), (6, 4, 3)),
+    row(1, "tensor cores", (2, 12, 17), (20, 12, 5), stride=2, padding=2, dtypes=HALVES),
 
     row(2, "plain", (2, 3, 7, 5), (4, 3, 3, 2), dtypes=NUMBERS),
+    row(2, "tensor cores", (2, 16, 6, 4), (40, 16, 3, 3), padding=1, dtypes=HALVES),
+    row(2, "tensor cores strided", (2, 3, 9, 7), (12, 3, 5, 3), stride=2, padding=1,
+        dtypes=HALVES),
+    row(2, "tensor cores groups", (1, 24, 5, 5), (40, 12, 2, 3), groups=2, dtypes=HALVES),
+    row(2, "tensor cores pointwise", (2, 12, 4, 4), (36, 12, 1, 1), dtypes=HALVES),
     row(2, "integers", (2, 3, 7, 5), (4, 3, 3, 2), dtypes=INTS),
     row(2, "no bias", (2, 3, 7, 5), (4, 3, 3, 2), bias=False),
     row(2, "stride", (2, 3, 7, 5), (4, 3, 3, 3), stride=2, padding=1, dtypes=NUMBERS),
@@ -116,6 +123,7 @@ CASES = [
     row(2, "blocks", (2, 8, 61, 67), (5, 8, 3, 3), padding=1, dtypes=("float64", "float32")),
     row(2, "blocks strided", (3, 8, 131, 129), (5, 8, 3, 3), stride=2, bias=False,
         dtypes=("float64", "float32")),
+    row(3, "tensor cores", (1, 10, 3, 4, 5), (16, 10, 2, 1, 3), padding=1, dtypes=HALVES),
 
     row(3, "plain", (2, 2, 4, 5, 3), (3, 2, 2, 3, 2), dtypes=NUMBERS),
     row(3, "no bias", (2, 2, 4, 5, 3), (3, 2, 2, 3, 2), bias=False),
@@ -142,6 +150,7 @@ CASES = [
     back(1, "pointwise", (2, 3, 5), (3, 2, 1)),
     back(1, "empty batch", (0, 4, 7), (4, 3, 3)),
 
+    back(2, "tensor cores", (1, 20, 3, 4), (20, 12, 3, 2), stride=2, dtypes=HALVES),
     back(2, "plain", (2, 3, 4, 5), (3, 2, 3, 2), dtypes=NUMBERS),
     back(2, "tuples", (2, 3, 4, 5), (3, 2, 3, 2), stride=(2, 3), padding=(1, 0),
          output_padding=(1, 2), dilation=(2, 1)),

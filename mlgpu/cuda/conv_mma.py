@@ -1,0 +1,222 @@
+"""Convolutions of halves on tensor cores: how operands are laid out, tiles chosen and sums split.
+
+Kernels read 16 bytes of neighbouring channels at one position, so arrays in PyTorch's order are
+laid out channels last first, and weights with them (kernels/conv_layout.cu); what lies so already,
+by its strides, is taken as it is.  Where positions see just their own places and planes are whole
+vectors, positions are as good neighbours, and nothing is laid out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cuda import runtime
+from mlgpu.cuda.conv_map import Axis, conv_map, forward_axes, image_blocks, positions
+from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.types import ctype
+from mlgpu.ops.window import Windows
+
+THREADS = 128  # of the products
+WIDE = 128  # columns of a tile
+DEPTH = 32  # terms of a step
+STAGES = 3
+HELD = 16  # table entries of kernels/conv_mma.cu, of which there are two sets
+OWN, BITS, COORDINATES = range(3)  # see there
+MASKED_TAPS = 30  # of all axes together, for which a position keeps a bit each
+FEW = 4  # channels up to which they are padded to as many
+ENOUGH = 256  # blocks that keep any GPU busy
+LEAST = 16  # steps of a share of a sum: fewer are done before the shares are added up
+FULL = 64  # tiles of 128 rows, below which lower ones keep more of a GPU busy
+SHARE = 512  # positions that a share of a weight's sums has at least
+SUMS = np.dtype(np.float32)
+RUN = 64 * 200  # elements of a tile of conv_lay_runs
+LAYOUT = np.dtype([(name, "i4") for name in ("rows", "columns", "padded", "inner", "row_tiles",
+                                             "column_tiles")], align=True)
+Axes = tuple[Axis, ...]
+
+
+def serves(dtype: Any) -> bool:
+    """Whether this dtype's products are made here."""
+    return bool(dtype.itemsize == 2 and dtype.kind not in "iu")
+
+
+# --- how operands lie ----------------------------------------------------------------------------
+
+
+def padded(channels: int) -> int:
+    """The channels with those of zeros, so that whole pieces are copied."""
+    return FEW if channels <= FEW else blocks(channels, 8) * 8
+
+
+def channels_last(x: Any, groups: int, deep: int) -> Any:
+    """(N, *sizes, groups, channels), of which there are `deep` with the padding."""
+    lies = last(x, groups, deep)
+    if lies is not None:
+        return lies
+    return laid_out(x, len(x) * groups, math.prod(x.shape[2:]), deep, groups)
+
+
+def last(x: Any, groups: int, deep: int) -> Any:
+    """The view of x with its second axis last where it lies so in memory; else None."""
+    view = x.transpose(0, *range(2, x.ndim), 1)
+    lies = view.flags.c_contiguous and x.shape[1] == groups * deep and x.data.ptr % 16 == 0
+    return view if lies else None
+
+
+def laid_out(x: Any, matrices: int, columns: int, deep: int, inner: int = 1) -> Any:
+    """The matrices of x turned over, their rows last and padded with zeros; see conv_layout.cu."""
+    x, rows = runtime.contiguous(x), x.size // (matrices * columns)
+    out = runtime.empty((matrices // inner, columns, inner, deep), x.dtype)
+    given, made = x.view(np.uint16), out.view(np.uint16)
+    one = np.zeros(1, LAYOUT)
+    one["rows"], one["columns"], one["padded"], one["inner"] = rows, columns, deep, inner
+    whole = columns % 8 == 0 and x.data.ptr % 16 == 0
+    even = rows * columns % 2 == 0 and x.data.ptr % 4 == 0
+    if deep == FEW:
+        each = 2 if columns % 2 == 0 and even else 1
+        threads = min(256, blocks(columns, 32 * each) * 32)
+        one["column_tiles"] = tiles = blocks(columns, threads * each)
+        launch("conv_layout", f"conv_lay_few<{each}>", matrices * tiles, threads,
+               (given, made, one))
+        return out
+    if whole:
+        high = next((h for h in (8, 16, 32) if deep <= h), 64)
+        wide = 4096 // high
+    else:
+        high = next((h for h in (64, 32, 16) if h * columns <= RUN), 64)
+        wide = columns if high * columns <= RUN else RUN // high
+    one["row_tiles"], one["column_tiles"] = blocks(deep, high), blocks(columns, wide)
+    grid = matrices * blocks(deep, high) * blocks(columns, wide)
+    if whole:
+        launch("conv_layout", f"conv_lay_wide<{high}>", grid, 256, (given, made, one))
+    else:
+        each = 2 if even and (wide == columns or columns % 2 == 0) else 1
+        step = 64 // high
+        shared = 2 * high * ((wide + step - 1) // (2 * step) * (2 * step) + step)
+        launch("conv_layout", f"conv_lay_runs<{high}, {each}>", grid, 256,
+               (given, made, one, wide), shared)
+    return out
+
+
+def weight_rows(weight: Any, groups: int, turned: bool, deep: int) -> Any:
+    """[group, row][tap][channel] of a weight whose first axis counts rows, or, `turned`, channels
+    of the sums."""
+    taps = math.prod(weight.shape[2:])
+    if turned:
+        return laid_out(weight, groups, weight.shape[1] * taps, deep)
+    lies = last(weight, 1, deep)
+    return laid_out(weight, len(weight), taps, deep) if lies is None else lies
+
+
+def sees_itself(axes: Axes) -> bool:
+    """Whether each position sees just its own place, and planes are whole vectors."""
+    return positions(axes, 1) % 8 == 0 and all(
+        a.taps == a.scale == a.spread == 1 and a.offset == 0 and a.source == a.places == a.target
+        for a in axes)
+
+
+def in_planes(x: Any) -> Any:
+    """x in PyTorch's order if it is that already and its vectors are aligned; else None."""
+    return x if x.flags.c_contiguous and x.data.ptr % 16 == 0 else None
+
+
+def height(rows: int, others: int = FULL) -> int:
+    """Rows of a tile, where there are as many of them for each height of rows."""
+    if rows <= 64 or others * blocks(rows, 128) < FULL:
+        return 32 if rows <= 32 else 64
+    return 128
+
+
+def slots(high: int) -> int:
+    """Bytes of shared memory for the operands."""
+    return STAGES * (high + WIDE) * DEPTH * 2
+
+
+# --- products ------------------------------------------------------------------------------------
+
+
+def gather(x: Any, weight: Any, bias: Any, out: Any, lattices: tuple[Axes, ...], groups: int,
+           turned: bool, win: Windows) -> None:
+    """All lattices of `out`; `turned`: the weight's first axis counts the channels of x."""
+    channels, rows = x.shape[1] // groups, out.shape[1] // groups
+    bias = None if bias is None else runtime.contiguous(bias)
+    deep = padded(channels)
+    planes = in_planes(x) if channels > FEW and sees_itself(lattices[0]) else None
+    source = channels_last(x, groups, deep) if planes is None else planes
+    weight = weight_rows(weight, groups, turned, deep)
+    pitch = deep * math.prod(win.kernel)
+    for axes in lattices:
+        for start, stop in image_blocks(axes, len(x)):
+            one = conv_map(axes, stop - start, groups, deep if planes is None else channels, rows,
+                           pitch, win.kernel)
+            tiled(source[start:stop], weight, bias, out[start:stop], one, axes,
+                  planes is not None)
+
+
+def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, own: bool) -> None:
+    """A gather in tiles, whose sums are split where there are few."""
+    groups, rows, channels = (int(one[name][0]) for name in ("groups", "rows", "channels"))
+    across = blocks(positions(axes, len(x)), WIDE) * groups
+    high = height(rows, across)
+    tiles = across * blocks(rows, high)
+    steps = blocks(channels * math.prod(a.taps for a in axes), DEPTH)
+    shares = min(blocks(ENOUGH, tiles), steps // LEAST) if 2 * tiles <= ENOUGH else 1
+    share = max(1, blocks(steps, max(1, shares)))
+    shares = max(1, blocks(steps, share))
+    total = runtime.empty((shares, tiles, high, WIDE), SUMS) if shares > 1 else None
+    whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
+             and out.data.ptr % 16 == 0)
+    feed = OWN if own else COORDINATES
+    if not own and sum(max(1, a.taps) for a in axes) <= MASKED_TAPS:
+        feed = BITS
+    each = FEW if channels == FEW and not own else 8
+    entry = 32 if feed == COORDINATES and len(axes) > 1 else 16
+    launch("conv_mma", f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {high}, {feed}, {each}>",
+           (tiles, shares), THREADS, (x, weight, bias, out, total, one, share, whole),
+           slots(high) + 4 * high + 2 * HELD * entry)
+    if total is not None:
+        launch("conv", f"conv_finish<{ctype(x.dtype)}, float, {len(axes)}, {high}, {WIDE}>", tiles,
+               256, (total, bias, out, one, shares))
+
+
+def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
+    """weight[o, c, tap] = sum over n, p of y[n, o, p] x[n, c, what p sees by tap]."""
+    channels, rows = x.shape[1] // groups, y.shape[1] // groups
+    axes, taps = forward_axes(win), math.prod(win.kernel)
+    planes = in_planes(x) if sees_itself(axes) else None
+    deep = padded(channels) if planes is None else channels
+    large = channels_last(x, groups, deep) if planes is None else planes
+    runs = in_planes(y) if positions(axes, 1) % 8 == 0 else None
+    deep_small = blocks(rows, 8) * 8
+    small = channels_last(y, groups, deep_small) if runs is None else runs
+    pitch = blocks(deep * taps, 4) * 4
+    each = FEW if planes is None and deep == FEW else 8
+    # Three coordinates for each of two pieces: no registers are left for tiles of 128 rows.
+    high = height(min(rows, 64) if each == FEW and len(axes) == 3 else rows)
+    grid = groups * blocks(rows, high) * blocks(deep * taps, WIDE)
+    images = list(image_blocks(axes, len(x)))
+    counts = [positions(axes, stop - start) for start, stop in images]
+    share = SHARE * max(1, blocks(max(counts) * grid, SHARE * ENOUGH))
+    shares = [blocks(count, share) for count in counts]
+    total = runtime.empty((sum(shares), groups * rows, pitch), SUMS)
+    flags = ", ".join("true" if last else "false" for last in (runs is None, planes is None))
+    name = f"conv_weight_mma<{ctype(x.dtype)}, {len(axes)}, {high}, {flags}, {each}>"
+    place = 0
+    for (start, stop), parts in zip(images, shares, strict=True):
+        one = conv_map(axes, stop - start, groups, deep, rows, pitch, win.kernel)
+        launch("conv_mma", name, (grid, parts), THREADS,
+               (large[start:stop], small[start:stop], total[place:], one,
+                deep_small, share), slots(high) + 2 * DEPTH * (16 if len(axes) < 3 else 32))
+        place += parts
+    out = runtime.empty((groups * rows, channels, *win.kernel), x.dtype)
+    if taps == 1 and pitch == channels:
+        launch("conv", f"conv_combine<{ctype(x.dtype)}, float>", blocks(out.size, 256), 256,
+               (total, out, place, out.size))
+    else:
+        launch("conv_layout", f"conv_combine_last<{ctype(x.dtype)}>",
+               len(out) * blocks(channels, 64) * blocks(taps, 16), 256,
+               (total, out, place, len(out), channels, taps, deep))
+    return out
