@@ -29,7 +29,7 @@ __device__ __forceinline__ ml_index key_of(I index, ml_index bound, ml_index ski
 
 // All of it in one block, for at most 512 * EACH keys.
 template <typename I, typename K, int EACH>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
 sort_tile(const I* __restrict__ index, K* keys, K* positions, int count, ml_index bound,
           ml_index skip, bool wrap, int bits, ml_fault* fault, int site) {
   typedef ml_word_of<K> U;
@@ -55,7 +55,7 @@ sort_tile(const I* __restrict__ index, K* keys, K* positions, int count, ml_inde
 
 // How often each digit of each pass occurs: totals[pass][digit].
 template <typename I, typename K, typename W>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 2)
 count_digits(const I* __restrict__ index, W* totals, ml_index count, int tiles, int passes,
              int bits, ml_index bound, ml_index skip, bool wrap, ml_fault* fault, int site) {
   typedef ml_word_of<K> U;
@@ -204,6 +204,7 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
              const K* __restrict__ sorted, ml_index total, ml_index count, ml_index bound,
              ml_index outer, ml_index inner, ml_index outer_step, ml_index row_step, int chunks,
              bool keep) {
+  static_assert(E * sizeof(A) <= 16, "lanes store partial sums side by side");
   constexpr int kAhead = 4;  // rows on their way at a time
   const int lane = threadIdx.x & 31;
   const ml_index task = ml_index(blockIdx.x) * 4 + (threadIdx.x >> 5);
@@ -268,14 +269,10 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
         ml_store_whole<E>(place, result);
       } else {
         const ml_index place = (2 * window + entries.begins(entry)) * outer * across + column;
-        constexpr int kPart = E * sizeof(A) > 16 ? 16 / sizeof(A) : E;
+        ml_vec<A, E> rest;
 #pragma unroll
-        for (int part = 0; part < E; part += kPart) {
-          ml_vec<A, kPart> rest;
-#pragma unroll
-          for (int e = 0; e < kPart; ++e) rest.at[e] = sum[part + e];
-          ml_store_whole<kPart>(partial + place * E + part, rest);
-        }
+        for (int e = 0; e < E; ++e) rest.at[e] = sum[e];
+        ml_store_whole<E>(partial + place * E, rest);
       }
     }
   }

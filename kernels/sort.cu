@@ -203,7 +203,7 @@ sort_rows(const T* __restrict__ x, const unsigned char* __restrict__ keys,
 
 // Rows of up to 512 * EACH elements, ordered by their bits; from..from+count of them are written.
 template <typename T, int EACH>
-__global__ void __launch_bounds__(512)
+__global__ void __launch_bounds__(512, 1)
 sort_block(const T* __restrict__ x, T* values, long long* index, int n, int from, int count,
            bool descending) {
   typedef ml_key<T> K;

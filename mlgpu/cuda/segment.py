@@ -102,7 +102,8 @@ def combine(out: Any, values: Any, keys: Keys, op: str = "sum", keep: bool = Fal
                    128, (*given, steps[2], windows, keep))
             steps = (inner * 2 * windows, 1, 2 * windows)
         else:
-            width = rows.vector(inner, out, level) if out.dtype.kind not in "iub" else 1
+            width = min(rows.vector(inner, out, level), 16 // dtype.itemsize)
+            width = max(1, width) if out.dtype.kind not in "iub" else 1
             chunks = blocks(columns // width, 32)
             launch("segment", f"combine_rows<{kinds}, {width}, {OPS[op]}>",
                    blocks(windows * chunks, 4), 128, (*given, chunks, keep))

@@ -210,11 +210,12 @@ def test_bytes_of_a_table_gradient():
     index = rng.integers(0, rows, tokens)
     out = np.zeros((1, rows, features), np.float16)
     values = rng.standard_normal((1, tokens, features)).astype(np.float16)
-    reports = combine(out, values, index, rows, width=8)
+    reports = combine(out, values, index, rows, width=4)
     moved = sum(r.metrics["dram_bytes"] for r in reports)
     least = values.nbytes + len(np.unique(index)) * features * 2 + 16 * tokens
     assert moved <= 1.05 * least
     first = reports[0].metrics
     assert first["global_load_efficiency"] > 95
     assert first["global_store_efficiency"] > 95
+    assert first["global_store_sectors"] == first["global_store_sectors_ideal"]
     assert first["spill_stores"] == 0
