@@ -5,10 +5,11 @@
     python benchmarks/cuda_counters.py --write add gelu    only the lines of these operations
 
 For each operation, over all its launches: bytes to and from memory (32-byte sectors after the L2
-model) over the least that its mathematics needs (inputs read once, outputs written once, and what
-the algorithm named in the last column adds); 32-byte sectors of loads and stores over those that
-would do if each warp's bytes lay side by side; wavefronts of shared memory over the ideal; tensor
-core operations over those needed; theoretical occupancy of its busiest kernel on sm_80 and sm_90.
+model) over the least that its mathematics needs (inputs read once, outputs written once), and where
+the algorithm named in the last column needs more, its least over the same; 32-byte sectors of loads
+and stores over those that would do if each warp's bytes lay side by side; wavefronts of shared
+memory over the ideal; tensor core operations over those needed; theoretical occupancy of its
+busiest kernel on sm_80 and sm_90.
 Ratios do not depend on the size.  Needs CuPy and the extra mlgpu[sim]; no GPU.
 """
 
@@ -25,9 +26,11 @@ os.environ.setdefault("MLGPU_CUDA", "sim")
 
 import mlgpu
 from mlgpu import Tensor
+from mlgpu.cuda import softmax as cuda_softmax
 from mlgpu.cuda.compile import compile
 from mlgpu.cuda.launch import Kernel
 from mlgpu.nn import functional as F
+from mlgpu.ops.optimizer import unscale_
 from mlgpu.sim import arch as archs
 from mlgpu.sim import ptxas
 from mlgpu.sim.facts import facts
@@ -140,14 +143,19 @@ def x(*shape: int, dtype: Any = H, grad: bool = False) -> Tensor:
     return made.to(dtype).reshape(shape).requires_grad_(grad)
 
 
-def size(*tensors: Tensor) -> int:
-    """Bytes of the tensors."""
-    return sum(t.nbytes for t in tensors)
+def ints(*shape: int, below: int) -> Tensor:
+    """Indices that jump about."""
+    return mlgpu.arange(int(mlgpu.Size(shape).numel()), device="cuda").reshape(shape) * 7919 % below
 
 
-def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Any:
-    """Reads its inputs and writes its result."""
-    def run() -> Tensor:
+def size(*tensors: Any) -> int:
+    """Bytes of tensors, also of those in tuples."""
+    return sum(t.nbytes if isinstance(t, Tensor) else size(*t) for t in tensors)
+
+
+def forward(function: Callable[..., Any], *inputs: Tensor) -> Any:
+    """Reads its inputs and writes its results."""
+    def run() -> Any:
         with mlgpu.no_grad():
             return function(*inputs)
 
@@ -170,35 +178,82 @@ def backward(function: Callable[..., Tensor], *inputs: Tensor, saved: int | None
     return run, size(dy, *wanted) + kept
 
 
+MAP, FILTERS = 2 * 4 * 64 * 32 * 32, 2 * 64 * 64 * 9  # bytes of what `filters` gives
+
+
+def filters(taps: int, wanted: str = "") -> tuple[Tensor, Tensor]:
+    """A map, and the weight of a convolution whose result is as large."""
+    return (x(4, 64, 32, 32, grad=wanted == "x"),
+            x(64, 64, taps, taps, grad=wanted == "weight"))
+
+
 R, C = 512, 1024  # rows and columns of what is computed row by row
-NORM_PARTS = 32  # blocks that a norm's backward pass splits these rows over
+MANY, FEW = 2560, 256  # of the gradients of norms, whose partial sums grow with the rows
+PARTS = 32  # blocks that these rows are split over: one for 80
+SIZES = (1 << 16, 1 << 15, 1000, 3)  # of an optimizer's parameters
 
 
 def norm_backward() -> Any:
-    a, w, b = x(R, C, grad=True), x(C, grad=True), x(C, grad=True)
-    return backward(lambda a, w, b: F.layer_norm(a, (C,), w, b), a, w, b)
+    a, w, b = x(MANY, FEW, grad=True), x(FEW, grad=True), x(FEW, grad=True)
+    return backward(lambda a, w, b: F.layer_norm(a, (FEW,), w, b), a, w, b)
 
 
-def adamw() -> Any:
-    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in (1 << 16, 1 << 15, 1000, 3)]
+def split_backward() -> Any:
+    a = x(R, C, grad=True)
+    parts = a.split(C // 2, 1)
+    grads = [x(R, C // 2) for _ in parts]
+    return lambda: mlgpu.autograd.grad(parts, [a], grads, retain_graph=True), size(a, grads)
+
+
+def masked_softmax(causal: bool) -> Any:
+    """Of scores under a mask that all heads share, or of 128 queries under the diagonal."""
+    a, mask = x(2, 4, 128, 256), x(128, 256) > 0
+    if causal:
+        seen = 128 * (129 + 256) // 2
+        return (lambda: cuda_softmax.masked(a._array, causal=True, shift=128)), 16 * (
+            seen + 128 * 256)
+    given = mask.expand(a.shape)
+    return (lambda: cuda_softmax.masked(a._array, given._array)), size(a, mask, a)
+
+
+def linear_cross_entropy_backward() -> Any:
+    a, w, t = x(128, 256, grad=True), x(1024, 256, grad=True), ints(128, below=1024)
+    return lambda: mlgpu.autograd.grad([F.linear_cross_entropy(a, w, t)], [a, w]), size(
+        a, w, t, a, w)
+
+
+def stepped(kind: Any, bytes_each: int, **options: Any) -> Any:
+    """A step over four parameters."""
+    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in SIZES]
     for p in params:
         p.grad = x(p.numel(), dtype=S)
-    optimizer = mlgpu.optim.AdamW(params, lr=1e-3)
-    return optimizer.step, 28 * sum(p.numel() for p in params)
+    return kind(params, lr=1e-3, **options).step, bytes_each * sum(SIZES)
+
+
+def unscale() -> Any:
+    grads = [x(n, dtype=S) for n in SIZES]
+    inverse, found = mlgpu.ones((), device="cuda"), mlgpu.zeros((), device="cuda")
+    return (lambda: unscale_(grads, inverse, found)), 8 * sum(SIZES)
 
 
 def clip() -> Any:
-    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in (1 << 16, 1 << 15, 1000, 3)]
+    params = [mlgpu.nn.Parameter(x(n, dtype=S)) for n in SIZES]
     for p in params:
         p.grad = x(p.numel(), dtype=S)
-    return (lambda: mlgpu.nn.utils.clip_grad_norm_(params, 1.0)), 12 * sum(
-        p.numel() for p in params)
+    return (lambda: mlgpu.nn.utils.clip_grad_norm_(params, 1.0)), 12 * sum(SIZES)
 
 
 def product(m: int, n: int, k: int, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor],
             dtype: Any = H) -> Any:
     left, right = a(x(m, k, dtype=dtype)), b(x(k, n, dtype=dtype))
     return forward(lambda p, q: p @ q, left, right)
+
+
+def grid() -> Tensor:
+    """The places of a 32 x 32 image, moved by a part of an element."""
+    line = (mlgpu.arange(32, device="cuda").to(S) + 0.3) / 16 - 1
+    across, down = (line.reshape(shape).expand(4, 32, 32) for shape in ((1, 1, 32), (1, 32, 1)))
+    return mlgpu.stack([across, down], -1)
 
 
 def transposed(t: Tensor) -> Tensor:
@@ -224,35 +279,66 @@ def attention(grad: bool, causal: bool) -> Any:
 ROWS = [
     Row("add", lambda: forward(lambda a, b: a + b, x(R, C), x(R, C))),
     Row("add a row", lambda: forward(lambda a, b: a + b, x(R, C), x(C))),
+    Row("add, one transposed", lambda: forward(lambda a, b: a + b, x(R, C), transposed(x(R, C)))),
+    Row("where", lambda: forward(mlgpu.where, x(R, C) > 0, x(R, C), x(R, C))),
+    Row("masked_fill", lambda: forward(lambda a, m: a.masked_fill(m, 0.0), x(R, C), x(R, C) > 0)),
     Row("gelu", lambda: forward(F.gelu, x(R, C))),
     Row("gelu backward", lambda: backward(F.gelu, x(R, C, grad=True))),
     Row("cast", lambda: forward(lambda a: a.to(S), x(R, C))),
     Row("transposed copy", lambda: forward(lambda a: a.mT.contiguous(), x(R, C))),
     Row("cat", lambda: forward(lambda a, b: mlgpu.cat([a, b], 1), x(R, C), x(R, C))),
+    Row("stack", lambda: forward(lambda a, b: mlgpu.stack([a, b], 1), x(R, C), x(R, C))),
+    Row("split backward", split_backward, 3 * R * C * 2,
+        "each part's gradient is put into zeros, then they are added"),
     Row("softmax", lambda: forward(lambda a: a.softmax(-1), x(R, C))),
     Row("softmax backward", lambda: backward(lambda a: a.softmax(-1), x(R, C, grad=True))),
+    Row("softmax of 100000", lambda: forward(lambda a: a.softmax(-1), x(4, 100000)), 2 * 400000,
+        "few rows are shared by blocks, which read them once more for the results"),
+    Row("softmax of 100000 backward", lambda: backward(
+        lambda a: a.softmax(-1), x(4, 100000, grad=True))),
+    Row("softmax of columns", lambda: forward(lambda a: a.softmax(0), x(R, C))),
+    Row("masked softmax", lambda: masked_softmax(False)),
+    Row("causal softmax", lambda: masked_softmax(True)),
     Row("log_softmax", lambda: forward(lambda a: a.log_softmax(-1), x(R, C))),
     Row("layer_norm", lambda: forward(lambda a, w, b: F.layer_norm(a, (C,), w, b),
                                       x(R, C), x(C), x(C))),
-    Row("layer_norm backward", norm_backward, 2 * NORM_PARTS * 2 * C * 4,
-        "partial sums of the weights' gradients, one row a block"),
+    Row("layer_norm backward", norm_backward, 2 * PARTS * 2 * FEW * 4,
+        "partial sums of the weights' gradients, 16 bytes a column for each block: one for 80 "
+        "rows, from 32 to 128 (of 512 rows they are 17 %)"),
     Row("rms_norm backward", lambda: backward(
-        lambda a, w: F.rms_norm(a, (C,), w), x(R, C, grad=True), x(C, grad=True)),
-        2 * NORM_PARTS * C * 4, "partial sums of the weight's gradient"),
+        lambda a, w: F.rms_norm(a, (FEW,), w), x(MANY, FEW, grad=True), x(FEW, grad=True)),
+        2 * PARTS * FEW * 4, "half as many"),
     Row("rms_norm", lambda: forward(lambda a, w: F.rms_norm(a, (C,), w), x(R, C), x(C))),
     Row("group_norm", lambda: forward(lambda a, w, b: F.group_norm(a, 8, w, b),
                                       x(8, 32, 16, 16), x(32), x(32))),
+    Row("group_norm backward", lambda: backward(
+        lambda a, w, b: F.group_norm(a, 8, w, b), x(8, 32, 16, 16, grad=True), x(32, grad=True),
+        x(32, grad=True))),
     Row("batch_norm", lambda: forward(
         lambda a, w, b: F.batch_norm(a, None, None, w, b, True), x(8, 32, 16, 16), x(32), x(32)),
-        8 * 32 * 256 * 2, "statistics before anything is written: x is read twice"),
+        8 * 32 * 256 * 2, "x is read twice: for its statistics, before anything is written"),
+    Row("batch_norm backward", lambda: backward(
+        lambda a, w, b: F.batch_norm(a, None, None, w, b, True), x(8, 32, 16, 16, grad=True),
+        x(32, grad=True), x(32, grad=True)),
+        2 * 8 * 32 * 256 * 2, "x and dy are read twice: for sums, before anything is written"),
     Row("cross_entropy", lambda: forward(
         lambda a, t: F.cross_entropy(a, t), x(64, 8192), mlgpu.arange(64, device="cuda"))),
     Row("embedding", lambda: forward(
         lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
     Row("gather rows", lambda: forward(
         lambda a, i: a.index_select(0, i), x(R, C), mlgpu.arange(R, device="cuda"))),
+    Row("gather along a dim", lambda: forward(
+        lambda a, i: a.gather(1, i), x(R, C),
+        mlgpu.arange(C, device="cuda").flip(0).expand(R, C).contiguous())),
     Row("cross_entropy backward", lambda: backward(
         lambda a: F.cross_entropy(a, mlgpu.arange(64, device="cuda")), x(64, 8192, grad=True))),
+    Row("linear_cross_entropy", lambda: forward(
+        F.linear_cross_entropy, x(128, 256), x(1024, 256), ints(128, below=1024)),
+        2 * 128 * 1024 * 2, "the scores of some rows at a time are written and read",
+        tensor=2 * 128 * 256 * 1024),
+    Row("linear_cross_entropy, both ways", linear_cross_entropy_backward, note="the scores, sums "
+        "of weights' gradients in float32, and dloss times the gradients that were made forward",
+        tensor=6 * 128 * 256 * 1024, bytes=9.0),
     Row("dropout", lambda: forward(lambda a: F.dropout(a, 0.1), x(R, C))),
     Row("dropout backward", lambda: backward(lambda a: F.dropout(a, 0.1), x(R, C, grad=True),
                                              saved=0)),
@@ -260,11 +346,24 @@ ROWS = [
         F.rotary_embedding, x(2, 8, 128, 64), x(128, 32, dtype=S), x(128, 32, dtype=S))),
     Row("sum", lambda: forward(lambda a: a.sum(), x(R, C))),
     Row("sum of rows", lambda: forward(lambda a: a.sum(1), x(R, C))),
+    Row("prod of rows", lambda: forward(lambda a: a.prod(1), x(R, C))),
+    Row("logsumexp", lambda: forward(lambda a: a.logsumexp(1), x(R, C))),
+    Row("norm", lambda: forward(lambda a: a.norm(), x(R, C))),
+    Row("any of rows", lambda: forward(lambda a: a.any(1), x(R, C) > 0)),
+    Row("all", lambda: forward(lambda a: a.all(), x(R, C) > 0)),
     Row("sum of columns", lambda: forward(lambda a: a.sum(0), x(R, C))),
     Row("var", lambda: forward(lambda a: a.var(1), x(R, C))),
     Row("argmax", lambda: forward(lambda a: a.argmax(1), x(R, C))),
+    Row("min of rows", lambda: forward(lambda a: tuple(a.min(1)), x(R, C))),
+    Row("max of columns", lambda: forward(lambda a: tuple(a.max(0)), x(R, C)), 2 * 4 * 16 * C,
+        "partial maxima with their places, 16 bytes each, of four parts"),
     Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
+    Row("cumsum backward", lambda: backward(lambda a: a.cumsum(1), x(R, C, grad=True), saved=0)),
+    Row("cumprod", lambda: forward(lambda a: a.cumprod(1), x(R, C))),
     Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),
+    Row("randn", lambda: forward(lambda: mlgpu.randn(R, C, device="cuda"))),
+    Row("randint", lambda: forward(lambda: mlgpu.randint(0, 10, (R, C), device="cuda"))),
+    Row("bernoulli", lambda: forward(mlgpu.bernoulli, x(R, C).sigmoid())),
     Row("max_pool2d", lambda: forward(lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64))),
     Row("max_pool2d backward", lambda: backward(
         lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64, grad=True), saved=8 * 16 * 32 * 32)),
@@ -290,11 +389,28 @@ ROWS = [
     Row("interpolate, bilinear, backward", lambda: backward(
         lambda a: F.interpolate(a, scale_factor=2, mode="bilinear"),
         x(8, 16, 32, 32, grad=True), saved=0)),
-    Row("conv2d", lambda: forward(
-        lambda a, w: F.conv2d(a, w, padding=1), x(4, 64, 16, 16), x(64, 64, 3, 3)),
-        note="the weights laid out anew, k split in float32 on so small a map",
-        tensor=2 * 4 * 256 * 64 * 64 * 9, bytes=4.6, sectors=1.25),
-    Row("AdamW, four tensors", adamw),
+    Row("grid_sample", lambda: forward(
+        lambda a, g: F.grid_sample(a, g, align_corners=False), x(4, 8, 32, 32, dtype=S), grid()),
+        note="the grid says where to read, here in the middle of sectors", sectors=1.3),
+    Row("unfold, 3 x 3 padded", lambda: forward(
+        lambda a: F.unfold(a, 3, padding=1), x(4, 16, 32, 32))),
+    Row("unfold, patches", lambda: forward(
+        lambda a: F.unfold(a, 2, stride=2), x(4, 16, 32, 32))),
+    Row("fold, 3 x 3 padded", lambda: forward(
+        lambda a: F.fold(a, 32, 3, padding=1), x(4, 144, 1024))),
+    Row("conv2d", lambda: forward(lambda a, w: F.conv2d(a, w, padding=1), *filters(3)),
+        2 * (MAP + FILTERS), "x and the weight are laid out channels last: written and read once "
+        "more", tensor=2 * 4096 * 64 * 64 * 9),
+    Row("conv2d, gradient of x", lambda: backward(
+        lambda a, w: F.conv2d(a, w, padding=1), *filters(3, "x"), saved=FILTERS),
+        2 * (MAP + FILTERS), "dy and the weight are laid out channels last",
+        tensor=2 * 4096 * 64 * 64 * 9),
+    Row("conv2d of 1 x 1", lambda: forward(F.conv2d, *filters(1)), tensor=2 * 4096 * 64 * 64),
+    Row("SGD, four tensors", lambda: stepped(mlgpu.optim.SGD, 12)),
+    Row("SGD with momentum, four tensors", lambda: stepped(mlgpu.optim.SGD, 20, momentum=0.9)),
+    Row("Adam, four tensors", lambda: stepped(mlgpu.optim.Adam, 28)),
+    Row("AdamW, four tensors", lambda: stepped(mlgpu.optim.AdamW, 28)),
+    Row("unscale and check", unscale),
     Row("clip_grad_norm_", clip),
     Row("matmul", lambda: product(256, 256, 256, plain, plain), tensor=2 * 256**3),
     Row("matmul, left transposed", lambda: product(256, 256, 256, transposed, plain),
@@ -304,6 +420,16 @@ ROWS = [
     Row("matmul float32", lambda: product(256, 256, 128, plain, plain, S)),
     Row("linear", lambda: forward(lambda a, w, b: F.linear(a, w, b), x(256, 256), x(256, 256),
                                   x(256)), tensor=2 * 256**3),
+    Row("linear backward", lambda: backward(
+        F.linear, x(256, 256, grad=True), x(256, 256, grad=True), x(256, grad=True)),
+        256 * 256 * 2, "both products read dy; the bias's gradient comes with one",
+        tensor=4 * 256**3, spare=1.02),
+    Row("bmm", lambda: forward(mlgpu.bmm, x(8, 128, 128), x(8, 128, 128)), tensor=2 * 8 * 128**3),
+    Row("cdist", lambda: forward(mlgpu.cdist, x(256, 64, dtype=S), x(256, 64, dtype=S)),
+        6 * 256 * 64 * 4 + 2 * 256 * 256 * 4,
+        "squares are written and summed; the product, then the distances from it"),
+    Row("cdist, p = 1", lambda: forward(
+        lambda a, b: mlgpu.cdist(a, b, 1.0), x(256, 64, dtype=S), x(256, 64, dtype=S))),
     Row("attention", lambda: attention(False, False), tensor=4 * 4 * 256 * 256 * 64),
     Row("attention, causal", lambda: attention(False, True), tensor=2 * 4 * 256 * 256 * 64,
         spare=1.25),
@@ -321,19 +447,24 @@ def ratio(value: float, least: float) -> str:
     return f"{value / least:.2f}" if least else ""
 
 
+def ratios(row: Row, counted: Counted, least: int) -> list[str]:
+    """The cells that a test holds."""
+    return [ratio(counted.dram, least), ratio(least + row.extra, least) if row.extra else "",
+            ratio(counted.sectors, counted.ideal), ratio(counted.shared, counted.shared_ideal),
+            ratio(counted.tensor, row.tensor)]
+
+
 def line(row: Row) -> str:
     """A line of the table."""
     counted, least = count(row)
-    cells = [row.name, str(counted.launches), ratio(counted.dram, least),
-             ratio(counted.sectors, counted.ideal), ratio(counted.shared, counted.shared_ideal),
-             ratio(counted.tensor, row.tensor),
+    cells = [row.name, str(counted.launches), *ratios(row, counted, least),
              *(f"{counted.occupancy(arch):.0f} %" for arch in ARCHS), row.note]
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = ("| operation | launches | bytes / minimum | sectors / ideal | shared wavefronts / ideal "
-        "| tensor operations / needed | occupancy sm_80 | sm_90 | |\n|---|--:|--:|--:|--:|--:|--:"
-        "|--:|---|")
+HEAD = ("| operation | launches | bytes / minimum | the algorithm's minimum | sectors / ideal "
+        "| shared wavefronts / ideal | tensor operations / needed | occupancy sm_80 | sm_90 | |\n"
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|---|")
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import cdist as cuda_cdist
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, on_tensors, run
-from mlgpu.ops.addmm import AddMatMul
 from mlgpu.ops.arrange import triu_indices
+from mlgpu.ops.elementwise import fuse
 from mlgpu.ops.linalg_check import batch_shape, check_matrix
 from mlgpu.ops.matmul import check_same_dtype, matmul
 from mlgpu.tensor import Tensor
@@ -80,9 +80,14 @@ def _euclidean_tensor(x1: Tensor, x2: Tensor) -> Tensor:
     dtype = x1.dtype
     if dtype.itemsize == 2:
         x1, x2 = x1.float(), x2.float()
-    squares = (x1 * x1).sum(-1, keepdim=True) + (x2 * x2).sum(-1).unsqueeze(-2)
-    summed: Tensor = run(AddMatMul(1, -2), squares, x1, x2.mT)
-    return summed.clamp_min(0).sqrt().to(dtype)
+    squares = (x1 * x1).sum(-1, keepdim=True), (x2 * x2).sum(-1).unsqueeze(-2)
+    return _distance(matmul(x1, x2.mT), *squares).to(dtype)
+
+
+@fuse
+def _distance(product: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The distances of points of these squares."""
+    return (first + second - 2 * product).clamp_min(0).sqrt()
 
 
 def _lengths(difference: Any, p: float) -> Any:
