@@ -405,7 +405,13 @@ ROWS = [
         lambda a, w: F.conv2d(a, w, padding=1), *filters(3, "x"), saved=FILTERS),
         2 * (MAP + FILTERS), "dy and the weight are laid out channels last",
         tensor=2 * 4096 * 64 * 64 * 9),
+    Row("conv2d, gradient of the weight", lambda: backward(
+        lambda a, w: F.conv2d(a, w, padding=1), *filters(3, "weight"), saved=MAP),
+        2 * MAP + 2 * 8 * 2 * FILTERS, "x is laid out channels last, and each of eight shares of "
+        "the positions has sums of its own", tensor=2 * 4096 * 64 * 64 * 9, spare=1.12),
     Row("conv2d of 1 x 1", lambda: forward(F.conv2d, *filters(1)), tensor=2 * 4096 * 64 * 64),
+    Row("conv2d, depthwise", lambda: forward(
+        lambda a, w: F.conv2d(a, w, padding=1, groups=64), x(4, 64, 32, 32), x(64, 1, 3, 3))),
     Row("SGD, four tensors", lambda: stepped(mlgpu.optim.SGD, 12)),
     Row("SGD with momentum, four tensors", lambda: stepped(mlgpu.optim.SGD, 20, momentum=0.9)),
     Row("Adam, four tensors", lambda: stepped(mlgpu.optim.Adam, 28)),
