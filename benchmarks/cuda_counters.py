@@ -327,6 +327,12 @@ ROWS = [
         lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
     Row("gather rows", lambda: forward(
         lambda a, i: a.index_select(0, i), x(R, C), mlgpu.arange(R, device="cuda"))),
+    Row("embedding backward", lambda: backward(
+        lambda w: F.embedding(ints(R, below=R), w), x(R, C, grad=True), saved=8 * R)),
+    Row("index_select backward", lambda: backward(
+        lambda a: a.index_select(0, ints(R, below=R)), x(R, C, grad=True), saved=8 * R)),
+    Row("index_add", lambda: forward(
+        lambda a, i, b: a.index_add(0, i, b), x(R, C), ints(R, below=R), x(R, C))),
     Row("gather along a dim", lambda: forward(
         lambda a, i: a.gather(1, i), x(R, C),
         mlgpu.arange(C, device="cuda").flip(0).expand(R, C).contiguous())),
@@ -356,8 +362,11 @@ ROWS = [
     Row("argmax", lambda: forward(lambda a: a.argmax(1), x(R, C))),
     Row("min of rows", lambda: forward(lambda a: tuple(a.min(1)), x(R, C))),
     Row("max of columns", lambda: forward(lambda a: tuple(a.max(0)), x(R, C)), 2 * 4 * 16 * C,
-        "partial maxima with their places, 16 bytes each, of four parts"),
+        "partial maxima with their places, 16 bytes each, of four parts; beyond 8 MB parts are "
+        "longer, and they are 4 %"),
     Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
+    Row("cumsum of columns", lambda: forward(lambda a: a.cumsum(0), x(R, C)), R * C * 2,
+        "few columns are cut, and the totals of parts come first: x is read twice"),
     Row("cumsum backward", lambda: backward(lambda a: a.cumsum(1), x(R, C, grad=True), saved=0)),
     Row("cumprod", lambda: forward(lambda a: a.cumprod(1), x(R, C))),
     Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),

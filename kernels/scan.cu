@@ -237,6 +237,40 @@ scan_rows(const T* __restrict__ x, const T* __restrict__ factors, T* y, long lon
 
 // --- columns ------------------------------------------------------------------------------------
 
+// V accumulators, which lie on multiples of V, 16 bytes at a time where they are numbers.
+template <typename A, int V> struct ml_many {
+  static const int step = ml_is_float<A>::value && V * sizeof(A) >= 16 ? 16 / sizeof(A) : 1;
+};
+template <typename A, int V>
+__device__ __forceinline__ void ml_get_many(A (&values)[V], const A* place) {
+  const int step = ml_many<A, V>::step;
+#pragma unroll
+  for (int j = 0; j < V; j += step) {
+    if constexpr (step == 1) {
+      values[j] = ml_get(place + j);
+    } else {
+      const ml_vec<A, step> word = ml_load<step>(place + j);
+#pragma unroll
+      for (int k = 0; k < step; ++k) values[j + k] = word.at[k];
+    }
+  }
+}
+template <typename A, int V>
+__device__ __forceinline__ void ml_put_many(A* place, const A (&values)[V]) {
+  const int step = ml_many<A, V>::step;
+#pragma unroll
+  for (int j = 0; j < V; j += step) {
+    if constexpr (step == 1) {
+      ml_put(place + j, values[j]);
+    } else {
+      ml_vec<A, step> word;
+#pragma unroll
+      for (int k = 0; k < step; ++k) word.at[k] = values[j + k];
+      ml_store_whole<step>(place + j, word);
+    }
+  }
+}
+
 template <typename S, typename T, int V>
 __global__ void __launch_bounds__(256)
 scan_columns(const T* __restrict__ x, const T* __restrict__ factors, T* y, long long* index,
@@ -255,8 +289,8 @@ scan_columns(const T* __restrict__ x, const T* __restrict__ factors, T* y, long 
   acc* chunks = reinterpret_cast<acc*>(totals) + (o * gridDim.y + blockIdx.y) * inner + column;
   acc carry[V];
 #pragma unroll
-  for (int j = 0; j < V; ++j)
-    carry[j] = mode == CARRIED && blockIdx.y > 0 ? ml_get(chunks - inner + j) : S::identity();
+  for (int j = 0; j < V; ++j) carry[j] = S::identity();
+  if (mode == CARRIED && blockIdx.y > 0) ml_get_many(carry, chunks - inner);
   for (ml_index i = first; i < last; i += UNROLL) {
     ml_vec<T, V> v[UNROLL], f[UNROLL];
 #pragma unroll
@@ -283,10 +317,7 @@ scan_columns(const T* __restrict__ x, const T* __restrict__ factors, T* y, long 
       if (index) ml_store_words<V>(index + offset + (i + u) * step, places);
     }
   }
-  if (mode == TOTALS) {
-#pragma unroll
-    for (int j = 0; j < V; ++j) ml_put(chunks + j, carry[j]);
-  }
+  if (mode == TOTALS) ml_put_many(chunks, carry);
 }
 
 // --- the totals of chunks (outer, chunks, inner), scanned in place ------------------------------
