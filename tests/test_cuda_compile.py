@@ -118,9 +118,9 @@ def test_a_hit_is_fast():
     times = []
     for _ in range(20):
         forget()
-        start = time.perf_counter()
+        start = time.process_time()
         compile(SOURCE, "sm_80", [NAME])
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 2e-3  # 0.5 ms on an idle machine
 
 

@@ -259,11 +259,11 @@ def test_a_loop_that_ends_early_gives_what_it_has():
 
 def test_ranges_cost_next_to_nothing_without_a_profile():
     mark = record_function("x")
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(1000):
         with mark:
             pass
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_times_of_the_device(device):

@@ -346,10 +346,10 @@ LONG = 100_000
     text("ld.u32 %r1, [%rd1" + "+1" * LONG + ";"), text(".loc" + " 1" * LONG),
 ], ids=range(35))
 def test_hostile_texts_are_refused_soon(ptx):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(PtxError) as caught:
         parse(ptx)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert re.match(r"PTX line \d+: ", str(caught.value))
     assert len(str(caught.value)) < 400
 
@@ -357,9 +357,9 @@ def test_hostile_texts_are_refused_soon(ptx):
 def test_many_scopes_and_names_take_linear_time():
     def seconds(count: int) -> float:
         ptx = text("{ .reg .b32 t; .param .b32 q; L: mov.u32 t, %r1; bra L; }\n" * count)
-        start = time.perf_counter()
+        start = time.process_time()
         parse(ptx)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     few = min(seconds(1000) for _ in range(3))
     assert seconds(10_000) < 40 * few
