@@ -44,40 +44,36 @@ def rnn_backward(dy: Any, dlast: Any, y: Any, w_hh: Any, order: Sequence[int], r
 
 def lstm(gates: Any, h0: Any, c0: Any, w_hh: Any, w_hr: Any, order: Sequence[int], keep: bool
          ) -> tuple[Any, ...]:
-    """The outputs, the last h and c, then the gates' values and the cells (before the first step
-    and after each, in the order of the steps), of which only few are there without `keep`."""
-    x, state = runtime.contiguous(gates), h0
+    """The outputs, the last h and c, then the gates' values and the cells after each step, in the
+    order of the steps, of which only few are there without `keep`."""
+    x, state, c0 = runtime.contiguous(gates), h0, _stored(c0, gates.dtype)
     steps, (rows, hidden), dtype = len(x), c0.shape, x.dtype
     y = runtime.empty((steps, *h0.shape), dtype)
-    kept = steps if keep else 1
-    acts = runtime.empty((kept, rows, 4 * hidden), dtype)
-    cells = runtime.empty((kept + 1, rows, hidden), wide(dtype))
-    copy_into(cells[0], c0)
+    acts = runtime.empty((steps if keep else 1, rows, 4 * hidden), dtype)
+    cells = runtime.empty((steps if keep else 2, rows, hidden), wide(dtype))
     out = None if w_hr is None else runtime.empty((rows, hidden), dtype)
+    last_h = runtime.empty(h0.shape, dtype) if out is None else None
+    last_c = runtime.empty(c0.shape, dtype)
     name = f"lstm_forward<{_types(dtype)}>"
     for at, t in enumerate(order):
-        act = gemm(state, w_hh.T, acts[at % kept], bias=x[t])
-        before, cell = (cells[at], cells[at + 1]) if keep else (cells[at % 2], cells[1 - at % 2])
+        ends = at == steps - 1
+        act = gemm(state, w_hh.T, acts[at % len(acts)], bias=x[t])
         launch("recurrent", name, blocks(rows * hidden, 256), 256,
-               (act, before, cell, y[t] if out is None else out, rows, hidden))
+               (act, None if at else c0, cells[(at - 1) % len(cells)] if at else None,
+                cells[at % len(cells)] if keep or not ends else None, y[t] if out is None else out,
+                last_h if ends else None, last_c if ends else None, rows, hidden))
         state = y[t] if w_hr is None else gemm(out, w_hr.T, y[t])
-    last = runtime.empty(c0.shape, dtype)
-    copy_into(last, cells[steps if keep else steps % 2])
-    return y, runtime.copy(state), last, acts, cells
+    return y, runtime.copy(state) if last_h is None else last_h, last_c, acts, cells
 
 
-def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, w_hh: Any, w_hr: Any,
+def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, c0: Any, w_hh: Any, w_hr: Any,
                   order: Sequence[int]) -> tuple[Any, ...]:
     """The gradients of the gates, h0, c0 and the projection (None without one)."""
-    dy, dh = _contiguous(dy), _contiguous(dh)
+    dy, dh, dc, c0 = _contiguous(dy), _contiguous(dh), _contiguous(dc), _stored(c0, acts.dtype)
     steps, rows, hidden = len(acts), acts.shape[1], acts.shape[2] // 4
     dtype = acts.dtype
-    dcell = runtime.empty((rows, hidden), cells.dtype)
-    if dc is None:
-        dcell = runtime.zeros((rows, hidden), cells.dtype)
-    else:
-        copy_into(dcell, dc)
-    dgates = runtime.empty(acts.shape, dtype)
+    dcell = runtime.empty((rows, hidden), cells.dtype) if steps > 1 else None
+    dgates, first = runtime.empty(acts.shape, dtype), runtime.empty((rows, hidden), dtype)
     types, size = _types(dtype), blocks(rows * hidden, 256)
     outs: Any = None
     douts: Any = None
@@ -92,12 +88,11 @@ def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, w_hh: Any, w
             _add(parts, douts[t])
             parts = (gemm(douts[t], w_hr), None)
             launch("recurrent", f"lstm_output<{types}>", size, 256,
-                   (acts[at], cells[at + 1], outs[t], rows, hidden))
+                   (acts[at], cells[at], outs[t], rows, hidden))
         launch("recurrent", f"lstm_backward<{types}>", size, 256,
-               (acts[at], cells[at], cells[at + 1], *parts, dcell, dgates[t], rows, hidden))
+               (acts[at], None if at else c0, cells[at - 1] if at else None, cells[at], *parts, dc,
+                dcell, dgates[t], None if at else first, at == steps - 1, rows, hidden))
         dh = gemm(dgates[t], w_hh)
-    first = runtime.empty((rows, hidden), dtype)
-    copy_into(first, dcell)
     dw_hr = None
     if outs is not None:
         dw_hr = gemm(douts.reshape(steps * rows, -1).T, outs.reshape(steps * rows, hidden))
@@ -114,12 +109,14 @@ def gru(gates: Any, h0: Any, w_hh: Any, b_hh: Any, order: Sequence[int], keep: b
     kept = steps if keep else 1
     acts = runtime.empty((kept, rows, 3 * hidden), dtype)
     inner = runtime.empty((kept, rows, hidden), dtype)
+    last = runtime.empty(h0.shape, dtype)
     for t in order:
         act = gemm(state, w_hh.T, acts[t % kept], bias=b_hh)
         launch("recurrent", f"gru_forward<{_types(dtype)}>", blocks(rows * hidden, 256), 256,
-               (act, x[t], state, inner[t % kept], y[t], rows, hidden))
+               (act, x[t], state, inner[t % kept], y[t], last if t == order[-1] else None, rows,
+                hidden))
         state = y[t]
-    return y, runtime.copy(state), acts, inner
+    return y, last, acts, inner
 
 
 def gru_backward(dy: Any, dlast: Any, y: Any, h0: Any, acts: Any, inner: Any, w_hh: Any,
@@ -138,18 +135,21 @@ def gru_backward(dy: Any, dlast: Any, y: Any, h0: Any, acts: Any, inner: Any, w_
     return dgates, dh, dinner
 
 
-def weight_gradient(dgates: Any, y: Any, h0: Any, reverse: bool) -> Any:
-    """Of w_hh: the sum over steps of dgates[t]^T h[t - 1]."""
+def weight_gradient(dgates: Any, y: Any, h0: Any, reverse: bool, bias: bool = False
+                    ) -> tuple[Any, Any]:
+    """Of w_hh: the sum over steps of dgates[t]^T h[t - 1]; and of b_hh with `bias`, else None."""
     later, sooner = (dgates[:-1], y[1:]) if reverse else (dgates[1:], y[:-1])
     first = dgates[-1 if reverse else 0]
-    begun = gemm(first.T, h0)
     if not later.size:
-        return begun
-    return gemm(later.reshape(-1, later.shape[-1]).T, sooner.reshape(-1, y.shape[-1]), bias=begun)
+        sums = runtime.empty(first.shape[1:], first.dtype) if bias else None
+        return gemm(first.T, h0, row_sums=sums), sums
+    begun = gemm(first.T, h0)
+    total = gemm(later.reshape(-1, later.shape[-1]).T, sooner.reshape(-1, y.shape[-1]), bias=begun)
+    return total, bias_gradient(dgates) if bias else None
 
 
-def bias_gradient(dinner: Any) -> Any:
-    return column_sums(dinner.reshape(-1, dinner.shape[-1]))
+def bias_gradient(dgates: Any) -> Any:
+    return column_sums(dgates.reshape(-1, dgates.shape[-1]))
 
 
 def _add(parts: tuple[Any, ...], out: Any) -> None:
@@ -167,6 +167,15 @@ def _add(parts: tuple[Any, ...], out: Any) -> None:
 
 def _contiguous(x: Any) -> Any:
     return None if x is None else runtime.contiguous(x)
+
+
+def _stored(x: Any, dtype: Any) -> Any:
+    """A contiguous array of that dtype with the values of x."""
+    if x.dtype == dtype:
+        return runtime.contiguous(x)
+    out = runtime.empty(x.shape, dtype)
+    copy_into(out, x)
+    return out
 
 
 def _types(dtype: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from mlgpu.device import DeviceLike
@@ -152,7 +153,7 @@ class RNNBase(Module):
                 outputs.append(y)
                 last.append(state)
             x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
-        return x, tuple(stack(part) for part in zip(*last, strict=True))
+        return x, tuple(_stacked(part) for part in zip(*last, strict=True))
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
@@ -161,6 +162,10 @@ class RNNBase(Module):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
         return text
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0].unsqueeze(0) if len(parts) == 1 else stack(parts)
 
 
 class RNN(RNNBase):

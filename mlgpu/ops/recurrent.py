@@ -47,7 +47,11 @@ def lstm_cell(input: Tensor, hx: tuple[Tensor, Tensor], w_ih: Tensor, w_hh: Tens
     i, f, g, o are the four parts of w_ih x + b_ih + w_hh h + b_hh;
     c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c').
     """
-    return lstm_step(linear(input, w_ih, b_ih), hx[0], hx[1], w_hh, b_hh)
+    if not _one_step(4, input, w_ih, hx, w_hh, b_hh):
+        return lstm_step(linear(input, w_ih, b_ih), hx[0], hx[1], w_hh, b_hh)
+    bias = b_ih + b_hh if b_ih is not None and b_hh is not None else b_ih if b_hh is None else b_hh
+    _, h, c = run(Lstm(False), linear(input, w_ih, bias).unsqueeze(0), *hx, w_hh)
+    return h, c
 
 
 def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None,
@@ -57,17 +61,40 @@ def gru_cell(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor
     With r, z, n the three parts of x' = w_ih x + b_ih and of h' = w_hh h + b_hh:
     n = tanh(x'n + sigmoid(x'r + h'r) h'n), and h moves to n by 1 - sigmoid(x'z + h'z).
     """
-    return gru_step(linear(input, w_ih, b_ih), hx, w_hh, b_hh)
+    if not _one_step(3, input, w_ih, (hx,), w_hh, b_hh):
+        return gru_step(linear(input, w_ih, b_ih), hx, w_hh, b_hh)
+    more = () if b_hh is None else (b_hh,)
+    return run(Gru(False), linear(input, w_ih, b_ih).unsqueeze(0), hx, w_hh, *more)[1]  # type: ignore[no-any-return]
+
+
+def _one_step(gates: int, input: Tensor, w_ih: Tensor, state: tuple[Tensor, ...], w_hh: Tensor,
+              b_hh: Tensor | None) -> bool:
+    """Whether a cell is a sequence of one step: nothing is broadcast or promoted."""
+    if input.ndim != 2 or any(s.ndim != 2 for s in (*state, w_ih, w_hh)):
+        return False
+    hidden = w_hh.shape[1]
+    return (all(s.shape == (input.shape[0], hidden) for s in state)
+            and w_hh.shape[0] == w_ih.shape[0] == gates * hidden
+            and (b_hh is None or b_hh.shape == (gates * hidden,))
+            and input.dtype.is_floating_point
+            and all(t.dtype is input.dtype for t in (*state, w_hh, b_hh) if t is not None))
+
+
+def _total(gates: Tensor, h: Tensor, w_hh: Tensor, b_hh: Tensor | None) -> Tensor:
+    """gates + w_hh h + b_hh, by the product alone where nothing is broadcast or promoted."""
+    if gates.dtype is h.dtype and gates.shape == (*h.shape[:-1], w_hh.shape[0]):
+        return linear(h, w_hh, b_hh, residual=gates)
+    return gates + linear(h, w_hh, b_hh)
 
 
 def rnn_step(gates: Tensor, h: Tensor, w_hh: Tensor, b_hh: Tensor | None, relu: bool) -> Tensor:
-    total = gates + linear(h, w_hh, b_hh)
+    total = _total(gates, h, w_hh, b_hh)
     return total.relu() if relu else total.tanh()
 
 
 def lstm_step(gates: Tensor, h: Tensor, c: Tensor, w_hh: Tensor, b_hh: Tensor | None = None,
               w_hr: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    i, f, g, o = (gates + linear(h, w_hh, b_hh)).chunk(4, -1)
+    i, f, g, o = _total(gates, h, w_hh, b_hh).chunk(4, -1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
     h = o.sigmoid() * c.tanh()
     return (h if w_hr is None else linear(h, w_hr)), c
@@ -155,7 +182,7 @@ class Recurrence(Op):
         return np.add(total, first, out=total)
 
     def weight_gradient_cuda(self, dgates: Any, y: Any) -> Any:
-        return cuda.weight_gradient(dgates, y, self.input_array(1), self.reverse)
+        return cuda.weight_gradient(dgates, y, self.input_array(1), self.reverse)[0]
 
 
 def beginning(dstate: Array | None, like: Array) -> Array:
@@ -264,8 +291,8 @@ class Lstm(Recurrence):
         y, w, *projection = (self.output_array(0),
                              *(self.input_array(k) for k in range(3, len(self.needs))))
         dgates, dh, dc, dw_hr = cuda.lstm_backward(
-            dy, dh, dc, self.acts, self.cells, w, projection[0] if projection else None,
-            self.order(len(y)))
+            dy, dh, dc, self.acts, self.cells, self.input_array(2), w,
+            projection[0] if projection else None, self.order(len(y)))
         dw = self.weight_gradient_cuda(dgates, y) if self.needs[3] else None
         return dgates, dh, dc, dw, *((dw_hr,) if projection else ())
 
@@ -356,10 +383,13 @@ class Gru(Recurrence):
         y, h0, w = self.output_array(0), self.input_array(1), self.input_array(2)
         dgates, dh, dinner = cuda.gru_backward(dy, dlast, y, h0, self.acts, self.inner, w,
                                                self.order(len(y)))
-        dw = self.weight_gradient_cuda(dinner, y) if self.needs[2] else None
-        if len(self.needs) == 3:
-            return dgates, dh, dw
-        return dgates, dh, dw, cuda.bias_gradient(dinner) if self.needs[3] else None
+        biased = len(self.needs) > 3 and self.needs[3]
+        dw = db = None
+        if self.needs[2]:
+            dw, db = cuda.weight_gradient(dinner, y, h0, self.reverse, biased)
+        elif biased:
+            db = cuda.bias_gradient(dinner)
+        return dgates, dh, dw, *((db,) if len(self.needs) > 3 else ())
 
     def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
         h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
