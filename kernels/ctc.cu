@@ -3,7 +3,7 @@
 // The states of an alignment are the labels with a blank around each.  Threads take states; one step
 // of time follows the other, with a barrier between.  logs (steps, batch, classes); where[batch][3]:
 // an example's first target, and the lengths of its input and of its target; alpha (batch, steps,
-// states).
+// states), with as many states as a target has at most that can be read in so many steps.
 #include "fault.cuh"
 #include "warp.cuh"
 
@@ -36,6 +36,42 @@ struct example {
   }
 };
 
+// `where` from lengths on the device, by a single warp.  Targets are rows of `width` labels or, with
+// width 0, follow each other; `labels` is how many there are, of a row or of all.  A length that is
+// wrong is reported, and made one that stays within the arrays.
+template <typename A, typename B>
+__global__ void __launch_bounds__(32)
+ctc_places(ml_index* where, const A* inputs, const B* lengths, int batch, int steps, ml_index width,
+           ml_index labels, ml_fault* fault, int input_site, int length_site, int total_site) {
+  ml_index before = 0;  // labels of the examples of earlier rounds
+  for (int first = 0; first < batch; first += 32) {
+    const int n = first + ml_lane();
+    ml_index input = 0, length = 0;
+    if (n < batch) {
+      input = inputs[n];
+      length = lengths[n];
+      if (input < 0 || input > steps) ml_report(fault, input_site, input, steps);
+      if (length < 0 || length > labels) ml_report(fault, length_site, length, labels);
+      input = input < 0 ? 0 : ml_min(input, ml_index(steps));
+      length = length < 0 ? 0 : ml_min(length, labels);
+    }
+    ml_index end = length;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const ml_index other = __shfl_up_sync(ml_all_lanes, end, step);
+      if (ml_lane() >= step) end += other;
+    }
+    if (n < batch) {
+      const ml_index start = width ? n * width : ml_min(before + end - length, labels);
+      where[n * 3] = start;
+      where[n * 3 + 1] = input;
+      where[n * 3 + 2] = width ? length : ml_min(length, labels - start);
+    }
+    before += __shfl_sync(ml_all_lanes, end, 31);
+  }
+  if (ml_lane() == 0 && !width && before != labels) ml_report(fault, total_site, before, labels);
+}
+
 // log(e^a + e^b + e^c); -inf where there is no path.
 template <typename T>
 __device__ __forceinline__ T paths(T a, T b, T c) {
@@ -55,7 +91,8 @@ ctc_forward(T* result, T* losses, T* alpha, const T* logs, const I* targets,
     const ml_index named = ml_index(own.target[k]);
     if (named < 0 || named >= classes) ml_report(fault, site, named, classes);
   }
-  for (int t = 0; t < own.inputs; ++t) {
+  const bool fits = own.states <= states;  // else there are more labels than steps to read them in
+  for (int t = 0; fits && t < own.inputs; ++t) {
     const T* before = alpha + ml_index(t - 1) * states;
     for (int s = threadIdx.x; s < own.states; s += blockDim.x) {
       T from = s < 2 ? T(0) : none;
@@ -67,7 +104,7 @@ ctc_forward(T* result, T* losses, T* alpha, const T* logs, const I* targets,
   }
   if (threadIdx.x != 0) return;
   T loss = own.labels == 0 ? T(0) : -none;  // only the empty target can be read from nothing
-  if (own.inputs > 0) {
+  if (fits && own.inputs > 0) {
     const T* last = alpha + ml_index(own.inputs - 1) * states + own.states - 1;
     loss = -paths(last[0], own.states > 1 ? last[-1] : none, none);
   }

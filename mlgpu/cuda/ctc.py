@@ -10,25 +10,37 @@ from mlgpu.cuda import faults, rows
 from mlgpu.cuda.launch import launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
+from mlgpu.errors import ShapeError
 
 
 class Alignments(NamedTuple):
-    """Targets on the device, and where those of each example are; lengths are known to the host."""
+    """Targets, and where those of each example are."""
 
     targets: Any
     where: Any  # (batch, 3): an example's first target, and the lengths of input and target
-    states: int
+    states: int  # of the longest target, or of the longest that the steps can be read as
     blank: int
     zero_infinity: bool
 
 
-def places(targets: Any, inputs: Any, lengths: Any) -> Any:
-    """`Alignments.where`, for targets that are a row each or follow each other."""
-    from mlgpu.cuda.transfer import from_host
+def places(targets: Any, inputs: Any, lengths: Any, steps: int) -> Any:
+    """`Alignments.where`, for targets that are a row each or follow each other.
 
-    width = targets.shape[1] if targets.ndim == 2 else 0
-    starts = np.arange(len(lengths)) * width if width else np.cumsum(lengths) - lengths
-    return from_host(np.stack([starts, inputs, lengths], 1).astype(np.int64), False)[0]
+    What is wrong with the lengths, which only the device knows, is raised by the next waiting call.
+    """
+    batch, joined = len(lengths), targets.ndim == 1
+    where = empty((batch, 3), np.dtype(np.int64))
+    width = 0 if joined else targets.shape[1]
+    if not joined and not width:
+        width = 1  # rows of no labels: where they begin does not matter
+    sites = [faults.site(f"ctc_loss: {text}", ShapeError) for text in (
+        "input_lengths must be between 0 and {bound}, the steps of log_probs, got {value}",
+        "target_lengths must be between 0 and {bound}, the labels that there are, got {value}",
+        "concatenated targets must have {value} labels, the sum of target_lengths, got {bound}")]
+    launch("ctc", f"ctc_places<{ctype(inputs.dtype)}, {ctype(lengths.dtype)}>", 1, 32,
+           (where, contiguous(inputs), contiguous(lengths), batch, steps, width,
+            targets.shape[-1], faults.fault(), *sites))
+    return where
 
 
 def forward(logs: Any, given: Alignments) -> tuple[Any, Any, Any]:

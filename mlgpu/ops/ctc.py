@@ -31,10 +31,7 @@ class CtcLoss(Op):
                  ) -> None:
         self.inputs = inputs  # lengths (N,)
         self.targets = targets
-        self.blank = blank
         self.zero_infinity = zero_infinity
-        if labels is None:  # they are on the device, a second input
-            return
         count, longest = labels.shape
         self.states = np.full((count, 2 * longest + 1), blank, np.int64)
         self.states[:, 1::2] = labels
@@ -91,20 +88,6 @@ class CtcLoss(Op):
             np.multiply(grad, dy[n], out=dx[:length, n])
         return dx
 
-    def _alignments(self, targets: Any, where: Any) -> cuda_ctc.Alignments:
-        return cuda_ctc.Alignments(targets, where, 2 * int(self.targets.max()) + 1, self.blank,
-                                   self.zero_infinity)
-
-    def forward_cuda(self, log_probs: Any, targets: Any) -> Any:
-        where = cuda_ctc.places(targets, self.inputs, self.targets)
-        result, losses, alpha = cuda_ctc.forward(log_probs, self._alignments(targets, where))
-        self.stash(alpha=alpha, raw=losses, where=where)
-        return result
-
-    def backward_cuda(self, dy: Any) -> tuple[Any, None]:
-        given = self._alignments(self.input_array(1), self.where)
-        return cuda_ctc.backward(dy, self.raw, self.alpha, self.input_array(0), given), None
-
     def _posterior(self, alpha: Any, emitted: Any, losses: Any) -> Any:
         """The probability of being in each state at each step, given the labels."""
         posterior = empty(alpha.shape, alpha.dtype)
@@ -121,6 +104,33 @@ class CtcLoss(Op):
             np.add(alpha[t], beta, out=posterior[t])
         np.add(posterior, losses[:, None], out=posterior)
         return np.exp(posterior, out=posterior)
+
+
+class CtcLossOnDevice(Op):
+    """The same of log_probs, targets and both lengths, all on the device: nothing is read here."""
+
+    name = "ctc_loss"
+    saved_inputs = (0, 1)
+
+    def __init__(self, longest: int, blank: int, zero_infinity: bool) -> None:
+        self.longest = longest  # labels of a target, at most
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def _alignments(self, targets: Any, where: Any) -> cuda_ctc.Alignments:
+        return cuda_ctc.Alignments(targets, where, 2 * self.longest + 1, self.blank,
+                                   self.zero_infinity)
+
+    def forward_cuda(self, log_probs: Any, targets: Any, inputs: Any, lengths: Any) -> Any:
+        where = cuda_ctc.places(targets, inputs, lengths, len(log_probs))
+        result, losses, alpha = cuda_ctc.forward(log_probs, self._alignments(targets, where))
+        self.stash(alpha=alpha, raw=losses, where=where)
+        return result
+
+    def backward_cuda(self, dy: Any) -> tuple[Any, None, None, None]:
+        given = self._alignments(self.input_array(1), self.where)
+        dx = cuda_ctc.backward(dy, self.raw, self.alpha, self.input_array(0), given)
+        return dx, None, None, None
 
 
 def _follow(before: Any, skips: Any, out: Any) -> None:
@@ -145,8 +155,9 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     targets: (N, S) or (S,), or all concatenated, without `blank`; lengths: one per example.  "mean"
     divides each loss by its target's length first.  The loss is infinite where the input is too
     short for the target; `zero_infinity` makes it and its gradient 0 there.  float32 and float64;
-    the gradient is that of log_softmax's output, as in PyTorch.  Raises ShapeError, DTypeError, and
-    IndexError for a label out of range (Graves et al. 2006).
+    the gradient is that of log_softmax's output, as in PyTorch.  Lengths on the device of log_probs
+    are not read here: what is wrong with them is raised by the next waiting call.  Raises
+    ShapeError, DTypeError, and IndexError for a label out of range (Graves et al. 2006).
     """
     check_reduction("ctc_loss", reduction)
     if log_probs.dtype not in (dtypes.float32, dtypes.float64):
@@ -160,44 +171,60 @@ def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Tensor | Sequenc
     steps, count, classes = rows.shape
     if not 0 <= blank < classes:
         raise ShapeError(f"ctc_loss: blank must be one of the {classes} labels, got {blank}")
-    inputs = _lengths("input_lengths", input_lengths, count)
-    lengths = _lengths("target_lengths", target_lengths, count)
-    if inputs.max() > steps:
+    inputs = _lengths("input_lengths", input_lengths, count, rows)
+    lengths = _lengths("target_lengths", target_lengths, count, rows)
+    if not isinstance(inputs, Tensor) and inputs.max() > steps:
         raise ShapeError(f"ctc_loss: input_lengths must be at most {steps}, the steps of "
                          f"log_probs, got {inputs.max()}")
-    _check_targets(targets, lengths)
+    _check_targets(targets, count, None if isinstance(lengths, Tensor) else lengths)
     losses: Tensor
     if log_probs.device.type == "cuda":
-        op = CtcLoss(None, inputs, lengths, blank, zero_infinity)
-        losses = run(op, rows, targets.to(log_probs.device))
+        longest = targets.shape[-1] if isinstance(lengths, Tensor) else int(lengths.max())
+        inputs, lengths = (n if isinstance(n, Tensor) else rows.new_tensor(n, dtype=dtypes.int64)
+                           for n in (inputs, lengths))
+        op = CtcLossOnDevice(min(longest, steps), blank, zero_infinity)
+        losses = run(op, rows, targets.to(log_probs.device), inputs, lengths)
+        divisor = lengths.clamp_min(1).to(losses.dtype)
     else:
         labels = _labels(targets, lengths, blank, classes)
         losses = run(CtcLoss(labels, inputs, lengths, blank, zero_infinity), rows)
+        divisor = losses.new_tensor(np.maximum(lengths, 1))
     if reduction == "mean":
-        losses = losses / losses.new_tensor(np.maximum(lengths, 1))
+        losses = losses / divisor
     losses = reduced(losses, reduction)
     return losses if batched or reduction != "none" else losses.reshape(())
 
 
-def _lengths(name: str, lengths: Tensor | Sequence[int] | int, count: int) -> Any:
+def _lengths(name: str, lengths: Tensor | Sequence[int] | int, count: int, rows: Tensor) -> Any:
+    """A vector of lengths: a Tensor, unread, where they are on the device of `rows`; else NumPy."""
     if isinstance(lengths, Tensor):
         if lengths.dtype.kind != "int":
             raise DTypeError(f"ctc_loss: {name} must be integers, got {lengths.dtype.name}")
+        if lengths.device.type != "cpu" and lengths.device == rows.device:
+            _check_count(name, lengths.numel(), count)
+            wide = lengths.dtype in (dtypes.int32, dtypes.int64)
+            return (lengths if wide else lengths.long()).reshape(count)
         lengths = lengths.tolist()
     array = np.asarray(lengths, np.int64).reshape(-1)
-    if len(array) != count:
-        raise ShapeError(f"ctc_loss: {name} must have one length for each of {count} examples, "
-                         f"got {len(array)}")
+    _check_count(name, len(array), count)
     if array.min() < 0:
         raise ShapeError(f"ctc_loss: {name} must not be negative, got {array.min()}")
     return array
 
 
-def _check_targets(targets: Tensor, lengths: Any) -> None:
-    shape, count, longest = tuple(targets.shape), len(lengths), int(lengths.max())
+def _check_count(name: str, got: int, count: int) -> None:
+    if got != count:
+        raise ShapeError(f"ctc_loss: {name} must have one length for each of {count} examples, "
+                         f"got {got}")
+
+
+def _check_targets(targets: Tensor, count: int, lengths: Any) -> None:
+    """Raise unless targets have a shape for these lengths, which are None where unknown."""
+    shape = tuple(targets.shape)
+    longest = 0 if lengths is None else int(lengths.max())
     if targets.dtype.kind != "int":
         raise DTypeError(f"ctc_loss: targets must be integers, got {targets.dtype.name}")
-    if len(shape) == 1 and shape[0] != lengths.sum():
+    if len(shape) == 1 and lengths is not None and shape[0] != lengths.sum():
         raise ShapeError(f"ctc_loss: concatenated targets must have {lengths.sum()} labels, the "
                          f"sum of target_lengths, got {shape[0]}")
     if len(shape) == 2 and (shape[0] != count or shape[1] < longest):

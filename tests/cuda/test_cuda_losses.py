@@ -76,6 +76,58 @@ def test_a_gaussian_loss_can_be_captured():
         mlgpu.cuda.synchronize()
 
 
+CTC = [
+    (on_rows := [[1, 2, 3], [2, 2, 0], [0, 0, 0], [3, 1, 1]], [6, 5, 4, 2], [3, 2, 0, 3]),
+    ([n for row, size in zip(on_rows, (3, 2, 0, 3), strict=True) for n in row[:size]],
+     [6, 5, 4, 2], [3, 2, 0, 3])]
+
+
+def ctc(logs, targets, inputs, lengths, reduction="mean"):
+    loss = F.ctc_loss(F.log_softmax(logs, -1), targets, inputs, lengths, blank=4,
+                      reduction=reduction, zero_infinity=True)
+    return loss, *mlgpu.autograd.grad(loss, [logs], mlgpu.ones_like(loss))
+
+
+@pytest.mark.parametrize(("targets", "inputs", "lengths"), CTC, ids=["rows", "joined"])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("kind", [mlgpu.int64, mlgpu.int32, mlgpu.int16])
+def test_ctc_with_lengths_wherever_they_are(targets, inputs, lengths, reduction, kind):
+    logs = random(6, 4, 5, requires_grad=True)
+    host = logs.detach().cpu().requires_grad_()
+    want = ctc(host, mlgpu.tensor(targets), inputs, lengths, reduction)
+    there = [on(n, dtype=kind) for n in (inputs, lengths)]
+    for given in ((inputs, lengths), (there[0], lengths), (inputs, there[1]), there):
+        for got, value in zip(ctc(logs, on(targets), *given, reduction), want, strict=True):
+            np.testing.assert_allclose(got.detach().cpu().numpy(), value.detach().numpy(), 1e-4,
+                                       1e-6)
+
+
+@pytest.mark.parametrize(("targets", "inputs", "lengths"), CTC, ids=["rows", "joined"])
+def test_ctc_is_captured(targets, inputs, lengths):
+    step = mlgpu.cuda.graph(ctc)
+    for k in range(3):
+        logs = (random(6, 4, 5) * (k + 1)).requires_grad_()
+        given = on(targets), on([max(n - k, 0) for n in inputs]), on(lengths)
+        for got, want in zip(step(logs, *given), ctc(logs, *given), strict=True):
+            assert np.array_equal(got.detach().cpu().numpy(), want.detach().cpu().numpy())
+
+
+@pytest.mark.parametrize(("targets", "inputs", "lengths", "message"), [
+    ([[1, 2], [1, 1]], [7, 4], [2, 1], "input_lengths must be between 0 and 6.*got 7"),
+    ([[1, 2], [1, 1]], [4, -1], [2, 1], "input_lengths must be between 0 and 6.*got -1"),
+    ([[1, 2], [1, 1]], [4, 4], [2, 3], "target_lengths must be between 0 and 2.*got 3"),
+    ([1, 2, 1], [4, 4], [-1, 4], "target_lengths must be between 0 and 3.*got"),
+    ([1, 2, 1], [4, 4], [2, 2], "concatenated targets must have 4 labels.*got 3"),
+    ([1, 2, 1], [4, 4], [1, 1], "concatenated targets must have 2 labels.*got 3")])
+def test_wrong_lengths_of_ctc_are_raised_by_what_waits_next(targets, inputs, lengths, message):
+    logs = random(6, 2, 5, requires_grad=True)
+    F.ctc_loss(F.log_softmax(logs, -1), on(targets), on(inputs), on(lengths)).backward()
+    with pytest.raises(ShapeError, match=f"ctc_loss: {message}"):
+        mlgpu.cuda.synchronize()
+    with pytest.raises(ShapeError, match="input_lengths must have one length for each of 2"):
+        F.ctc_loss(F.log_softmax(logs, -1), on(targets), on([1, 2, 3]), on(lengths))
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize(("reduction", "grad"), [("mean", True), ("none", True), ("sum", False)])
 def test_linear_cross_entropy_never_holds_all_scores(device, reduction, grad):
