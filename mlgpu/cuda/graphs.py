@@ -48,7 +48,8 @@ class Capture:
     def use(self, block: Any, write: bool) -> None:
         """Note that the graph reads or writes a block."""
         known = self.uses.get(id(block))
-        if known is None or (write and not known[1]):
+        # The number of a block that is gone may be another's.
+        if known is None or known[0]() is not block or (write and not known[1]):
             self.uses[id(block)] = weakref.ref(block), write
 
 

@@ -553,3 +553,19 @@ def test_no_groups_are_added_to_a_captured_step():
 
     with pytest.raises(CaptureError, match="no more groups"):
         capture()
+
+
+def test_what_a_graph_writes_is_known_though_blocks_before_it_are_gone():
+    x = mlgpu.ones(1000, device="cuda")
+    (x + 1) * 2
+    graph, kept = mlgpu.cuda.CUDAGraph(), None
+    with mlgpu.cuda.graph(graph):
+        for _ in range(20):
+            temporary = x + 1
+            del temporary
+            kept = x * 2
+    for _ in range(2):
+        with mlgpu.cuda.stream(mlgpu.cuda.Stream()):
+            graph.replay()
+        assert kept.sum().item() == 2000  # on the default stream, which waits for the graph's
+        kept.zero_()
