@@ -374,6 +374,8 @@ ROWS = [
     Row("randint", lambda: forward(lambda: mlgpu.randint(0, 10, (R, C), device="cuda"))),
     Row("bernoulli", lambda: forward(mlgpu.bernoulli, x(R, C).sigmoid())),
     Row("max_pool2d", lambda: forward(lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64))),
+    Row("max_pool2d with places", lambda: forward(
+        lambda a: F.max_pool2d(a, 2, return_indices=True), x(8, 16, 64, 64))),
     Row("max_pool2d backward", lambda: backward(
         lambda a: F.max_pool2d(a, 2), x(8, 16, 64, 64, grad=True), saved=8 * 16 * 32 * 32)),
     Row("max_pool2d, 3 x 3 padded", lambda: forward(
@@ -385,6 +387,10 @@ ROWS = [
         lambda a: F.avg_pool2d(a, 2), x(8, 16, 64, 64, grad=True), saved=0)),
     Row("adaptive_avg_pool2d", lambda: forward(
         lambda a: F.adaptive_avg_pool2d(a, 8), x(8, 16, 64, 64))),
+    Row("adaptive_avg_pool2d, uneven", lambda: forward(
+        lambda a: F.adaptive_avg_pool2d(a, 7), x(8, 16, 64, 64)), 2 * 8 * 16 * 7 * 64 * 4,
+        "windows of more than 64 elements go axis by axis, first down the columns in float32; then "
+        "a lane has one window of a row", sectors=1.8),
     Row("adaptive_avg_pool2d backward", lambda: backward(
         lambda a: F.adaptive_avg_pool2d(a, 8), x(8, 16, 64, 64, grad=True), saved=0)),
     Row("adaptive_max_pool2d", lambda: forward(

@@ -99,12 +99,41 @@ pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
   if (place) place[i] = found;
 }
 
+namespace {
+
+// V places for each thread, all those of a warp side by side: 16 bytes of neighbours at a time.
+template <int V>
+__device__ __forceinline__ void pool_put_places(long long* place, const int (&found)[V], int i,
+                                                int n) {
+  if constexpr (V == 1) {
+    if (i < n) place[i] = found[0];
+  } else {
+    const ml_index first = ml_index(i - ml_lane()) * V;
+#pragma unroll
+    for (int round = 0; round < V / 2; ++round) {
+      const int at = round * 64 + ml_lane() * 2, owner = at / V;  // of the warp's 32 V
+      int one = 0, other = 0;
+#pragma unroll
+      for (int v = 0; v < V; v += 2) {
+        const int low = ml_shfl(found[v], owner), high = ml_shfl(found[v + 1], owner);
+        one = at % V == v ? low : one;
+        other = at % V == v ? high : other;
+      }
+      if (first + at < ml_index(n) * V)
+        ml_store_whole<2>(place + first + at, ml_vec<long long, 2>{one, other});
+    }
+  }
+}
+
+}  // namespace
+
 // The same where the windows of the last axis lie S apart and have K taps, the first of them B before
 // the window's place: a thread has V windows, and a vector of V * S elements of each line.
-template <typename T, typename I, int D, int S, int K, int B, int V>
+template <typename T, typename I, int D, int S, int K, int B, int V, bool PLACES>
 __global__ void __launch_bounds__(256, 2)
-pool_max_lines(const T* __restrict__ x, T* y, I* choice, const int* __restrict__ source0,
-               const int* __restrict__ source1, pool_map map, ml_divisor threads, int n) {
+pool_max_lines(const T* __restrict__ x, T* y, I* choice, long long* place,
+               const int* __restrict__ source0, const int* __restrict__ source1, pool_map map,
+               ml_divisor threads, int n) {
   typedef ml_wide<T> W;
   const int R = K - S - B > 0 ? K - S - B : 0, vectors = map.in[2] / (V * S);
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -112,33 +141,37 @@ pool_max_lines(const T* __restrict__ x, T* y, I* choice, const int* __restrict__
   int at[3] = {0, 0, 0};
   const T* plane = x + pool_lines_place<D>(map, out, at) * pool_plane<D>(map);
   W best[V];
-  int chosen[V];
+  int chosen[V], found[V];
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     best[v] = pool_least<W>();
     chosen[v] = -1;
+    found[v] = 0;
   }
   for (int t0 = 0; t0 < (D > 2 ? map.taps[0] : 1); ++t0) {
     const int from0 = D > 2 && i < n ? source0[t0 * map.out[0].value + at[0]] : 0;
     for (int t1 = 0; t1 < (D > 1 ? map.taps[1] : 1); ++t1) {
       const int from1 = D > 1 && i < n ? source1[t1 * map.out[1].value + at[1]] : 0;
       const bool on = i < n && from0 >= 0 && from1 >= 0;
-      const auto line = ml_line_load<V * S, B, R, W>(
-          plane + (from0 * map.in[1] + from1) * map.in[2], vector, vectors, threads.value, on);
+      const int start = (from0 * map.in[1] + from1) * map.in[2];
+      const auto line =
+          ml_line_load<V * S, B, R, W>(plane + start, vector, vectors, threads.value, on);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
 #pragma unroll
         for (int t2 = 0; t2 < K; ++t2) {
-          const int place = v * S + t2 - B;
-          const W value = line[place];
-          if (line.has(place) && (chosen[v] < 0 || value > best[v] || value != value)) {
+          const int column = v * S + t2 - B;
+          const W value = line[column];
+          if (line.has(column) && (chosen[v] < 0 || value > best[v] || value != value)) {
             best[v] = value;
             chosen[v] = (t0 * map.taps[1] + t1) * K + t2;
+            if (PLACES) found[v] = start + vector * V * S + column;
           }
         }
       }
     }
   }
+  if constexpr (PLACES) pool_put_places<V>(place, found, i, n);
   if (i >= n) return;
   ml_vec<T, V> maxima;
   ml_vec<I, V> choices;

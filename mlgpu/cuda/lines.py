@@ -34,10 +34,10 @@ class Windows(NamedTuple):
         """Whether kernels take such windows."""
         return self.stride in STRIDES and self.taps <= TAPS and self.before < self.taps
 
-    def of_elements(self, itemsize: int) -> int:
+    def of_elements(self, itemsize: int, most: int = MOST) -> int:
         """Windows of a thread that reads elements; 0 where lines are not whole vectors of them."""
         near = max(self.before, self.taps - self.stride - self.before)
-        count = self._vector(itemsize)
+        count = self._vector(itemsize, most)
         return count if near <= count * self.stride else 0
 
     def of_windows(self, itemsize: int) -> int:
@@ -47,8 +47,8 @@ class Windows(NamedTuple):
         count = self._vector(itemsize)
         return count if near <= count else 0
 
-    def _vector(self, itemsize: int) -> int:
-        count = min(VECTOR // itemsize, MOST) // self.stride
+    def _vector(self, itemsize: int, most: int = MOST) -> int:
+        count = min(most, min(VECTOR // itemsize, MOST) // self.stride)
         while count and (self.windows % count or self.elements % (count * self.stride)):
             count //= 2
         return count if count * self.stride > 1 and count * self.stride * itemsize >= 4 else 0

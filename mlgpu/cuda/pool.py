@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlgpu.ops.axis_map import AxisMap
 
 THREADS = 256
+PLACES = 4  # of a thread, at most: they are exchanged before they are stored
 MAP = np.dtype([("out", DIVISOR, 3), ("in", "i4", 3), ("taps", "i4", 3), ("many", "i4", 3)],
                align=True)
 
@@ -37,11 +38,13 @@ def maximum(x: Any, maps: Sequence[AxisMap], choices: bool, places: bool) -> tup
     place = runtime.empty(shape, np.dtype(np.int64)) if places else None
     types = f"{ctype(x.dtype)}, {ctype(small)}, {len(maps)}"
     even = lines.windows(maps[-1])
-    vector = even.of_elements(x.itemsize) if even and lines.are_last(maps) else 0
-    if even and vector and not places and small.itemsize == 1:  # places are wider than vectors
-        name = f"pool_max_lines<{types}, {even.stride}, {even.taps}, {even.before}, {vector}>"
-        run(name, maps, x, (lines.aligned(x), out, choice), out, window_tables(maps)[:2], False,
-            vector)
+    most = PLACES if places else lines.MOST
+    vector = even.of_elements(x.itemsize, most) if even and lines.are_last(maps) else 0
+    if even and vector and small.itemsize == 1:
+        numbers = f"{even.stride}, {even.taps}, {even.before}, {vector}"
+        name = f"pool_max_lines<{types}, {numbers}, {str(places).lower()}>"
+        run(name, maps, x, (lines.aligned(x), out, choice, place), out, window_tables(maps)[:2],
+            False, vector)
     else:
         run(f"pool_max<{types}>", maps, x, (x, out, choice, place), out, window_tables(maps), False)
     return out, choice, place

@@ -108,10 +108,13 @@ def test_lines(host, dtype, kernel, stride, before, count):
     for lead in (2, 5):
         maps = [adaptive_map(-2, lead, 3), window_map(-1, 144, count, kernel, stride, 1, before)]
         x = random(dtype, (3, lead, 144))
-        y, choice, _ = host.wrap(pool.maximum)(x, maps, True, False)
         want, places = pooled(x, maps)
-        np.testing.assert_array_equal(np.asarray(y), want)
-        clean(host, dtype)
+        for wanted in (True, False):
+            y, choice, found = host.wrap(pool.maximum)(x, maps, True, wanted)
+            np.testing.assert_array_equal(np.asarray(y), want)
+            clean(host, dtype)
+            if wanted:
+                np.testing.assert_array_equal(np.asarray(found), places)
         even = axis_lines.windows(maps[-1])
         assert ("lines" in host.names[-1]) == bool(even.of_elements(dtype.itemsize))
         again = host.wrap(pool.choose)(x, maps, choice)
