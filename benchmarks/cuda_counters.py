@@ -216,6 +216,17 @@ def masked_softmax(causal: bool) -> Any:
     return (lambda: cuda_softmax.masked(a._array, given._array)), size(a, mask, a)
 
 
+def cell(kind: Any) -> Any:
+    """A step of 64 sequences."""
+    made = kind(128, 128, device="cuda", dtype=H)
+    state = (x(64, 128), x(64, 128)) if kind is mlgpu.nn.LSTMCell else x(64, 128)
+    run, least = forward(lambda a: made(a, state), x(64, 128))
+    return run, least + size(state, *made.parameters())
+
+
+GATES = 64 * 4 * 128 * 2  # bytes of the sums of four gates in `cell`
+
+
 def linear_cross_entropy_backward() -> Any:
     a, w, t = x(128, 256, grad=True), x(1024, 256, grad=True), ints(128, below=1024)
     return lambda: mlgpu.autograd.grad([F.linear_cross_entropy(a, w, t)], [a, w]), size(
@@ -413,6 +424,12 @@ ROWS = [
         lambda a: F.unfold(a, 2, stride=2), x(4, 16, 32, 32))),
     Row("fold, 3 x 3 padded", lambda: forward(
         lambda a: F.fold(a, 32, 3, padding=1), x(4, 144, 1024))),
+    Row("LSTMCell", lambda: cell(mlgpu.nn.LSTMCell), 5 * GATES + GATES // 4,
+        "of the four gates both products' sums are written and read, and the values kept; h twice",
+        tensor=2 * 2 * 64 * 128 * 512),
+    Row("GRUCell", lambda: cell(mlgpu.nn.GRUCell), 5 * GATES * 3 // 4 + 3 * GATES // 4,
+        "of the three gates as many, and what is reset; the state is read, and written, twice",
+        tensor=2 * 2 * 64 * 128 * 384),
     Row("conv2d", lambda: forward(lambda a, w: F.conv2d(a, w, padding=1), *filters(3)),
         2 * (MAP + FILTERS), "x and the weight are laid out channels last: written and read once "
         "more", tensor=2 * 4096 * 64 * 64 * 9),
