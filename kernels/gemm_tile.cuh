@@ -24,113 +24,203 @@ struct ml_tile {
   }
 };
 
-// Copies one operand's tiles: a thread's chunks lie in one column of them.  WIDTH is how many bytes at a
-// time can be read: 16, 4, or those of one element, which go through registers, as all do where there is
-// no cp.async.  Along lines, the operand's extent is a multiple of WIDTH.
+// The two ways that one operand's tiles come to shared memory have these in common.  WIDTH is how many
+// bytes at a time can be read: along lines, the operand's extent and its lines are multiples of it.
+//   constructor   The tiles of rows `row` and on, from place `k` on, of `rows` rows, lines `ld` apart.
+//   fetch         Begins to copy the next tile, of whose depth `deep` places are within the matrix, to
+//                 `tile`; `any` is an address that may be named where nothing is read.
+//   put           What went through registers goes to `tile`, some time after fetch.
+
+// By asynchronous copies of WIDTH bytes, neighbours of which are a warp's: so it reads every sector once.
 template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
-struct ml_tile_copy {
+struct ml_tile_async {
   using Tile = ml_tile<T, ROWS, DEPTH, DEEP>;
-  static constexpr int E = Tile::E;
-  static constexpr int STEP = THREADS / Tile::CHUNKS;  // lines between two chunks of a thread
+  static constexpr int E = WIDTH / sizeof(T);
+  static constexpr int ACROSS = Tile::CHUNKS * (16 / WIDTH);  // pieces of a line
+  static constexpr int STEP = THREADS / ACROSS;               // lines between two pieces of a thread
   static constexpr int COUNT = Tile::LINES / STEP;
-  static constexpr bool ASYNC = ML_AMPERE && WIDTH >= 4;
-  static_assert(THREADS % Tile::CHUNKS == 0 && Tile::LINES % STEP == 0 &&
-                (STEP % 8 == 0 || !Tile::SWIZZLED),
-                "a thread's chunks must have one place in the pattern of the swizzle");
+  // The swizzle's pattern repeats after 8 lines, which are so many pieces of a thread.
+  static constexpr int PERIOD = !Tile::SWIZZLED || STEP >= 8 ? 1 : 8 / STEP < COUNT ? 8 / STEP : COUNT;
+  static_assert(THREADS % ACROSS == 0 && Tile::LINES % STEP == 0 && COUNT <= 32 &&
+                (STEP >= 8 ? STEP % 8 == 0 : 8 % STEP == 0), "pieces must go round among the threads");
 
-  const T* from;   // the thread's first chunk of the next tile
-  unsigned valid;  // deep: which of its chunks are within the rows, a bit for each
-  int room;        // not deep: how many elements of a chunk are within the rows, 0 to E
-  int depth;       // where along k, in the tile, its first chunk is
-  int to;          // where in a tile of shared memory
-  unsigned held[ASYNC ? 1 : COUNT][4];
+  const T* from;   // the thread's first piece of the next tile
+  unsigned valid;  // deep: which of its pieces are within the rows, a bit for each; else whether they are
+  int depth;       // where along k, in the tile, its first piece is
+  int to[PERIOD];  // where in a tile of shared memory
 
-  // The tiles of rows `row` and on, from place `k` on, of `rows` rows whose lines are `ld` apart.
-  __device__ __forceinline__ ml_tile_copy(const T* matrix, ml_index ld, int row, int rows, int k,
-                                          int thread) {
-    const int line = thread / Tile::CHUNKS, chunk = thread % Tile::CHUNKS;
-    to = Tile::place(line, chunk);
+  __device__ __forceinline__ ml_tile_async(const T* matrix, ml_index ld, int row, int rows, int k,
+                                           int thread) {
+    const int line = thread / ACROSS, first = thread % ACROSS * E;
+    const int inside = first % Tile::E * sizeof(T);
+#pragma unroll
+    for (int i = 0; i < PERIOD; ++i) to[i] = Tile::place(line + i * STEP, first / Tile::E) + inside;
     if constexpr (DEEP) {
-      from = matrix + (row + line) * ld + k + chunk * E;
-      depth = chunk * E;
+      from = matrix + (row + line) * ld + k + first;
+      depth = first;
       valid = 0;
 #pragma unroll
       for (int i = 0; i < COUNT; ++i) valid |= unsigned(row + line + i * STEP < rows) << i;
     } else {
-      from = matrix + (k + line) * ld + row + chunk * E;
+      from = matrix + (k + line) * ld + row + first;
       depth = line;
-      room = rows - row - chunk * E;
-      room = room < 0 ? 0 : room > E ? E : room;
+      valid = row + first < rows;
     }
   }
 
-  // Begins to copy the next tile, of whose depth `deep` places are within the matrix, to `tile`.
-  // `any` is an address that may be named where nothing is read.
   __device__ __forceinline__ void fetch(unsigned tile, int deep, ml_index ld, const T* any) {
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
       const T* p = from + i * STEP * ld;
-      int some;  // elements of the chunk that are there
-      if constexpr (DEEP) some = valid >> i & 1 ? deep - depth : 0;
-      else some = depth + i * STEP < deep ? room : 0;
-      const unsigned shared = tile + to + i * STEP * Tile::LINE_BYTES;
-      if constexpr (WIDTH == 16 && ASYNC) {
-        ml_copy_async<16>(shared, some > 0 ? p : any, some > 0);
-      } else if constexpr (ASYNC) {
-        const int each = 4 / sizeof(T);
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          // Another word in each quarter of the warp, so that no bank is met twice.
-          const int word = (j + (threadIdx.x >> 3)) & 3;
-          ml_copy_async<4>(shared + 4 * word, some > word * each ? p + word * each : any,
-                           some > word * each);
-        }
-      } else if constexpr (WIDTH == 16) {
-        hold_chunk(held[i], p, some > 0);
-      } else {
-        hold_elements(held[i], p, some);
-      }
+      const bool there = DEEP ? (valid >> i & 1) && depth < deep : valid && depth + i * STEP < deep;
+      ml_copy_async<WIDTH>(tile + to[i % PERIOD] + i / PERIOD * PERIOD * STEP * Tile::LINE_BYTES,
+                           there ? p : any, there);
     }
     from += DEEP ? DEPTH : DEPTH * ld;
   }
 
-  // What went through registers goes to `tile`, some time after fetch.
-  __device__ __forceinline__ void put(unsigned tile) {
-    if constexpr (!ASYNC) {
+  __device__ __forceinline__ void put(unsigned) const {}
+};
+
+// Through registers, in chunks of 16 bytes: where there is no cp.async, and for lines that begin at any
+// element.  Of a chunk that does not lie at a multiple of 16 bytes, the two aligned vectors are read
+// that it is part of, and shifted into place when they go to shared memory; at the ends of a line,
+// where these would reach beyond it, single elements are.
+template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
+struct ml_tile_held {
+  using Tile = ml_tile<T, ROWS, DEPTH, DEEP>;
+  static constexpr int E = Tile::E;
+  static constexpr int STEP = THREADS / Tile::CHUNKS;  // lines between two chunks of a thread
+  static constexpr int COUNT = Tile::LINES / STEP;
+  static constexpr bool ALIGNED = WIDTH == 16;
+  static_assert(THREADS % Tile::CHUNKS == 0 && Tile::LINES % STEP == 0 &&
+                (STEP % 8 == 0 || !Tile::SWIZZLED),
+                "a thread's chunks must have one place in the pattern of the swizzle");
+  static_assert(STEP * sizeof(T) % 16 == 0, "a thread's chunks must be equally far from alignment");
+
+  const T* from;   // the thread's first chunk of the next tile
+  unsigned valid;  // deep: which of its chunks are within the rows, a bit for each
+  int depth;       // where along k, in the tile, its first chunk is
+  int left, right; // elements of its line before a chunk, and (not deep) from there on
+  int before;      // elements that a chunk lies behind a multiple of 16 bytes
+  int to;          // where in a tile of shared memory
+  unsigned held[COUNT][ALIGNED ? 4 : 8];
+
+  __device__ __forceinline__ ml_tile_held(const T* matrix, ml_index ld, int row, int rows, int k,
+                                          int thread) {
+    const int line = thread / Tile::CHUNKS, first = thread % Tile::CHUNKS * E;
+    to = Tile::place(line, thread % Tile::CHUNKS);
+    if constexpr (DEEP) {
+      from = matrix + (row + line) * ld + k + first;
+      depth = first;
+      left = k + first;
+      valid = 0;
 #pragma unroll
-      for (int i = 0; i < COUNT; ++i)
-        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
-                     :: "r"(tile + to + i * STEP * Tile::LINE_BYTES), "r"(held[i][0]),
-                        "r"(held[i][1]), "r"(held[i][2]), "r"(held[i][3]) : "memory");
+      for (int i = 0; i < COUNT; ++i) valid |= unsigned(row + line + i * STEP < rows) << i;
+    } else {
+      from = matrix + (k + line) * ld + row + first;
+      depth = line;
+      left = row + first;
+      right = rows - left;
+    }
+    before = ALIGNED ? 0 : int(reinterpret_cast<size_t>(from) % 16 / sizeof(T));
+  }
+
+  __device__ __forceinline__ void fetch(unsigned, int deep, ml_index ld, const T*) {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      int some;  // elements of the line from here on
+      if constexpr (DEEP) some = valid >> i & 1 ? deep - depth : 0;
+      else some = depth + i * STEP < deep ? right : 0;
+      hold(held[i], from + i * STEP * ld, some);
+    }
+    from += DEEP ? DEPTH : DEPTH * ld;
+    if (DEEP) left += DEPTH;
+  }
+
+  __device__ __forceinline__ void put(unsigned tile) const {
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) {
+      unsigned r[4];
+      take(r, i);
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+                   :: "r"(tile + to + i * STEP * Tile::LINE_BYTES), "r"(r[0]), "r"(r[1]), "r"(r[2]),
+                      "r"(r[3]) : "memory");
     }
   }
 
  private:
-  static __device__ __forceinline__ void hold_chunk(unsigned (&r)[4], const T* p, bool there) {
+  __device__ __forceinline__ void hold(unsigned (&r)[ALIGNED ? 4 : 8], const T* p, int some) const {
+    if constexpr (ALIGNED) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) r[j] = 0;
-    if (there) {
-      const auto v = ml_load<4>(reinterpret_cast<const unsigned*>(p));
-#pragma unroll
-      for (int j = 0; j < 4; ++j) r[j] = v.at[j];
+      for (int j = 0; j < 4; ++j) r[j] = 0;
+      if (some > 0) vector(r, p, 0);
+    } else {
+      const T* aligned = p - before;
+      if (left >= before && some >= E - before) vector(r, aligned, 0);
+      else elements(r, aligned, 0, before, before + some);
+      if (some >= 2 * E - before) vector(r, aligned, 4);
+      else elements(r, aligned, 4, before, before + some);
     }
   }
 
-  static __device__ __forceinline__ void hold_elements(unsigned (&r)[4], const T* p, int some) {
-    if constexpr (sizeof(T) == 2) {
-      const unsigned short* q = reinterpret_cast<const unsigned short*>(p);
+  // Four words, of which `first` is the first.
+  template <int N>
+  static __device__ __forceinline__ void vector(unsigned (&r)[N], const T* p, int first) {
+    const auto v = ml_load<4>(reinterpret_cast<const unsigned*>(p) + first);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        const unsigned low = some > 2 * j ? q[2 * j] : 0, high = some > 2 * j + 1 ? q[2 * j + 1] : 0;
-        r[j] = low | high << 16;
+    for (int j = 0; j < 4; ++j) r[first + j] = v.at[j];
+  }
+
+  // The same from the elements from `low` on that are below `high`; zeros for the others.
+  static __device__ __forceinline__ void elements(unsigned (&r)[8], const T* p, int first, int low,
+                                                  int high) {
+    const int EACH = 4 / sizeof(T);
+#pragma unroll
+    for (int j = first; j < first + 4; ++j) {
+      r[j] = 0;
+#pragma unroll
+      for (int e = 0; e < EACH; ++e) {
+        const int at = j * EACH + e;
+        if (at < low || at >= high) continue;
+        if constexpr (EACH == 2)
+          r[j] |= unsigned(reinterpret_cast<const unsigned short*>(p)[at]) << 16 * e;
+        else
+          r[j] = reinterpret_cast<const unsigned*>(p)[at];
       }
-    } else {
-      const unsigned* q = reinterpret_cast<const unsigned*>(p);
+    }
+  }
+
+  // The chunk that was held: shifted by 8, 4 and 2 bytes.
+  __device__ __forceinline__ void take(unsigned (&r)[4], int i) const {
+    if constexpr (ALIGNED) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) r[j] = some > j ? q[j] : 0;
+      for (int j = 0; j < 4; ++j) r[j] = held[i][j];
+    } else {
+      const int by = before * sizeof(T);
+      unsigned w[6];
+#pragma unroll
+      for (int j = 0; j < 6; ++j) w[j] = by & 8 ? held[i][j + 2] : held[i][j];
+#pragma unroll
+      for (int j = 0; j < 5; ++j) w[j] = by & 4 ? w[j + 1] : w[j];
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        r[j] = sizeof(T) == 2 ? __funnelshift_r(w[j], w[j + 1], by % 4 * 8) : w[j];
     }
   }
 };
+
+template <bool ASYNC> struct ml_tile_way {
+  template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
+  using copy = ml_tile_async<T, ROWS, DEPTH, THREADS, DEEP, WIDTH>;
+};
+template <> struct ml_tile_way<false> {
+  template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
+  using copy = ml_tile_held<T, ROWS, DEPTH, THREADS, DEEP, WIDTH>;
+};
+template <typename T, int ROWS, int DEPTH, int THREADS, bool DEEP, int WIDTH>
+using ml_tile_copy = typename ml_tile_way<ML_AMPERE && WIDTH >= 4>::template copy<
+    T, ROWS, DEPTH, THREADS, DEEP, WIDTH>;
 
 // Reads fragments of COUNT tiles of 16 rows, from row `row` of the block's tile on: the four registers of
 // an A fragment, or (LEFT false) those of two neighbouring B fragments.

@@ -348,7 +348,7 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         family = "gemv"
         arguments = [name, computed, 1 if m == 1 else 4, width, *([] if b.deep else [a.deep])]
     elif tensor:
-        widths = [item if tiny else w if w == 16 else min(w, 4) for w in (a.width, b.width)]
+        widths = [item if tiny else w for w in (a.width, b.width)]
         tile = _tensor_tile(item, min(widths), m, n, tiles, capability)
         bm, bn, bk, wm, wn, stages = tile
         per_store = 16 // item
