@@ -17,12 +17,15 @@ struct ml_item {
   P at;  // its place before
 };
 
-// How many items each thread has of a tile, which takes 48 KiB.
+// How many items each thread has of a tile, which takes 44 KiB: two blocks fit in 100.
 template <typename K, typename P>
 struct ml_tile {
-  static const int each = (48 << 10) / (ml_sort_threads * (sizeof(K) + sizeof(P)));
+  static const int each = (44 << 10) / (ml_sort_threads * (sizeof(K) + sizeof(P)));
   static const int size = each * ml_sort_threads;
 };
+
+// Where a buffer of n items ends, in items: at the end of a sector for keys and for places.
+__device__ __forceinline__ ml_index ml_room(ml_index n) { return (n + 7) / 8 * 8; }
 
 // `room` items in memory: side by side where keys and places have one size, else all keys first.
 template <typename K, typename P>
@@ -79,6 +82,7 @@ __device__ __forceinline__ int ml_sort_tile(ml_item<K, P> (&item)[EACH], ml_item
   const int SIZE = EACH * ml_sort_threads, lane = ml_lane(), warp = ml_warp();
   const int first = warp * 32 * EACH + lane;
   int zeros = -1;
+#pragma unroll 1
   for (int bit = from, turn = 0; bit < to; ++bit, turn ^= 1) {
     unsigned set[EACH];
     int total = 0;
@@ -121,7 +125,7 @@ __device__ __forceinline__ int ml_sort_tile(ml_item<K, P> (&item)[EACH], ml_item
 // --- long rows -----------------------------------------------------------------------------------
 
 // How often each digit of each pass occurs: added to totals[pass][row][digit].  A lane counts in
-// bytes of its own, in a bank of its own: 192 of a tile at most.  `key(row, i)` gives a key.
+// bytes of its own, in a bank of its own: 176 of a tile at most.  `key(row, i)` gives a key.
 template <typename K, typename P, typename W, typename Key>
 __device__ __forceinline__ void ml_count_digits(W* totals, ml_index rows, ml_index n, int tiles,
                                                 int passes, int bits, Key key) {
@@ -182,40 +186,96 @@ __device__ __forceinline__ void ml_count_digits(W* totals, ml_index rows, ml_ind
   }
 }
 
+// What a pass reads and, by that, writes: the row itself or one of two buffers.
+enum { ml_from_row, ml_from_first, ml_from_second, ml_not_needed };
+__device__ __forceinline__ int ml_written(int read) { return read == ml_from_first; }
+
+// A block for each row: totals[pass][row] become where digits begin, steps[row][pass] say what the
+// pass reads.  Where all items have the same digit it is not needed, unless it is the last.
+template <typename W>
+__global__ void __launch_bounds__(256)
+plan_passes(W* totals, W* steps, ml_index rows, ml_index n, int passes) {
+  __shared__ W slots[2][8];
+  const ml_index row = blockIdx.x;
+  const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp();
+  int read = ml_from_row;
+  for (int pass = 0; pass < passes; ++pass) {
+    W* const place = totals + (pass * rows + row) * ml_digits + t;
+    const W own = *place;
+    W end = own;
+#pragma unroll
+    for (int step = 1; step < 32; step <<= 1) {
+      const W other = __shfl_up_sync(ml_all_lanes, end, step);
+      if (lane >= step) end += other;
+    }
+    if (lane == 31) slots[pass & 1][warp] = end;
+    const bool same = __syncthreads_or(ml_index(own) == n);
+    W before = end - own;
+    for (int w = 0; w < warp; ++w) before += slots[pass & 1][w];
+    *place = before;
+    const bool needed = !same || pass == passes - 1;
+    if (t == 0) steps[row * passes + pass] = W(needed ? read : ml_not_needed);
+    if (needed) read = ml_from_first + ml_written(read);
+  }
+}
+
+// What a block of a pass keeps in shared memory beside its tile (and not in registers).
+template <typename W>
+struct alignas(16) ml_pass_tables {
+  int ones[2][ml_sort_warps];
+  int starts[ml_digits], ends[ml_digits];  // of a digit's items in the tile
+  W moved[ml_digits];                      // how far they go from there
+  int row, tile, held, read;               // which tile, its items, where they come from
+};
+
 // One pass: every tile is ordered by the digit, and its items of each digit go behind those of the
 // tiles before it, which publish how many they have (with the upper bit of `status`: how many there
 // are up to them).  Tiles are numbered as their blocks begin, so that those before have begun.
-// `load(row, i)` gives an item, `store(row, i, item)` puts it to its place; SECTOR is how many
-// places lie in 32 bytes, which a warp does not share with the next one.
-template <int SECTOR, typename K, typename P, typename W, typename Load, typename Store>
-__device__ __forceinline__ void ml_radix_pass(const W* totals, W* status, W* ticket, ml_index n,
-                                              int tiles, int from, int to, Load load,
-                                              Store store) {
+// `make(row, i)` gives an item of the row itself, `buffer(0)` and `buffer(1)` hold items of all
+// rows; `store(read, row, i, item)` puts one to its place; SECTOR is how many places lie in 32
+// bytes, which a warp does not share with the next one.
+template <int SECTOR, typename K, typename P, typename W, typename Make, typename Buffer,
+          typename Store>
+__device__ __forceinline__ void ml_radix_pass(ml_pass_tables<W>& tables, const W* starts_of,
+                                              const W* steps, W* status, W* ticket, ml_index n,
+                                              int tiles, int pass, int passes, int bits,
+                                              Make make, Buffer buffer, Store store) {
   const int EACH = ml_tile<K, P>::each, SIZE = ml_tile<K, P>::size;
   extern __shared__ __align__(16) unsigned char memory[];
-  __shared__ __align__(16) int ones[2][ml_sort_warps];
-  __shared__ int starts[ml_digits], ends[ml_digits];  // of a digit's items in the tile
-  __shared__ W moved[ml_digits];                      // how far they go from there
-  __shared__ int row, tile;  // rather than in registers
+  int *const starts = tables.starts, *const ends = tables.ends;
+  W* const moved = tables.moved;
   const int t = threadIdx.x, lane = ml_lane(), warp = ml_warp();
   if (t == 0) {
     const W taken = atomicAdd(ticket, W(1));
-    row = int(taken / tiles);
-    tile = int(taken % tiles);
+    tables.row = int(taken / tiles);
+    tables.tile = int(taken % tiles);
+    const ml_index left = n - ml_index(tables.tile) * SIZE;
+    tables.held = left < SIZE ? int(left) : SIZE;
+    tables.read = int(steps[ml_index(tables.row) * passes + pass]);
   }
   if (t < ml_digits) starts[t] = ends[t] = 0;
   __syncthreads();
-  const ml_index origin = ml_index(tile) * SIZE;
-  const int held = n - origin < SIZE ? int(n - origin) : SIZE;
+  if (tables.read == ml_not_needed) return;
+  const int from = ml_shift(pass, passes, bits), to = ml_shift(pass + 1, passes, bits);
+  const ml_index origin = ml_index(tables.tile) * SIZE;
+  const int held = tables.held;
   const int first = warp * 32 * EACH + lane, digits = 1 << (to - from);
+  const bool fresh = tables.read == ml_from_row;
   ml_item<K, P> item[EACH];
 #pragma unroll
   for (int j = 0; j < EACH; ++j) {
     item[j] = {~K(0), P(0)};
-    if (first + 32 * j < held) item[j] = load(row, origin + first + 32 * j);
+    if (fresh && first + 32 * j < held) item[j] = make(tables.row, origin + first + 32 * j);
+  }
+  if (!fresh) {
+    const ml_items<K, P> given = buffer(tables.read - ml_from_first);
+    const ml_index from_here = tables.row * n + origin + first;
+#pragma unroll
+    for (int j = 0; j < EACH; ++j)
+      if (first + 32 * j < held) item[j] = given.get(from_here + 32 * j);
   }
   const ml_items<K, P> room = {memory, SIZE};
-  const int zeros = ml_sort_tile(item, room, ones, from, to, SIZE - held);
+  const int zeros = ml_sort_tile(item, room, tables.ones, from, to, SIZE - held);
   const auto digit_of = [&](const ml_item<K, P>& one) {
     return int(one.key >> from) & (digits - 1);
   };
@@ -234,30 +294,14 @@ __device__ __forceinline__ void ml_radix_pass(const W* totals, W* status, W* tic
     }
     if (i == held - 1) ends[digit] = held;
   }
-  if (tile == 0) {  // a digit begins behind all smaller ones of the row
-    if (warp == 0) {
-      W carry = 0;
-      for (int digit = lane; digit < digits + lane; digit += 32) {
-        const W own = digit < digits ? totals[ml_index(row) * ml_digits + digit] : W(0);
-        W end = own;
-#pragma unroll
-        for (int step = 1; step < 32; step <<= 1) {
-          const W other = __shfl_up_sync(ml_all_lanes, end, step);
-          if (lane >= step) end += other;
-        }
-        moved[digit] = carry + end - own;
-        carry += __shfl_sync(ml_all_lanes, end, 31);
-      }
-    }
-  }
   __syncthreads();
   if (t < digits) {
     const W PART = W(1) << (8 * sizeof(W) - 2), WHOLE = PART << 1;
     const W own = ends[t] - starts[t];
-    volatile W* const mine = status + (ml_index(row) * tiles + tile) * ml_digits + t;
+    volatile W* const mine = status + (ml_index(tables.row) * tiles + tables.tile) * ml_digits + t;
     W before = 0;
-    if (tile == 0) {
-      before = moved[t];
+    if (tables.tile == 0) {
+      before = starts_of[ml_index(tables.row) * ml_digits + t];
     } else {
       *mine = PART | own;
       W found = 0;
@@ -274,7 +318,7 @@ __device__ __forceinline__ void ml_radix_pass(const W* totals, W* status, W* tic
 
   // A warp's items go out in order.  It leaves the rest of a sector that it cannot fill in a turn
   // to the next turn, and what it has begun is filled by it and not by the next warp.
-  const int phase = int(row * n % SECTOR);
+  const int phase = int(tables.row * n % SECTOR);
   const auto in_sector = [&](int digit, int i) {
     return int((moved[digit] + W(i) + W(phase)) % SECTOR);
   };
@@ -300,7 +344,7 @@ __device__ __forceinline__ void ml_radix_pass(const W* totals, W* status, W* tic
       if (ends[digit] > next) next -= begun < own ? begun : own;
     }
     next = __shfl_sync(ml_all_lanes, next, 31);
-    if (i < last && i < next) store(row, ml_index(moved[digit] + W(i)), one);
+    if (i < last && i < next) store(tables.read, tables.row, ml_index(moved[digit] + W(i)), one);
     turn = next;
   }
 }

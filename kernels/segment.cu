@@ -29,7 +29,7 @@ __device__ __forceinline__ ml_index key_of(I index, ml_index bound, ml_index ski
 
 // All of it in one block, for at most 512 * EACH keys.
 template <typename I, typename K, int EACH>
-__global__ void __launch_bounds__(512, 1)
+__global__ void __launch_bounds__(512, 2)
 sort_tile(const I* __restrict__ index, K* keys, K* positions, int count, ml_index bound,
           ml_index skip, bool wrap, int bits, ml_fault* fault, int site) {
   typedef ml_word_of<K> U;
@@ -64,32 +64,37 @@ count_digits(const I* __restrict__ index, W* totals, ml_index count, int tiles, 
   });
 }
 
-// Keys and positions to where a digit puts them; the first pass reads the index, the last one
-// writes `keys` and `positions`.
+// Keys and positions to where a digit puts them: in one of two buffers in `work`, the last time to
+// `keys` and `positions`.
 template <typename I, typename K, typename W>
-__global__ void __launch_bounds__(512, 2)
-move_keys(const I* __restrict__ index, const unsigned char* before, unsigned char* after, K* keys,
-          K* positions, const W* __restrict__ totals, W* status, W* ticket, ml_index count,
-          int tiles, int pass, int passes, int bits, ml_index bound, ml_index skip, bool wrap) {
+__global__ void __launch_bounds__(512, sizeof(W) == 4 ? 2 : 1)
+move_keys(const I* __restrict__ index, unsigned char* work, K* keys, K* positions,
+          const W* __restrict__ starts, const W* __restrict__ steps, W* status, W* ticket,
+          ml_index count, int tiles, int pass, int passes, int bits, ml_index bound, ml_index skip,
+          bool wrap) {
   typedef ml_word_of<K> U;
   typedef ml_item<U, U> item;
   typedef ml_items<U, U> items;
-  const items given = {const_cast<unsigned char*>(before), count}, put = {after, count};
-  const auto load = [&](ml_index, ml_index i) -> item {
-    if (before) return given.get(i);
+  __shared__ ml_pass_tables<W> tables;
+  const auto buffer = [&](int which) {
+    return items{work + which * ml_room(count) * 2 * sizeof(U), ml_room(count)};
+  };
+  const auto make = [&](ml_index, ml_index i) -> item {
     return {U(key_of(index[i], bound, skip, wrap, nullptr, 0)), U(i)};
   };
-  const int from = ml_shift(pass, passes, bits), to = ml_shift(pass + 1, passes, bits);
-  if (after) {
+  if (pass < passes - 1) {
     ml_radix_pass<items::in_sector, U, U>(
-        totals, status, ticket, count, tiles, from, to, load,
-        [&](ml_index, ml_index i, const item& one) { put.put(i, one); });
+        tables, starts, steps, status, ticket, count, tiles, pass, passes, bits, make, buffer,
+        [&](int read, ml_index, ml_index i, const item& one) {
+          buffer(ml_written(read)).put(i, one);
+        });
   } else {
-    ml_radix_pass<32 / sizeof(K), U, U>(totals, status, ticket, count, tiles, from, to, load,
-                                        [&](ml_index, ml_index i, const item& one) {
-                                          keys[i] = K(one.key);
-                                          positions[i] = K(one.at);
-                                        });
+    ml_radix_pass<32 / sizeof(K), U, U>(
+        tables, starts, steps, status, ticket, count, tiles, pass, passes, bits, make, buffer,
+        [&](int, ml_index, ml_index i, const item& one) {
+          keys[i] = K(one.key);
+          positions[i] = K(one.at);
+        });
   }
 }
 

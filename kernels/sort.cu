@@ -203,7 +203,7 @@ sort_rows(const T* __restrict__ x, const unsigned char* __restrict__ keys,
 
 // Rows of up to 512 * EACH elements, ordered by their bits; from..from+count of them are written.
 template <typename T, int EACH>
-__global__ void __launch_bounds__(512, 1)
+__global__ void __launch_bounds__(512, 2)
 sort_block(const T* __restrict__ x, T* values, long long* index, int n, int from, int count,
            bool descending) {
   typedef ml_key<T> K;
@@ -241,31 +241,35 @@ count_digits(const T* __restrict__ x, W* totals, ml_index rows, ml_index n, int 
       [&](ml_index row, ml_index i) { return ml_key_of(x[row * n + i], descending); });
 }
 
-// The first pass reads x, the last one writes values and indices.
+// The last pass writes values and indices, the others to one of two buffers in `work`.
 template <typename T, typename W>
-__global__ void __launch_bounds__(512, 2)
-radix_pass(const T* __restrict__ x, const unsigned char* before, unsigned char* after, T* values,
-           long long* index, const W* __restrict__ totals, W* status, W* ticket, ml_index rows,
-           ml_index n, int tiles, int pass, int passes, bool descending) {
+__global__ void __launch_bounds__(512, sizeof(W) == 4 ? 2 : 1)
+radix_pass(const T* __restrict__ x, unsigned char* work, T* values, long long* index,
+           const W* __restrict__ starts, const W* __restrict__ steps, W* status, W* ticket,
+           ml_index rows, ml_index n, int tiles, int pass, int passes, bool descending) {
   typedef ml_key<T> K;
   typedef ml_item<K, unsigned> item;
   typedef ml_items<K, unsigned> items;
   const int bits = ml_key_bits<T>::value;
   const bool only = bits <= 8;  // that pass is
-  const items given = {const_cast<unsigned char*>(before), rows * n}, put = {after, rows * n};
-  const auto load = [&](ml_index row, ml_index i) -> item {
-    if (!only && before) return given.get(row * n + i);
+  __shared__ ml_pass_tables<W> tables;
+  const auto buffer = [&](int which) {
+    const ml_index room = ml_room(rows * n);
+    return items{work + which * room * (sizeof(K) + sizeof(unsigned)), room};
+  };
+  const auto make = [&](ml_index row, ml_index i) -> item {
     return {ml_key_of(x[row * n + i], descending), unsigned(i)};
   };
-  const int from = ml_shift(pass, passes, bits), to = ml_shift(pass + 1, passes, bits);
-  if (!only && after) {
+  if (!only && pass < passes - 1) {
     ml_radix_pass<items::in_sector, K, unsigned>(
-        totals, status, ticket, n, tiles, from, to, load,
-        [&](ml_index row, ml_index i, const item& one) { put.put(row * n + i, one); });
+        tables, starts, steps, status, ticket, n, tiles, pass, passes, bits, make, buffer,
+        [&](int read, ml_index row, ml_index i, const item& one) {
+          buffer(ml_written(read)).put(row * n + i, one);
+        });
   } else {
     ml_radix_pass<32 / sizeof(T), K, unsigned>(
-        totals, status, ticket, n, tiles, from, to, load,
-        [&](ml_index row, ml_index i, const item& one) {
+        tables, starts, steps, status, ticket, n, tiles, pass, passes, bits, make, buffer,
+        [&](int, ml_index row, ml_index i, const item& one) {
           const T* source = x + row * n + one.at;
           if (values) values[row * n + i] = ml_value_of<T>(one.key, descending, source);
           if (index) index[row * n + i] = one.at;

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cuda import runtime
-from mlgpu.cuda.launch import blocks
+from mlgpu.cuda.launch import blocks, launch
 
 THREADS = 512
-_TILE = 48 << 10  # bytes of a tile's items in shared memory
+_TILE = 44 << 10  # bytes of a tile's items in shared memory
 _DIGITS = 256
 _COUNTING = 1024  # blocks that count digits
 _NARROW = 1 << 30  # elements of a row whose sums, with two bits more, fit 32 bits
@@ -32,14 +32,27 @@ class Plan:
         self.counting = rows * min(self.tiles, max(1, _COUNTING // rows))
         narrow = n < _NARROW
         self.word = "unsigned" if narrow else "unsigned long long"
-        self._cuts = [self.passes * rows * _DIGITS, self.passes * rows * self.tiles * _DIGITS]
-        self._memory = runtime.zeros((sum(self._cuts) + self.passes,),
-                                     np.dtype(np.uint32 if narrow else np.uint64))
-        self.totals: Any = self._memory[:self._cuts[0]]
+        self._rows, self._n = rows, n
+        sizes = (rows * _DIGITS, rows * self.tiles * _DIGITS, rows, 1)
+        memory = runtime.zeros((self.passes * sum(sizes),),
+                               np.dtype(np.uint32 if narrow else np.uint64))
+        self._parts: list[Any] = []  # totals, status words, steps and tickets of all passes
+        for count in sizes:
+            self._parts.append(memory[:self.passes * count])
+            memory = memory[self.passes * count:]
+        self.totals = self._parts[0]
+        work = 2 * blocks(rows * n, 8) * 8 * item if self.passes > 1 else 0
+        self.work = runtime.empty((work,), np.dtype(np.uint8)) if work else None
 
-    def of(self, number: int) -> tuple[Any, Any, Any]:
-        """The totals, the status words and the ticket of a pass."""
-        totals, status = (cut // self.passes for cut in self._cuts)
-        first, end = self._cuts[0] + number * status, sum(self._cuts) + number
-        return (self._memory[number * totals:(number + 1) * totals],
-                self._memory[first:first + status], self._memory[end:end + 1])
+    def begin(self, family: str) -> None:
+        """Where digits begin and which passes are needed, of the totals."""
+        totals, _, steps, _ = self._parts
+        launch(family, f"plan_passes<{self.word}>", self._rows, _DIGITS,
+               (totals, steps, self._rows, self._n, self.passes))
+
+    def of(self, number: int) -> tuple[Any, ...]:
+        """Where digits begin, the steps, the status words and the ticket, for a pass."""
+        totals, status, steps, tickets = self._parts
+        first, published = totals.size // self.passes, status.size // self.passes
+        return (totals[number * first:(number + 1) * first], steps,
+                status[number * published:(number + 1) * published], tickets[number:number + 1])

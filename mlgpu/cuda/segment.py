@@ -19,7 +19,6 @@ OPS = {"sum": 0, "prod": 1, "amax": 2, "amin": 3, "mean": 4}
 _FEW = 3  # keys a thread has where there are few: up to 1,536
 _NARROW = 64  # bytes of a row from which lanes go along rows, not along keys
 INT, LONG = np.dtype(np.int32), np.dtype(np.int64)
-_BYTES = np.dtype(np.uint8)
 
 
 class Keys(NamedTuple):
@@ -55,15 +54,11 @@ def sort(index: Any, bound: int, message: str | None, *, skip: int = -1, wrap: b
     plan = radix.Plan(1, count, bits, item)
     launch("segment", f"count_digits<{kinds}, {plan.word}>", plan.counting, radix.THREADS,
            (index, plan.totals, count, plan.tiles, plan.passes, bits, *options, *cell))
-    before = None
+    plan.begin("segment")
     for number in range(plan.passes):
-        last = number == plan.passes - 1
-        after = None if last else empty((count * item,), _BYTES)
         launch("segment", f"move_keys<{kinds}, {plan.word}>", plan.tiles, radix.THREADS,
-               (index, before, after, *((keys, positions) if last else (None, None)),
-                *plan.of(number), count, plan.tiles, number, plan.passes, bits, *options),
-               plan.shared)
-        before = after
+               (index, plan.work, keys, positions, *plan.of(number), count, plan.tiles, number,
+                plan.passes, bits, *options), plan.shared)
     return Keys(keys, positions, bound)
 
 

@@ -158,12 +158,8 @@ def _radix(rows: Any, out: Any, where: Any, descending: bool) -> None:
     kinds = f"<{ctype(rows.dtype)}, {plan.word}>"
     launch("sort", f"count_digits{kinds}", plan.counting, TILE_THREADS,
            (rows, plan.totals, count, n, plan.tiles, plan.passes, descending))
-    before = None
+    plan.begin("sort")
     for number in range(plan.passes):
-        last = number == plan.passes - 1
-        after = None if last else runtime.empty((count * n * item,), _BYTES)
         launch("sort", f"radix_pass{kinds}", count * plan.tiles, TILE_THREADS,
-               (rows, before, after, *((out, where) if last else (None, None)),
-                *plan.of(number), count, n, plan.tiles, number, plan.passes, descending),
-               plan.shared)
-        before = after
+               (rows, plan.work, out, where, *plan.of(number), count, n, plan.tiles, number,
+                plan.passes, descending), plan.shared)
