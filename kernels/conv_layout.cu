@@ -127,30 +127,39 @@ __global__ void conv_lay_few(const conv_bits* __restrict__ x, conv_bits* y, conv
 }
 
 // weight[row][channel][tap], rounded once, from total[share][row][tap, channel], which has `padded`
-// channels: the shares are added in their order.  A block has 64 channels and 16 taps of one row.
-template <typename T>
+// channels: the shares are added in their order.  A block has WIDE channels and 2048 / WIDE taps of one
+// row.
+template <typename T, int WIDE>
 __global__ void __launch_bounds__(256)
 conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_index rows, int channels,
                   int taps, int padded) {
-  __shared__ float tile[64 * 17];
-  const int channel_tiles = (channels + 63) / 64, tap_tiles = (taps + 15) / 16;
-  const int rest = blockIdx.x / tap_tiles, tap0 = (blockIdx.x - rest * tap_tiles) * 16;
-  const int row = rest / channel_tiles, channel0 = (rest - row * channel_tiles) * 64;
-  const int here = min(16, taps - tap0), wide = min(64, channels - channel0), pitch = here | 1;
+  const int HIGH = 2048 / WIDE;
+  __shared__ float tile[WIDE * (HIGH | 1)];
+  const int channel_tiles = (channels + WIDE - 1) / WIDE, tap_tiles = (taps + HIGH - 1) / HIGH;
+  const int rest = blockIdx.x / tap_tiles, tap0 = (blockIdx.x - rest * tap_tiles) * HIGH;
+  const int row = rest / channel_tiles, channel0 = (rest - row * channel_tiles) * WIDE;
+  const int here = min(HIGH, taps - tap0), wide = min(WIDE, channels - channel0);
+  // So that neither neighbouring channels nor neighbouring taps meet a bank twice: rows of an odd number
+  // of taps, or, of a power of two, each turned further where it begins at the same bank again.
+  const bool power = (here & (here - 1)) == 0;
+  const auto place = [&](int channel, int tap) {
+    return power ? channel * here + ((tap + channel * min(here, 32) / 32) & (here - 1))
+                 : channel * (here | 1) + tap;
+  };
   const ml_index from = (ml_index(row) * taps + tap0) * padded + channel0;
   const ml_index share_size = rows * taps * padded;
-  for (int i = threadIdx.x; i < here * 64; i += 256) {
-    const int tap = i / 64, channel = i % 64;
+  for (int i = threadIdx.x; i < here * WIDE; i += 256) {
+    const int tap = i / WIDE, channel = i % WIDE;
     if (channel >= wide) continue;
     const float* at = total + from + ml_index(tap) * padded + channel;
     float sum = *at;
     for (int share = 1; share < shares; ++share) sum += at[share * share_size];
-    tile[channel * pitch + tap] = sum;
+    tile[place(channel, tap)] = sum;
   }
   __syncthreads();
   T* to = weight + (ml_index(row) * channels + channel0) * taps + tap0;
   for (int i = threadIdx.x; i < wide * here; i += 256) {
     const int channel = i / here, tap = i - channel * here;
-    to[channel * taps + tap] = ml_cast<T>(tile[channel * pitch + tap]);
+    to[channel * taps + tap] = ml_cast<T>(tile[place(channel, tap)]);
   }
 }

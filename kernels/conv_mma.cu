@@ -4,115 +4,7 @@
 // zeros to EACH or a multiple of it, are the fastest terms of the sums, so that EACH of them at one tap
 // are copied at once, 16 bytes where EACH is 8.  Where a position sees just its own place and planes are
 // whole vectors, the source is taken as it is: positions are the neighbours then.
-#include "conv_tile.cuh"
-
-// How the gather finds what its positions see: at their own places; by a bit for each tap of each axis,
-// at most 30 together, in a register for each position; or by coordinates.
-enum { CONV_OWN, CONV_BITS, CONV_COORDINATES };
-
-const int conv_never = 1 << 30;  // a bit that no position has
-const int conv_held = 16;        // terms that are described at once
-
-// EACH terms of a sum: where they lie in the source from a position's origin and in a row of the weight,
-// in bytes, and what a position must have to see them.
-template <int D, int FEED>
-struct conv_terms {
-  ml_index source;
-  int weight;                       // -1 past the last term
-  int need[FEED == CONV_BITS ? 1 : D];  // the bits, or how far along each axis
-
-  template <typename T>
-  __device__ __forceinline__ void describe(const conv_map& map, int term) {
-    source = 0;
-    weight = -1;
-#pragma unroll
-    for (int& one : need) one = FEED == CONV_BITS ? conv_never : conv_outside;
-    if (term >= map.channels * map.count.value) return;
-    const int tap = term / map.channels, channel = term - tap * map.channels;
-    ml_index from = 0, stride = 1;
-    int rest = tap, bits = 0, first_bit = 0, place = map.weigh_first;
-#pragma unroll
-    for (int d = D - 1; d >= 0; --d) {
-      const int next = d ? ml_divide(rest, map.taps[d]) : 0, own = rest - next * map.taps[d].value;
-      const int along = map.offset[d] + own * map.step[d];
-      if constexpr (FEED == CONV_COORDINATES) need[d] = along;
-      bits |= 1 << (first_bit + own);
-      first_bit += map.taps[d].value;
-      place += own * map.weigh[d];
-      from += along * stride;
-      stride *= map.source[d];
-      rest = next;
-    }
-    if constexpr (FEED == CONV_BITS) need[0] = bits;
-    source = (from * map.groups * map.channels + channel) * ml_index(sizeof(T));
-    weight = (place * map.channels + channel) * int(sizeof(T));
-  }
-
-  // To and from a table in shared memory, 16 bytes a place: what is more lies one set of places further.
-  static const int PARTS = FEED == CONV_BITS || D == 1 ? 1 : 2;
-  __device__ __forceinline__ void keep(ml_vec<int, 4>* to) const {
-    to[0] = {int(source), int(source >> 32), weight, need[0]};
-    if constexpr (PARTS > 1) to[conv_held] = {need[1], need[D - 1], 0, 0};
-  }
-  __device__ __forceinline__ void recall(const ml_vec<int, 4>* from) {
-    const ml_vec<int, 4> first = from[0];
-    source = ml_index(first.at[1]) << 32 | unsigned(first.at[0]);
-    weight = first.at[2];
-    need[0] = first.at[3];
-    if constexpr (PARTS > 1) {
-      const ml_vec<int, 4> more = from[conv_held];
-      need[1] = more.at[0];
-      need[D - 1] = more.at[1];
-    }
-  }
-};
-
-// What one position of the lattice sees of a source with channels last.
-template <typename T, int D, int FEED>
-struct conv_watch {
-  const char* origin;
-  int seen;
-  int base[FEED == CONV_COORDINATES ? D : 1];
-
-  __device__ __forceinline__ void look(const T* x, const conv_map& map, int group, int p) {
-    int u[D];
-    const int image = conv_place<D>(map, p, u);
-    ml_index from = 0, stride = 1;
-    int first_bit = 0;
-    seen = 0;
-#pragma unroll
-    for (int d = D - 1; d >= 0; --d) {
-      const int along = u[d] * map.scale[d];
-      from += along * stride;
-      stride *= map.source[d];
-      if constexpr (FEED == CONV_COORDINATES) base[d] = along;
-      if constexpr (FEED == CONV_BITS) {
-        int at = along + map.offset[d];
-        for (int tap = 0; tap < map.taps[d].value; ++tap, at += map.step[d])
-          seen |= int(unsigned(at) < unsigned(map.source[d])) << (first_bit + tap);
-        first_bit += map.taps[d].value;
-      }
-    }
-    if (image >= map.images) {
-      seen = 0;
-      if constexpr (FEED == CONV_COORDINATES) base[0] = conv_outside;
-    }
-    origin = reinterpret_cast<const char*>(
-        x + (image * stride + from) * map.groups * map.channels + group * map.channels);
-  }
-
-  __device__ __forceinline__ bool sees(const conv_map& map, const conv_terms<D, FEED>& terms) const {
-    if constexpr (FEED == CONV_BITS) {
-      return (seen & terms.need[0]) == terms.need[0];
-    } else {
-      bool all = true;
-#pragma unroll
-      for (int d = 0; d < D; ++d)
-        all &= unsigned(base[d] + terms.need[d]) < unsigned(map.source[d]);
-      return all;
-    }
-  }
-};
+#include "conv_gather.cuh"
 
 // y = bias + weight * (what each position sees).  The weight is [group, row][tap][channel], rows `pitch`
 // elements apart.  `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a
@@ -122,10 +14,7 @@ __global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                 T* y, float* total, conv_map map, int share, bool whole) {
   typedef conv_product<T, BM, true, FEED != CONV_OWN> product;
-  typedef typename product::TileA TileA;
   typedef typename product::TileB TileB;
-  typedef conv_terms<D, FEED> terms;
-  const int PIECES = 8 / EACH, SPAN = conv_held / (4 * PIECES);  // steps that are described at once
   extern __shared__ __align__(128) unsigned char pool[];
   float* biases = reinterpret_cast<float*>(pool + product::BYTES);
   auto* table = reinterpret_cast<ml_vec<int, 4>*>(biases + BM);
@@ -140,23 +29,7 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     biases[row] = bias && row0 + row < map.rows
         ? ml_cast<float>(bias[group * map.rows + row0 + row]) : 0.0f;
 
-  // Of the weight, and of a source with channels last, a thread copies every 32nd row.
-  const int line = threadIdx.x / 4, chunk = threadIdx.x % 4, room = map.rows - row0 - line;
-  const ml_index pitch = ml_index(map.pitch) * sizeof(T);
-  const char* row = reinterpret_cast<const char*>(weight) +
-                    (ml_index(group) * map.rows + row0 + line) * pitch;
-  const unsigned to_a = conv_kept(TileA::place(line, chunk));
-  const auto copy_weight = [&](unsigned a, int offset) {
-    const char* from = row + offset;
-#pragma unroll
-    for (int i = 0; i < BM / 32; ++i) {
-      const bool there = offset >= 0 && 32 * i < room;
-      ml_copy_async<2 * EACH>(a + i * 32 * TileA::LINE_BYTES,
-                              there ? from : reinterpret_cast<const char*>(weight), there);
-      from += 32 * pitch;
-    }
-  };
-
+  const conv_rows<T, BM, EACH> rows(weight, map, group, row0);
   product tile;
   if constexpr (FEED == CONV_OWN) {
     // Of the source it copies 8 positions of every 8th channel.
@@ -168,7 +41,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
     const unsigned to_b = conv_kept(TileB::place(first, part));
     tile.run(ml_shared(pool), end - begin, [](int) {}, [&](int turn, unsigned a, unsigned b) {
       const int term = (begin + turn) * conv_depth;
-      copy_weight(a + to_a, term + chunk * 8 < length ? (term + chunk * 8) * int(sizeof(T)) : -1);
+      const int place = term + threadIdx.x % 4 * 8;
+      rows.copy(a, place < length ? place * int(sizeof(T)) : -1);
       const T* from = view.origin + (term + first) * plane;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -178,36 +52,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
       }
     });
   } else {
-    conv_watch<T, D, FEED> watch[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i)
-      watch[i].look(x, map, group, column_tile * conv_wide + line + 32 * i);
-    const unsigned to_b = conv_kept(TileB::place(line, chunk));
-    const auto describe = [&](int turn) {
-      if (turn % SPAN || threadIdx.x >= conv_held) return;
-      terms one;
-      one.template describe<T>(map, (begin + turn) * conv_depth + threadIdx.x * EACH);
-      one.keep(table + turn / SPAN % 2 * terms::PARTS * conv_held + threadIdx.x);
-    };
-    tile.run(ml_shared(pool), end - begin, describe, [&](int turn, unsigned a, unsigned b) {
-      const auto* held = table + turn / SPAN % 2 * terms::PARTS * conv_held +
-                         turn % SPAN * (4 * PIECES) + chunk * PIECES;
-#pragma unroll
-      for (int piece = 0; piece < PIECES; ++piece) {
-        // Lanes whose rows meet the same banks begin with other pieces.
-        const int now = PIECES > 1 ? piece ^ (line >> 1 & 1) : 0;
-        terms one;
-        one.recall(held + now);
-        copy_weight(a + to_a + 2 * EACH * now, one.weight);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const bool there = watch[i].sees(map, one);
-          ml_copy_async<2 * EACH>(
-              b + to_b + 2 * EACH * now + i * 32 * TileB::LINE_BYTES,
-              there ? watch[i].origin + one.source : reinterpret_cast<const char*>(x), there);
-        }
-      }
-    });
+    conv_sum_seen<T, D, BM, FEED, EACH>(tile, ml_shared(pool), table, x, rows, map, group,
+                                        column_tile * conv_wide, begin, end);
   }
 
   if (total) {
@@ -215,7 +61,9 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
                  BM, conv_wide);
     return;
   }
-  tile.stage(pool, biases);
+  typename product::packed halves;
+  tile.pack(halves, biases);
+  tile.stage(pool, halves);
   __syncthreads();
   const ml_index plane = conv_plane<D>(map.target);
   if (whole) {

@@ -124,20 +124,27 @@ struct conv_product {
     }
   }
 
-  // As halves to a tile of 256-byte rows, where the operands were, each with its row's `bias`.
-  __device__ __forceinline__ void stage(unsigned char* out, const float* bias) const {
+  // As halves, two columns in a register, each with its row's `bias`.
+  typedef unsigned packed[2 * MT][NT];
+  __device__ __forceinline__ void pack(packed& halves, const float* bias) const {
 #pragma unroll
-    for (int i = 0; i < MT; ++i)
+    for (int i = 0; i < 2 * MT; ++i) {
+      const float more = bias[row + 8 * i];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int to = row + 16 * i + 8 * half;
-        const float more = bias[to];
+      for (int j = 0; j < NT; ++j)
+        halves[i][j] = ml_pack<T>(sums[i / 2][j][i % 2 * 2] + more,
+                                  sums[i / 2][j][i % 2 * 2 + 1] + more);
+    }
+  }
+
+  // To a tile of 256-byte rows, where the operands were.
+  __device__ __forceinline__ void stage(unsigned char* out, const packed& halves) const {
 #pragma unroll
-        for (int j = 0; j < NT; ++j)
-          *reinterpret_cast<unsigned*>(out + ml_swizzled<16>(to, column / 8 + j) +
-                                       4 * (threadIdx.x & 3)) =
-              ml_pack<T>(sums[i][j][2 * half] + more, sums[i][j][2 * half + 1] + more);
-      }
+    for (int i = 0; i < 2 * MT; ++i)
+#pragma unroll
+      for (int j = 0; j < NT; ++j)
+        *reinterpret_cast<unsigned*>(out + ml_swizzled<16>(row + 8 * i, column / 8 + j) +
+                                     4 * (threadIdx.x & 3)) = halves[i][j];
   }
 };
 

@@ -19,6 +19,8 @@ MAP = np.dtype([
     ("lattice", DIVISOR, 3), ("taps", DIVISOR, 3), ("count", DIVISOR),
     *[(name, "i4") for name in ("images", "groups", "channels", "rows", "pitch")],
     ("weigh", "i4", 3), ("weigh_first", "i4")], align=True)
+RIGHT = np.dtype([*[(name, "i4") for name in ("offset", "channels", "weigh_first")],
+                  ("taps", DIVISOR), ("count", DIVISOR)], align=True)
 PACK = np.dtype([*[(name, "i4") for name in ("groups", "rows", "channels")],
                  *[(name, "i4", 3) for name in ("kernel", "first", "step", "taps")]], align=True)
 
@@ -94,6 +96,17 @@ def conv_map(axes: tuple[Axis, ...], images: int, groups: int, channels: int, ro
         step = math.prod(kernel[d + 1:])
         one["weigh"][0, d] = a.stride * step
         one["weigh_first"] += a.first * step
+    return one
+
+
+@lru_cache(maxsize=512)
+def right_map(axes: tuple[Axis, ...], channels: int, kernel: Ints) -> Any:
+    """The struct conv_right of kernels/conv_pairs.cu."""
+    whole = conv_map(axes, 1, 1, channels, 1, 0, kernel)
+    one = np.zeros(1, RIGHT)
+    one["taps"], one["count"] = whole["taps"][:, len(axes) - 1], whole["count"]
+    one["offset"] = axes[-1].offset
+    one["channels"], one["weigh_first"] = whole["channels"], whole["weigh_first"]
     return one
 
 

@@ -9,12 +9,21 @@ vectors, positions are as good neighbours, and nothing is laid out.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlgpu.cuda import runtime
-from mlgpu.cuda.conv_map import Axis, conv_map, forward_axes, image_blocks, positions
+from mlgpu.cuda.conv_map import (
+    Axis,
+    conv_map,
+    forward_axes,
+    image_blocks,
+    positions,
+    right_map,
+)
 from mlgpu.cuda.launch import blocks, launch
 from mlgpu.cuda.types import ctype
 from mlgpu.ops.window import Windows
@@ -31,7 +40,7 @@ ENOUGH = 256  # blocks that keep any GPU busy
 LEAST = 16  # steps of a share of a sum: fewer are done before the shares are added up
 FULL = 64  # tiles of 128 rows, below which lower ones keep more of a GPU busy
 SHARE = 512  # positions that a share of a weight's sums has at least
-SUMS = np.dtype(np.float32)
+SUMS, BITS16 = np.dtype(np.float32), np.dtype(np.uint16)
 RUN = 64 * 200  # elements of a tile of conv_lay_runs
 LAYOUT = np.dtype([(name, "i4") for name in ("rows", "columns", "padded", "inner", "row_tiles",
                                              "column_tiles")], align=True)
@@ -68,37 +77,50 @@ def last(x: Any, groups: int, deep: int) -> Any:
 
 def laid_out(x: Any, matrices: int, columns: int, deep: int, inner: int = 1) -> Any:
     """The matrices of x turned over, their rows last and padded with zeros; see conv_layout.cu."""
-    x, rows = runtime.contiguous(x), x.size // (matrices * columns)
+    x = runtime.contiguous(x)
     out = runtime.empty((matrices // inner, columns, inner, deep), x.dtype)
-    given, made = x.view(np.uint16), out.view(np.uint16)
-    one = np.zeros(1, LAYOUT)
-    one["rows"], one["columns"], one["padded"], one["inner"] = rows, columns, deep, inner
-    whole = columns % 8 == 0 and x.data.ptr % 16 == 0
-    even = rows * columns % 2 == 0 and x.data.ptr % 4 == 0
+    how = laying(x.size // (matrices * columns), columns, deep, inner, x.data.ptr % 16)
+    launch("conv_layout", how.name, matrices * how.tiles, how.threads,
+           (x.view(BITS16), out.view(BITS16), how.struct, *how.more), how.shared)
+    return out
+
+
+class Laying(NamedTuple):
+    """How matrices are turned over: `tiles` blocks for each."""
+
+    name: str
+    tiles: int
+    threads: int
+    struct: Any
+    more: tuple[int, ...]
+    shared: int
+
+
+@lru_cache(maxsize=1024)
+def laying(rows: int, columns: int, deep: int, inner: int, place: int) -> Laying:
+    """`place`: of the first element within 16 bytes."""
+    even = rows * columns % 2 == 0 and place % 4 == 0
+    more: tuple[int, ...] = ()
+    high, shared, threads = FEW, 0, 256
     if deep == FEW:
         each = 2 if columns % 2 == 0 and even else 1
         threads = min(256, blocks(columns, 32 * each) * 32)
-        one["column_tiles"] = tiles = blocks(columns, threads * each)
-        launch("conv_layout", f"conv_lay_few<{each}>", matrices * tiles, threads,
-               (given, made, one))
-        return out
-    if whole:
-        high = next((h for h in (8, 16, 32) if deep <= h), 64)
-        wide = 4096 // high
+        name, wide = f"conv_lay_few<{each}>", threads * each
+    elif columns % 8 == 0 and place == 0:
+        high = 8 if deep == 8 else next((h for h in (64, 32, 16) if deep % h == 0),
+                                        64 if deep > 32 else 32)
+        name, wide = f"conv_lay_wide<{high}>", 4096 // high
     else:
         high = next((h for h in (64, 32, 16) if h * columns <= RUN), 64)
         wide = columns if high * columns <= RUN else RUN // high
-    one["row_tiles"], one["column_tiles"] = blocks(deep, high), blocks(columns, wide)
-    grid = matrices * blocks(deep, high) * blocks(columns, wide)
-    if whole:
-        launch("conv_layout", f"conv_lay_wide<{high}>", grid, 256, (given, made, one))
-    else:
         each = 2 if even and (wide == columns or columns % 2 == 0) else 1
         step = 64 // high
+        name, more = f"conv_lay_runs<{high}, {each}>", (wide,)
         shared = 2 * high * ((wide + step - 1) // (2 * step) * (2 * step) + step)
-        launch("conv_layout", f"conv_lay_runs<{high}, {each}>", grid, 256,
-               (given, made, one, wide), shared)
-    return out
+    one = np.zeros(1, LAYOUT)
+    one["rows"], one["columns"], one["padded"], one["inner"] = rows, columns, deep, inner
+    one["row_tiles"], one["column_tiles"] = blocks(deep, high), blocks(columns, wide)
+    return Laying(name, blocks(deep, high) * blocks(columns, wide), threads, one, more, shared)
 
 
 def weight_rows(weight: Any, groups: int, turned: bool, deep: int) -> Any:
@@ -148,35 +170,88 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, lattices: tuple[Axes, ...],
     source = channels_last(x, groups, deep) if planes is None else planes
     weight = weight_rows(weight, groups, turned, deep)
     pitch = deep * math.prod(win.kernel)
-    for axes in lattices:
-        for start, stop in image_blocks(axes, len(x)):
-            one = conv_map(axes, stop - start, groups, deep if planes is None else channels, rows,
-                           pitch, win.kernel)
-            tiled(source[start:stop], weight, bias, out[start:stop], one, axes,
-                  planes is not None)
+
+    def mapped(axes: Axes, images: int) -> Any:
+        return conv_map(axes, images, groups, deep if planes is None else channels, rows, pitch,
+                        win.kernel)
+
+    for left, right in paired(lattices):
+        for start, stop in image_blocks(left, len(x)):
+            part, target = source[start:stop], out[start:stop]
+            tiles = tiles_of(left, len(part), groups, rows)[1]
+            if right is not None and splits(tiles, steps_of(left, deep)) == 1:
+                in_pairs(part, weight, bias, target, mapped(left, len(part)), left, right,
+                         right_map(right, deep, win.kernel))
+                continue
+            for axes in (left, right):
+                if axes is not None:
+                    tiled(part, weight, bias, target, mapped(axes, len(part)), axes,
+                          planes is not None)
+
+
+def paired(lattices: tuple[Axes, ...]) -> Iterator[tuple[Axes, Axes | None]]:
+    """Each lattice with the one whose targets lie beside its own along the last axis, of two."""
+    if len(lattices) > 1 and lattices[0][-1].spread == 2 and lattices[1][-1].shift == 1:
+        yield from zip(lattices[::2], lattices[1::2], strict=True)
+    else:
+        yield from ((axes, None) for axes in lattices)
+
+
+def tiles_of(axes: Axes, images: int, groups: int, rows: int) -> tuple[int, int]:
+    """The height of a gather's tiles, and how many there are."""
+    across = blocks(positions(axes, images), WIDE) * groups
+    high = height(rows, across)
+    return high, across * blocks(rows, high)
+
+
+def splits(tiles: int, steps: int) -> int:
+    """Into how many shares the sums of a gather are cut, where there are few of them."""
+    return max(1, min(blocks(ENOUGH, tiles), steps // LEAST)) if 2 * tiles <= ENOUGH else 1
+
+
+def steps_of(axes: Axes, channels: int) -> int:
+    return blocks(channels * math.prod(a.taps for a in axes), DEPTH)
+
+
+def feed_of(axes: Axes) -> int:
+    return BITS if sum(max(1, a.taps) for a in axes) <= MASKED_TAPS else COORDINATES
+
+
+def shared_bytes(high: int, feed: int, axes: Axes) -> int:
+    """What a gather keeps in shared memory: operands, the bias and the table of terms."""
+    entry = 32 if feed == COORDINATES and len(axes) > 1 else 16
+    return slots(high) + 4 * high + 2 * HELD * entry
+
+
+def in_pairs(x: Any, weight: Any, bias: Any, out: Any, one: Any, left: Axes, right: Axes,
+             other: Any) -> None:
+    """Two lattices whose targets lie side by side."""
+    groups, rows = int(one["groups"][0]), int(one["rows"][0])
+    high = 32 if rows <= 32 else 64
+    feed = max(feed_of(left), feed_of(right))
+    each = FEW if weight.shape[-1] == FEW else 8
+    tiles = blocks(positions(left, len(x)), WIDE) * groups * blocks(rows, high)
+    whole = left[-1].target % 2 == 0 and out.data.ptr % 4 == 0
+    launch("conv_pairs",
+           f"conv_gather_pairs<{ctype(x.dtype)}, {len(left)}, {high}, {feed}, {each}>", tiles,
+           THREADS, (x, weight, bias, out, one, other, whole), shared_bytes(high, feed, left))
 
 
 def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, own: bool) -> None:
     """A gather in tiles, whose sums are split where there are few."""
     groups, rows, channels = (int(one[name][0]) for name in ("groups", "rows", "channels"))
-    across = blocks(positions(axes, len(x)), WIDE) * groups
-    high = height(rows, across)
-    tiles = across * blocks(rows, high)
-    steps = blocks(channels * math.prod(a.taps for a in axes), DEPTH)
-    shares = min(blocks(ENOUGH, tiles), steps // LEAST) if 2 * tiles <= ENOUGH else 1
-    share = max(1, blocks(steps, max(1, shares)))
+    steps = steps_of(axes, channels)
+    high, tiles = tiles_of(axes, len(x), groups, rows)
+    share = max(1, blocks(steps, splits(tiles, steps)))
     shares = max(1, blocks(steps, share))
     total = runtime.empty((shares, tiles, high, WIDE), SUMS) if shares > 1 else None
     whole = (all(a.spread == 1 for a in axes) and positions(axes, 1) % 8 == 0
              and out.data.ptr % 16 == 0)
-    feed = OWN if own else COORDINATES
-    if not own and sum(max(1, a.taps) for a in axes) <= MASKED_TAPS:
-        feed = BITS
+    feed = OWN if own else feed_of(axes)
     each = FEW if channels == FEW and not own else 8
-    entry = 32 if feed == COORDINATES and len(axes) > 1 else 16
     launch("conv_mma", f"conv_gather_mma<{ctype(x.dtype)}, {len(axes)}, {high}, {feed}, {each}>",
            (tiles, shares), THREADS, (x, weight, bias, out, total, one, share, whole),
-           slots(high) + 4 * high + 2 * HELD * entry)
+           shared_bytes(high, feed, axes))
     if total is not None:
         launch("conv", f"conv_finish<{ctype(x.dtype)}, float, {len(axes)}, {high}, {WIDE}>", tiles,
                256, (total, bias, out, one, shares))
@@ -216,7 +291,8 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
         launch("conv", f"conv_combine<{ctype(x.dtype)}, float>", blocks(out.size, 256), 256,
                (total, out, place, out.size))
     else:
-        launch("conv_layout", f"conv_combine_last<{ctype(x.dtype)}>",
-               len(out) * blocks(channels, 64) * blocks(taps, 16), 256,
+        wide = 64 if taps <= 32 else 32
+        launch("conv_layout", f"conv_combine_last<{ctype(x.dtype)}, {wide}>",
+               len(out) * blocks(channels, wide) * blocks(taps, 2048 // wide), 256,
                (total, out, place, len(out), channels, taps, deep))
     return out

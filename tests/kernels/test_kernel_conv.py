@@ -134,6 +134,9 @@ def host(monkeypatch):
     (BF16, 3, 40, 33, windows((40,), (1,)), 1),
     (BF16, 3, 12, 33, windows((5, 9), (1, 1)), 1),
     (F16, 1, 12, 16, windows((60,), (40,), before=8), 1),
+    (F16, 2, 24, 40, windows((9, 7), (3, 3), stride=2, before=1), 1),
+    (BF16, 1, 12, 40, windows((9,), (1,), stride=2), 1),
+    (F16, 1, 24, 20, windows((4, 6, 8), (2, 3, 4), stride=(2, 1, 2), before=1), 2),
     (BF16, 2, 2, 20, windows((19, 18), (17, 15), before=2), 1),
     (F16, 2, 6, 44, windows((3, 4, 31), (2, 3, 30), before=1), 2),
     (F64, 2, 6, 40, windows((5, 4, 3), (2, 2, 2), before=(0, 1, 1)), 2),
@@ -193,6 +196,16 @@ def test_tensor_cores(host, channels, rows, win, most):
             for kind in ("load", "store"):
                 assert (report.metrics[f"global_{kind}_sectors"]
                         <= report.metrics[f"global_{kind}_sectors_ideal"] / 0.95)
+
+
+def test_stride_two(host):
+    """Neighbours in the gradient of the input are made and written together."""
+    win = windows((16, 16), (3, 3), stride=2, before=1)
+    for report in everything(host, BF16, 2, 64, 96, win)[1][2:]:
+        assert "conv_gather_pairs" in repr(report)
+        metrics = report.metrics
+        assert metrics["global_store_sectors"] == metrics["global_store_sectors_ideal"]
+        assert metrics["bank_conflicts"] == 0
 
 
 def test_channels_last(host):
