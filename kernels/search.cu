@@ -98,30 +98,83 @@ __global__ void count_bins(const T* __restrict__ x, long long* counts, int bins,
 
 // --- groups of equal neighbours -----------------------------------------------------------------
 
-// 1 where a row of the table differs from the one before, and at the first.
+const int ml_group_steps = 8, ml_group_tile = 256 * ml_group_steps;
+
+// Bit i: whether the row `base` + 32 i + lane of the table differs from the one before.  Rows of one
+// element are kept in `held`.
 template <typename T>
-__global__ void mark_starts(const T* __restrict__ table, long long* starts, ml_index rows,
-                            ml_index width) {
-  const ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= rows) return;
-  bool differs = i == 0;
-  for (ml_index c = 0; c < width && !differs; ++c)
-    differs = ml_plain(table[i * width + c]) != ml_plain(table[(i - 1) * width + c]);
-  starts[i] = differs;
+__device__ __forceinline__ unsigned ml_starts_of(const T* table, ml_index base, ml_index rows,
+                                                 ml_index width, T (&held)[ml_group_steps]) {
+  typedef typename ml_compute<T>::type C;
+  const int lane = ml_lane();
+  unsigned flags = 0;
+  if (width == 1) {  // the one before is a neighbour's
+    C left = base > 0 && base < rows ? ml_cast<C>(table[base - 1]) : C();
+#pragma unroll
+    for (int i = 0; i < ml_group_steps; ++i) {
+      const ml_index at = base + 32 * i + lane;
+      held[i] = at < rows ? table[at] : T();
+      const C own = ml_cast<C>(held[i]);
+      const C neighbour = ml_shfl(own, lane ? lane - 1 : 0), before = lane ? neighbour : left;
+      left = ml_shfl(own, 31);
+      if (at < rows && (at == 0 || own != before)) flags |= 1u << i;
+    }
+    return flags;
+  }
+#pragma unroll 1
+  for (int i = 0; i < ml_group_steps; ++i) {
+    const ml_index at = base + 32 * i + lane;
+    bool differs = at == 0;
+    if (at < rows) {
+      for (ml_index c = 0; c < width && !differs; ++c)
+        differs = ml_plain(table[at * width + c]) != ml_plain(table[(at - 1) * width + c]);
+      if (differs) flags |= 1u << i;
+    }
+  }
+  return flags;
 }
 
-// `groups` are the inclusive sums of what marks the starts.
+// How many groups begin in each tile.
 template <typename T>
-__global__ void write_groups(const T* __restrict__ table, const long long* __restrict__ groups,
-                             const long long* __restrict__ places, T* values, long long* starts,
-                             long long* inverse, ml_index rows, ml_index width) {
-  const ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= rows) return;
-  const long long group = groups[i] - 1;
-  if (inverse) inverse[places ? places[i] : i] = group;
-  if (i && groups[i - 1] == groups[i]) return;
-  for (ml_index c = 0; c < width; ++c) values[group * width + c] = table[i * width + c];
-  if (starts) starts[group] = i;
+__global__ void __launch_bounds__(256, 4)
+count_starts(const T* __restrict__ table, ml_index* __restrict__ counts, ml_index rows,
+             ml_index width) {
+  __shared__ int slots[32];
+  const ml_index base = ml_index(blockIdx.x) * ml_group_tile + ml_warp() * 32 * ml_group_steps;
+  T held[ml_group_steps];
+  const int found = ml_block_sum(__popc(ml_starts_of(table, base, rows, width, held)), slots);
+  if (threadIdx.x == 0) counts[blockIdx.x] = found;
+}
+
+// `before` are the groups that begin before each tile.
+template <typename T>
+__global__ void __launch_bounds__(256, 4)
+write_groups(const T* __restrict__ table, const ml_index* __restrict__ before,
+             const long long* __restrict__ places, T* values, long long* starts,
+             long long* inverse, ml_index rows, ml_index width) {
+  __shared__ int found[8];
+  const ml_index base = ml_index(blockIdx.x) * ml_group_tile + ml_warp() * 32 * ml_group_steps;
+  T held[ml_group_steps];
+  const unsigned flags = ml_starts_of(table, base, rows, width, held);
+  const int mine = ml_warp_sum(__popc(flags));
+  if (ml_lane() == 0) found[ml_warp()] = mine;
+  __syncthreads();
+  ml_index group = before[blockIdx.x] - 1;  // of the row before
+  for (int w = 0; w < ml_warp(); ++w) group += found[w];
+#pragma unroll
+  for (int i = 0; i < ml_group_steps; ++i) {
+    const ml_index at = base + 32 * i + ml_lane();
+    const unsigned begun = __ballot_sync(ml_all_lanes, flags >> i & 1);
+    const ml_index own = group + __popc(begun & (0xffffffffu >> (31 - ml_lane())));
+    group += __popc(begun);
+    if (at >= rows) continue;
+    if (inverse) inverse[places ? places[at] : at] = own;
+    if (!(flags >> i & 1)) continue;
+    if (width == 1) values[own] = held[i];
+    else
+      for (ml_index c = 0; c < width; ++c) values[own * width + c] = table[at * width + c];
+    if (starts) starts[own] = at;
+  }
 }
 
 __global__ void group_sizes(const long long* __restrict__ starts, long long* sizes,

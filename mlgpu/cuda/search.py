@@ -8,12 +8,12 @@ import numpy as np
 
 from mlgpu.cuda import runtime
 from mlgpu.cuda.launch import blocks, launch
-from mlgpu.cuda.scan import scan
 from mlgpu.cuda.types import ctype
 
 THREADS = 256
 _SHARED_BINS = 8192  # counters that a block keeps in shared memory
 _BLOCKS = 512  # that count
+_GROUP_TILE = 2048  # rows whose groups a block counts
 _INT64, _BOOL = np.dtype(np.int64), np.dtype(np.bool_)
 
 
@@ -78,15 +78,15 @@ def groups(table: Any, places: Any, inverse: bool, sizes: bool) -> tuple[Any, An
     if not rows:
         return (runtime.empty((0, width), table.dtype), around,
                 runtime.empty((0,), _INT64) if sizes else None)
-    kind, grid = ctype(table.dtype), blocks(rows, THREADS)
-    starts = runtime.empty((rows,), _INT64)
-    launch("search", f"mark_starts<{kind}>", grid, THREADS, (table, starts, rows, width))
-    numbered = scan(starts, 0, "cumsum")
-    count = int(on_host(numbered[-1:])[0])
+    kind, tiles = ctype(table.dtype), blocks(rows, _GROUP_TILE)
+    before = runtime.empty((tiles + 1,), _INT64)
+    launch("search", f"count_starts<{kind}>", tiles, THREADS, (table, before, rows, width))
+    launch("mask", "scan_counts", 1, THREADS, (before, tiles))
+    count = int(on_host(before[tiles:])[0])
     values = runtime.empty((count, width), table.dtype)
     first = runtime.empty((count,), _INT64) if sizes else None
-    launch("search", f"write_groups<{kind}>", grid, THREADS,
-           (table, numbered, places, values, first, around, rows, width))
+    launch("search", f"write_groups<{kind}>", tiles, THREADS,
+           (table, before, places, values, first, around, rows, width))
     held = None
     if first is not None:
         held = runtime.empty((count,), _INT64)

@@ -69,7 +69,7 @@ class Unique(Op):
         table = cuda.contiguous(moved).reshape(len(moved), math.prod(rest))
         places = None
         if self.ordered and table.size:
-            table, places = _in_order(table)
+            table, places = _in_order(table, self.inverse)
         values, inverse, counts = cuda_search.groups(table, places, self.inverse, self.counts)
         if self.dim is None:
             results = [values.reshape(-1)]
@@ -101,12 +101,12 @@ class UniqueConsecutive(Unique):
     """`Unique` for groups of neighbours."""
 
 
-def _in_order(table: Any) -> tuple[Any, Any]:
-    """The rows of a device table in stable lexicographic order, and where they were."""
+def _in_order(table: Any, where: bool) -> tuple[Any, Any]:
+    """The rows of a device table in stable lexicographic order and, if asked, where they were."""
     rows, width = table.shape
     if width == 1:
-        values, places = cuda_sort.sort(table.reshape(1, rows))
-        return values.reshape(rows, 1), places.reshape(rows)
+        values, places = cuda_sort.sort(table.reshape(1, rows), index=where)
+        return values.reshape(rows, 1), places.reshape(rows) if where else None
     places = None
     for column in reversed(range(width)):
         keys = table[:, column]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hosted import hosted
 
-from mlgpu.cuda import scan as cuda_scan
 from mlgpu.cuda import search as cuda_search
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -15,7 +14,7 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 @pytest.fixture
 def host(monkeypatch):
-    made = hosted(monkeypatch, cuda_search, cuda_scan)
+    made = hosted(monkeypatch, cuda_search)
     monkeypatch.setattr(cuda_search, "on_host", np.array)
     return made
 
@@ -66,17 +65,34 @@ def test_counts(host, bins):
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_groups(host, width):
-    table = np.random.default_rng(0).integers(0, 2, (900, width)).astype(np.float32)
-    table[4] = np.nan
-    table[5] = np.nan
-    starts = np.ones(900, bool)
+@pytest.mark.parametrize("n", [1, 900, 4097])
+def test_groups(host, width, n):
+    table = np.random.default_rng(0).integers(0, 2, (n, width)).astype(np.float32)
+    table[4:6] = np.nan
+    starts = np.ones(n, bool)
     starts[1:] = (table[1:] != table[:-1]).any(1)
-    values, inverse, sizes = host.wrap(cuda_search.groups)(table, None, True, True)
-    np.testing.assert_array_equal(values, table[starts])
-    np.testing.assert_array_equal(inverse, np.cumsum(starts) - 1)
-    np.testing.assert_array_equal(sizes, np.diff(np.append(np.flatnonzero(starts), 900)))
+    places = np.random.default_rng(1).permutation(n)
+    for given in (None, places):
+        values, inverse, sizes = host.wrap(cuda_search.groups)(table, given, True, True)
+        np.testing.assert_array_equal(values, table[starts])
+        groups = np.cumsum(starts) - 1
+        np.testing.assert_array_equal(inverse, groups if given is None else
+                                      groups[np.argsort(places)])
+        np.testing.assert_array_equal(sizes, np.diff(np.append(np.flatnonzero(starts), n)))
     values, inverse, sizes = host.wrap(cuda_search.groups)(table[:0], None, False, False)
     assert values.shape == (0, width)
     assert inverse is None
     assert sizes is None
+
+
+def test_bars_of_groups(host):
+    """Two readings of the elements, one writing of what is found."""
+    x = np.sort(np.random.default_rng(0).integers(0, 500, (8192, 1)), 0)
+    values, *_ = host.wrap(cuda_search.groups)(x, None, False, False)
+    moved = sum(r.metrics["dram_bytes"] for r in host.reports)
+    assert moved <= 1.05 * (2 * x.nbytes + values.nbytes)
+    for report in host.reports:
+        found = report.metrics
+        assert found["spill_stores"] == 0
+        assert found["global_load_sectors"] <= found["global_load_sectors_ideal"] / 0.95
+        assert found["shared_wavefronts"] <= 1.1 * found["shared_wavefronts_ideal"]
