@@ -148,6 +148,12 @@ def ints(*shape: int, below: int) -> Tensor:
     return mlgpu.arange(int(mlgpu.Size(shape).numel()), device="cuda").reshape(shape) * 7919 % below
 
 
+def mixed(*shape: int, dtype: Any = S) -> Tensor:
+    """A tensor of values in no order."""
+    places = mlgpu.arange(int(mlgpu.Size(shape).numel()), device="cuda")
+    return ((places * 40503 % 65521 * 31 % 65521) / 65521 - 0.5).to(dtype).reshape(shape)
+
+
 def size(*tensors: Any) -> int:
     """Bytes of tensors, also of those in tuples."""
     return sum(t.nbytes if isinstance(t, Tensor) else size(*t) for t in tensors)
@@ -187,6 +193,7 @@ def filters(taps: int, wanted: str = "") -> tuple[Tensor, Tensor]:
             x(64, 64, taps, taps, grad=wanted == "weight"))
 
 
+LONG = 1 << 16  # elements of what is sorted
 R, C = 512, 1024  # rows and columns of what is computed row by row
 MANY, FEW = 2560, 256  # of the gradients of norms, whose partial sums grow with the rows
 PARTS = 32  # blocks that these rows are split over: one for 80
@@ -353,9 +360,11 @@ ROWS = [
         F.linear_cross_entropy, x(128, 256), x(1024, 256), ints(128, below=1024)),
         2 * 128 * 1024 * 2, "the scores of some rows at a time are written and read",
         tensor=2 * 128 * 256 * 1024),
-    Row("linear_cross_entropy, both ways", linear_cross_entropy_backward, note="the scores, sums "
-        "of weights' gradients in float32, and dloss times the gradients that were made forward",
-        tensor=6 * 128 * 256 * 1024, bytes=9.0),
+    Row("linear_cross_entropy, both ways", linear_cross_entropy_backward,
+        5 * 128 * 1024 * 2 + 3 * (128 + 1024) * 256 * 2 + 8 * 128 * 256 * 4,
+        "scores are written twice and read three times, inputs read again, gradients scaled when "
+        "dloss is known; the gradient of so small an input is four sums",
+        tensor=6 * 128 * 256 * 1024),
     Row("dropout", lambda: forward(lambda a: F.dropout(a, 0.1), x(R, C))),
     Row("dropout backward", lambda: backward(lambda a: F.dropout(a, 0.1), x(R, C, grad=True),
                                              saved=0)),
@@ -376,9 +385,23 @@ ROWS = [
         "partial maxima with their places, 16 bytes each, of four parts; beyond 8 MB parts are "
         "longer, and they are 4 %"),
     Row("cumsum", lambda: forward(lambda a: a.cumsum(1), x(R, C))),
+    Row("cumsum of a long row", lambda: forward(lambda a: a.cumsum(0), x(1 << 18, dtype=S)),
+        4 << 18, "the totals of its parts come first: it is read twice"),
     Row("cumsum of columns", lambda: forward(lambda a: a.cumsum(0), x(R, C)), R * C * 2,
         "few columns are cut, and the totals of parts come first: x is read twice"),
     Row("cumsum backward", lambda: backward(lambda a: a.cumsum(1), x(R, C, grad=True), saved=0)),
+    Row("sort", lambda: forward(lambda a: a.sort(), mixed(LONG)), 52 * LONG,
+        "digits are counted in one reading, and three of four passes leave keys and places; a "
+        "tile's items of a digit begin and end within sectors"),
+    Row("sort bfloat16", lambda: forward(lambda a: a.sort(), mixed(LONG, dtype=H)), 18 * LONG,
+        "digits are counted in one reading, and one of two passes leaves keys and places"),
+    Row("sort of rows", lambda: forward(lambda a: a.sort(), mixed(16, 4096))),
+    Row("sort of short rows", lambda: forward(lambda a: a.sort(), mixed(256, 256))),
+    Row("argsort", lambda: forward(lambda a: a.argsort(), mixed(LONG)), 52 * LONG, "as sort"),
+    Row("topk", lambda: forward(lambda a: a.topk(64), mixed(16, 16384)), 2 * 16 * 64 * 8,
+        "what was found is sorted in a second launch"),
+    Row("unique", lambda: forward(lambda a: a.unique(), ints(LONG, below=1000)), 80 * LONG,
+        "a sort of 64 bits, two of whose digits differ, and two readings of the sorted values"),
     Row("cumprod", lambda: forward(lambda a: a.cumprod(1), x(R, C))),
     Row("rand", lambda: forward(lambda: mlgpu.rand(R, C, device="cuda"))),
     Row("randn", lambda: forward(lambda: mlgpu.randn(R, C, device="cuda"))),

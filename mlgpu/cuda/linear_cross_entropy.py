@@ -7,16 +7,22 @@ follow before the next chunk.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
+from mlgpu import dtypes
 from mlgpu.cuda import cross_entropy, faults, rows
 from mlgpu.cuda.accumulate import add_into
 from mlgpu.cuda.copy import copy_into
 from mlgpu.cuda.cross_entropy import Losses
+from mlgpu.cuda.evaluate import evaluate
 from mlgpu.cuda.gemm import column_sums, gemm
 from mlgpu.cuda.launch import launch
 from mlgpu.cuda.runtime import contiguous, empty, zeros
+from mlgpu.expr.graph import Expr, arg
+from mlgpu.expr.lower import TENSOR, Operand, Program, lower
 
 
 def forward(x: Any, weight: Any, bias: Any, given: Losses, parts: Sequence[slice],
@@ -30,7 +36,7 @@ def forward(x: Any, weight: Any, bias: Any, given: Losses, parts: Sequence[slice
     losses = empty((count,), x.dtype if given.reduction == "none" else compute)
     weights, lse = empty((count,), compute), empty((count,), compute)
     scores = _buffer(parts, classes, x.dtype)
-    sums = Gradients(needs, x, weight, bias) if needs else None
+    sums = Gradients(needs, x, weight, bias, len(parts) == 1) if needs else None
     for part in parts:
         here = gemm(x[part], weight.T, scores[:part.stop - part.start], bias=bias)
         if sums is None:
@@ -54,13 +60,32 @@ def backward(dy: Any, x: Any, weight: Any, bias: Any, lse: Any, given: Losses,
     """The gradients from those of each row's loss; the scores are computed anew."""
     given, dy = given.dense(), contiguous(dy)
     scores = _buffer(parts, len(weight), x.dtype)
-    sums = Gradients(needs, x, weight, bias)
+    sums = Gradients(needs, x, weight, bias, len(parts) == 1)
     for part in parts:
         here = gemm(x[part], weight.T, scores[:part.stop - part.start], bias=bias)
         cross_entropy.gradient_into(here, here, 1, lse[part], None, dy[part],
                                     given._replace(target=given.target[part]))
         sums.add(part, here)
     return sums.results(needs)
+
+
+def scaled(gradient: Any, dy: Any, total: Any, dtype: Any) -> Any:
+    """The gradient times dy, over the total weight unless that is None: 0 where nothing counts."""
+    given = [gradient, dy] if total is None else [gradient, dy, total]
+    out = empty(gradient.shape, dtype)
+    evaluate(_share(tuple(a.dtype for a in given), dtype), given, [out])
+    return out
+
+
+@cache
+def _share(given: tuple[Any, ...], into: Any) -> Program:
+    factor = arg(1)
+    if len(given) == 3:
+        nothing = Expr("eq", (arg(2), Expr("const", (), 0)))
+        total = Expr("where", (nothing, Expr("const", (), math.inf), arg(2)))
+        factor = Expr("div", (factor, total))
+    return lower("share", (Expr("mul", (arg(0), factor)),),
+                 [Operand(dtypes.from_numpy(d), TENSOR) for d in given], [dtypes.from_numpy(into)])
 
 
 def _buffer(parts: Sequence[slice], classes: int, dtype: Any) -> Any:
@@ -81,19 +106,27 @@ def _derive(scores: Any, losses: Any, weights: Any, given: Losses) -> None:
 
 
 class Gradients:
-    """Sums over chunks of the gradients that are wanted, in the dtype that is computed in."""
+    """Sums over chunks of the gradients that are wanted, in the dtype that is computed in; in x's
+    where there is but one chunk (`sole`)."""
 
-    def __init__(self, needs: tuple[bool, ...], x: Any, weight: Any, bias: Any) -> None:
-        self.x, self.weight = x, weight
-        self.compute = rows.wide(x.dtype)
+    def __init__(self, needs: tuple[bool, ...], x: Any, weight: Any, bias: Any, sole: bool) -> None:
+        self.x, self.weight, self.sole = x, weight, sole
+        self.compute = x.dtype if sole else rows.wide(x.dtype)
         self.dx = empty(x.shape, x.dtype) if needs[0] else None
-        self.dweight = zeros(weight.shape, self.compute) if needs[1] else None
-        self.dbias = zeros(bias.shape, self.compute) if len(needs) > 3 and needs[3] else None
+        made = empty if sole else zeros
+        self.dweight = made(weight.shape, self.compute) if needs[1] else None
+        self.dbias = made(bias.shape, self.compute) if len(needs) > 3 and needs[3] else None
 
     def add(self, part: slice, scores: Any) -> None:
         """With the gradient of the scores of these rows."""
         if self.dx is not None:
             gemm(scores, self.weight, self.dx[part])
+        if self.sole:
+            if self.dweight is not None:
+                gemm(scores.T, self.x, self.dweight, row_sums=self.dbias)
+            elif self.dbias is not None:
+                self.dbias = column_sums(scores)
+            return
         bias = None if self.dbias is None else empty(self.dbias.shape, scores.dtype)
         if self.dweight is not None:
             if self.compute == scores.dtype:

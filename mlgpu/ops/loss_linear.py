@@ -15,7 +15,7 @@ from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import linear_cross_entropy as cuda_chunks
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.op import Op, on_tensors, run
+from mlgpu.op import Op, run
 from mlgpu.ops.linear import linear
 from mlgpu.ops.loss_class import CrossEntropy, cross_entropy
 from mlgpu.ops.loss_reduction import check_reduction
@@ -123,13 +123,8 @@ class LinearCrossEntropy(Op):
             bias = self.input_array(3) if len(self.needs) > 3 else None
             return cuda_chunks.backward(dy, x, weight, bias, self.lse, self._given(target),
                                         list(chunks(len(x), *weight.shape)), self.needs)
-        if self.reduction == "sum":
-            return self._arranged(lambda g, dtype: on_tensors(
-                lambda g, dy: (g * dy).to(dtypes.from_numpy(dtype)), g, dy))
-        total = self.output_array(1)
-        return self._arranged(lambda g, dtype: on_tensors(
-            lambda g, dy, total: (g * (dy / total.masked_fill(total == 0, math.inf))).to(
-                dtypes.from_numpy(dtype)), g, dy, total))
+        total = self.output_array(1) if self.reduction == "mean" else None
+        return self._arranged(lambda g, dtype: cuda_chunks.scaled(g, dy, total, dtype))
 
     # --- both -------------------------------------------------------------------------------
 
