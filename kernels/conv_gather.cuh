@@ -1,17 +1,17 @@
-// How tiles of what positions see are filled, from a source with channels last: EACH of them at one tap at
-// a time.
+// How tiles of what positions see are filled, from a source with channels last: EACH of them at one
+// tap at a time.
 #pragma once
 #include "conv_tile.cuh"
 
-// How the gather finds what its positions see: at their own places; by a bit for each tap of each axis,
-// at most 30 together, in a register for each position; or by coordinates.
+// How the gather finds what its positions see: at their own places; by a bit for each tap of each
+// axis, at most 30 together, in a register for each position; or by coordinates.
 enum { CONV_OWN, CONV_BITS, CONV_COORDINATES };
 
 const int conv_never = 1 << 30;  // a bit that no position has
 const int conv_held = 16;        // terms that are described at once
 
-// EACH terms of a sum: where they lie in the source from a position's origin and in a row of the weight,
-// in bytes, and what a position must have to see them.
+// EACH terms of a sum: where they lie in the source from a position's origin and in a row of the
+// weight, in bytes, and what a position must have to see them.
 template <int D, int FEED>
 struct conv_terms {
   ml_index source;
@@ -45,7 +45,8 @@ struct conv_terms {
     weight = (place * map.channels + channel) * int(sizeof(T));
   }
 
-  // To and from a table in shared memory, 16 bytes a place: what is more lies one set of places further.
+  // To and from a table in shared memory, 16 bytes a place: what is more lies one set of places
+  // further.
   static const int PARTS = FEED == CONV_BITS || D == 1 ? 1 : 2;
   __device__ __forceinline__ void keep(ml_vec<int, 4>* to) const {
     to[0] = {int(source), int(source >> 32), weight, need[0]};
@@ -98,7 +99,8 @@ struct conv_watch {
         x + (image * stride + from) * map.groups * map.channels + group * map.channels);
   }
 
-  __device__ __forceinline__ bool sees(const conv_map& map, const conv_terms<D, FEED>& terms) const {
+  __device__ __forceinline__ bool sees(const conv_map& map,
+                                       const conv_terms<D, FEED>& terms) const {
     if constexpr (FEED == CONV_BITS) {
       return (seen & terms.need[0]) == terms.need[0];
     } else {
@@ -142,11 +144,10 @@ struct conv_rows {
 
 // The sums of a gather from a source with channels last, steps `begin` to `end` of them.
 template <typename T, int D, int BM, int FEED, int EACH>
-__device__ __forceinline__ void conv_sum_seen(conv_product<T, BM, true, true>& tile, unsigned pool,
-                                              ml_vec<int, 4>* table, const T* x,
-                                              const conv_rows<T, BM, EACH>& rows,
-                                              const conv_map& map, int group, int column0, int begin,
-                                              int end) {
+__device__ __forceinline__ void conv_sum_seen(
+    conv_product<T, BM, true, true>& tile, unsigned pool, ml_vec<int, 4>* table, const T* x,
+    const conv_rows<T, BM, EACH>& rows, const conv_map& map, int group, int column0, int begin,
+    int end) {
   typedef typename conv_product<T, BM, true, true>::TileB TileB;
   typedef conv_terms<D, FEED> terms;
   const int PIECES = 8 / EACH, SPAN = conv_held / (4 * PIECES);  // steps that are described at once

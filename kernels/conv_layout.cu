@@ -1,9 +1,9 @@
-// What kernels/conv_mma.cu works on: matrices of halves turned over, so that their rows (channels) lie
-// last, padded with zeros; and the sums of its shares turned back into a weight.
+// What kernels/conv_mma.cu works on: matrices of halves turned over, so that their rows (channels)
+// lie last, padded with zeros; and the sums of its shares turned back into a weight.
 #include "mma.cuh"
 
-// x[matrix][row][column], `rows` by `columns`, becomes y[matrix][column][row] with `padded` rows; of each
-// `inner` neighbouring matrices the columns lie side by side in y.
+// x[matrix][row][column], `rows` by `columns`, becomes y[matrix][column][row] with `padded` rows;
+// of each `inner` neighbouring matrices the columns lie side by side in y.
 struct conv_layout {
   int rows, columns, padded, inner;
   int row_tiles, column_tiles;
@@ -21,13 +21,14 @@ __device__ __forceinline__ ml_index conv_laid(const conv_layout& map, int matrix
 
 }  // namespace
 
-// Tiles of ROWS x 4096 / ROWS, where columns are whole vectors: pairs of rows are woven in registers.
+// Tiles of ROWS x 4096 / ROWS, where columns are whole vectors: pairs of rows are woven in
+// registers.
 template <int ROWS>
 __global__ void __launch_bounds__(256)
 conv_lay_wide(const conv_bits* __restrict__ x, conv_bits* y, conv_layout map) {
   const int WIDE = 4096 / ROWS, CHUNKS = ROWS / 8;  // of a column
-  // By column, of chunks of 8 rows.  Columns 8 apart have their chunks in other places of 128 bytes,
-  // so that no two lanes meet a bank.
+  // By column, of chunks of 8 rows.  Columns 8 apart have their chunks in other places of 128
+  // bytes, so that no two lanes meet a bank.
   __shared__ alignas(16) unsigned char tile[8192];
   const auto place = [&](int column, int chunk) {
     const int at = column * CHUNKS + chunk;
@@ -63,8 +64,8 @@ conv_lay_wide(const conv_bits* __restrict__ x, conv_bits* y, conv_layout map) {
   }
 }
 
-// Tiles of ROWS x `wide` elements, in any place, read E at a time: an even number of them.  Where they
-// have all columns a tile is a run of memory.
+// Tiles of ROWS x `wide` elements, in any place, read E at a time: an even number of them.  Where
+// they have all columns a tile is a run of memory.
 template <int ROWS, int E>
 __global__ void __launch_bounds__(256)
 conv_lay_runs(const conv_bits* __restrict__ x, conv_bits* y, conv_layout map, int wide) {
@@ -127,20 +128,21 @@ __global__ void conv_lay_few(const conv_bits* __restrict__ x, conv_bits* y, conv
 }
 
 // weight[row][channel][tap], rounded once, from total[share][row][tap, channel], which has `padded`
-// channels: the shares are added in their order.  A block has WIDE channels and 2048 / WIDE taps of one
-// row.
+// channels: the shares are added in their order.  A block has WIDE channels and 2048 / WIDE taps of
+// one row.
 template <typename T, int WIDE>
 __global__ void __launch_bounds__(256)
-conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_index rows, int channels,
-                  int taps, int padded) {
+conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_index rows,
+                  int channels, int taps, int padded) {
   const int HIGH = 2048 / WIDE;
   __shared__ float tile[WIDE * (HIGH | 1)];
   const int channel_tiles = (channels + WIDE - 1) / WIDE, tap_tiles = (taps + HIGH - 1) / HIGH;
   const int rest = blockIdx.x / tap_tiles, tap0 = (blockIdx.x - rest * tap_tiles) * HIGH;
   const int row = rest / channel_tiles, channel0 = (rest - row * channel_tiles) * WIDE;
   const int here = min(HIGH, taps - tap0), wide = min(WIDE, channels - channel0);
-  // So that neither neighbouring channels nor neighbouring taps meet a bank twice: rows of an odd number
-  // of taps, or, of a power of two, each turned further where it begins at the same bank again.
+  // So that neither neighbouring channels nor neighbouring taps meet a bank twice: rows of an odd
+  // number of taps, or, of a power of two, each turned further where it begins at the same bank
+  // again.
   const bool power = (here & (here - 1)) == 0;
   const auto place = [&](int channel, int tap) {
     return power ? channel * here + ((tap + channel * min(here, 32) / 32) & (here - 1))

@@ -1,14 +1,16 @@
 // Convolutions of halves on tensor cores: the products of conv.cuh.
 //
-// The source is laid out channels last by kernels/conv_layout.cu (or came so): its channels, padded with
-// zeros to EACH or a multiple of it, are the fastest terms of the sums, so that EACH of them at one tap
-// are copied at once, 16 bytes where EACH is 8.  Where a position sees just its own place and planes are
-// whole vectors, the source is taken as it is: positions are the neighbours then.
+// The source is laid out channels last by kernels/conv_layout.cu (or came so): its channels, padded
+// with zeros to EACH or a multiple of it, are the fastest terms of the sums, so that EACH of them
+// at one tap are copied at once, 16 bytes where EACH is 8.  Where a position sees just its own
+// place and planes are whole vectors, the source is taken as it is: positions are the neighbours
+// then.
 #include "conv_gather.cuh"
 
-// y = bias + weight * (what each position sees).  The weight is [group, row][tap][channel], rows `pitch`
-// elements apart.  `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.  With `total`, a
-// block sums `share` steps and leaves them in total[share][tile][row][position] for conv_finish.
+// y = bias + weight * (what each position sees).  The weight is [group, row][tap][channel], rows
+// `pitch` elements apart.  `whole`: runs of 8 positions are 16 aligned bytes of one plane of y.
+// With `total`, a block sums `share` steps and leaves them in total[share][tile][row][position] for
+// conv_finish.
 template <typename T, int D, int BM, int FEED, int EACH>
 __global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
@@ -57,8 +59,8 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
   }
 
   if (total) {
-    tile.deliver(total + (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (BM * conv_wide), conv_wide,
-                 BM, conv_wide);
+    tile.deliver(total + (ml_index(blockIdx.y) * gridDim.x + blockIdx.x) * (BM * conv_wide),
+                 conv_wide, BM, conv_wide);
     return;
   }
   typename product::packed halves;
@@ -81,10 +83,10 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
   }
 }
 
-// One share of the positions: total[share][group][row][tap][channel] in float32, rows `pitch` apart.
-// SMALL_LAST, LARGE_LAST: whether the channels of the small side, `small_channels` of a group with their
-// padding, and of the source lie last.  Else runs of 8 positions are 16 aligned bytes of one plane, and
-// positions see just their own places in the source.
+// One share of the positions: total[share][group][row][tap][channel] in float32, rows `pitch`
+// apart. SMALL_LAST, LARGE_LAST: whether the channels of the small side, `small_channels` of a
+// group with their padding, and of the source lie last.  Else runs of 8 positions are 16 aligned
+// bytes of one plane, and positions see just their own places in the source.
 template <typename T, int D, int BM, bool SMALL_LAST, bool LARGE_LAST, int EACH>
 __global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
 conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* total, conv_map map,
@@ -111,13 +113,13 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
   const int turns = (stop - first + conv_depth - 1) / conv_depth;
 
   const int line = threadIdx.x / 4, chunk = threadIdx.x % 4;
-  // `count` rows of a side whose positions are the neighbours, from `row` of its `channels` on; of them
-  // this thread copies every 32nd, 8 positions from `p` on.
+  // `count` rows of a side whose positions are the neighbours, from `row` of its `channels` on; of
+  // them this thread copies every 32nd, 8 positions from `p` on.
   const auto copy_rows = [&](const T* side, int channels, int row, int count, unsigned to, int p) {
     int u[D];
     const int image = conv_place<D>(map, p, u);
-    const T* from = side + ((ml_index(image) * map.groups + group) * channels + row + line) * positions +
-                    (p - image * positions);
+    const ml_index plane = (ml_index(image) * map.groups + group) * channels + row + line;
+    const T* from = side + plane * positions + (p - image * positions);
 #pragma unroll
     for (int i = 0; i < count / 32; ++i) {
       const bool there = p < stop && row + line + 32 * i < channels;
@@ -182,8 +184,9 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
           for (int d = 0; d < D; ++d)
             there &= unsigned(one.base[d] + columns[piece].need[d]) < unsigned(map.source[d]);
           const ml_index from = there ? one.source + columns[piece].source : 0;
-          ml_copy_async<2 * EACH>(b + to_b + 2 * EACH * (piece ^ turned) + i * 8 * TileB::LINE_BYTES,
-                                  reinterpret_cast<const char*>(x) + from, there);
+          ml_copy_async<2 * EACH>(
+              b + to_b + 2 * EACH * (piece ^ turned) + i * 8 * TileB::LINE_BYTES,
+              reinterpret_cast<const char*>(x) + from, there);
         }
       }
     });

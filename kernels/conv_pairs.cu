@@ -1,5 +1,5 @@
-// Gathers whose targets lie two apart along the last axis, as in the gradient of a convolution of stride
-// 2: a block makes both of each pair, so that lines are written whole.
+// Gathers whose targets lie two apart along the last axis, as in the gradient of a convolution of
+// stride 2: a block makes both of each pair, so that lines are written whole.
 #include "conv_gather.cuh"
 
 // What the right ones of the pairs have instead: along the last axis, and of all taps.
@@ -8,8 +8,8 @@ struct conv_right {
   ml_divisor taps, count;
 };
 
-// y = bias + weight * (what each position sees), as in conv_gather_mma; the positions of the left ones
-// stand for both.  `whole`: pairs are 4 aligned bytes.
+// y = bias + weight * (what each position sees), as in conv_gather_mma; the positions of the left
+// ones stand for both.  `whole`: pairs are 4 aligned bytes.
 template <typename T, int D, int BM, int FEED, int EACH>
 __global__ void __launch_bounds__(conv_threads, BM > 32 ? 2 : 3)
 conv_gather_pairs(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,

@@ -1,5 +1,5 @@
-// The tiles that convolutions on tensor cores are made of: BM x 128 results of a block of four warps, 32
-// terms of the sums at a time, which are copied two steps ahead.
+// The tiles that convolutions on tensor cores are made of: BM x 128 results of a block of four
+// warps, 32 terms of the sums at a time, which are copied two steps ahead.
 #pragma once
 #include "conv.cuh"
 #include "gemm_tile.cuh"
@@ -20,8 +20,8 @@ __device__ __forceinline__ V conv_kept(V place) {
   return place;
 }
 
-// A tile of sums and how operands are read for it.  An operand is DEEP where its terms are neighbours
-// in shared memory; see gemm_tile.cuh.
+// A tile of sums and how operands are read for it.  An operand is DEEP where its terms are
+// neighbours in shared memory; see gemm_tile.cuh.
 template <typename T, int BM, bool A_DEEP, bool B_DEEP>
 struct conv_product {
   static const int WM = BM > 32 ? BM / 2 : 32, WN = BM > 32 ? 64 : 32;
@@ -34,8 +34,9 @@ struct conv_product {
   float sums[MT][NT][4];
   int row, column;  // of this lane's first sum in the tile
 
-  // Adds up `turns` steps.  `describe(turn)` may leave in shared memory what `fetch(turn, a, b)`, which
-  // begins to copy a step to these addresses, reads there after a barrier: of a turn and the next.
+  // Adds up `turns` steps.  `describe(turn)` may leave in shared memory what `fetch(turn, a, b)`,
+  // which begins to copy a step to these addresses, reads there after a barrier: of a turn and the
+  // next.
   template <typename Describe, typename Fetch>
   __device__ __forceinline__ void run(unsigned pool, int turns, const Describe& describe,
                                       const Fetch& fetch) {
@@ -108,7 +109,8 @@ struct conv_product {
     __syncthreads();
   }
 
-  // The sums as they are, `rows` x `columns` (an even number) of them, to rows that lie `pitch` apart.
+  // The sums as they are, `rows` x `columns` (an even number) of them, to rows that lie `pitch`
+  // apart.
   __device__ __forceinline__ void deliver(float* to, ml_index pitch, int rows, int columns) const {
     to += row * pitch + column;
 #pragma unroll
