@@ -28,8 +28,8 @@ unfold(T* __restrict__ columns, const T* __restrict__ x, ml_index count, ml_wind
   columns[i] = inside ? x[(plane * w.large[0] + at0) * w.large[1] + at1] : T(0);
 }
 
-// The same where the windows of the last axis lie S apart and have K taps side by side, the first of
-// them B before the window's place: a thread has V windows of a line, and all their taps.
+// The same where the windows of the last axis lie S apart and have K taps side by side, the first
+// of them B before the window's place: a thread has V windows of a line, and all their taps.
 template <typename T, int S, int K, int B, int V>
 __global__ void __launch_bounds__(256, 2)
 unfold_lines(T* __restrict__ columns, const T* __restrict__ x, ml_index count, ml_windows w) {

@@ -127,8 +127,8 @@ __device__ __forceinline__ void pool_put_places(long long* place, const int (&fo
 
 }  // namespace
 
-// The same where the windows of the last axis lie S apart and have K taps, the first of them B before
-// the window's place: a thread has V windows, and a vector of V * S elements of each line.
+// The same where the windows of the last axis lie S apart and have K taps, the first of them B
+// before the window's place: a thread has V windows, and a vector of V * S elements of each line.
 template <typename T, typename I, int D, int S, int K, int B, int V, bool PLACES>
 __global__ void __launch_bounds__(256, 2)
 pool_max_lines(const T* __restrict__ x, T* y, I* choice, long long* place,
@@ -241,7 +241,7 @@ pool_unchoose(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
   dx[i] = ml_cast<T>(sum);
 }
 
-// The same for windows as of pool_max_lines: a thread has V * S elements, and V windows of each line.
+// The same for windows as of pool_max_lines: a thread has V * S elements, V windows of each line.
 template <typename T, typename I, int D, int S, int K, int B, int V>
 __global__ void __launch_bounds__(256, 2)
 pool_unchoose_lines(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
@@ -274,7 +274,7 @@ pool_unchoose_lines(const T* __restrict__ dy, T* dx, const I* __restrict__ choic
           ml_line_load<V, L, R, int>(choice + line, vector, vectors, threads.value, on);
 #pragma unroll
       for (int e = 0; e < V * S; ++e) {
-        // Of the windows that see the element the last comes first: it sees it through an early tap.
+        // Of the windows that see the element the last comes first, as its tap is the least.
 #pragma unroll
         for (int w = V + R - 1; w >= -L; --w) {
           const int t2 = e + B - w * S;

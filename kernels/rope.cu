@@ -2,9 +2,9 @@
 // sin are given.  A pair is number i of each half of the turned columns, or, INTERLEAVED, numbers
 // 2i and 2i + 1; columns after those are copied.  Turning back is the same with -sin.
 //
-// A thread has up to 16 bytes of each half (of the row, where interleaved) and of cos and sin, which
-// it reads once, and turns these in up to `each` of the `loop` rows that have the same angles: heads,
-// mostly.
+// A thread has up to 16 bytes of each half (of the row, where interleaved) and of cos and sin,
+// which it reads once, and turns these in up to `each` of the `loop` rows that have the same
+// angles: heads, mostly.
 #include "common.cuh"
 
 enum ml_rope_operand { ML_X, ML_Y, ML_COS, ML_SIN, ML_ROPE_OPERANDS };

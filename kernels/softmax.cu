@@ -186,7 +186,7 @@ softmax_long(T* y, const T* x, ml_index n) {
     long_row<T, E, LOG, false>(y, plain_row<T>{x}, n, n);
 }
 
-// How many of n elements, in vectors of E, are a piece: whole warps', so that sectors have one owner.
+// How many of n elements, in vectors of E, are a piece: whole warps', so that none shares a sector.
 template <int E>
 __device__ __forceinline__ ml_index softmax_piece(ml_index n, int pieces) {
   return ((n / E + pieces - 1) / pieces + 31) / 32 * 32 * E;
