@@ -93,6 +93,13 @@ __device__ __forceinline__ void ml_pack_pair(unsigned (&a)[4], const float (*c)[
   a[3] = ml_pack<T>(c[1][2], c[1][3]);
 }
 
+// threadIdx.x, read anew: what follows from it does not stay in registers until it is needed again.
+__device__ __forceinline__ int ml_thread() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+}
+
 // --- tiles of halves in shared memory ------------------------------------------------------------
 
 // Rows of D halves, in 16-byte chunks that ml_swizzle places.  96 is kept as 128.
@@ -118,8 +125,9 @@ __device__ __forceinline__ void ml_load_tile(unsigned char* tile, const T* sourc
   // Each thread keeps to its column where that works out: fewer addresses, fewer registers.
   typedef ml_tile<D> Tile;
   const int chunks = Tile::chunks, used = THREADS / chunks * chunks, step = used / chunks;
-  if (used < THREADS && threadIdx.x >= used) return;
-  const int chunk = threadIdx.x % chunks, first = threadIdx.x / chunks;
+  const int thread = ml_thread();
+  if (used < THREADS && thread >= used) return;
+  const int chunk = thread % chunks, first = thread / chunks;
   const T* from = source + first * stride + chunk * 8;
 #pragma unroll 4
   for (int row = first; row < ROWS; row += step, from += step * stride) {

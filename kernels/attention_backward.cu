@@ -6,9 +6,8 @@
 // the products that give dv and dk, which stay in registers.  Only the scores' gradients pass
 // through shared memory, for dq.  Blocks over different keys add to the same dq: each of `splits`
 // blocks takes every so-manieth tile of keys and has a dq of its own, and attention_sum adds those
-// up in order.  So nothing depends on timing.  Of wide heads a block computes COLS columns of the
-// gradients.
-#include "attention.cuh"
+// up in order.  So nothing depends on timing.  Heads of more than 64 columns: attention_wide.cu.
+#include "attention_gradients.cuh"
 
 // delta = sum(dy * o) of each query; dp - delta is the gradient inside the softmax.
 template <typename T, int VEC>
@@ -63,7 +62,7 @@ attention_sum(const float* __restrict__ parts, T* dq, const void* __restrict__ l
   ml_store_whole(dq + ml_lead(a, ML_DQ, place) + query * a.row[ML_DQ] + column, y);
 }
 
-template <typename T, typename M, int D, int COLS, int BM, int WARPS, int VEC, int SPECIAL>
+template <typename T, typename M, int D, int BM, int WARPS, int VEC, int SPECIAL>
 __global__ void __launch_bounds__(WARPS * 32)
 attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                    const T* __restrict__ dy, const float* __restrict__ lse,
@@ -72,10 +71,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
                    const ml_index* cell, ml_index part, int splits, ml_attention a) {
   typedef ml_tile<D> Tile;
   typedef ml_tile<BM> Scores;
-  // Keys and values stay in registers, or serve more queries at a time.
-  const bool KEEP = D <= 96;
-  const int ST = KEEP || BM < 32 ? 2 : 4;  // tiles of 8 queries at a time
-  const int BN = WARPS * 16, THREADS = WARPS * 32, NT = BM / 8, CT = COLS / 8;
+  const int BN = WARPS * 16, THREADS = WARPS * 32, NT = BM / 8, CT = D / 8;
   const int groups = WARPS * 16 / BM;  // warps that share a tile of 16 queries of dq
   static_assert(groups >= 1, "a warp has at most 16 queries of dq");
   extern __shared__ __align__(16) unsigned char shared[];
@@ -87,16 +83,13 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
   float* const lses = reinterpret_cast<float*>(scores + Scores::bytes(BN));
   float* const deltas = lses + BM;
 
-  const int slices = D / COLS, slice = blockIdx.x % slices;
-  const int split = blockIdx.x / slices % splits, place0 = blockIdx.x / slices / splits * a.shared;
+  const int split = blockIdx.x % splits, place0 = blockIdx.x / splits * a.shared;
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int tiles = (a.queries + BM - 1) / BM;
   const T* const k_rows = k + ml_lead(a, ML_K, place0);
   const T* const v_rows = v + ml_lead(a, ML_V, place0);
   const ml_stream draw = ml_draw(a.seed, a.offset, cell);
   const int length = ml_keys(a, lengths, place0);  // the same for all that share keys
-  const float factor = float(a.scale) * ml_log2e;
-  const int chunk0 = COLS == D ? 0 : slice * CT;  // the first of the block's columns
 
   // Where the lane points ldmatrix at.
   const int deep = ml_lane_deep(lane), right = ml_lane_right(lane);
@@ -146,7 +139,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       load_rows(next * BM);
       ml_copy_commit();
     }
-    unsigned kf[KEEP ? D / 16 : 1][4], vf[KEEP ? D / 16 : 1][4];  // the warp's keys and values
+    unsigned kf[D / 16][4], vf[D / 16][4];  // the warp's keys and values
     for (int turn = 0; turn < count; ++turn) {
       const int odd = turn & 1, start = tile * BM;
       if (++next == tiles) {
@@ -166,111 +159,60 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
                                           a.queries - next * BM, a.depth);
       ml_copy_commit();
 
-      if constexpr (KEEP) {
-        if (turn == 0) {
+      if (turn == 0) {
 #pragma unroll
-          for (int e = 0; e < D / 16; ++e) {
-            ml_ldmatrix(kf[e], Tile::from(k_lane, 0, 2 * e));
-            ml_ldmatrix(vf[e], Tile::from(v_lane, 0, 2 * e));
-          }
+        for (int e = 0; e < D / 16; ++e) {
+          ml_ldmatrix(kf[e], Tile::from(k_lane, 0, 2 * e));
+          ml_ldmatrix(vf[e], Tile::from(v_lane, 0, 2 * e));
         }
       }
 
       const bool edge = key0 + BN > length || (a.causal && key0 + BN > start + 1);
       const bool blind = own >= length || (a.causal && own > start + BM - 1);
       if (!blind) {
-        const int key = own + (lane >> 2), column = 2 * (lane & 3);
 #pragma unroll 1
-        for (int n = 0; n < NT; n += ST) {
-          float s[ST][4] = {}, dp[ST][4] = {};
-#pragma unroll (KEEP ? D / 16 : 4)
+        for (int n = 0; n < NT; n += 2) {
+          float s[2][4] = {}, dp[2][4] = {};
+#pragma unroll
           for (int e = 0; e < D / 16; ++e) {
-            if constexpr (!KEEP) ml_ldmatrix(kf[0], Tile::from(k_lane, 0, 2 * e));
-#pragma unroll
-            for (int t = 0; t < ST; t += 2) {
-              unsigned x[4];
-              ml_ldmatrix(x, Tile::from(q_lane + odd * Tile::bytes(BM), n + t, 2 * e));
-              ml_mma_pair<T>(s + t, kf[KEEP ? e : 0], x);
-            }
-          }
-#pragma unroll (KEEP ? D / 16 : 4)
-          for (int e = 0; e < D / 16; ++e) {
-            if constexpr (!KEEP) ml_ldmatrix(vf[0], Tile::from(v_lane, 0, 2 * e));
-#pragma unroll
-            for (int t = 0; t < ST; t += 2) {
-              unsigned x[4];
-              ml_ldmatrix(x, Tile::from(g_lane, n + t, 2 * e));
-              ml_mma_pair<T>(dp + t, vf[KEEP ? e : 0], x);
-            }
-          }
-#pragma unroll
-          for (int t = 0; t < ST; ++t) {
-            const int block = 8 * (n + t);  // the tile's queries from here on
-            const float2 lse2 = *reinterpret_cast<const float2*>(lses + block + column);
-            const float2 shift = *reinterpret_cast<const float2*>(deltas + block + column);
-            unsigned kept = 0;
-            if constexpr (SPECIAL & ML_DROPOUT) {
-              // Four lanes for each of the eight queries: blocks of eight weights that hold its
-              // 16 keys.
-              const ml_index index = (line + start + block + (lane >> 2)) * a.keys + own;
-              kept = ml_kept_bits(draw, (index >> 3) + (lane & 3), a.dropped);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              const int query = start + block + column + (i & 1), seen = key + 8 * (i >> 1);
-              const float less = i & 1 ? lse2.y : lse2.x;
-              float weight;
-              if constexpr (SPECIAL & ML_MASKED) {
-                float score = s[t][i] * factor;
-                if (seen < length && query < a.queries)
-                  score = ml_masked(score,
-                                    mask_rows[query * a.row[ML_MASK] + seen * a.mask_column],
-                                    ml_log2e);
-                weight = ml_exp2(score - less);
-              } else {
-                weight = ml_exp2(fmaf(s[t][i], factor, -less));
-              }
-              if (edge && (seen >= length || (a.causal && seen > query))) weight = 0.0f;
-              float chosen = 1.0f;
-              if constexpr (SPECIAL & ML_DROPOUT) {
-                const int at = int(((line + query) * a.keys + own) & 7) + (lane >> 2) +
-                               8 * (i >> 1);
-                const unsigned bits = __shfl_sync(ml_all_lanes, kept,
-                                                  (column + (i & 1)) * 4 + (at >> 3));
-                chosen = bits >> (at & 7) & 1 ? a.kept : 0.0f;
-              }
-              s[t][i] = weight * chosen;
-              dp[t][i] = weight * (dp[t][i] * chosen - (i & 1 ? shift.y : shift.x));
-              if constexpr (SPECIAL & ML_MASK_GRADIENT) {
-                if (slice == 0 && seen < length && query < a.queries)
-                  dmask[(line + query) * a.keys + seen] = dp[t][i];
-              }
-            }
-          }
-#pragma unroll
-          for (int t = 0; t < ST; t += 2) {
             unsigned x[4];
-            ml_pack_pair<T>(x, s + t);
-#pragma unroll
-            for (int c = 0; c < CT; c += 2) {
-              unsigned y[4];
-              ml_ldmatrix_trans(y, Tile::from(g_lane_across, n + t, chunk0 + c));
-              ml_mma_pair<T>(dvs + c, x, y);
-            }
-            ml_pack_pair<T>(x, dp + t);
-#pragma unroll
-            for (int c = 0; c < CT; c += 2) {
-              unsigned y[4];
-              ml_ldmatrix_trans(y, Tile::from(q_lane_across + odd * Tile::bytes(BM), n + t,
-                                              chunk0 + c));
-              ml_mma_pair<T>(dks + c, x, y);
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i)
-              *reinterpret_cast<unsigned*>(
-                  scores + Scores::at(16 * warp + 8 * (i & 1) + (lane >> 2), n + t + (i >> 1)) +
-                  4 * (lane & 3)) = x[i];
+            ml_ldmatrix(x, Tile::from(q_lane + odd * Tile::bytes(BM), n, 2 * e));
+            ml_mma_pair<T>(s, kf[e], x);
           }
+#pragma unroll
+          for (int e = 0; e < D / 16; ++e) {
+            unsigned x[4];
+            ml_ldmatrix(x, Tile::from(g_lane, n, 2 * e));
+            ml_mma_pair<T>(dp, vf[e], x);
+          }
+#pragma unroll
+          for (int t = 0; t < 2; ++t) {
+            const int block = 8 * (n + t);  // the tile's queries from here on
+            const unsigned kept = SPECIAL & ML_DROPOUT
+                ? ml_kept_of(draw, a, line + start + block, own) : 0;
+            ml_gradients<SPECIAL>(s[t], dp[t], a, mask_rows, dmask, line, start + block, own,
+                                  length, edge, lses + block, deltas + block, kept);
+          }
+          unsigned x[4];
+          ml_pack_pair<T>(x, s);
+#pragma unroll
+          for (int c = 0; c < CT; c += 2) {
+            unsigned y[4];
+            ml_ldmatrix_trans(y, Tile::from(g_lane_across, n, c));
+            ml_mma_pair<T>(dvs + c, x, y);
+          }
+          ml_pack_pair<T>(x, dp);
+#pragma unroll
+          for (int c = 0; c < CT; c += 2) {
+            unsigned y[4];
+            ml_ldmatrix_trans(y, Tile::from(q_lane_across + odd * Tile::bytes(BM), n, c));
+            ml_mma_pair<T>(dks + c, x, y);
+          }
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            *reinterpret_cast<unsigned*>(
+                scores + Scores::at(16 * warp + 8 * (i & 1) + (lane >> 2), n + (i >> 1)) +
+                4 * (lane & 3)) = x[i];
         }
       }
       __syncthreads();  // the scores' gradients are there; nobody reads dy's tile
@@ -281,46 +223,33 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       int visible = min(BN, length - key0);
       if (a.causal) visible = min(visible, start + BM - key0);
       const int rows16 = 16 * (warp % (BM / 16)), steps = (visible + 15) / 16;
-      const int WIDE = COLS / groups, PART = WIDE <= 64 ? WIDE : WIDE % 64 == 0 ? 64 : WIDE / 2;
+      const int WIDE = D / groups, chunk = warp / (BM / 16) * WIDE / 8;
       const unsigned s_lane = ml_shared(scores + Scores::at(wide, rows16 / 8 + low));
+      float sums[WIDE / 8][4];
 #pragma unroll
-      for (int c0 = 0; c0 < WIDE; c0 += PART) {
-        const int chunk = chunk0 + (warp / (BM / 16) * WIDE + c0) / 8;
-        float sums[PART / 8][4];
+      for (int c = 0; c < WIDE / 8; ++c)
 #pragma unroll
-        for (int c = 0; c < PART / 8; ++c)
+        for (int i = 0; i < 4; ++i) sums[c][i] = 0.0f;
+      unsigned kt_lane[WIDE / 16];
 #pragma unroll
-          for (int i = 0; i < 4; ++i) sums[c][i] = 0.0f;
-        unsigned kt_lane[PART / 16];
-#pragma unroll
-        for (int c = 0; c < PART / 16; ++c)
-          kt_lane[c] = ml_shared(keys + Tile::at(deep, chunk + 2 * c + right));
+      for (int c = 0; c < WIDE / 16; ++c)
+        kt_lane[c] = ml_shared(keys + Tile::at(deep, chunk + 2 * c + right));
 #pragma unroll 4
-        for (int step = 0; step < steps; ++step) {
-          unsigned x[4], y[4];
-          ml_ldmatrix_trans(x, Scores::from(s_lane, 2 * step, 0));
+      for (int step = 0; step < steps; ++step) {
+        unsigned x[4], y[4];
+        ml_ldmatrix_trans(x, Scores::from(s_lane, 2 * step, 0));
 #pragma unroll
-          for (int c = 0; c < PART / 8; c += 2) {
-            ml_ldmatrix_trans(y, Tile::from(kt_lane[c / 2], 2 * step, 0));
-            ml_mma_pair<T>(sums + c, x, y);
-          }
+        for (int c = 0; c < WIDE / 8; c += 2) {
+          ml_ldmatrix_trans(y, Tile::from(kt_lane[c / 2], 2 * step, 0));
+          ml_mma_pair<T>(sums + c, x, y);
         }
+      }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int query = start + rows16 + 8 * half + (lane >> 2);
-          if (query >= a.queries) continue;
-          float* const to = dq + split * part + (line + query) * D + 8 * chunk + 2 * (lane & 3);
-#pragma unroll
-          for (int c = 0; c < PART / 8; ++c) {
-            float2 sum = make_float2(sums[c][2 * half], sums[c][2 * half + 1]);
-            if (key0 >= splits * BN) {  // not the first tile of keys
-              const float2 before = *reinterpret_cast<const float2*>(to + 8 * c);
-              sum.x += before.x;
-              sum.y += before.y;
-            }
-            *reinterpret_cast<float2*>(to + 8 * c) = sum;
-          }
-        }
+      for (int half = 0; half < 2; ++half) {
+        const int query = start + rows16 + 8 * half + (lane >> 2);
+        if (query < a.queries)
+          ml_add_row<D>(dq + split * part, line + query, 8 * chunk + 2 * (lane & 3), sums, half,
+                        key0 < splits * BN);
       }
       if (next == first && SPECIAL & ML_MASKED) mask_rows = mask + ml_lead(a, ML_MASK, place);
       tile = next;
@@ -334,7 +263,7 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
     for (int c = 0; c < CT; ++c)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int at = Tile::at(16 * warp + 8 * half + (lane >> 2), chunk0 + c) + 4 * (lane & 3);
+        const int at = Tile::at(16 * warp + 8 * half + (lane >> 2), c) + 4 * (lane & 3);
         const float scale = float(a.scale);
         *reinterpret_cast<unsigned*>(keys + at) =
             ml_pack<T>(dks[c][2 * half] * scale, dks[c][2 * half + 1] * scale);
@@ -342,12 +271,12 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
             ml_pack<T>(dvs[c][2 * half], dvs[c][2 * half + 1]);
       }
     __syncwarp();
-    ml_store_tile<16, D, COLS, 32, VEC>(keys, 16 * warp, chunk0, dk + ml_lead(a, ML_DK, place0) +
-                                        own * a.row[ML_DK], a.row[ML_DK], a.keys - own, a.depth,
-                                        lane);
-    ml_store_tile<16, D, COLS, 32, VEC>(values, 16 * warp, chunk0, dv + ml_lead(a, ML_DV, place0) +
-                                        own * a.row[ML_DV], a.row[ML_DV], a.keys - own, a.width,
-                                        lane);
+    ml_store_tile<16, D, D, 32, VEC>(keys, 16 * warp, 0, dk + ml_lead(a, ML_DK, place0) +
+                                     own * a.row[ML_DK], a.row[ML_DK], a.keys - own, a.depth,
+                                     lane);
+    ml_store_tile<16, D, D, 32, VEC>(values, 16 * warp, 0, dv + ml_lead(a, ML_DV, place0) +
+                                     own * a.row[ML_DV], a.row[ML_DV], a.keys - own, a.width,
+                                     lane);
     __syncthreads();  // before the next keys come
   }
 }

@@ -9,7 +9,7 @@
 #include "attention.cuh"
 
 template <typename T, typename M, int D, int BM, int BN, int WARPS, int VEC, int SPECIAL>
-__global__ void __launch_bounds__(WARPS * 32, 2)
+__global__ void __launch_bounds__(WARPS * 32, WARPS > 4 ? 1 : 2)
 attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v, T* o,
                   float* lse, float* parts, const M* __restrict__ mask,
                   const void* __restrict__ lengths, const ml_index* cell, int splits, int span,
@@ -38,8 +38,6 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   const M* const mask_rows = SPECIAL & ML_MASKED ? mask + ml_lead(a, ML_MASK, place) : nullptr;
   const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;  // rows of scores
 
-  const ml_stream draw = ml_draw(a.seed, a.offset, cell);
-
   float top[MT][2], sum[MT][2], out[MT][DT][4];
 #pragma unroll
   for (int m = 0; m < MT; ++m) {
@@ -57,11 +55,6 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   // already.
   const float factor = float(a.scale) * ml_log2e, c = general ? 1.0f : factor;
 
-  // Where the lane points ldmatrix at.
-  const unsigned q_lane = ml_shared(shared + Tile::at(own + ml_lane_deep(lane),
-                                                      ml_lane_right(lane)));
-  const unsigned k_lane = ml_shared(keys + Tile::at(ml_lane_wide(lane), ml_lane_low(lane)));
-  const unsigned v_lane = ml_shared(values + Tile::at(ml_lane_deep(lane), ml_lane_right(lane)));
   const int last = begin < end ? begin + (end - begin - 1) / BN * BN : begin - BN;
   if (begin < end) {
     ml_load_tile<BM, D, WARPS * 32, VEC>(shared, q_rows, a.row[ML_Q], a.queries - first, a.depth);
@@ -79,6 +72,27 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
                                          end - start, a.width);
     ml_copy_commit();
 
+    // Which weights are kept, drawn while there are no scores in registers.  Four lanes have a
+    // row's 8 NT weights: each draws every fourth block of eight.
+    unsigned kept[MT][2];
+    if constexpr (SPECIAL & ML_DROPOUT) {
+      const ml_stream draw = ml_draw(a.seed, a.offset, cell);
+      const int lane = ml_thread() & 31;
+      const int row0 = first + (ml_thread() >> 5) * 16 * MT + (lane >> 2);
+#pragma unroll
+      for (int m = 0; m < MT; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const ml_index index = (before + row0 + 16 * m + 8 * half) * a.keys + start;
+          unsigned bits = 0;
+#pragma unroll 1  // all at once take too many registers
+          for (int part = 0; part <= NT / 4; ++part)
+            bits |= ml_kept_bits(draw, (index >> 3) + 4 * part + (lane & 3), a.dropped)
+                    << (8 * part);
+          kept[m][half] = bits;
+        }
+    }
+
     float s[MT][NT][4];
 #pragma unroll
     for (int m = 0; m < MT; ++m)
@@ -87,6 +101,10 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
 #pragma unroll
         for (int i = 0; i < 4; ++i) s[m][n][i] = 0.0f;
     if (!blind) {
+      const int lane = ml_thread() & 31;  // where it points ldmatrix at
+      const unsigned q_lane = ml_shared(shared + Tile::at(own + ml_lane_deep(lane),
+                                                          ml_lane_right(lane)));
+      const unsigned k_lane = ml_shared(keys + Tile::at(ml_lane_wide(lane), ml_lane_low(lane)));
 #pragma unroll
       for (int e = 0; e < D / 16; ++e) {
         unsigned x[MT][4];
@@ -111,6 +129,8 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
     if (blind) continue;
 
     if (general || edge) {
+      const int lane = ml_thread() & 31, column0 = 2 * (lane & 3);
+      const int row0 = first + (ml_thread() >> 5) * 16 * MT + (lane >> 2);
 #pragma unroll
       for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -162,28 +182,26 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
       }
 
     if constexpr (SPECIAL & ML_DROPOUT) {
+      const int lane = ml_thread() & 31, column0 = 2 * (lane & 3);
+      const int row0 = first + (ml_thread() >> 5) * 16 * MT + (lane >> 2);
 #pragma unroll
       for (int m = 0; m < MT; ++m)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          // Four lanes have a row's 8 NT weights: each draws every fourth block of eight.
-          const ml_index index = (before + row0 + 16 * m + 8 * half) * a.keys + start;
-          unsigned kept = 0;
-#pragma unroll
-          for (int part = 0; part <= NT / 4; ++part)
-            kept |= ml_kept_bits(draw, (index >> 3) + 4 * part + (lane & 3), a.dropped)
-                    << (8 * part);
+          const int shift = int((before + row0 + 16 * m + 8 * half) * a.keys + start) & 7;
 #pragma unroll
           for (int n = 0; n < NT; ++n)
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
-              const int at = int(index & 7) + 8 * n + column0 + i;
-              const unsigned bits = __shfl_sync(ml_all_lanes, kept, at >> 3 & 3, 4);
+              const int at = shift + 8 * n + column0 + i;
+              const unsigned bits = __shfl_sync(ml_all_lanes, kept[m][half], at >> 3 & 3, 4);
               if (!(bits >> ((at >> 5) * 8 + (at & 7)) & 1)) s[m][n][2 * half + i] *= 0.0f;
             }
         }
     }
 
+    const int lane = ml_thread() & 31;
+    const unsigned v_lane = ml_shared(values + Tile::at(ml_lane_deep(lane), ml_lane_right(lane)));
 #pragma unroll
     for (int n = 0; n < NT; n += 2) {
       unsigned p[MT][4];

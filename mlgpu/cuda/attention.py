@@ -42,7 +42,7 @@ OUTSIDE = ("scaled_dot_product_attention: key_lengths has {value}, which is not 
             "{bound}, the number of keys")
 
 Shape = tuple[int, ...]
-Tile = tuple[int, int, int]  # queries, keys, threads of a block
+Tile = tuple[int, int, int]  # queries, keys, and threads of a block or warps that share keys
 
 
 @dataclass(frozen=True)
@@ -185,36 +185,46 @@ def _forward_halves(call: _Call, out: Any, lse: Any, parts: Any, tile: Tile, til
 
 
 def _halves_tile(depth: int, queries: int, shared: int, special: int) -> Tile:
-    """32 queries for each of 4 warps and 64 keys where registers and shared memory allow it."""
+    """32 queries for each warp, and as many keys up to 64 as registers and shared memory allow."""
     if queries <= 16:
         return 16, 64 if depth <= 128 or shared >= (73 << 10) else 32, 32
     if depth > 128:
         return 64, 32 if shared <= (64 << 10) else 64, 128
     if queries <= 64:
         return 64, 64, 128
-    few = ((depth >= 64 and special & _DROPOUT) or (depth >= 96 and special) or
-           (depth == 128 and shared < (100 << 10)))
-    return 128, 32 if few else 64, 128
+    if depth < 128:
+        return 128, 48 if depth == 96 and special else 64, 128
+    if special or shared < (88 << 10):
+        return 128, 32, 128
+    # One block of eight warps takes less shared memory than two of four.
+    return (256, 48, 256) if queries > 128 and shared < (112 << 10) else (128, 48, 128)
 
 
 def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: Any, dv: Any,
                      dmask: Any) -> None:
     depth = call.depth
-    columns, rows, warps = _backward_tile(depth, _shared_limit())
-    keys = 16 * warps
+    special = call.special() | (_MASK_GRADIENT if dmask is not None else 0)
+    vec = call.vector("q", "k", "v", "dy", "dk", "dv")
+    if depth <= 64:
+        rows, warps = 64, 8 if depth > 16 and _shared_limit() >= (73 << 10) else 4
+        keys, threads, of_scores = 16 * warps, 32 * warps, 1
+        family, shape = "attention_backward", f"{rows}, {warps}"
+        tiles = 2 * keys + 3 * rows
+    else:
+        rows, keys, groups = _wide_tile(depth, _shared_limit())
+        threads, of_scores = keys * groups, 2
+        family, shape = "attention_wide", f"{rows}, {keys}, {groups}"
+        tiles = 2 * keys + 2 * rows
     places = call.places // call.shared
     splits = max(1, min(blocks(_ENOUGH, places), blocks(call.keys, keys)))
     part = lse.size * depth
     parts = runtime.empty((splits, part), call.wide)
-    special = call.special() | (_MASK_GRADIENT if dmask is not None else 0)
-    instance = (f"attention_backward<{call.ctype}, {call.mask_ctype}, {depth}, {columns}, {rows}, "
-                f"{warps}, {call.vector('q', 'k', 'v', 'dy', 'dk', 'dv')}, {special}>")
-    tiles = 2 * keys + 3 * rows
-    launch("attention_backward", instance, places * splits * (depth // columns), 32 * warps,
+    launch(family, f"{family}<{call.ctype}, {call.mask_ctype}, {depth}, {shape}, {vec}, {special}>",
+           places * splits, threads,
            (*map(Strided, (call.q, call.k, call.v, dy)), lse, delta, parts, Strided(dk),
             Strided(dv), _maybe(call.mask), dmask, _maybe(call.lengths), call.cell, part, splits,
             call.struct()),
-           tiles * _pitch(depth) + keys * _pitch(rows) + 8 * rows)
+           tiles * _pitch(depth) + of_scores * keys * _pitch(rows) + 8 * rows)
     if dq.size:
         vec = min(4, call.vector("dq"))
         vectors = dq.size // vec
@@ -223,17 +233,15 @@ def _backward_halves(call: _Call, dy: Any, lse: Any, delta: Any, dq: Any, dk: An
                      keys, call.struct()))
 
 
-def _backward_tile(depth: int, shared: int) -> tuple[int, int, int]:
-    """Columns of gradients, queries of a tile, and warps (16 keys each) of a block."""
-    if depth <= 64:
-        return depth, 64, 8 if depth > 16 and shared >= (73 << 10) else 4
+def _wide_tile(depth: int, shared: int) -> Tile:
+    """Queries of a tile, keys of a block, and warps that share 32 of them."""
     if depth <= 128:
         if shared >= (130 << 10):
-            return depth, 64, 8
-        if shared >= (85 << 10):
-            return depth, 32, 4
-        return 64 if depth == 128 else depth, 16, 2
-    return (depth // 2, 32, 2) if shared >= (85 << 10) else (depth // 2, 16, 2)
+            return 64, 128, 2
+        return (64, 64, 2) if shared >= (82 << 10) else (32, 64, 2)
+    if shared >= (146 << 10):
+        return 64, 64, 4
+    return (32, 32, 4) if shared >= (70 << 10) else (16, 32, 4)
 
 
 def _pitch(columns: int) -> int:

@@ -126,6 +126,23 @@ def test_wide_heads(attend, dtype, columns):
     check(attend, dtype, *arrays)
 
 
+@pytest.mark.parametrize(("arch", "dtype"), [
+    ("sm_75", np.float16), ("sm_90", np.float16), ("sm_120", BF16)])
+@pytest.mark.parametrize("columns", [96, 128, 192, 256])
+def test_all_at_once_of_wide_heads(monkeypatch, arch, dtype, columns):
+    """More tiles of queries and of keys than one, with edges in them; heads that share keys."""
+    q, k, v, dy = drawn(dtype, (2, 2, 70, columns), (2, 1, 75, columns), (2, 1, 75, columns),
+                        (2, 2, 70, columns))
+    attend, lengths = Attention(monkeypatch, arch), np.array([75, 33])
+    options = {"dropout": 0.3, "stream": Stream(5, 3)}
+    check(attend, dtype, q, k, v, dy, causal=True, **options)
+    mask = np.random.default_rng(1).standard_normal((2, 1, 70, 75)).astype(np.float32)
+    found = attend(q, k, v, mask, dy, True, lengths=lengths)
+    hidden = np.where(np.arange(75) < lengths[:, None, None, None], mask.astype(np.float64),
+                      -np.inf)
+    close(found, reference(*exactly(q, k, v), hidden, *exactly(dy)), dtype)
+
+
 @pytest.mark.parametrize(("dtype", "kind"), [
     *((np.float16, kind) for kind in ("bool", "hidden", "padding", "added", "infinite")),
     (np.float32, "added")])
@@ -249,23 +266,32 @@ def measured(attend, queries, keys, columns, causal=False):
     return attend.forward_report.metrics, attend.backward_reports[1].metrics
 
 
-def test_forward_is_near_what_tensor_cores_can_do(attend, monkeypatch):
+@pytest.mark.parametrize(("arch", "queries", "columns", "wavefronts"), [
+    ("sm_90", 128, 64, 1.6), ("sm_90", 128, 128, 1.65), ("sm_120", 256, 128, 1.55)])
+def test_forward_is_near_what_tensor_cores_can_do(monkeypatch, arch, queries, columns, wavefronts):
+    attend, keys = Attention(monkeypatch, arch), 768
     monkeypatch.setattr(attention, "_LEAST", 1000)  # keys are not split between blocks
-    m, _ = measured(attend, 128, 512, 64)
-    assert m["tensor_instructions"] == 4 * 128 * 512 * 64 / 4096
-    assert m["shared_wavefronts"] / m["tensor_instructions"] <= 1.6
+    q, k, v = drawn(np.float16, *((1, n, columns) for n in (queries, keys, keys)))
+    attend(q, k, v)
+    m = attend.forward_report.metrics
+    assert m["tensor_instructions"] == 4 * queries * keys * columns / 4096
+    assert m["shared_wavefronts"] / m["tensor_instructions"] <= wavefronts
     assert m["bank_conflicts"] == m["async_copy_bank_conflicts"] == 0
-    assert m["global_load_sectors"] * 32 == 2 * (128 + 2 * 512) * 64
-    assert m["global_store_sectors"] * 32 == 2 * 128 * 64 + 4 * 128
+    assert m["global_load_sectors"] * 32 == 2 * (queries + 2 * keys) * columns
+    assert m["global_store_sectors"] * 32 == 2 * queries * columns + 4 * queries
     assert m["spill_stores"] == m["stack"] == 0
 
 
-def test_backward_is_near_what_tensor_cores_can_do(attend):
-    _, m = measured(attend, 512, 128, 64)
-    assert m["tensor_instructions"] == 10 * 512 * 128 * 64 / 4096
-    assert m["shared_wavefronts"] / m["tensor_instructions"] <= 2.9
+@pytest.mark.parametrize(("arch", "queries", "keys", "columns", "wavefronts"), [
+    ("sm_90", 512, 128, 64, 2.75), ("sm_90", 384, 128, 128, 2.35), ("sm_90", 256, 64, 256, 2.7),
+    ("sm_120", 192, 64, 128, 2.35), ("sm_120", 128, 32, 256, 3.35)])
+def test_backward_is_near_what_tensor_cores_can_do(monkeypatch, arch, queries, keys, columns,
+                                                   wavefronts):
+    _, m = measured(Attention(monkeypatch, arch), queries, keys, columns)
+    assert m["tensor_instructions"] == 10 * queries * keys * columns / 4096
+    assert m["shared_wavefronts"] / m["tensor_instructions"] <= wavefronts
     assert m["bank_conflicts"] == m["async_copy_bank_conflicts"] == 0
-    assert m["global_store_sectors"] * 32 == 4 * 512 * 64 + 2 * 2 * 128 * 64
+    assert m["global_store_sectors"] * 32 == 4 * queries * columns + 2 * 2 * keys * columns
     assert m["spill_stores"] == m["stack"] == 0
 
 
