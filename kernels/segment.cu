@@ -283,9 +283,9 @@ combine_rows(T* out, const V* __restrict__ values, const K* __restrict__ keys,
   }
 }
 
-// The same for short rows: lanes along the entries, each of one column of the `inner`.  Values and
-// partial results have their own steps, the latter lie column by column.
-template <typename T, typename V, typename A, typename K, int op>
+// The same for short rows: lanes along the entries, each of E columns of the `inner`.  Values and
+// partial results have their own steps, the latter lie column by column (E = 1 takes them).
+template <typename T, typename V, typename A, typename K, int E, int op>
 __global__ void __launch_bounds__(128)
 combine_columns(T* out, const V* __restrict__ values, const K* __restrict__ keys,
                 const K* __restrict__ positions, const ml_index* __restrict__ source,
@@ -295,41 +295,56 @@ combine_columns(T* out, const V* __restrict__ values, const K* __restrict__ keys
                 ml_index outer_step, ml_index row_step, ml_index inner_step, ml_index windows,
                 bool keep) {
   const int lane = threadIdx.x & 31;
-  const ml_index task = ml_index(blockIdx.x) * 4 + (threadIdx.x >> 5);
-  const ml_index column = task / windows, window = task - column * windows, first = window * 32;
+  const ml_index task = ml_index(blockIdx.x) * 4 + (threadIdx.x >> 5), group = task / windows;
+  const ml_index column = group * E, window = task - group * windows, first = window * 32;
   if (column >= outer * inner) return;
   const ml_index o = inner == 1 ? column : column / inner, i = column - o * inner;
 
   const Window<K> entries(keys, first, count, bound);
   if (partial_keys && column == 0) entries.pass_on(partial_keys, window, bound);
   bool valued = entries.valued;
-  A sum = A(0);
+  A sum[E];
+#pragma unroll
+  for (int e = 0; e < E; ++e) sum[e] = A(0);
   if (valued) {
     ml_index row = positions ? ml_index(positions[first + lane]) : first + lane;
     const A factor = scale ? scale[row] : A(1);
     if (source) row = source[row];
     valued = row >= 0;
-    if (valued) sum = ml_cast<A>(values[o * outer_step + row * row_step + i * inner_step]);
-    if (scale) sum = sum * factor;
+    if (valued) {
+      const auto loaded = ml_load<E>(values + o * outer_step + row * row_step + i * inner_step);
+#pragma unroll
+      for (int e = 0; e < E; ++e) sum[e] = ml_cast<A>(loaded.at[e]);
+    }
+#pragma unroll
+    for (int e = 0; e < E; ++e)
+      if (scale) sum[e] = sum[e] * factor;
   }
   // Keys are sorted: where that of a lane before is the same, so are all between.
 #pragma unroll
   for (int step = 1; step < 32; step <<= 1) {
-    const A other = lane_before(sum, step);
     const K key = __shfl_up_sync(ml_all_lanes, entries.key, step);
     const bool has = __shfl_up_sync(ml_all_lanes, int(valued), step);
-    if (lane >= step && key == entries.key && has) {
-      sum = valued ? combined<op>(other, sum) : other;
-      valued = true;
+    const bool joins = lane >= step && key == entries.key && has;
+#pragma unroll
+    for (int e = 0; e < E; ++e) {
+      const A other = lane_before(sum[e], step);
+      if (joins) sum[e] = valued ? combined<op>(other, sum[e]) : other;
     }
+    valued |= joins;
   }
   if (entries.key >= bound || (!entries.ends(lane) && lane < 31)) return;
   if (entries.begins(lane) && entries.ends(lane)) {
     T* const place = out + (o * bound + entries.key) * inner + i;
-    T old = T();
-    if (keep) old = *place;
-    *place = finished<op>(sum, old, keep, sorted, total, entries.key);
+    ml_vec<T, E> result = ml_vec<T, E>();
+    if (keep) result = ml_load<E>(place);
+#pragma unroll
+    for (int e = 0; e < E; ++e)
+      result.at[e] = finished<op>(sum[e], result.at[e], keep, sorted, total, entries.key);
+    ml_store_whole<E>(place, result);
   } else {
-    partial[column * 2 * windows + 2 * window + entries.begins(lane)] = sum;
+#pragma unroll
+    for (int e = 0; e < E; ++e)
+      partial[(column + e) * 2 * windows + 2 * window + entries.begins(lane)] = sum[e];
   }
 }

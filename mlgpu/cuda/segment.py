@@ -92,13 +92,15 @@ def combine(out: Any, values: Any, keys: Keys, op: str = "sum", keep: bool = Fal
         kinds = ", ".join(map(ctype, (out.dtype, level.dtype, dtype, keys.keys.dtype)))
         given = (out, level, chosen, positions, source, scale, partial, following, keys.keys,
                  total, count, bound, outer, inner, *steps[:2])
+        width = max(1, min(rows.vector(inner, out, level), 16 // dtype.itemsize))
         if narrow:
-            launch("segment", f"combine_columns<{kinds}, {OPS[op]}>", blocks(windows * columns, 4),
-                   128, (*given, steps[2], windows, keep))
+            width = width if level is values else 1  # partial results lie column by column
+            launch("segment", f"combine_columns<{kinds}, {width}, {OPS[op]}>",
+                   blocks(windows * (columns // width), 4), 128,
+                   (*given, steps[2], windows, keep))
             steps = (inner * 2 * windows, 1, 2 * windows)
         else:
-            width = min(rows.vector(inner, out, level), 16 // dtype.itemsize)
-            width = max(1, width) if out.dtype.kind not in "iub" else 1
+            width = width if out.dtype.kind not in "iub" else 1
             chunks = blocks(columns // width, 32)
             launch("segment", f"combine_rows<{kinds}, {width}, {OPS[op]}>",
                    blocks(windows * chunks, 4), 128, (*given, chunks, keep))

@@ -101,7 +101,7 @@ def combine(out, values, index, bound, op="sum", width=0, keep=False, source=Non
     keys, positions, _ = sort(index, bound)
     total, acc = index.size, wide(out.dtype)
     sorted_keys, columns, reports = keys, outer * inner, []
-    count = total
+    count, level = total, 0
     outer_step, row_step, inner_step = values.shape[1] * inner, inner, 1
     while True:
         windows = -(-count // 32)
@@ -118,13 +118,16 @@ def combine(out, values, index, bound, op="sum", width=0, keep=False, source=Non
                 -(-windows * chunks // 4), 128, (*common, chunks, keep)))
             outer_step, row_step = inner, columns
         else:
+            few = next(e for e in (4, 2, 1) if inner % e == 0 and e * acc.itemsize <= 16)
+            few = 1 if level else few
             reports.append(launch(
-                "segment", f"combine_columns<{', '.join(kinds)}, {OPS[op]}>",
-                -(-windows * columns // 4), 128, (*common, inner_step, windows, keep)))
+                "segment", f"combine_columns<{', '.join(kinds)}, {few}, {OPS[op]}>",
+                -(-windows * (columns // few) // 4), 128, (*common, inner_step, windows, keep)))
             outer_step, row_step, inner_step = inner * 2 * windows, 1, 2 * windows
         if last:
             return reports
         keys, positions, values, count = partial_keys, None, partial, 2 * windows
+        level += 1
         source = scale = None
         width = min(width, 16 // acc.itemsize)
 
