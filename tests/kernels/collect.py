@@ -74,15 +74,17 @@ def some(dtype: str, *shape: int) -> mlgpu.Tensor:
     return mlgpu.empty(shape, dtype=getattr(mlgpu, dtype), device="cuda", requires_grad=True)
 
 
+WIDTHS = ((100, 108), (70, 70), (1000, 1004), (1002, 1002))  # whose lines 16 bytes do not divide
 SIZES = ((8, 512), (512, 768), (1024, 1024), (256, 4096), (64, 1000), (33, 77))
 OF_ROWS = (
     lambda x: x.softmax(-1), lambda x: x.log_softmax(-1), lambda x: x.sum(), lambda x: x.sum(0),
     lambda x: x.mean(-1), lambda x: x.var(-1), lambda x: x.max(-1).values, lambda x: x.argmax(-1),
     lambda x: x.cumsum(-1), lambda x: x.topk(8), lambda x: x.sort(-1), lambda x: x.t().contiguous(),
     lambda x: F.dropout(x, 0.1), lambda x: F.layer_norm(x, x.shape[-1:]),
-    lambda x: F.rms_norm(x, x.shape[-1:]), lambda x: F.linear(x, x), lambda x: x.t() @ x,
+    lambda x: F.rms_norm(x, x.shape[-1:]),
     lambda x: F.cross_entropy(x, mlgpu.zeros(len(x), dtype=mlgpu.int64, device="cuda")),
     lambda x: F.embedding(mlgpu.zeros(64, dtype=mlgpu.int64, device="cuda"), x))
+PRODUCTS = (lambda x: F.linear(x, x), lambda x: x.t() @ x)
 OF_IMAGES = (
     *(nn.Conv2d(64, 64, kernel, stride, kernel // 2, groups=groups)
       for kernel, stride, groups in ((1, 1, 1), (3, 1, 1), (3, 2, 1), (7, 2, 1), (3, 1, 64))),
@@ -102,11 +104,24 @@ def step(kind: Any, dtype: str) -> None:
     kind(parameters, lr=1e-3).step()
 
 
-def of_models(dtype: str) -> None:
-    for size, function in itertools.product((*SIZES, (64, 50257)), OF_ROWS):
+def of_products(dtype: str) -> None:
+    for size, function in itertools.product((*SIZES, *WIDTHS, (64, 50257)), PRODUCTS):
         attempt(function, some(dtype, *size))
     for size in (64, 128, 256, 512):
         attempt(mlgpu.bmm, some(dtype, 8, size, size), some(dtype, 8, size, size))
+
+
+def of_tf32() -> None:
+    """Products of float32 that may lose precision."""
+    mlgpu.set_float32_matmul_precision("high")
+    of_products("float32")
+    mlgpu.set_float32_matmul_precision("highest")
+
+
+def of_models(dtype: str) -> None:
+    for size, function in itertools.product((*SIZES, (64, 50257)), OF_ROWS):
+        attempt(function, some(dtype, *size))
+    of_products(dtype)
     for width, causal, length in itertools.product((32, 64, 80, 96, 128, 256), (False, True),
                                                    (1, 128, 512)):
         attempt(lambda q, k, v, causal=causal: F.scaled_dot_product_attention(
@@ -169,6 +184,7 @@ def jobs() -> Iterator[Callable[[], None]]:
         yield lambda dtype=dtype: of_the_rest(dtype)
     for dtype in DTYPES:
         yield lambda dtype=dtype: of_models(dtype)
+    yield of_tf32
     for _, case in rows():
         for dtype in case.dtypes:
             yield lambda case=case, dtype=dtype: of_table(case, dtype, False)
