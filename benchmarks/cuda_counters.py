@@ -154,6 +154,11 @@ def mixed(*shape: int, dtype: Any = S) -> Tensor:
     return ((places * 40503 % 65521 * 31 % 65521) / 65521 - 0.5).to(dtype).reshape(shape)
 
 
+def columns() -> Tensor:
+    """For each of 64 rows all its columns, not in their order."""
+    return (mlgpu.arange(C, device="cuda") * 5 % C).expand(64, C).contiguous()
+
+
 def size(*tensors: Any) -> int:
     """Bytes of tensors, also of those in tuples."""
     return sum(t.nbytes if isinstance(t, Tensor) else size(*t) for t in tensors)
@@ -354,6 +359,15 @@ ROWS = [
     Row("gather along a dim", lambda: forward(
         lambda a, i: a.gather(1, i), x(R, C),
         mlgpu.arange(C, device="cuda").flip(0).expand(R, C).contiguous())),
+    Row("gather along a dim, backward", lambda: backward(
+        lambda a: a.gather(1, columns()), x(64, C, grad=True), saved=64 * C * 8), 74 * 64 * C,
+        "flat places are made and sorted, of eight bytes in three passes, so that sums repeat"),
+    Row("scatter", lambda: forward(
+        lambda a, i, b: a.scatter(1, i, b), x(64, C), columns(), x(64, C)), 70 * 64 * C,
+        "places are sorted as before, so that the last of equal ones wins", sectors=1.07),
+    Row("scatter_add", lambda: forward(
+        lambda a, i, b: a.scatter_add(1, i, b), x(64, C), columns(), x(64, C)), 72 * 64 * C,
+        "places are sorted as before, so that sums repeat"),
     Row("cross_entropy backward", lambda: backward(
         lambda a: F.cross_entropy(a, mlgpu.arange(64, device="cuda")), x(64, 8192, grad=True))),
     Row("linear_cross_entropy", lambda: forward(
@@ -441,6 +455,11 @@ ROWS = [
     Row("grid_sample", lambda: forward(
         lambda a, g: F.grid_sample(a, g, align_corners=False), x(4, 8, 32, 32, dtype=S), grid()),
         note="the grid says where to read, here in the middle of sectors", sectors=1.3),
+    Row("grid_sample backward", lambda: backward(
+        lambda a, g: F.grid_sample(a, g, align_corners=False),
+        x(4, 8, 32, 32, dtype=S, grad=True), grid().requires_grad_()),
+        note="the four corners of all places are sorted, so that sums repeat; dy and the image's "
+        "gradient are laid out with their channels last", bytes=5.4, sectors=1.25),
     Row("unfold, 3 x 3 padded", lambda: forward(
         lambda a: F.unfold(a, 3, padding=1), x(4, 16, 32, 32))),
     Row("unfold, patches", lambda: forward(
