@@ -49,46 +49,47 @@ __global__ void is_in(const T* __restrict__ elements, const T* __restrict__ test
 
 // --- counting: whole numbers, so that the order of atomics does not matter ----------------------
 
-__device__ __forceinline__ void ml_count_one(unsigned* own, long long* counts, ml_index place,
-                                             bool shared) {
-  if (shared) atomicAdd(own + place, 1u);
-  else atomicAdd(reinterpret_cast<unsigned long long*>(counts) + place, 1ull);
-}
-
-// Where `shared`, a block counts in its shared memory and adds what it found at the end.
+// A block counts in its shared memory, and adds what it found at the end: each bin in 1 to 32
+// columns, so that lanes that meet the same bin, or bins of one bank, rarely meet in a column.
+// With no columns all count in place.
 template <typename Find>
 __device__ __forceinline__ void ml_count_all(long long* counts, int bins, ml_index count,
-                                             bool shared, Find find) {
+                                             int columns, Find find) {
   extern __shared__ unsigned own[];
-  if (shared) {
-    for (int b = threadIdx.x; b < bins; b += blockDim.x) own[b] = 0;
-    __syncthreads();
-  }
+  unsigned long long* const all = reinterpret_cast<unsigned long long*>(counts);
+  for (int i = threadIdx.x; i < bins * columns; i += blockDim.x) own[i] = 0;
+  __syncthreads();
+  const int column = threadIdx.x & (columns - 1);
   const ml_index step = ml_index(gridDim.x) * blockDim.x;
   for (ml_index i = ml_index(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
     const ml_index place = find(i);
-    if (place >= 0) ml_count_one(own, counts, place, shared);
+    if (place < 0) continue;
+    if (columns) atomicAdd(own + place * columns + column, 1u);
+    else atomicAdd(all + place, 1ull);
   }
-  if (!shared) return;
+  if (!columns) return;
   __syncthreads();
-  for (int b = threadIdx.x; b < bins; b += blockDim.x)
-    if (own[b])
-      atomicAdd(reinterpret_cast<unsigned long long*>(counts) + b, (unsigned long long)own[b]);
+  for (int b = threadIdx.x; b < bins; b += blockDim.x) {
+    unsigned total = 0;
+    const int turn = b * columns / 32;  // where lanes begin: in banks of their own
+    for (int c = 0; c < columns; ++c) total += own[b * columns + ((c + turn) & (columns - 1))];
+    if (total) atomicAdd(all + b, (unsigned long long)total);
+  }
 }
 
 template <typename T>
 __global__ void count_places(const T* __restrict__ places, long long* counts, ml_index bins,
-                             ml_index count, bool shared) {
-  ml_count_all(counts, int(bins), count, shared, [&](ml_index i) { return ml_index(places[i]); });
+                             ml_index count, int columns) {
+  ml_count_all(counts, int(bins), count, columns, [&](ml_index i) { return ml_index(places[i]); });
 }
 
 // Equal bins from low to high, both included; what lies outside is not counted.
 template <typename T>
 __global__ void count_bins(const T* __restrict__ x, long long* counts, int bins, double low,
-                           double high, ml_index count, bool shared) {
+                           double high, ml_index count, int columns) {
   typedef typename ml_compute<T>::type C;
   const C from = C(low), to = C(high), width = to - from;
-  ml_count_all(counts, bins, count, shared, [&](ml_index i) {
+  ml_count_all(counts, bins, count, columns, [&](ml_index i) {
     const C v = ml_cast<C>(x[i]);
     if (!(v >= from && v <= to)) return ml_index(-1);
     const ml_index place = ml_index((v - from) * C(bins) / width);

@@ -43,27 +43,31 @@ def on_host(array: Any) -> Any:
     return to_host(array, False)[0]
 
 
-def _counting(count: int, bins: int) -> tuple[int, int, bool, int]:
-    """Grid, block, whether to count in shared memory, and how much of that."""
-    shared = bins <= _SHARED_BINS
-    return min(_BLOCKS, blocks(count, 4 * THREADS)), THREADS, shared, 4 * bins if shared else 0
+def _counting(count: int, bins: int) -> tuple[int, int, int, int]:
+    """Grid, block, the columns of counters that a block keeps of each bin, and what they take."""
+    grid = min(_BLOCKS, blocks(count, 4 * THREADS))
+    columns = 0
+    if bins <= _SHARED_BINS:  # as many counters as a block has elements, at most
+        room = max(1, min(_SHARED_BINS, blocks(count, max(1, grid))) // max(1, bins))
+        columns = min(32, 1 << room.bit_length() - 1)
+    return grid, THREADS, columns, 4 * bins * columns
 
 
 def count_places(places: Any, bins: int) -> Any:
     """How often each of 0 .. bins - 1 occurs; there is nothing else."""
     counts = runtime.zeros((bins,), _INT64)
-    grid, block, shared, room = _counting(places.size, bins)
+    grid, block, columns, room = _counting(places.size, bins)
     launch("search", f"count_places<{ctype(places.dtype)}>", grid, block,
-           (runtime.contiguous(places), counts, bins, places.size, shared), room)
+           (runtime.contiguous(places), counts, bins, places.size, columns), room)
     return counts
 
 
 def count_bins(x: Any, bins: int, low: float, high: float) -> Any:
     """How many elements lie in each of the equal bins from `low` to `high`."""
     counts = runtime.zeros((bins,), _INT64)
-    grid, block, shared, room = _counting(x.size, bins)
+    grid, block, columns, room = _counting(x.size, bins)
     launch("search", f"count_bins<{ctype(x.dtype)}>", grid, block,
-           (runtime.contiguous(x), counts, bins, low, high, x.size, shared), room)
+           (runtime.contiguous(x), counts, bins, low, high, x.size, columns), room)
     return counts
 
 

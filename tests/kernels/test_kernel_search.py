@@ -56,6 +56,9 @@ def test_counts(host, bins):
     for dtype in (np.int64, np.int16):
         found = host.wrap(cuda_search.count_places)(places.astype(dtype), bins)
         np.testing.assert_array_equal(found, np.bincount(places, minlength=bins))
+        for report in host.reports if bins < 32 else ():
+            metrics = report.metrics
+            assert metrics["shared_wavefronts"] <= 1.1 * metrics["shared_wavefronts_ideal"]
     x = np.random.default_rng(1).standard_normal(3000).astype(np.float32)
     x[5], x[6], x[7] = np.nan, np.inf, 2
     found = host.wrap(cuda_search.count_bins)(x, bins, -2.0, 2.0)
