@@ -113,10 +113,27 @@ struct conv_watch {
   }
 };
 
-// The rows of the weight that a thread copies: of a tile of BM every 32nd, EACH terms at a time.
+// How threads share the copies of tiles whose rows are 32 terms: each has EACH terms of every STEP-th
+// row.
+template <int EACH>
+struct conv_part {
+  static const int WIDE = conv_depth / EACH, STEP = conv_threads / WIDE, IN_CHUNK = 8 / EACH;
+  static __device__ __forceinline__ int line() { return threadIdx.x / WIDE; }
+  static __device__ __forceinline__ int place() { return threadIdx.x % WIDE; }
+
+  // Where the first of them lies in a tile.
+  template <typename Tile>
+  static __device__ __forceinline__ unsigned offset() {
+    return conv_kept(unsigned(Tile::place(line(), place() / IN_CHUNK) +
+                              place() % IN_CHUNK * (16 / IN_CHUNK)));
+  }
+};
+
+// The rows of the weight that a thread copies.
 template <typename T, int BM, int EACH>
 struct conv_rows {
   using Tile = ml_tile<T, BM, conv_depth, true>;
+  using Part = conv_part<EACH>;
   const char *weight, *from;
   ml_index pitch;
   int room;
@@ -124,20 +141,20 @@ struct conv_rows {
 
   __device__ __forceinline__ conv_rows(const T* weight, const conv_map& map, int group, int row)
       : weight(reinterpret_cast<const char*>(weight)), pitch(ml_index(map.pitch) * sizeof(T)) {
-    const int line = threadIdx.x / 4;
-    from = this->weight + (ml_index(group) * map.rows + row + line) * pitch;
-    room = map.rows - row - line;
-    to = conv_kept(Tile::place(line, threadIdx.x % 4));
+    from = this->weight + (ml_index(group) * map.rows + row + Part::line()) * pitch;
+    room = map.rows - row - Part::line();
+    to = Part::template offset<Tile>();
   }
 
   // `offset` in bytes from the rows' first terms; zeros where it is negative.
   __device__ __forceinline__ void copy(unsigned a, int offset) const {
     const char* place = from + offset;
 #pragma unroll
-    for (int i = 0; i < BM / 32; ++i) {
-      const bool there = offset >= 0 && 32 * i < room;
-      ml_copy_async<2 * EACH>(a + to + i * 32 * Tile::LINE_BYTES, there ? place : weight, there);
-      place += 32 * pitch;
+    for (int i = 0; i < BM / Part::STEP; ++i) {
+      const bool there = offset >= 0 && Part::STEP * i < room;
+      ml_copy_async<2 * EACH>(a + to + i * Part::STEP * Tile::LINE_BYTES, there ? place : weight,
+                              there);
+      place += Part::STEP * pitch;
     }
   }
 };
@@ -150,12 +167,13 @@ __device__ __forceinline__ void conv_sum_seen(
     int end) {
   typedef typename conv_product<T, BM, true, true>::TileB TileB;
   typedef conv_terms<D, FEED> terms;
-  const int PIECES = 8 / EACH, SPAN = conv_held / (4 * PIECES);  // steps that are described at once
-  const int line = threadIdx.x / 4, chunk = threadIdx.x % 4;
-  conv_watch<T, D, FEED> watch[4];
+  typedef conv_part<EACH> part;
+  const int SPAN = conv_held / part::WIDE, COUNT = conv_wide / part::STEP;
+  conv_watch<T, D, FEED> watch[COUNT];
 #pragma unroll
-  for (int i = 0; i < 4; ++i) watch[i].look(x, map, group, column0 + line + 32 * i);
-  const unsigned to = conv_kept(TileB::place(line, chunk));
+  for (int i = 0; i < COUNT; ++i)
+    watch[i].look(x, map, group, column0 + part::line() + part::STEP * i);
+  const unsigned to = part::template offset<TileB>();
   const auto describe = [&](int turn) {
     if (turn % SPAN || threadIdx.x >= conv_held) return;
     terms one;
@@ -163,22 +181,16 @@ __device__ __forceinline__ void conv_sum_seen(
     one.keep(table + turn / SPAN % 2 * terms::PARTS * conv_held + threadIdx.x);
   };
   tile.run(pool, end - begin, describe, [&](int turn, unsigned a, unsigned b) {
-    const auto* held = table + turn / SPAN % 2 * terms::PARTS * conv_held +
-                       turn % SPAN * (4 * PIECES) + chunk * PIECES;
+    terms one;
+    one.recall(table + turn / SPAN % 2 * terms::PARTS * conv_held + turn % SPAN * part::WIDE +
+               part::place());
+    rows.copy(a, one.weight);
 #pragma unroll
-    for (int piece = 0; piece < PIECES; ++piece) {
-      // Lanes whose rows meet the same banks begin with other pieces.
-      const int now = PIECES > 1 ? piece ^ (line >> 1 & 1) : 0;
-      terms one;
-      one.recall(held + now);
-      rows.copy(a + 2 * EACH * now, one.weight);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const bool there = watch[i].sees(map, one);
-        ml_copy_async<2 * EACH>(
-            b + to + 2 * EACH * now + i * 32 * TileB::LINE_BYTES,
-            there ? watch[i].origin + one.source : reinterpret_cast<const char*>(x), there);
-      }
+    for (int i = 0; i < COUNT; ++i) {
+      const bool there = watch[i].sees(map, one);
+      ml_copy_async<2 * EACH>(
+          b + to + i * part::STEP * TileB::LINE_BYTES,
+          there ? watch[i].origin + one.source : reinterpret_cast<const char*>(x), there);
     }
   });
 }

@@ -128,12 +128,12 @@ __global__ void conv_lay_few(const conv_bits* __restrict__ x, conv_bits* y, conv
 }
 
 // weight[row][channel][tap], rounded once, from total[share][row][tap, channel], which has `padded`
-// channels: the shares are added in their order.  A block has WIDE channels and 2048 / WIDE taps of
+// channels, rows `pitch` apart: the shares are added in their order.  A block has WIDE channels and 2048 / WIDE taps of
 // one row.
 template <typename T, int WIDE>
 __global__ void __launch_bounds__(256)
 conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_index rows,
-                  int channels, int taps, int padded) {
+                  int channels, int taps, int padded, int pitch) {
   const int HIGH = 2048 / WIDE;
   __shared__ float tile[WIDE * (HIGH | 1)];
   const int channel_tiles = (channels + WIDE - 1) / WIDE, tap_tiles = (taps + HIGH - 1) / HIGH;
@@ -148,8 +148,8 @@ conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_ind
     return power ? channel * here + ((tap + channel * min(here, 32) / 32) & (here - 1))
                  : channel * (here | 1) + tap;
   };
-  const ml_index from = (ml_index(row) * taps + tap0) * padded + channel0;
-  const ml_index share_size = rows * taps * padded;
+  const ml_index from = ml_index(row) * pitch + ml_index(tap0) * padded + channel0;
+  const ml_index share_size = rows * pitch;
   for (int i = threadIdx.x; i < here * WIDE; i += 256) {
     const int tap = i / WIDE, channel = i % WIDE;
     if (channel >= wide) continue;

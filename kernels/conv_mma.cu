@@ -12,7 +12,7 @@
 // With `total`, a block sums `share` steps and leaves them in total[share][tile][row][position] for
 // conv_finish.
 template <typename T, int D, int BM, int FEED, int EACH>
-__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
+__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D, EACH>)
 conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                 T* y, float* total, conv_map map, int share, bool whole) {
   typedef conv_product<T, BM, true, FEED != CONV_OWN> product;
@@ -88,7 +88,7 @@ conv_gather_mma(const T* __restrict__ x, const T* __restrict__ weight, const T* 
 // group with their padding, and of the source lie last.  Else runs of 8 positions are 16 aligned
 // bytes of one plane, and positions see just their own places in the source.
 template <typename T, int D, int BM, bool SMALL_LAST, bool LARGE_LAST, int EACH>
-__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D>)
+__global__ void __launch_bounds__(conv_threads, conv_blocks<BM, D, EACH>)
 conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* total, conv_map map,
                 int small_channels, int share) {
   typedef conv_product<T, BM, !SMALL_LAST, !LARGE_LAST> product;
@@ -99,7 +99,6 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
     ml_index source;
     int base[D < 3 ? 2 : 4];
   };
-  const int PIECES = 8 / EACH;
   extern __shared__ __align__(128) unsigned char pool[];
   place* table = reinterpret_cast<place*>(pool + product::BYTES);
 
@@ -151,15 +150,14 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
 
   product tile;
   if constexpr (LARGE_LAST) {
-    // This thread's columns: every 8th position of EACH channels at a tap, or of two such pieces.
-    const int line_b = threadIdx.x / 16, chunk_b = threadIdx.x % 16;
-    const unsigned to_b = conv_kept(TileB::place(line_b, chunk_b));
-    // Lanes whose columns meet the same banks begin with other pieces.
-    const int turned = PIECES > 1 ? chunk_b >> 3 : 0;
-    conv_terms<D, CONV_COORDINATES> columns[PIECES];
-#pragma unroll
-    for (int piece = 0; piece < PIECES; ++piece)
-      columns[piece].template describe<T>(map, column0 + chunk_b * 8 + (piece ^ turned) * EACH);
+    // This thread's column: every STEP-th position of EACH channels at a tap.
+    const int WIDE = conv_wide / EACH, STEP = conv_threads / WIDE;
+    const int line_b = threadIdx.x / WIDE, piece = threadIdx.x % WIDE;
+    const unsigned to_b = conv_kept(
+        unsigned(TileB::place(line_b, piece * EACH / 8) + piece * EACH % 8 * int(sizeof(T))));
+    const unsigned turned = STEP % 8 ? 4 * 16 : 0;  // of lines 4 apart, by the swizzle
+    conv_terms<D, CONV_COORDINATES> column;
+    column.template describe<T>(map, column0 + piece * EACH);
     const auto describe = [&](int turn) {
       if (threadIdx.x / 32 != turn % 4) return;
       const int p = first + turn * conv_depth + threadIdx.x % 32;
@@ -175,19 +173,16 @@ conv_weight_mma(const T* __restrict__ x, const T* __restrict__ small, float* tot
       copy_small(turn, a);
       const place* held = table + turn % 2 * conv_depth + line_b;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const place one = held[8 * i];
+      for (int i = 0; i < conv_depth / STEP; ++i) {
+        const place one = held[STEP * i];
+        bool there = true;
 #pragma unroll
-        for (int piece = 0; piece < PIECES; ++piece) {
-          bool there = true;
-#pragma unroll
-          for (int d = 0; d < D; ++d)
-            there &= unsigned(one.base[d] + columns[piece].need[d]) < unsigned(map.source[d]);
-          const ml_index from = there ? one.source + columns[piece].source : 0;
-          ml_copy_async<2 * EACH>(
-              b + to_b + 2 * EACH * (piece ^ turned) + i * 8 * TileB::LINE_BYTES,
-              reinterpret_cast<const char*>(x) + from, there);
-        }
+        for (int d = 0; d < D; ++d)
+          there &= unsigned(one.base[d] + column.need[d]) < unsigned(map.source[d]);
+        const ml_index from = there ? one.source + column.source : 0;
+        ml_copy_async<2 * EACH>(
+            b + (to_b ^ (i % 2 ? turned : 0)) + i * STEP * TileB::LINE_BYTES,
+            reinterpret_cast<const char*>(x) + from, there);
       }
     });
   } else {

@@ -11,7 +11,7 @@ struct conv_right {
 // y = bias + weight * (what each position sees), as in conv_gather_mma; the positions of the left
 // ones stand for both.  `whole`: pairs are 4 aligned bytes.
 template <typename T, int D, int BM, int FEED, int EACH>
-__global__ void __launch_bounds__(conv_threads, BM > 32 ? 2 : 3)
+__global__ void __launch_bounds__(conv_threads, BM > 32 || EACH < 8 ? 2 : 3)
 conv_gather_pairs(const T* __restrict__ x, const T* __restrict__ weight, const T* __restrict__ bias,
                   T* y, conv_map map, conv_right right, bool whole) {
   typedef conv_product<T, BM, true, true> product;

@@ -9,9 +9,10 @@ const int conv_depth = 32;     // terms of a step
 const int conv_stages = 3;     // of which one is multiplied while the others are filled
 const int conv_threads = 128;
 
-// Blocks that share a multiprocessor's registers.
-template <int BM, int D>
-constexpr int conv_blocks = BM > 64 ? 2 : (BM > 32 ? 3 : 4) - (D > 2);
+// Blocks that share a multiprocessor's registers: fewer where a thread has more rows or coordinates.
+template <int BM, int D, int EACH>
+constexpr int conv_blocks = BM > 64 ? 2 : (BM > 32 ? 3 : 4) - (D > 2 || EACH < 8) -
+                                              (BM <= 32 && D > 2 && EACH < 8);
 
 // Keeps a lane's place in a register, where the compiler would compute it anew for each step.
 template <typename V>

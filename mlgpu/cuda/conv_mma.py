@@ -178,7 +178,7 @@ def gather(x: Any, weight: Any, bias: Any, out: Any, lattices: tuple[Axes, ...],
     for left, right in paired(lattices):
         for start, stop in image_blocks(left, len(x)):
             part, target = source[start:stop], out[start:stop]
-            tiles = tiles_of(left, len(part), groups, rows)[1]
+            tiles = tiles_of(left, len(part), groups, rows, deep)[1]
             if right is not None and splits(tiles, steps_of(left, deep)) == 1:
                 in_pairs(part, weight, bias, target, mapped(left, len(part)), left, right,
                          right_map(right, deep, win.kernel))
@@ -197,10 +197,11 @@ def paired(lattices: tuple[Axes, ...]) -> Iterator[tuple[Axes, Axes | None]]:
         yield from ((axes, None) for axes in lattices)
 
 
-def tiles_of(axes: Axes, images: int, groups: int, rows: int) -> tuple[int, int]:
+def tiles_of(axes: Axes, images: int, groups: int, rows: int, channels: int) -> tuple[int, int]:
     """The height of a gather's tiles, and how many there are."""
     across = blocks(positions(axes, images), WIDE) * groups
-    high = height(rows, across)
+    # A thread that copies a few channels looks after twice as many positions, in registers.
+    high = height(min(rows, 64) if channels == FEW else rows, across)
     return high, across * blocks(rows, high)
 
 
@@ -241,7 +242,7 @@ def tiled(x: Any, weight: Any, bias: Any, out: Any, one: Any, axes: Axes, own: b
     """A gather in tiles, whose sums are split where there are few."""
     groups, rows, channels = (int(one[name][0]) for name in ("groups", "rows", "channels"))
     steps = steps_of(axes, channels)
-    high, tiles = tiles_of(axes, len(x), groups, rows)
+    high, tiles = tiles_of(axes, len(x), groups, rows, channels)
     share = max(1, blocks(steps, splits(tiles, steps)))
     shares = max(1, blocks(steps, share))
     total = runtime.empty((shares, tiles, high, WIDE), SUMS) if shares > 1 else None
@@ -267,10 +268,8 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
     runs = in_planes(y) if positions(axes, 1) % 8 == 0 else None
     deep_small = blocks(rows, 8) * 8
     small = channels_last(y, groups, deep_small) if runs is None else runs
-    pitch = blocks(deep * taps, 4) * 4
-    each = FEW if planes is None and deep == FEW else 8
-    # Three coordinates for each of two pieces: no registers are left for tiles of 128 rows.
-    high = height(min(rows, 64) if each == FEW and len(axes) == 3 else rows)
+    pitch = blocks(deep * taps, 8) * 8  # whole sectors of floats
+    high, each = height(rows), FEW if planes is None and deep == FEW else 8
     grid = groups * blocks(rows, high) * blocks(deep * taps, WIDE)
     images = list(image_blocks(axes, len(x)))
     counts = [positions(axes, stop - start) for start, stop in images]
@@ -294,5 +293,5 @@ def to_weight(x: Any, y: Any, win: Windows, groups: int) -> Any:
         wide = 64 if taps <= 32 else 32
         launch("conv_layout", f"conv_combine_last<{ctype(x.dtype)}, {wide}>",
                len(out) * blocks(channels, wide) * blocks(taps, 2048 // wide), 256,
-               (total, out, place, len(out), channels, taps, deep))
+               (total, out, place, len(out), channels, taps, deep, pitch))
     return out
