@@ -483,6 +483,15 @@ ROWS = [
         lambda a, w: F.conv2d(a, w, padding=1), *filters(3, "weight"), saved=MAP),
         2 * MAP + 2 * 8 * 2 * FILTERS, "x is laid out channels last, and each of eight shares of "
         "the positions has sums of its own", tensor=2 * 4096 * 64 * 64 * 9, spare=1.12),
+    Row("conv2d of stride 2, gradient of x", lambda: backward(
+        lambda a, w: F.conv2d(a, w, stride=2, padding=1), *filters(3, "x"), saved=FILTERS),
+        3 * MAP // 4 + 2 * FILTERS, "dy, laid out channels last, is read for even lines and for "
+        "odd ones", tensor=2 * 1024 * 64 * 64 * 9),
+    Row("conv2d of three channels", lambda: forward(
+        lambda a, w: F.conv2d(a, w, stride=2, padding=3), x(4, 3, 64, 64), x(64, 3, 7, 7)),
+        2 * (4 * 4 * 64 * 64 + 64 * 4 * 49) * 2, "x and the weight are laid out with four channels, "
+        "of which 7 neighbours begin anywhere", tensor=2 * 4096 * 64 * 147, spare=1.53,
+        sectors=1.3),
     Row("conv2d of 1 x 1", lambda: forward(F.conv2d, *filters(1)), tensor=2 * 4096 * 64 * 64),
     Row("conv2d, depthwise", lambda: forward(
         lambda a, w: F.conv2d(a, w, padding=1, groups=64), x(4, 64, 32, 32), x(64, 1, 3, 3))),
