@@ -489,8 +489,8 @@ ROWS = [
         "odd ones", tensor=2 * 1024 * 64 * 64 * 9),
     Row("conv2d of three channels", lambda: forward(
         lambda a, w: F.conv2d(a, w, stride=2, padding=3), x(4, 3, 64, 64), x(64, 3, 7, 7)),
-        2 * (4 * 4 * 64 * 64 + 64 * 4 * 49) * 2, "x and the weight are laid out with four channels, "
-        "of which 7 neighbours begin anywhere", tensor=2 * 4096 * 64 * 147, spare=1.53,
+        2 * (4 * 4 * 64 * 64 + 64 * 4 * 49) * 2, "x and the weight are laid out with four "
+        "channels, of which 7 neighbours begin anywhere", tensor=2 * 4096 * 64 * 147, spare=1.53,
         sectors=1.3),
     Row("conv2d of 1 x 1", lambda: forward(F.conv2d, *filters(1)), tensor=2 * 4096 * 64 * 64),
     Row("conv2d, depthwise", lambda: forward(
