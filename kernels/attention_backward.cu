@@ -63,7 +63,7 @@ attention_sum(const float* __restrict__ parts, T* dq, const void* __restrict__ l
 }
 
 template <typename T, typename M, int D, int BM, int WARPS, int VEC, int SPECIAL>
-__global__ void __launch_bounds__(WARPS * 32)
+__global__ void __launch_bounds__(WARPS * 32, WARPS > 4 ? 1 : 2)
 attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __restrict__ v,
                    const T* __restrict__ dy, const float* __restrict__ lse,
                    const float* __restrict__ delta, float* dq, T* dk, T* dv,
@@ -88,14 +88,11 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
   const int tiles = (a.queries + BM - 1) / BM;
   const T* const k_rows = k + ml_lead(a, ML_K, place0);
   const T* const v_rows = v + ml_lead(a, ML_V, place0);
-  const ml_stream draw = ml_draw(a.seed, a.offset, cell);
   const int length = ml_keys(a, lengths, place0);  // the same for all that share keys
 
   // Where the lane points ldmatrix at.
   const int deep = ml_lane_deep(lane), right = ml_lane_right(lane);
   const int wide = ml_lane_wide(lane), low = ml_lane_low(lane);
-  const unsigned k_lane = ml_shared(keys + Tile::at(16 * warp + deep, right));
-  const unsigned v_lane = ml_shared(values + Tile::at(16 * warp + deep, right));
   const unsigned q_lane = ml_shared(queries + Tile::at(wide, low));
   const unsigned q_lane_across = ml_shared(queries + Tile::at(deep, right));
   const unsigned g_lane = ml_shared(grads + Tile::at(wide, low));
@@ -160,6 +157,8 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
       ml_copy_commit();
 
       if (turn == 0) {
+        const unsigned k_lane = ml_shared(keys + Tile::at(16 * warp + deep, right));
+        const unsigned v_lane = ml_shared(values + Tile::at(16 * warp + deep, right));
 #pragma unroll
         for (int e = 0; e < D / 16; ++e) {
           ml_ldmatrix(kf[e], Tile::from(k_lane, 0, 2 * e));
@@ -188,8 +187,9 @@ attention_backward(const T* __restrict__ q, const T* __restrict__ k, const T* __
 #pragma unroll
           for (int t = 0; t < 2; ++t) {
             const int block = 8 * (n + t);  // the tile's queries from here on
-            const unsigned kept = SPECIAL & ML_DROPOUT
-                ? ml_kept_of(draw, a, line + start + block, own) : 0;
+            unsigned kept = 0;
+            if constexpr (SPECIAL & ML_DROPOUT)
+              kept = ml_kept_of(ml_draw(a.seed, a.offset, cell), a, line + start + block, own);
             ml_gradients<SPECIAL>(s[t], dp[t], a, mask_rows, dmask, line, start + block, own,
                                   length, edge, lses + block, deltas + block, kept);
           }

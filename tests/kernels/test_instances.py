@@ -29,8 +29,6 @@ ALLOWED = {
     "ml_logsumexp<ml_complex": "32 bytes, for sines of large angles, which CUDA's own code needs",
     "gemm_simt<long long": "12 bytes of 128 registers; more of these would halve the occupancy",
     "resample_apply<long long": "20 bytes of 64 registers",
-    # With 255 registers, some bytes outside the inner loop's accumulators.  To be improved.
-    r"attention_(forward|backward)<\w+, bool, (64|96|128|256),": "16 to 84 bytes, with a mask",
 }
 
 # Kernels that the runs of collect.py do not reach, since nothing has values in them: T is a dtype,
