@@ -211,13 +211,14 @@ def gather(x: Array, weight: Array, bias: Array | None, win: Windows, groups: in
            out: Array) -> None:
     """Large to small: unfold the input (im2col), then one GEMM per block."""
     dtype, channels = weight.dtype, weight.shape[0]
-    matrix = weight.reshape(groups, channels // groups, -1)
+    matrix = weight.reshape(groups, channels // groups, weight[0].size)
     columns, product = Columns(x, win, dtype), Workspace(dtype)
     for block in blocks((len(x), *win.small), position_bytes(weight, groups)):
         cols = columns.unfold(block)
         y = product.take((channels, *cols.shape[1 + len(win.kernel):]))
-        np.matmul(matrix, cols.reshape(groups, matrix.shape[2], -1),
-                  out=y.reshape(*matrix.shape[:2], -1))
+        size = y[0].size
+        np.matmul(matrix, cols.reshape(groups, matrix.shape[2], size),
+                  out=y.reshape(*matrix.shape[:2], size))
         deliver(out[block.in_channels], y, bias)
 
 
@@ -225,7 +226,7 @@ def spread(y: Array, weight: Array, bias: Array | None, win: Windows, groups: in
            out: Array) -> None:
     """Small to large: one GEMM per block, then add each tap's product in its place (col2im)."""
     dtype, channels = weight.dtype, weight.shape[1] * groups
-    matrix = weight.reshape(groups, weight.shape[0] // groups, -1).swapaxes(1, 2)
+    matrix = weight.reshape(groups, weight.shape[0] // groups, weight[0].size).swapaxes(1, 2)
     small, product, total = Workspace(dtype), Workspace(dtype), Workspace(dtype)
     cut = blocks((len(y), *win.small), position_bytes(weight, groups))
     for (start, stop), parts in itertools.groupby(cut, lambda b: (b.start[0], b.stop[0])):
@@ -237,8 +238,9 @@ def spread(y: Array, weight: Array, bias: Array | None, win: Windows, groups: in
             columns = product.take((channels, *win.kernel, *block.shape))
             # NumPy has no GEMM for outer products, the case of depthwise convolution.
             multiply = np.multiply if matrix.shape[2] == 1 else np.matmul
-            multiply(matrix, part.reshape(groups, matrix.shape[2], -1),
-                     out=columns.reshape(*matrix.shape[:2], -1))
+            size = part[0].size
+            multiply(matrix, part.reshape(groups, matrix.shape[2], size),
+                     out=columns.reshape(*matrix.shape[:2], size))
             add_taps(large, columns, win, block)
         deliver(out[start:stop], large, bias)
 
@@ -267,10 +269,11 @@ def weigh(x: Array, y: Array, win: Windows, groups: int, out: Array) -> None:
         np.copyto(part[..., :width], y[block.in_channels].swapaxes(0, 1), casting="unsafe")
         term = product.take(total.shape)
         # Measured a fifth faster than its transpose, y by the columns.
-        np.matmul(cols.reshape(groups, total.shape[1], -1),
-                  part.reshape(groups, channels, -1).swapaxes(1, 2), out=term)
+        size = part[0].size
+        np.matmul(cols.reshape(groups, total.shape[1], size),
+                  part.reshape(groups, channels, size).swapaxes(1, 2), out=term)
         np.add(total, term, out=total)
-    np.copyto(out.reshape(groups, channels, -1), total.swapaxes(1, 2))
+    np.copyto(out.reshape(groups, channels, total.shape[1]), total.swapaxes(1, 2))
 
 
 def position_bytes(weight: Array, groups: int) -> int:
