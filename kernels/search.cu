@@ -99,7 +99,7 @@ __global__ void count_bins(const T* __restrict__ x, long long* counts, int bins,
 
 // --- groups of equal neighbours -----------------------------------------------------------------
 
-const int ml_group_steps = 8, ml_group_tile = 256 * ml_group_steps;
+enum { ml_group_steps = 8, ml_group_tile = 256 * ml_group_steps };
 
 // Bit i: whether the row `base` + 32 i + lane of the table differs from the one before.  Rows of one
 // element are kept in `held`.

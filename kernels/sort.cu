@@ -118,8 +118,6 @@ __device__ __forceinline__ ml_wide_element ml_get(const ml_wide_element* place) 
   return {word.x, word.y};
 }
 
-const unsigned ml_no_place = 0xffffffffu;
-
 // --- rows in registers ---------------------------------------------------------------------------
 
 // `lanes` threads for each row, E elements each, lanes * E >= n, powers of two.  Where `keys` is
@@ -143,7 +141,7 @@ sort_rows(const T* __restrict__ x, const unsigned char* __restrict__ keys,
 #pragma unroll
   for (int k = 0; k < E; ++k) {
     const int i = t + k * lanes;
-    a[k] = element::make(~K(0), ml_no_place);
+    a[k] = element::make(~K(0), 0xffffffffu);
     if (mine && i < n) {
       if (keys)
         a[k] = element::make(reinterpret_cast<const K*>(keys)[row * n + i], places[row * n + i]);
