@@ -24,10 +24,6 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   const int tiles = (a.queries + BM - 1) / BM;
   const int split = blockIdx.x % splits, block = blockIdx.x / splits, place = block / tiles;
   const int first = (tiles - 1 - block % tiles) * BM;  // most keys first
-  const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
-  const int own = warp * 16 * MT;                 // the warp's first query in the block
-  const int row0 = first + own + (lane >> 2);     // the lane's first query
-  const int column0 = 2 * (lane & 3);             // and its first key of eight
   const int begin = split * span;  // the block's keys, which may be none
   const int length = ml_keys(a, lengths, place, fault, site);
   const int end = min(begin + span, a.causal ? min(length, first + BM) : length);
@@ -36,7 +32,6 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   const T* const k_rows = k + ml_lead(a, ML_K, place);
   const T* const v_rows = v + ml_lead(a, ML_V, place);
   const M* const mask_rows = SPECIAL & ML_MASKED ? mask + ml_lead(a, ML_MASK, place) : nullptr;
-  const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;  // rows of scores
 
   float top[MT][2], sum[MT][2], out[MT][DT][4];
 #pragma unroll
@@ -63,6 +58,7 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
   }
   ml_copy_commit();
   for (int start = last; start >= begin; start -= BN) {
+    const int own = (ml_thread() >> 5) * 16 * MT;  // the warp's first query in the block
     // Whether some scores do not count: for the block, and whether none does, for this warp.
     const bool edge = start + BN > end || (a.causal && start + BN > first + 1);
     const bool blind = a.causal && start > first + own + 16 * MT - 1;
@@ -79,6 +75,7 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
       const ml_stream draw = ml_draw(a.seed, a.offset, cell);
       const int lane = ml_thread() & 31;
       const int row0 = first + (ml_thread() >> 5) * 16 * MT + (lane >> 2);
+      const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;  // rows of scores
 #pragma unroll
       for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -184,6 +181,7 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
     if constexpr (SPECIAL & ML_DROPOUT) {
       const int lane = ml_thread() & 31, column0 = 2 * (lane & 3);
       const int row0 = first + (ml_thread() >> 5) * 16 * MT + (lane >> 2);
+      const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;
 #pragma unroll
       for (int m = 0; m < MT; ++m)
 #pragma unroll
@@ -217,6 +215,9 @@ attention_forward(const T* __restrict__ q, const T* __restrict__ k, const T* __r
     }
   }
 
+  const int lane = ml_thread() & 31, own = (ml_thread() >> 5) * 16 * MT;
+  const int row0 = first + own + (lane >> 2), column0 = 2 * (lane & 3);
+  const ml_index before = ml_lead(a, ML_PLACE, place) * a.queries;
 #pragma unroll
   for (int m = 0; m < MT; ++m)
 #pragma unroll
