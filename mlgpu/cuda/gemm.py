@@ -314,7 +314,8 @@ def _tensor_tile(item: int, width: int, m: int, n: int, tiles: int, capability: 
         return 32, 64, depth, 32, 32, stages
     if n <= 32:
         return 64, 32, depth, 32, 32, stages
-    if width >= 4 and capability >= 80 and n > 64 and tiles >= _tiles_needed:
+    # Narrow copies of so large tiles have too many addresses to keep in registers.
+    if width >= 8 and capability >= 80 and n > 64 and tiles >= _tiles_needed:
         if m <= 64:
             return 64, 128, depth, 32, 64, stages
         if roomy and item == 2 and n % 256 == 0 and tiles >= 4 * _ENOUGH:
