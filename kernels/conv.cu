@@ -26,18 +26,16 @@ union conv_memory {
 };
 
 // A warp's lanes form 4 rows of 8 threads.
-__device__ __forceinline__ int conv_thread_row() {
-  return (threadIdx.x >> 6) * 4 + ((threadIdx.x >> 3) & 3);
-}
-__device__ __forceinline__ int conv_thread_column() {
-  return ((threadIdx.x >> 5) & 1) * 8 + (threadIdx.x & 7);
-}
+struct conv_thread {
+  int row = (threadIdx.x >> 6) * 4 + ((threadIdx.x >> 3) & 3);
+  int column = ((threadIdx.x >> 5) & 1) * 8 + (threadIdx.x & 7);
+};
 
 template <typename W, int R>
 __device__ __forceinline__ void conv_multiply(const conv_tiles<W, R>& tiles, int slot,
                                               W (&sum)[R][4]) {
   typedef conv_tiles<W, R> tile;
-  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * tile::piece;
+  const int row = conv_thread().row * tile::each, column = conv_thread().column * tile::piece;
 #pragma unroll
   for (int k = 0; k < tile::depth; ++k) {
     W a[R], b[4];
@@ -65,7 +63,7 @@ template <typename W, int R, typename Write>
 __device__ __forceinline__ void conv_deliver(conv_memory<W, R>& memory, const W (&sum)[R][4],
                                              Write write) {
   typedef conv_tiles<W, R> tile;
-  const int row = conv_thread_row() * tile::each, column = conv_thread_column() * tile::piece;
+  const int row = conv_thread().row * tile::each, column = conv_thread().column * tile::piece;
 #pragma unroll
   for (int q = 0; q < tile::quads; ++q) {
     __syncthreads();

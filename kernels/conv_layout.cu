@@ -7,17 +7,17 @@
 struct conv_layout {
   int rows, columns, padded, inner;
   int row_tiles, column_tiles;
+
+  // Where a matrix begins in y; column c follows c * inner * padded further.
+  __device__ __forceinline__ ml_index laid(int matrix) const {
+    const int outer = matrix / inner;
+    return (ml_index(outer) * inner * columns + (matrix - outer * inner)) * padded;
+  }
 };
 
 namespace {
 
 typedef unsigned short conv_bits;
-
-// Where a matrix begins in y; column c follows c * inner * padded further.
-__device__ __forceinline__ ml_index conv_laid(const conv_layout& map, int matrix) {
-  const int outer = matrix / map.inner;
-  return (ml_index(outer) * map.inner * map.columns + (matrix - outer * map.inner)) * map.padded;
-}
 
 }  // namespace
 
@@ -54,7 +54,7 @@ conv_lay_wide(const conv_bits* __restrict__ x, conv_bits* y, conv_layout map) {
     *reinterpret_cast<unsigned*>(place(column + i, chunk) + pair * 4) =
         __byte_perm(upper.at[i / 2], lower.at[i / 2], i % 2 ? 0x7632 : 0x5410);
   __syncthreads();
-  conv_bits* out = y + conv_laid(map, matrix) + row0;
+  conv_bits* out = y + map.laid(matrix) + row0;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int to = (threadIdx.x + 256 * i) / CHUNKS, part = (threadIdx.x + 256 * i) % CHUNKS;
@@ -89,7 +89,7 @@ conv_lay_runs(const conv_bits* __restrict__ x, conv_bits* y, conv_layout map, in
   __syncthreads();
   const int chunk = threadIdx.x % (ROWS / 8);
   if (row0 + chunk * 8 >= map.padded) return;
-  conv_bits* out = y + conv_laid(map, matrix) + row0 + chunk * 8;
+  conv_bits* out = y + map.laid(matrix) + row0 + chunk * 8;
   for (int column = threadIdx.x / (ROWS / 8); column < columns; column += 256 / (ROWS / 8)) {
     ml_vec<conv_bits, 8> made;
 #pragma unroll
@@ -112,7 +112,7 @@ __global__ void conv_lay_few(const conv_bits* __restrict__ x, conv_bits* y, conv
     read[row] = {};
     if (row < map.rows) read[row] = ml_load<E>(from + row * ml_index(map.columns));
   }
-  conv_bits* to = y + conv_laid(map, matrix) + column * ml_index(map.inner * 4);
+  conv_bits* to = y + map.laid(matrix) + column * ml_index(map.inner * 4);
   ml_vec<conv_bits, 4 * E> made;
 #pragma unroll
   for (int i = 0; i < 4 * E; ++i) made.at[i] = read[i % 4].at[i / 4];

@@ -160,6 +160,12 @@ def of_the_rest(dtype: str) -> None:
         attempt(lambda x, w: F.embedding(zeros, w), some(dtype, 1), some(dtype, 5000, n))
         attempt(lambda x, n=n: x.index_add(0, zeros, mlgpu.zeros(4096, n, **place)),
                 some(dtype, 5000, n))
+    for kind, way in itertools.product((mlgpu.int32, mlgpu.int64), ("atomic", "deterministic")):
+        many = mlgpu.zeros(16384, dtype=kind, device="cuda")
+        mlgpu.backends.cuda.embedding_backward = way
+        for frequency in (False, True):
+            attempt(lambda x, w, many=many, frequency=frequency: F.embedding(
+                many, w, scale_grad_by_freq=frequency), some(dtype, 1), some(dtype, 5000, 64))
     images = some(dtype, 2, 8, 15, 15)
     for function in (lambda x: F.max_pool2d(x, 2, return_indices=True), F.dropout2d,
                      lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: F.adaptive_max_pool2d(x, 4),

@@ -16,6 +16,7 @@ import pytest
 
 from mlgpu.cuda import instances, toolkit
 from mlgpu.cuda.resources import compile_together, resources, together
+from mlgpu.cuda.signature import with_includes
 from mlgpu.cuda.sources import kernels_dir
 from mlgpu.errors import MissingExtraError
 
@@ -106,7 +107,7 @@ def declared(text: str) -> set[str]:
 def test_every_kernel_is_listed(family):
     """tests/kernels/collect.py makes the list; to be run again when kernels came or went."""
     assert {template(i) for i in KNOWN if i.filename == family} == declared(
-        (kernels_dir() / family).read_text())
+        with_includes(kernels_dir() / family))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
