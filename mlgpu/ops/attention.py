@@ -98,6 +98,9 @@ class ScaledDotProductAttention(Op):
         """The mask and the lengths, or None each, among the inputs after q, k and v."""
         return rest[0] if self.masked else None, rest[-1] if self.limited else None
 
+    def _wants_dmask(self) -> bool:
+        return self.masked and self.needs[-1 - self.limited]
+
     def _kept_scale(self) -> float:
         return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
 
@@ -134,7 +137,7 @@ class ScaledDotProductAttention(Op):
         dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
                       else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v))
         dmask = None
-        if self.masked and self.needs[3]:
+        if self._wants_dmask():
             dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
         if not k.shape[-2]:
             dq[...] = 0
@@ -209,7 +212,7 @@ class ScaledDotProductAttention(Op):
             return on_tensors(self.backward, dy)  # type: ignore[no-any-return]
         return self._grads(*cuda_attention.backward(
             dy, q, k, v, mask, lengths, self.output_array(), self.lse, self._options(),
-            self.masked and self.needs[3]))
+            self._wants_dmask()))
 
     def _options(self) -> cuda_attention.Options:
         return cuda_attention.Options(self.scale, self.causal, self.dropout, self.stream)
@@ -253,7 +256,7 @@ class ScaledDotProductAttention(Op):
         ds = p * (dp - (dp * p).sum(-1, keepdim=True))
         dv = (p if chosen is None else p * chosen).mT @ dy
         return self._grads(ds @ k * self.scale, ds.mT @ q * self.scale, dv,
-                           ds if self.masked and self.needs[3] else None)
+                           ds if self._wants_dmask() else None)
 
     def _chosen(self, like: Tensor) -> Tensor | None:
         """What the weights are multiplied by; None where none is dropped."""

@@ -89,7 +89,7 @@ class PackedAttention(ScaledDotProductAttention):
         mask = self.input_array(3) if self.masked else None
         *_, dmask = cuda_attention.backward(
             self.split(dy), q, k, v, mask, None, self.output_array(), self.lse, self._options(),
-            self.masked and self.needs[-1], self.thirds(packed))
+            self._wants_dmask(), self.thirds(packed))
         return packed, *((dmask,) if self.masked else ())
 
     # --- differentiable -------------------------------------------------------------------------
