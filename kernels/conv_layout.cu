@@ -150,6 +150,7 @@ conv_combine_last(const float* __restrict__ total, T* weight, int shares, ml_ind
   };
   const ml_index from = ml_index(row) * pitch + ml_index(tap0) * padded + channel0;
   const ml_index share_size = rows * pitch;
+#pragma unroll 1  // registers
   for (int i = threadIdx.x; i < here * WIDE; i += 256) {
     const int tap = i / WIDE, channel = i % WIDE;
     if (channel >= wide) continue;

@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(BM * BN / TM / TN, ml_heavy<S>::value ? 1 : 2)
 gemm_simt(const T* __restrict__ a, const T* __restrict__ b, T* out, const T* summand,
           const T* residual, T* pre, T* row_sums, S* partial, S* partial_row_sums, ml_gemm g) {
   const int THREADS = BM / TM * (BN / TN), Q = 16 / sizeof(S);
-  const int UNROLL = SUMS || ml_heavy<S>::value ? 1 : 2;  // more, and registers run out
+  const int UNROLL = SUMS || ml_heavy<S>::value || TM * TN > 32 ? 1 : 2;  // more, and registers run out
   using TileA = ml_plain_tile<T, S, BM, BK, THREADS, A_DEEP, A_VEC>;
   using TileB = ml_plain_tile<T, S, BN, BK, THREADS, B_DEEP, B_VEC>;
   __shared__ __align__(16) unsigned char pool[2 * BK * (TileA::LD + TileB::LD) * sizeof(S)];

@@ -359,10 +359,12 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
         arguments = [name, *tile, *layouts, *widths, summing]
     else:
         per_store = 16 // computed_item
-        large = name == "float" and min(m, n) > 64 and tiles >= _tiles_needed
+        vectors = [1 if tiny or w < per_store * item else per_store for w in (a.width, b.width)]
+        # Copies of single elements take the registers that large tiles want.
+        large = (name == "float" and min(m, n) > 64 and tiles >= _tiles_needed
+                 and min(vectors) > 1)
         bm = bn = 128 if large else 64
         each, bk = (8, 8) if large else (4, 8 if computed_item == 16 else 16)
-        vectors = [1 if tiny or w < per_store * item else per_store for w in (a.width, b.width)]
         shared, block = 0, bm * bn // each**2
         family = "gemm_simt"
         arguments = [name, computed, bm, bn, bk, each, each, *layouts, *vectors, summing]
