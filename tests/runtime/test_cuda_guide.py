@@ -21,6 +21,7 @@ SECTIONS = sections(GUIDE.read_text(encoding="utf-8"))
 def test_section(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "72")  # of the line that pytest prints
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     for name in [name for name in os.environ if name.startswith(("MLGPU_CUDA", "MLGPU_SIM_"))]:
         monkeypatch.delenv(name)
     run(section, GUIDE.name, "nvrtc-" + ".".join(map(str, toolkit.nvrtc().version)))

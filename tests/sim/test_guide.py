@@ -24,6 +24,7 @@ def test_section(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         pytest.skip(str(missing))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "72")  # of the line that pytest prints
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     run(section, GUIDE.name, version)
 
 
