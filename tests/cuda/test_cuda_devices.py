@@ -10,6 +10,7 @@ import simulated
 
 import mlgpu
 from mlgpu import Device, memory
+from mlgpu.device import _local
 from mlgpu.errors import DeviceError
 from mlgpu.sim.cuda.install import installed, real_devices
 
@@ -22,10 +23,11 @@ def test_there_are_devices() -> None:
 
 
 @pytest.fixture
-def two_devices():
-    """The second of two devices is the current one."""
+def two_devices(monkeypatch):
+    """The second of two devices is the current one, and no other test's device is."""
     if mlgpu.cuda.device_count() < 2:
         pytest.skip("there is one CUDA device only")
+    monkeypatch.setitem(_local.__dict__, "stack", [])
     with mlgpu.cuda.device(1):
         yield
     mlgpu.set_default_device(None)
