@@ -115,32 +115,23 @@ attention_wide(const T* __restrict__ q, const T* __restrict__ k, const T* __rest
             const int wide = Tile::at(query + ml_lane_wide(lane), ml_lane_low(lane));
             const unsigned k_lane = ml_shared(keys + deep), v_lane = ml_shared(values + deep);
             const unsigned q_lane = ml_shared(queries + wide), g_lane = ml_shared(grads + wide);
+            const auto multiply = [&](float (&sums)[AK][AQ][4], unsigned left, unsigned right) {
 #pragma unroll UNROLLED
-            for (int e = 0; e < D / 16; ++e) {
-              unsigned x[AK][4];
+              for (int e = 0; e < D / 16; ++e) {
+                unsigned x[AK][4];
 #pragma unroll
-              for (int m = 0; m < AK; ++m) ml_ldmatrix(x[m], Tile::from(k_lane, 2 * m, 2 * e));
+                for (int m = 0; m < AK; ++m) ml_ldmatrix(x[m], Tile::from(left, 2 * m, 2 * e));
 #pragma unroll
-              for (int n = 0; n < AQ; n += 2) {
-                unsigned y[4];
-                ml_ldmatrix(y, Tile::from(q_lane, n, 2 * e));
+                for (int n = 0; n < AQ; n += 2) {
+                  unsigned y[4];
+                  ml_ldmatrix(y, Tile::from(right, n, 2 * e));
 #pragma unroll
-                for (int m = 0; m < AK; ++m) ml_mma_pair<T>(s[m] + n, x[m], y);
+                  for (int m = 0; m < AK; ++m) ml_mma_pair<T>(sums[m] + n, x[m], y);
+                }
               }
-            }
-#pragma unroll UNROLLED
-            for (int e = 0; e < D / 16; ++e) {
-              unsigned x[AK][4];
-#pragma unroll
-              for (int m = 0; m < AK; ++m) ml_ldmatrix(x[m], Tile::from(v_lane, 2 * m, 2 * e));
-#pragma unroll
-              for (int n = 0; n < AQ; n += 2) {
-                unsigned y[4];
-                ml_ldmatrix(y, Tile::from(g_lane, n, 2 * e));
-#pragma unroll
-                for (int m = 0; m < AK; ++m) ml_mma_pair<T>(dp[m] + n, x[m], y);
-              }
-            }
+            };
+            multiply(s, k_lane, q_lane);
+            multiply(dp, v_lane, g_lane);
             const M* const mask_rows =
                 SPECIAL & ML_MASKED ? mask + ml_lead(a, ML_MASK, place) : nullptr;
 #pragma unroll

@@ -16,30 +16,6 @@ struct pool_map {
 
 namespace {
 
-// The places of result i along the axes; returns its plane.
-template <int D>
-__device__ __forceinline__ int pool_place(const pool_map& map, int i, int (&at)[3]) {
-#pragma unroll
-  for (int d = 2; d >= 3 - D; --d) {
-    const int next = ml_divide(i, map.out[d]);
-    at[d] = i - next * map.out[d].value;
-    i = next;
-  }
-  return i;
-}
-
-// The same of line i, a whole last axis.
-template <int D>
-__device__ __forceinline__ int pool_lines_place(const pool_map& map, int i, int (&at)[3]) {
-#pragma unroll
-  for (int d = 1; d >= 3 - D; --d) {
-    const int next = ml_divide(i, map.out[d]);
-    at[d] = i - next * map.out[d].value;
-    i = next;
-  }
-  return i;
-}
-
 template <int D>
 __device__ __forceinline__ ml_index pool_plane(const pool_map& map) {
   ml_index size = 1;
@@ -69,7 +45,7 @@ pool_max(const T* __restrict__ x, T* y, I* choice, long long* place,
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
   int at[3] = {0, 0, 0};
-  const T* plane = x + pool_place<D>(map, i, at) * pool_plane<D>(map);
+  const T* plane = x + ml_places<D, 2>(map.out, i, at) * pool_plane<D>(map);
   W best = pool_least<W>();
   int chosen = 0, found = 0;
   bool any = false;
@@ -139,7 +115,7 @@ pool_max_lines(const T* __restrict__ x, T* y, I* choice, long long* place,
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   const int out = ml_divide(i, threads), vector = i - out * threads.value;
   int at[3] = {0, 0, 0};
-  const T* plane = x + pool_lines_place<D>(map, out, at) * pool_plane<D>(map);
+  const T* plane = x + ml_places<D, 1>(map.out, out, at) * pool_plane<D>(map);
   W best[V];
   int chosen[V], found[V];
 #pragma unroll
@@ -193,7 +169,7 @@ pool_choose(const T* __restrict__ x, T* y, const I* __restrict__ choice,
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
   int at[3] = {0, 0, 0};
-  const T* plane = x + pool_place<D>(map, i, at) * pool_plane<D>(map);
+  const T* plane = x + ml_places<D, 2>(map.out, i, at) * pool_plane<D>(map);
   int rest = int(choice[i]);
   const int t2 = rest % map.taps[2];
   rest /= map.taps[2];
@@ -216,7 +192,7 @@ pool_unchoose(const T* __restrict__ dy, T* dx, const I* __restrict__ choice,
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
   int at[3] = {0, 0, 0};
-  const ml_index plane = pool_place<D>(map, i, at) * pool_plane<D>(map);
+  const ml_index plane = ml_places<D, 2>(map.out, i, at) * pool_plane<D>(map);
   W sum = W(0);
   for (int k0 = 0; k0 < (D > 2 ? map.many[0] : 1); ++k0) {
     const int here0 = k0 * map.out[0].value + at[0];
@@ -254,7 +230,7 @@ pool_unchoose_lines(const T* __restrict__ dy, T* dx, const I* __restrict__ choic
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   const int out = ml_divide(i, threads), vector = i - out * threads.value;
   int at[3] = {0, 0, 0};
-  const ml_index plane = pool_lines_place<D>(map, out, at) * pool_plane<D>(map);
+  const ml_index plane = ml_places<D, 1>(map.out, out, at) * pool_plane<D>(map);
   W sum[V * S];
 #pragma unroll
   for (int e = 0; e < V * S; ++e) sum[e] = W(0);

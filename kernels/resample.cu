@@ -39,18 +39,6 @@ struct resample_sum {
   }
 };
 
-// The places of line i, a whole last axis, along the axes before; returns its plane.
-template <int D>
-__device__ __forceinline__ int resample_lines_place(const resample_map& map, int i, int (&at)[3]) {
-#pragma unroll
-  for (int d = 1; d >= 3 - D; --d) {
-    const int next = ml_divide(i, map.out[d]);
-    at[d] = i - next * map.out[d].value;
-    i = next;
-  }
-  return i;
-}
-
 // How a thread's M results are made of a line with vectors of V elements.
 
 // Windows S apart of K taps, the first B before the window's place.  `weight`, if there is one, has
@@ -158,7 +146,7 @@ resample_lines(const X* __restrict__ x, Y* y, const int* __restrict__ source0,
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   const int out = ml_divide(i, threads), vector = i - out * threads.value;
   int at[3] = {0, 0, 0};
-  const ml_index plane = resample_lines_place<D>(map, out, at);
+  const ml_index plane = ml_places<D, 1>(map.out, out, at);
   const ml_index lines = D > 2 ? map.in[0] * map.in[1] : (D > 1 ? map.in[1] : 1);
   resample_sum<W> total[M];
   for (int t0 = 0; t0 < (D > 2 ? map.taps[0] : 1); ++t0) {
