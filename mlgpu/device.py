@@ -70,6 +70,12 @@ class DeviceRuntime(Protocol):
     def synchronize(self, device: Device) -> None:
         """Wait until everything asked of the device is done; raise what it recorded."""
 
+    def cached(self, device: Device) -> int:
+        """Bytes that no tensor has and that the allocator keeps for the next one."""
+
+    def empty_cache(self, device: Device) -> None:
+        """Give those bytes to the system."""
+
 
 class Device:
     """`Device("cpu")`, `Device("cuda:1")`, `Device("cuda", 1)`, `Device(1)` or `Device("auto")`.

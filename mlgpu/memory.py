@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mlgpu.device import CPU, Device, resolve
+from mlgpu.device import CPU, Device, resolve, runtime
 from mlgpu.errors import OutOfMemoryError, ShapeError
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -60,6 +60,7 @@ class MemoryStats:
     allocations: int  # blocks ever made
     mapped: int  # live bytes that are file mappings or belong to someone else (NumPy, DLPack)
     limit: int | None  # see limit()
+    cached: int = 0  # bytes, in no other figure, that the allocator keeps for the next blocks
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,29 @@ def claim(root: Any) -> Charge | None:
 
 def stats(device: Device | str | None = None) -> MemoryStats:
     """Live, peak and mapped bytes and block counts of a device (default: the current one)."""
-    books = account(resolve(device))
+    device = resolve(device)
+    books, cached = account(device), runtime(device).cached(device)
     with books.lock:
         return MemoryStats(books.allocated, books.peak, books.count, books.allocations,
-                           books.mapped, books.limit)
+                           books.mapped, books.limit, cached)
+
+
+def empty_cache(device: Device | str | None = None) -> None:
+    """Give the memory that a device's allocator keeps for its next blocks to the system."""
+    device = resolve(device)
+    runtime(device).empty_cache(device)
+
+
+def cache_limit(size: int | str) -> None:
+    """Let the allocator of CPU tensors keep at most `size` for its next blocks.
+
+    The default is a quarter of the machine's memory.  It never keeps more than what brings it to
+    the most that tensors have held at once; 0 turns it off.  Blocks below 64 KiB are the C
+    library's.
+    """
+    from mlgpu.cpu import pool
+
+    pool.bound(parse_bytes(size))
 
 
 def reset_peak(device: Device | str | None = None) -> None:

@@ -206,7 +206,7 @@ class Op(graph.Node):
                 tensor = known[id(out)] = wrap(out, device)
                 # A view of a saved value is nobody's alone.
                 tensor._storage.exclusive = tensor._storage.claimed or (
-                    device.type == "cpu" and out.base is None)
+                    device.type == "cpu" and root_of(out) is out)
             results.append(tensor)
         return results
 

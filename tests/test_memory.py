@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import mmap
 import os
@@ -414,7 +415,8 @@ def test_the_system_running_out_is_the_same_error():
     with pytest.raises(OutOfMemoryError, match=r"memory: the system has no"):
         mlgpu.empty(1 << 60, dtype=mlgpu.uint8)
     assert (watch.allocated, watch.count) == (0, 0)
-    assert memory.stats("cpu") == before
+    # What was kept for reuse has been given to the system, which might have made the room.
+    assert memory.stats("cpu") == dataclasses.replace(before, cached=0)
 
 
 def test_backward_under_a_budget_can_be_repeated():

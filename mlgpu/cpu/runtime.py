@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from mlgpu import memory
+from mlgpu.cpu import pool
 from mlgpu.device import CPU, Device, cuda_problem
 from mlgpu.errors import DeviceError, OutOfMemoryError
 
 _books = memory.account(CPU)
 
 
-def empty(shape: Sequence[int], dtype: Any, order: str = "C") -> np.ndarray[Any, Any]:
+def empty(shape: Sequence[int], dtype: Any, order: Literal["C", "F"] = "C"
+          ) -> np.ndarray[Any, Any]:
     """An uninitialised array: the way every operation asks for results and workspaces.
 
     Raises OutOfMemoryError before allocating what a limit or budget forbids.
@@ -23,15 +25,17 @@ def empty(shape: Sequence[int], dtype: Any, order: str = "C") -> np.ndarray[Any,
     shape = tuple(shape)
     dtype = np.dtype(dtype)
     peak = _books.peak
-    charge = memory.Charge(_books, int(math.prod(shape)) * dtype.itemsize, shape, dtype.name)
+    nbytes = int(math.prod(shape)) * dtype.itemsize
+    charge = memory.Charge(_books, nbytes, shape, dtype.name)
     try:
-        array = np.empty(shape, dtype, order)  # type: ignore[call-overload]
+        array = (np.empty(shape, dtype, order) if nbytes < pool.SMALLEST
+                 else pool.array(shape, dtype, nbytes, order))
     except MemoryError as error:
         charge.withdraw(peak)
         raise OutOfMemoryError(f"memory: the system has no {charge.nbytes} bytes for an array of "
                                f"shape {shape} {dtype.name}: {error}") from error
     memory.expect(array, charge)
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def zeros(shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
@@ -152,3 +156,9 @@ class CpuRuntime:
 
     def synchronize(self, device: Device) -> None:
         """NumPy has finished when it returns."""
+
+    def cached(self, device: Device) -> int:
+        return pool.cached()
+
+    def empty_cache(self, device: Device) -> None:
+        pool.empty()

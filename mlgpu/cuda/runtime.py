@@ -184,3 +184,11 @@ class CudaRuntime:
         with _arrays().cupy.cuda.Device(device.index):
             self._runtime.deviceSynchronize()
         faults.raise_recorded(device.index)
+
+    def cached(self, device: Device) -> int:
+        with _arrays().cupy.cuda.Device(device.index):
+            return int(_arrays().cupy.get_default_memory_pool().free_bytes())
+
+    def empty_cache(self, device: Device) -> None:
+        with _arrays().cupy.cuda.Device(device.index):
+            _arrays().cupy.get_default_memory_pool().free_all_blocks()
