@@ -17,6 +17,7 @@ from mlgpu.tensor import Tensor
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
     "mlgpu.backends": "get_float32_matmul_precision set_float32_matmul_precision",
+    "mlgpu.cpu.threads": "get_num_threads set_num_threads",
     "mlgpu.deterministic": """are_deterministic_algorithms_enabled
         is_deterministic_algorithms_warn_only_enabled use_deterministic_algorithms""",
     "mlgpu.io.checkpoint": "load save",

@@ -2,6 +2,8 @@
 
 from mlgpu.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from mlgpu.backends import set_float32_matmul_precision as set_float32_matmul_precision
+from mlgpu.cpu.threads import get_num_threads as get_num_threads
+from mlgpu.cpu.threads import set_num_threads as set_num_threads
 from mlgpu.deterministic import (
     are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled,
 )

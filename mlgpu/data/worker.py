@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mlgpu.cpu.threads import set_num_threads
 from mlgpu.data.fetch import Fetch
 from mlgpu.data.transport import Packed, Segment, unpack
 from mlgpu.random import manual_seed
@@ -72,6 +73,7 @@ def work(channel: Channel, inherited: Sequence[Channel], worker: int, slots: int
     _ignore_interrupts()
     for other in inherited:
         other.close()
+    set_num_threads(1)  # workers share the machine with each other and with training
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         state: Setup | Failure | None = setup

@@ -1,0 +1,118 @@
+"""How many threads NumPy's BLAS uses: one while our own threads multiply, as before afterwards."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class _Library:
+    """The BLAS that NumPy's wheel brings, or any other through threadpoolctl, or none at all."""
+
+    def __init__(self) -> None:
+        self._direct = _bundled()
+        self._controller: Any = None
+        if self._direct is None:
+            try:
+                from threadpoolctl import ThreadpoolController
+            except ImportError:  # BLAS keeps its threads: slower, not wrong
+                return
+            self._controller = ThreadpoolController().select(user_api="blas")
+
+    def get(self) -> int | None:
+        """The number of threads; None where nothing can be asked."""
+        if self._direct is not None:
+            return int(self._direct.scipy_openblas_get_num_threads64_())
+        if self._controller is not None and self._controller.lib_controllers:
+            return int(max(lib.num_threads for lib in self._controller.lib_controllers))
+        return None
+
+    def set(self, threads: int) -> None:
+        if self._direct is not None:
+            self._direct.scipy_openblas_set_num_threads64_(threads)
+        elif self._controller is not None:
+            for lib in self._controller.lib_controllers:
+                lib.set_num_threads(threads)
+
+
+def _bundled() -> Any:
+    """OpenBLAS in NumPy's wheel, whose calls take no microsecond; threadpoolctl takes many."""
+    folder = Path(np.__file__).parent
+    for path in (*folder.parent.glob("numpy.libs/*openblas*"), *folder.glob(".dylibs/*openblas*")):
+        library = ctypes.CDLL(str(path))
+        if hasattr(library, "scipy_openblas_set_num_threads64_"):
+            return library
+    return None
+
+
+_lock = threading.RLock()
+_library: _Library | None = None
+_regions = 0  # of all threads
+_before: int | None = None  # what to restore when the last region ends
+
+
+def _found() -> _Library:
+    global _library
+    if _library is None:
+        with _lock:
+            if _library is None:
+                _library = _Library()
+    return _library
+
+
+def set_num_threads(threads: int) -> None:
+    """Let BLAS use this many threads, at once or when the last region of one thread ends."""
+    global _before
+    library = _found()
+    with _lock:
+        if _regions:
+            _before = threads
+        else:
+            library.set(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block, of any thread, products are computed by the thread that asks for them."""
+    global _regions, _before
+    library = _found()
+    with _lock:
+        if not _regions:
+            _before = library.get()
+            library.set(1)
+        _regions += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _regions -= 1
+            if not _regions and _before is not None:
+                library.set(_before)
+
+
+def _hold() -> None:
+    _lock.acquire()
+
+
+def _let_go() -> None:
+    _lock.release()
+
+
+def _forked() -> None:
+    """The child has none of the threads that were in a region."""
+    global _regions
+    if _regions and _library is not None and _before is not None:
+        _library.set(_before)
+    _regions = 0
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forked)
