@@ -31,13 +31,16 @@ def test_memory_let_go_serves_the_next_request_of_its_size():
     del x
     assert memory.stats("cpu").cached == 4 * MIB
     y = mlgpu.empty(1024, 1024)
-    assert y.data_ptr() == place and memory.stats("cpu").cached == 0
+    assert y.data_ptr() == place
+    assert memory.stats("cpu").cached == 0
 
 
 def test_addresses_are_cache_lines_and_sizes_are_close():
     for n in (pool.SMALLEST, pool.SMALLEST + 1, 100_001, 3 * MIB + 5):
         x = runtime.empty((n,), np.uint8)
-        assert x.ctypes.data % 64 == 0 and x.nbytes == n and x.flags.writeable
+        assert x.ctypes.data % 64 == 0
+        assert x.nbytes == n
+        assert x.flags.writeable
         size = x.base.nbytes
         assert n <= size <= n * 1.125
         del x
@@ -128,7 +131,8 @@ def test_the_books_do_not_count_what_waits():
     assert memory.stats("cpu").allocated == before.allocated + 4 * MIB
     del x
     after = memory.stats("cpu")
-    assert after.allocated == before.allocated and after.cached == 4 * MIB
+    assert after.allocated == before.allocated
+    assert after.cached == 4 * MIB
 
 
 def test_what_waits_makes_room_before_memory_is_out(monkeypatch):

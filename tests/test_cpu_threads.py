@@ -53,9 +53,11 @@ def test_every_task_runs_once(two, count, work):
 
 def test_a_helper_takes_part_in_large_work_alone(two):
     ran, bodies = record(40, LARGE, 0.002)
-    assert len(set(ran.values())) == 2 and len(bodies) == 2
+    assert len(set(ran.values())) == 2
+    assert len(bodies) == 2
     ran, bodies = record(40, LARGE - 1)
-    assert set(ran.values()) == {threading.get_ident()} and len(bodies) == 1
+    assert set(ran.values()) == {threading.get_ident()}
+    assert len(bodies) == 1
 
 
 def test_one_thread_asks_nobody():
@@ -63,7 +65,8 @@ def test_one_thread_asks_nobody():
     try:
         mlgpu.set_num_threads(1)
         ran, bodies = record(10, LARGE)
-        assert set(ran.values()) == {threading.get_ident()} and len(bodies) == 1
+        assert set(ran.values()) == {threading.get_ident()}
+        assert len(bodies) == 1
     finally:
         mlgpu.set_num_threads(before)
 
@@ -73,7 +76,8 @@ def test_more_threads_than_cores_work_too():
     try:
         mlgpu.set_num_threads(5)
         ran, bodies = record(50, LARGE, 0.002)
-        assert sorted(ran) == list(range(50)) and len(bodies) == 5
+        assert sorted(ran) == list(range(50))
+        assert len(bodies) == 5
         assert 2 <= len(set(ran.values())) <= 5
     finally:
         mlgpu.set_num_threads(before)
@@ -116,7 +120,8 @@ def test_blas_has_one_thread_inside_and_its_own_after(two):
         pytest.skip("this BLAS does not say how many threads it has")
     seen = []
     threads.parallel(4, lambda: lambda task: seen.append(library.get()), LARGE)
-    assert seen == [1] * 4 and library.get() == 2
+    assert seen == [1] * 4
+    assert library.get() == 2
     with pytest.raises(ZeroDivisionError):
         threads.parallel(4, lambda: lambda task: 1 // 0, LARGE)
     assert library.get() == 2

@@ -1,0 +1,23 @@
+"""How loops are compiled: the one place that calls Numba's compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+# Sums may be taken in lanes and products contracted; NaN, infinities and signed zeros stay.
+_REORDERED = {"reassoc", "contract"}
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A loop over arrays, compiled for each set of dtypes at its first call, without the GIL."""
+    loop = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)(function)
+    return loop  # type: ignore[no-any-return]
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of numbers for use in compiled loops."""
+    small = numba.njit(inline="never", error_model="numpy", fastmath=_REORDERED)(function)
+    return small  # type: ignore[no-any-return]
