@@ -13,11 +13,12 @@ _REORDERED = {"reassoc", "contract"}
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A loop over arrays, compiled for each set of dtypes at its first call, without the GIL."""
-    loop = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)(function)
-    return loop  # type: ignore[no-any-return]
+    loop: Callable[..., Any] = numba.njit(
+        cache=True, nogil=True, error_model="numpy", fastmath=_REORDERED)(function)
+    return loop
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of numbers for use in compiled loops."""
-    small = numba.njit(inline="never", error_model="numpy", fastmath=_REORDERED)(function)
-    return small  # type: ignore[no-any-return]
+    small: Callable[..., Any] = numba.njit(error_model="numpy", fastmath=_REORDERED)(function)
+    return small
