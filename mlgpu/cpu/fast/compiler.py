@@ -9,6 +9,7 @@ import numba
 
 # Sums may be taken in lanes and products contracted; NaN, infinities and signed zeros stay.
 _REORDERED = {"reassoc", "contract"}
+_AS_WRITTEN = {"contract"}
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,4 +22,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of numbers for use in compiled loops."""
     small: Callable[..., Any] = numba.njit(error_model="numpy", fastmath=_REORDERED)(function)
+    return small
+
+
+def exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `inlined`, but every operation is done as written: what gains digits by its order."""
+    small: Callable[..., Any] = numba.njit(
+        forceinline=True, error_model="numpy", fastmath=_AS_WRITTEN)(function)
     return small
