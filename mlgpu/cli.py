@@ -1,4 +1,4 @@
-"""The command line: `mlgpu info`, `mlgpu kernels`, `mlgpu sim run`, `mlgpu sim check`."""
+"""The command line: `mlgpu info`, `mlgpu bench`, `mlgpu kernels`, `mlgpu sim run`, `... check`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def _info(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     from mlgpu import __version__
+    from mlgpu.bench import cli as bench_cli
     from mlgpu.cuda import kernels_cli
 
     top = argparse.ArgumentParser(prog="mlgpu", description="Tools of the mlgpu library.")
@@ -27,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, BLAS, devices and active features")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+    bench_cli.add(commands)
     kernels_cli.add(commands)
     commands.add_parser("sim", help="run and check CUDA kernels without a GPU", add_help=False)
     return top
