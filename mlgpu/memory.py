@@ -7,16 +7,16 @@ when the last holder drops it: there is no other path by which the figures chang
 
 from __future__ import annotations
 
+import functools
 import numbers
-import os
 import re
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from mlgpu.device import CPU, Device, resolve, runtime
@@ -89,25 +89,56 @@ class _Budget:
 
 
 class _Local(threading.local):
-    def __init__(self) -> None:
-        self.budgets: tuple[_Budget, ...] = ()
-        self.pending: dict[int, _Expected] = {}
+    budgets: tuple[_Budget, ...] = ()
 
 
 _local = _Local()
-_tracing = False
+_tracing = 0
+
+# How many limits, budgets, traces and profiles there are: where there are none, nothing has to be
+# asked before memory is taken.
+watched = 0
+_watched_lock = threading.Lock()
+
+
+def watch(change: int) -> None:
+    """Count one more (1) or one less (-1) that wants to know of every operation."""
+    global watched
+    with _watched_lock:
+        watched += change
+
+
+# What a snapshot shows of a block: bytes, shape, dtype, when it was made, and where, if traced.
+Record = tuple[int, tuple[int, ...], Any, float, "str | None"]
 
 
 class Account:
-    """The books of one device."""
+    """The books of one device.
+
+    Its figures are changed by straight lines without a call or a loop, which the interpreter runs
+    in one go: neither another thread nor a collection of garbage nor a fork comes in between.  So
+    there is no lock, which would cost as much as all of the rest.
+    """
+
+    __slots__ = ("allocated", "allocations", "device", "limit", "live", "mapped", "peak",
+                 "withdrawn")
 
     def __init__(self, device: str) -> None:
         self.device = device
-        # Re-entrant: a garbage collection may free a Charge while this thread holds the lock.
-        self.lock = threading.RLock()
-        self.allocated = self.peak = self.count = self.allocations = self.mapped = 0
+        self.allocated = self.peak = self.mapped = 0
+        self.allocations = self.withdrawn = 0  # the number of the last block; those taken back
         self.limit: int | None = None
-        self.live: dict[int, Charge | None] = {}
+        self.live: dict[int, Record] = {}  # by number; the books never keep a block alive
+
+    def check(self, nbytes: int) -> tuple[_Budget, ...]:
+        """This thread's budgets, if they and the limit allow a block; OutOfMemoryError if not."""
+        if self.limit is not None and self.allocated + nbytes > self.limit:
+            raise self.refuse(nbytes, "limit", self.limit, self.allocated)
+        budgets = tuple([b for b in _local.budgets if b.account is self])
+        for budget in budgets:
+            if budget.used + nbytes > budget.maximum:
+                raise self.refuse(nbytes, "budget", budget.maximum, budget.used)
+        return budgets
 
     def refuse(self, nbytes: int, what: str, maximum: int, used: int) -> OutOfMemoryError:
         """The error that says what was asked for, what is in use and what holds most of it."""
@@ -119,21 +150,14 @@ class Account:
 
     def snapshot(self) -> list[Block]:
         """The live blocks, largest first."""
-        now = time.monotonic()
-        blocks = []
-        for key in list(self.live):
-            record = _records.get(key)
-            if record is not None:
-                nbytes, shape, dtype, made, where = record
-                blocks.append(Block(nbytes, shape, dtype, now - made, where))
+        now = monotonic()
+        blocks = [Block(nbytes, shape, str(getattr(dtype, "name", dtype)), now - made, where)
+                  for nbytes, shape, dtype, made, where in list(self.live.values())]
         return sorted(blocks, key=lambda block: -block.nbytes)
 
 
 _cpu = Account("cpu")
 _accounts: dict[str, Account] = {"cpu": _cpu}
-_accounts_lock = threading.Lock()
-# What a snapshot shows of a live charge, by id; kept apart so that the books never keep one alive.
-_records: dict[int, tuple[int, tuple[int, ...], str, float, str | None]] = {}
 
 
 def account(device: Device) -> Account:
@@ -142,86 +166,57 @@ def account(device: Device) -> Account:
         return _cpu
     key = str(device)
     found = _accounts.get(key)
-    if found is None:
-        with _accounts_lock:
-            found = _accounts.setdefault(key, Account(key))
-    return found
-
-
-def _hold_all() -> None:
-    _accounts_lock.acquire()
-    for books in _accounts.values():
-        books.lock.acquire()
-
-
-def _let_go() -> None:
-    for books in _accounts.values():
-        books.lock.release()
-    _accounts_lock.release()
-
-
-# A child forked while another thread writes into the books must not inherit them locked.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_all, after_in_parent=_let_go, after_in_child=_let_go)
+    return _accounts.setdefault(key, Account(key)) if found is None else found
 
 
 class Charge:
     """A block of memory on the books, from the moment it is asked for until nobody holds it."""
 
-    __slots__ = ("_account", "_budgets", "mapped", "nbytes")
+    __slots__ = ("_account", "_budgets", "_number", "mapped", "nbytes")
 
-    def __init__(self, books: Account, nbytes: int, shape: tuple[int, ...], dtype: str,
+    def __init__(self, books: Account, nbytes: int, shape: tuple[int, ...], dtype: Any,
                  mapped: bool = False) -> None:
+        self._number = 0  # nothing to undo if the check below refuses
+        where = None
+        budgets: tuple[_Budget, ...] = ()
+        if watched:
+            if not mapped:
+                budgets = books.check(nbytes)
+            where = _caller() if _tracing else None
+        record = (nbytes, shape, dtype, monotonic(), where)
         self._account = books
-        self._budgets: tuple[_Budget, ...] = ()
-        self.mapped = mapped
-        self.nbytes = 0  # nothing to undo if the checks below refuse
-        budgets = _local.budgets
-        with books.lock:
-            if mapped:
-                books.mapped += nbytes
-            else:
-                if books.limit is not None and books.allocated + nbytes > books.limit:
-                    raise books.refuse(nbytes, "limit", books.limit, books.allocated)
-                for budget in budgets:
-                    if budget.account is books and budget.used + nbytes > budget.maximum:
-                        raise books.refuse(nbytes, "budget", budget.maximum, budget.used)
-                for budget in budgets:
-                    if budget.account is books:
-                        budget.used += nbytes
-                self._budgets = budgets
-                books.allocated += nbytes
-                if books.allocated > books.peak:
-                    books.peak = books.allocated
-            books.count += 1
-            books.allocations += 1
-            books.live[id(self)] = None
         self.nbytes = nbytes
-        _records[id(self)] = (nbytes, shape, dtype, time.monotonic(),
-                              _caller() if _tracing else None)
+        self.mapped = mapped
+        self._budgets = budgets
+        if mapped:
+            books.mapped += nbytes
+        else:
+            books.allocated = now = books.allocated + nbytes
+            if now > books.peak:
+                books.peak = now
+        books.allocations = self._number = number = books.allocations + 1
+        books.live[number] = record
+        for budget in budgets:
+            budget.used += nbytes
 
     def withdraw(self, peak: int) -> None:
         """Leave the books as if never asked for: there was no such memory.  `peak`: before it."""
         self.__del__()
+        self._number = 0
         books = self._account
-        with books.lock:
-            books.allocations -= 1
-            books.peak = max(peak, books.peak - self.nbytes)
+        books.withdrawn += 1
+        books.peak = max(peak, books.peak - self.nbytes)
 
     def __del__(self) -> None:
-        if _records.pop(id(self), None) is None:
-            return
-        books = self._account
-        with books.lock:
-            books.live.pop(id(self), None)
-            books.count -= 1
+        if self._number:
+            books = self._account
+            del books.live[self._number]
             if self.mapped:
                 books.mapped -= self.nbytes
             else:
                 books.allocated -= self.nbytes
                 for budget in self._budgets:
-                    if budget.account is books:
-                        budget.used -= self.nbytes
+                    budget.used -= self.nbytes
 
 
 def _caller() -> str | None:
@@ -235,33 +230,20 @@ def _caller() -> str | None:
 
 # --- blocks that an operation has asked for and nobody owns yet -----------------------------------
 
-
-class _Expected(weakref.ref[Any]):
-    """A fresh array, weakly, with the charge that is dropped as it dies."""
-
-    __slots__ = ("charge", "key")
-
-    charge: Charge
-    key: int
-
-
-def _dropped(expected: _Expected, local: _Local = _local) -> None:
-    # The array may die in another thread, whose entry of that id is another array's.
-    if local.pending.get(expected.key) is expected:
-        del local.pending[expected.key]
+# By the array's id: the charge, and a weak reference that takes both away as the array dies.
+_pending: dict[int, tuple[Charge, weakref.ref[Any]]] = {}
 
 
 def expect(array: Any, charge: Charge) -> None:
     """Hold `charge` for a fresh array until `claim` finds its owner or the array dies."""
-    expected = _Expected(array, _dropped)
-    expected.charge, expected.key = charge, id(array)
-    _local.pending[expected.key] = expected
+    key = id(array)
+    _pending[key] = charge, weakref.ref(array, functools.partial(_pending.pop, key))
 
 
 def claim(root: Any) -> Charge | None:
     """The charge made for this array when it was allocated, if it was."""
-    expected = _local.pending.pop(id(root), None)
-    return expected.charge if expected is not None and expected() is root else None
+    found = _pending.pop(id(root), None)
+    return None if found is None else found[0]
 
 
 # --- public ---------------------------------------------------------------------------------------
@@ -271,9 +253,8 @@ def stats(device: Device | str | None = None) -> MemoryStats:
     """Live, peak and mapped bytes and block counts of a device (default: the current one)."""
     device = resolve(device)
     books, cached = account(device), runtime(device).cached(device)
-    with books.lock:
-        return MemoryStats(books.allocated, books.peak, books.count, books.allocations,
-                           books.mapped, books.limit, cached)
+    return MemoryStats(books.allocated, books.peak, len(books.live),
+                       books.allocations - books.withdrawn, books.mapped, books.limit, cached)
 
 
 def empty_cache(device: Device | str | None = None) -> None:
@@ -297,8 +278,7 @@ def cache_limit(size: int | str) -> None:
 def reset_peak(device: Device | str | None = None) -> None:
     """Let `peak` start again from what is allocated now."""
     books = account(resolve(device))
-    with books.lock:
-        books.peak = books.allocated
+    books.peak = books.allocated
 
 
 def limit(size: int | str | None, device: Device | str | None = None) -> None:
@@ -308,8 +288,8 @@ def limit(size: int | str | None, device: Device | str | None = None) -> None:
     anything is allocated.
     """
     books = account(resolve(device))
-    with books.lock:
-        books.limit = None if size is None else parse_bytes(size)
+    before, books.limit = books.limit, None if size is None else parse_bytes(size)
+    watch((books.limit is not None) - (before is not None))
 
 
 @contextmanager
@@ -321,9 +301,11 @@ def budget(size: int | str, device: Device | str | None = None) -> Iterator[None
     """
     outer = _local.budgets
     _local.budgets = (*outer, _Budget(account(resolve(device)), parse_bytes(size)))
+    watch(1)
     try:
         yield
     finally:
+        watch(-1)
         _local.budgets = outer
 
 
@@ -339,9 +321,10 @@ def trace() -> Iterator[None]:
     Applies to all threads; costs a walk up the stack per allocation.
     """
     global _tracing
-    before = _tracing
-    _tracing = True
+    watch(1)
+    _tracing += 1
     try:
         yield
     finally:
-        _tracing = before
+        _tracing -= 1
+        watch(-1)

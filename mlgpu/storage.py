@@ -13,7 +13,7 @@ import numpy as np
 
 from mlgpu import memory
 from mlgpu.autograd.mode import mode
-from mlgpu.device import Device
+from mlgpu.device import CPU, Device
 from mlgpu.errors import ReleasedError
 
 
@@ -22,13 +22,14 @@ def root_of(array: Any) -> Any:
     kind = type(array)
     if kind is not np.ndarray:
         return array.data.mem
-    while True:
+    while array.base is not None:
         base = array.base
         if type(base) is not kind:
             base = getattr(base, "base", None)  # as_strided puts a holder in between
             if type(base) is not kind:
                 return array
         array = base
+    return array
 
 
 def address(array: Any) -> int:
@@ -89,14 +90,14 @@ class Storage:
         charge = memory.claim(root)
         if charge is not None:
             return cls(device, charge, True)
-        books = memory.account(device)
-        return cls(device, memory.Charge(books, root.nbytes, array.shape, array.dtype.name), False)
+        return cls(device, memory.Charge(memory.account(CPU), root.nbytes, array.shape,
+                                         array.dtype), False)
 
     @classmethod
     def foreign(cls, array: Any, device: Device) -> Storage:
         """The storage of memory that belongs to someone else: NumPy, DLPack, a mapped file."""
         books = memory.account(device)
-        charge = memory.Charge(books, array.nbytes, array.shape, array.dtype.name, mapped=True)
+        charge = memory.Charge(books, array.nbytes, array.shape, array.dtype, mapped=True)
         return cls(device, charge, False)
 
     def settle(self) -> None:

@@ -46,18 +46,22 @@ class Tensor(TensorMethods):
     `mlgpu.Tensor(2, 3)` an uninitialised one of that size.
     """
 
+    # All are set as a tensor is made; what a user sets on one goes into its dict.
+    __slots__ = ("__dict__", "__weakref__", "_accumulated_hooks", "_array", "_base", "_chain",
+                 "_grad", "_history", "_hooks", "_index", "_leaf", "_node", "_requires", "_storage")
+
     _array: Any
     _storage: Storage
-    _node: graph.Node | None = None
-    _index = 0
-    _requires = False
-    _leaf: Tensor | None = None  # the leaf a saved alias stands for
-    _grad: Tensor | None = None
-    _base: Tensor | None = None
-    _chain: tuple[ViewOp, ...] = ()
-    _history = 0
-    _hooks: dict[int, graph.Hook] | None = None
-    _accumulated_hooks: dict[int, Callable[[Tensor], Any]] | None = None
+    _node: graph.Node | None
+    _index: int
+    _requires: bool
+    _leaf: Tensor | None  # the leaf a saved alias stands for
+    _grad: Tensor | None
+    _base: Tensor | None
+    _chain: tuple[ViewOp, ...]
+    _history: int
+    _hooks: dict[int, graph.Hook] | None
+    _accumulated_hooks: dict[int, Callable[[Tensor], Any]] | None
     _regenerate: Callable[[Tensor], None]
 
     __array_priority__ = 1000  # NumPy's operators leave mixed expressions to us
@@ -77,6 +81,11 @@ class Tensor(TensorMethods):
         self = object.__new__(cls)
         self._array = array
         self._storage = storage
+        self._node = self._leaf = self._grad = self._base = None
+        self._hooks = self._accumulated_hooks = None
+        self._index = self._history = 0
+        self._requires = False
+        self._chain = ()
         storage.join(self)
         return self
 

@@ -26,7 +26,7 @@ def empty(shape: Sequence[int], dtype: Any, order: Literal["C", "F"] = "C"
     dtype = np.dtype(dtype)
     peak = _books.peak
     nbytes = int(math.prod(shape)) * dtype.itemsize
-    charge = memory.Charge(_books, nbytes, shape, dtype.name)
+    charge = memory.Charge(_books, nbytes, shape, dtype)
     try:
         array = (np.empty(shape, dtype, order) if nbytes < pool.SMALLEST
                  else pool.array(shape, dtype, nbytes, order))

@@ -52,6 +52,8 @@ class Recorder:
             raise MlgpuError("profile: another profile runs already; stop it first")
         _recorder = self
         self._begun = time.perf_counter_ns()
+        memory.watch(1)
+        self._restore.append(lambda: memory.watch(-1))
         for owner in (CpuRuntime, CudaRuntime):
             self._replace(owner, "call", self._around)
         self._replace(Kernel, "__call__", self._launching)
