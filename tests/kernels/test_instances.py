@@ -1,8 +1,8 @@
 """Every kernel of mlgpu compiles for every architecture, without warnings or spills.
 
 By default each template is compiled in every dtype for both kinds of architecture that the sources
-know and the newest, and one instance of it is looked at for registers on each architecture; which
-one of those that kernels/instances.txt lists, another one for each.  MLGPU_KERNELS_ALL=1 compiles
+know, and one instance of it is looked at for registers on each architecture; which one of those
+that kernels/instances.txt lists, another one for each.  MLGPU_KERNELS_ALL=1 compiles
 and looks at all for all (hours of one core).
 """
 
@@ -22,7 +22,7 @@ from mlgpu.cuda.sources import kernels_dir
 from mlgpu.errors import MissingExtraError
 
 ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-IN_EVERY_DTYPE = ("sm_75", "sm_80", "sm_120")
+IN_EVERY_DTYPE = ("sm_75", "sm_80")
 ALL = os.environ.get("MLGPU_KERNELS_ALL", "") not in ("", "0")
 LISTED = instances.read(instances.shipped())
 
