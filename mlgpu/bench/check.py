@@ -33,11 +33,16 @@ def errors(found: Arrays, expected: Arrays) -> dict[str, float]:
             for name in found.keys() | expected.keys()}
 
 
+def worst(workload: Workload, found: dict[str, float]) -> float:
+    """The largest error of what rounding alone moves."""
+    return max(value for name, value in found.items() if name not in workload.statistics)
+
+
 def failures(workload: Workload, found: dict[str, float]) -> list[str]:
     """What exceeds the workload's tolerances, in words."""
     said = []
     for name, value in sorted(found.items()):
-        bound = workload.tolerances.get(name, workload.tolerance)
+        bound = {**workload.tolerances, **workload.statistics}.get(name, workload.tolerance)
         if not value <= bound:
             said.append(f"{name}: error {value:.1e} of the largest value, bound {bound:.0e}")
     return said

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import fresh, machine
-from .check import errors, failures
+from .check import errors, failures, worst
 from .peers import BASELINE, PEERS
 from .process import Process, WorkerError
 from .record import Measure, Row, Run, interleaved
@@ -138,14 +138,15 @@ class Driver:
             return
         found = self._results(process)
         off = errors(found, reference)
-        measure.error = max(off.values())
+        measure.error = worst(workload, off)
         wrong = failures(workload, off)
         if wrong:
             measure.problem = "differs from float64: " + "; ".join(wrong)
         if peer == BASELINE:
             results[peer] = found
         elif BASELINE in results:
-            measure.error_to_baseline = max(errors(found, results[BASELINE]).values())
+            measure.error_to_baseline = worst(
+                workload, errors(found, results[BASELINE]))
 
     def _sample(self, workload: Workload, peer: str, measure: Measure) -> None:
         if measure.problem:

@@ -39,17 +39,19 @@ def _operands(*names: str) -> Callable[[np.random.Generator, Sizes], Arrays]:
 
 def _elementwise() -> list[Workload]:
     found = []
-    # The last number: what forward and backward read and write, in operands.
-    cases: list[tuple[str, str, Callable[..., Any], tuple[str, ...], int]] = [
-        ("gelu", "GELU, tanh form", _gelu, ("x",), 5), ("gelu_erf", "GELU", _gelu_erf, ("x",), 5),
-        ("silu", "SiLU(x) * gate", _silu, ("x", "gate"), 8), ("add", "x + y", _add, ("x", "y"), 6)]
+    # The last numbers: what forward, and what both ways, read and write, in operands.
+    cases: list[tuple[str, str, Callable[..., Any], tuple[str, ...], int, int]] = [
+        ("gelu", "GELU, tanh form", _gelu, ("x",), 2, 5),
+        ("gelu_erf", "GELU", _gelu_erf, ("x",), 2, 5),
+        ("silu", "SiLU(x) * gate", _silu, ("x", "gate"), 3, 8),
+        ("add", "x + y", _add, ("x", "y"), 3, 6)]
     for megabytes in MEGABYTES:
         sizes, tiny = {"elements": megabytes << 18}, {"elements": 64}
-        for name, title, function, names, moved in cases:
+        for name, title, function, names, once, moved in cases:
             found.append(Workload(
                 f"{name}_{megabytes}MB", "elementwise", f"{title}, {megabytes} MB",
                 _operands(*names), forward(function, *names), sizes, tiny,
-                bytes=lambda s, n=len(names) + 1: 4 * n * s["elements"]))  # type: ignore[misc]
+                bytes=lambda s, n=once: 4 * n * s["elements"]))  # type: ignore[misc]
             found.append(Workload(
                 f"{name}_fb_{megabytes}MB", "elementwise",
                 f"{title}, {megabytes} MB, forward + backward", _operands(*names, "gradient"),
@@ -110,7 +112,7 @@ def _dropout(megabytes: int, sizes: Sizes) -> list[Workload]:
             _operands("x", "gradient"), lambda k, a, b=backward: build(k, a, b),  # type: ignore[misc]
             sizes, {"elements": 1 << 16},
             bytes=lambda s, b=backward: (16 if b else 8) * s["elements"],  # type: ignore[misc]
-            tolerances={"share": 1e-2},  # seven standard deviations of the tiny size
+            statistics={"share": 1e-2},  # seven standard deviations of the tiny size
             reference=lambda a, b=backward: reference(a, b)))  # type: ignore[misc]
     return found
 

@@ -58,6 +58,8 @@ class Workload:
     flops: Callable[[Sizes], float] | None = None
     tolerance: float = 1e-5  # max |error| / max |reference|, for results that `tolerances` lacks
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    # Results that chance moves, and by how much: they are checked, but are no error of rounding.
+    statistics: Mapping[str, float] = field(default_factory=dict)
     # The results in float64 by NumPy; without it, a library runs the workload in float64.
     reference: Callable[[Arrays], Arrays] | None = None
 
