@@ -29,7 +29,7 @@ def turns() -> Iterator[object]:
             yield pytest.param(program, target, id=f"{name}-{target}")
 
 
-@pytest.mark.parametrize(("program", "target"), turns())
+@pytest.mark.parametrize(("program", "target"), list(turns()))
 def test_program(program: Program, target: str) -> None:
     run(program, sim.Machine(arch=target, findings="raise"))
 
