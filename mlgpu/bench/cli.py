@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             refuse(f"no library is named {name}; there are {', '.join(PEERS)}")
     if args.peers and args.peers != ["all"]:
         for name in peers:
-            if not PEERS[name].installed():
+            if not PEERS[name].installed(args.device):
                 refuse(f"{name} is not installed ({PEERS[name].install})")
     if cuda:
         import mlgpu

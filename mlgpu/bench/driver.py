@@ -41,7 +41,7 @@ class Driver:
                  workloads: Mapping[str, Workload] = WORKLOADS) -> None:
         self.settings = settings
         self.workloads = workloads
-        self.peers = [name for name in settings.peers if PEERS[name].installed()]
+        self.peers = [name for name in settings.peers if PEERS[name].installed(settings.device)]
         self._processes: dict[tuple[str, str], Process] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="mlgpu-bench-")
         self.folder = Path(self._folder.name)
@@ -56,7 +56,8 @@ class Driver:
         """Measure everything; `done` is told each row as it is finished."""
         found = Run(machine.facts(), dict(vars(self.settings)),
                     {name: machine.versions(PEERS[name]) for name in self.peers},
-                    {name: PEERS[name].install for name in PEERS if not PEERS[name].installed()})
+                    {name: PEERS[name].install for name in PEERS
+                     if not PEERS[name].installed(self.settings.device)})
         for name in self.settings.names:
             row = self._fresh(name) if name in fresh.ROWS else self._row(self.workloads[name])
             found.rows.append(row)
@@ -65,14 +66,10 @@ class Driver:
 
     def _fresh(self, name: str) -> Row:
         s = self.settings
-        peers = [peer for peer in self.peers if PEERS[peer].default]
+        peers = [peer for peer in self.peers
+                 if PEERS[peer].kit in fresh.ROWS[name].kits and peer != "torch-compile"]
         setting = fresh.Setting(self.folder, s.rounds, s.threads, s.tiny, s.seed)
-        try:
-            return fresh.row(name, setting, peers)
-        except RuntimeError as failed:
-            kind = fresh.ROWS[name]
-            return Row(name, "process", kind.title, kind.unit,
-                       measures={"all": Measure(problem=str(failed))})
+        return fresh.row(name, setting, peers)
 
     def _process(self, peer: str, dtype: str, device: str) -> Process:
         """The peer's process; a new one in place of one that ended."""
@@ -101,7 +98,7 @@ class Driver:
             try:
                 self._check(workload, peer, inputs, reference, results, measure)
             except WorkerError as failed:
-                measure.problem = str(failed)
+                measure.failed(str(failed))
         results.clear()
         del reference
         timed = [p for p, m in row.measures.items() if not m.problem and not m.absent]
@@ -141,7 +138,7 @@ class Driver:
         measure.error = worst(workload, off)
         wrong = failures(workload, off)
         if wrong:
-            measure.problem = "differs from float64: " + "; ".join(wrong)
+            measure.failed("differs from float64: " + "; ".join(wrong))
         if peer == BASELINE:
             results[peer] = found
         elif BASELINE in results:
@@ -156,9 +153,6 @@ class Driver:
         try:
             sample: dict[str, Any] = process.ask("sample", warm=s.warm, least=s.least)
         except WorkerError as failed:
-            measure.problem = str(failed)
-            measure.values.clear()
+            measure.failed(str(failed))
             return
-        measure.values.append(sample["median"] / workload.operations)
-        measure.bests.append(sample["best"] / workload.operations)
-        measure.p99s.append(sample["p99"] / workload.operations)
+        measure.add(*(sample[name] / workload.operations for name in ("median", "best", "p99")))

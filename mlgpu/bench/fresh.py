@@ -15,9 +15,11 @@ import numpy as np
 
 from . import models
 from .check import error
-from .peers import PEERS, command, environment
+from .peers import BASELINE, PEERS, command, environment
+from .process import WorkerError
 from .record import Measure, Row, interleaved
 from .table import WORKLOADS
+from .workload import Array, Arrays
 
 STEPS = 4  # of training before the peak is read
 
@@ -34,17 +36,6 @@ _SAVE = ("import numpy, {lib}\nfrom {lib} import nn\n" + _MLP +
 
 
 @dataclass(frozen=True)
-class Fresh:
-    """A row whose every value comes from a new process."""
-
-    name: str
-    title: str
-    unit: str
-    measure: Callable[[Setting, list[str]], dict[str, Measure]]
-    rounds: int  # at most
-
-
-@dataclass(frozen=True)
 class Setting:
     """What the rows are measured with."""
 
@@ -53,6 +44,27 @@ class Setting:
     threads: int
     tiny: bool
     seed: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a row is measured in a library that is named."""
+
+    value: Callable[[str], float]
+    first: Callable[[str], Array | None]  # before any value: the output that is checked
+    expected: Array | None = None
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A row whose every value comes from a new process."""
+
+    name: str
+    title: str
+    unit: str
+    probe: Callable[[Setting], Probe]
+    rounds: int  # at most
+    kits: tuple[str, ...] = ("torch_kit",)  # of the libraries that it can be measured in
 
 
 def _library(peer: str) -> str:
@@ -69,32 +81,23 @@ def _run(peer: str, threads: int, code: list[str]) -> tuple[float, str]:
         seconds = time.perf_counter() - start
         _, said = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{peer}: a new process ended with status {process.returncode}: "
-                           f"{said[-2000:].strip()}")
+        raise WorkerError(f"a new process ended with status {process.returncode}: "
+                          f"{said[-2000:].strip()}")
     return seconds, line
 
 
-def _timed(measure: Measure, value: float) -> None:
-    measure.values.append(value)
-    measure.bests.append(value)
-    measure.p99s.append(value)
+def _import(setting: Setting) -> Probe:
+    def value(peer: str) -> float:
+        return _run(peer, setting.threads,
+                    [sys.executable, "-c", f"import {_library(peer)}; print()"])[0]
+
+    def first(peer: str) -> None:
+        value(peer)  # the files are compiled and read once before
+
+    return Probe(value, first)
 
 
-def _import(setting: Setting, peers: list[str]) -> dict[str, Measure]:
-    found = {peer: Measure() for peer in peers}
-
-    def code(peer: str) -> list[str]:
-        return [sys.executable, "-c", f"import {_library(peer)}; print()"]
-
-    for peer in peers:  # the files are read and compiled once before
-        _run(peer, setting.threads, code(peer))
-    interleaved(peers, setting.rounds,
-                lambda p: _timed(found[p], _run(p, setting.threads, code(p))[0]))
-    return found
-
-
-def _cold_start(setting: Setting, peers: list[str]) -> dict[str, Measure]:
-    found = {peer: Measure() for peer in peers}
+def _cold_start(setting: Setting) -> Probe:
     sizes = models.TINY_MLP if setting.tiny else models.MLP
     given = models.weights(np.random.default_rng(setting.seed), models.mlp_shapes(sizes))
     weights = str(setting.folder / "mlp.npz")
@@ -103,60 +106,81 @@ def _cold_start(setting: Setting, peers: list[str]) -> dict[str, Measure]:
     for i in (0, 2, 4):
         x = x @ given[f"{i}.weight"].T.astype(np.float64) + given[f"{i}.bias"]
         x = x if i == 4 else np.maximum(x, 0)
-    paths = {peer: str(setting.folder / f"mlp.{peer}") for peer in peers}
 
-    def code(peer: str, text: str) -> list[str]:
-        return [sys.executable, "-c", text.format(lib=_library(peer), path=paths[peer],
-                                                  weights=weights, **sizes)]
+    def run(peer: str, text: str) -> tuple[float, str]:
+        code = text.format(lib=_library(peer), path=str(setting.folder / f"mlp.{peer}"),
+                           weights=weights, **sizes)
+        return _run(peer, setting.threads, [sys.executable, "-c", code])
 
-    outputs = {}
-    for peer in peers:
-        _run(peer, setting.threads, code(peer, _SAVE))
-        outputs[peer] = np.array(json.loads(_run(peer, setting.threads, code(peer, _FIRST))[1]))
-        found[peer].error = error(outputs[peer], x)
-        found[peer].error_to_baseline = error(outputs[peer], outputs[peers[0]])
-        if not found[peer].error <= 1e-5:  # type: ignore[operator]
-            found[peer].problem = f"output: error {found[peer].error:.1e}, bound 1e-05"
-    interleaved([peer for peer in peers if not found[peer].problem], setting.rounds,
-                lambda p: _timed(found[p], _run(p, setting.threads, code(p, _FIRST))[0]))
-    return found
+    def first(peer: str) -> Array:
+        run(peer, _SAVE)
+        return np.array(json.loads(run(peer, _FIRST)[1]))
+
+    return Probe(lambda peer: run(peer, _FIRST)[0], first, x)
 
 
-def _memory(setting: Setting, peers: list[str], increase: bool) -> dict[str, Measure]:
-    found = {peer: Measure() for peer in peers}
+def _memory(setting: Setting, added: bool) -> Probe:
     inputs = str(setting.folder / "gpt.npz")
-    np.savez(inputs, **WORKLOADS["gpt_step"].arrays(setting.seed, setting.tiny))  # type: ignore[arg-type]
+    arrays = WORKLOADS["gpt_step"].arrays(setting.seed, setting.tiny)
+    np.savez(inputs, **arrays)  # type: ignore[arg-type]  # as above
 
-    def ask(peer: str) -> None:
-        _, line = _run(peer, setting.threads,
-                       [*command("fresh"), peer, inputs, str(setting.threads)])
-        before, peak = json.loads(line)
-        _timed(found[peer], peak - before if increase else peak)
+    def value(peer: str) -> float:
+        before, peak = json.loads(_run(peer, setting.threads, [
+            *command("fresh"), peer, inputs, str(setting.threads)])[1])
+        return float(peak - before if added else peak)
 
-    interleaved(peers, setting.rounds, ask)
-    return found
+    return Probe(value, lambda peer: None)
 
 
 ROWS = {fresh.name: fresh for fresh in (
-    Fresh("import", "import of the library, from the start of the process", "s", _import, 7),
+    Fresh("import", "import of the library, from the start of the process", "s", _import, 7,
+          ("torch_kit", "jax_kit", "tinygrad_kit", "onnx_kit")),
     Fresh("cold_start", "start of the process to the first result of a saved MLP", "s",
           _cold_start, 7),
     Fresh("gpt_memory", "peak resident memory of a process that trains the GPT", "B",
-          lambda s, p: _memory(s, p, False), 3),
+          lambda setting: _memory(setting, False), 3),
     Fresh("gpt_memory_added", "the same, over what the process had before its first step", "B",
-          lambda s, p: _memory(s, p, True), 3),
+          lambda setting: _memory(setting, True), 3),
 )}
+TOLERANCE = 1e-5
 
 
 def row(name: str, setting: Setting, peers: list[str]) -> Row:
-    """Measure one row.  The first peer is what outputs are compared with."""
+    """Measure one row."""
     fresh = ROWS[name]
-    limited = Setting(setting.folder, min(setting.rounds, fresh.rounds), setting.threads,
-                      setting.tiny, setting.seed)
-    found = Row(name, "process", fresh.title, fresh.unit)
-    found.measures = fresh.measure(limited, peers)
-    if name == "cold_start":
-        found.reference = "NumPy"
+    found = Row(name, "process", fresh.title, fresh.unit,
+                measures={peer: Measure() for peer in peers})
+    probe = fresh.probe(setting)
+    found.reference = "" if probe.expected is None else "NumPy"
+    outputs: Arrays = {}
+
+    def guarded(peer: str, do: Callable[[str, Measure], None]) -> None:
+        measure = found.measures[peer]
+        if not measure.problem:
+            try:
+                do(peer, measure)
+            except WorkerError as failed:
+                measure.failed(str(failed))
+
+    def check(peer: str, measure: Measure) -> None:
+        output = probe.first(peer)
+        if output is None or probe.expected is None:
+            return
+        outputs[peer] = output
+        measure.error = error(output, probe.expected)
+        if BASELINE in outputs and peer != BASELINE:
+            measure.error_to_baseline = error(output, outputs[BASELINE])
+        if not measure.error <= TOLERANCE:
+            measure.failed(f"differs from float64: error {measure.error:.1e} of the largest "
+                           f"value, bound {TOLERANCE:.0e}")
+
+    def value(peer: str, measure: Measure) -> None:
+        taken = probe.value(peer)
+        measure.add(taken, taken, taken)
+
+    for peer in peers:
+        guarded(peer, check)
+    interleaved(peers, min(setting.rounds, fresh.rounds), lambda peer: guarded(peer, value))
     return found
 
 

@@ -15,6 +15,7 @@ TINY_GPT = {"layers": 1, "dim": 8, "heads": 2, "tokens": 6, "batch": 2, "vocabul
 MLP = {"batch": 128, "inputs": 784, "hidden": 512, "classes": 10}
 TINY_MLP = {"batch": 4, "inputs": 12, "hidden": 8, "classes": 10}
 CNN_CHANNELS = (3, 32, 32, 64, 64, 128, 128)
+CNN_PLACES = (0, 2, 5, 7, 10, 12)  # of the convolutions among the modules
 
 
 def weights(random: np.random.Generator, shapes: Shapes) -> Arrays:
@@ -100,8 +101,8 @@ def mlp(lib: Any, s: Sizes) -> Any:
 def _cnn_layers(s: Sizes) -> Iterator[tuple[int, int, int]]:
     """Place among the modules, input and output channels of each convolution."""
     channels = [CNN_CHANNELS[0], *(c // s["divisor"] for c in CNN_CHANNELS[1:])]
-    for i in range(6):
-        yield 5 * (i // 2) + 2 * (i % 2), channels[i], channels[i + 1]
+    for i, place in enumerate(CNN_PLACES):
+        yield place, channels[i], channels[i + 1]
 
 
 def cnn_shapes(s: Sizes) -> Shapes:

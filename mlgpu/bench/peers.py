@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,31 +16,39 @@ class Peer:
 
     name: str
     title: str
-    modules: tuple[str, ...]  # what must be installed
+    modules: tuple[str, ...]  # what must be installed to run on the CPU
     install: str
     kit: str  # the module of this package that runs workloads in it
     packages: tuple[str, ...]  # distributions whose versions the report names
     environment: Mapping[str, str] = field(default_factory=dict)
     default: bool = False  # measured without being asked for
     cuda: bool = False
+    compiler: str = ""  # a program that must be there, unless the variable CC names another
+    by_affinity: bool = False  # takes its threads from the cores that the process may use
 
-    def installed(self) -> bool:
+    def installed(self, device: str = "cpu") -> bool:
         """Whether this interpreter has it; nothing is imported."""
+        if device != "cpu" and self.name == "mlgpu":
+            return True
+        if self.compiler and shutil.which(os.environ.get("CC", self.compiler)) is None:
+            return False
         return all(find_spec(module) is not None for module in self.modules)
 
 
 PEERS = {peer.name: peer for peer in (
     Peer("torch", "PyTorch, eager", ("torch",), "pip install torch", "torch_kit", ("torch",),
          default=True, cuda=True),
-    Peer("mlgpu", "mlgpu, with Numba where it is installed", (), "pip install 'mlgpu[fast]'",
+    Peer("mlgpu", "mlgpu, with Numba on the CPU", ("numba",), "pip install 'mlgpu[fast]'",
          "torch_kit", ("mlgpu", "numba"), default=True, cuda=True),
     Peer("mlgpu-numpy", "mlgpu, NumPy alone", (), "pip install mlgpu", "torch_kit",
          ("mlgpu", "numpy"), {"MLGPU_FAST": "0"}, default=True),
     Peer("torch-compile", "PyTorch, torch.compile", ("torch",), "pip install torch", "torch_kit",
          ("torch",), cuda=True),
-    Peer("jax", "JAX, jax.jit", ("jax",), "pip install jax", "jax_kit", ("jax",)),
-    Peer("tinygrad", "tinygrad, TinyJit", ("tinygrad",), "pip install tinygrad", "tinygrad_kit",
-         ("tinygrad",)),
+    Peer("jax", "JAX, jax.jit", ("jax",), "pip install jax", "jax_kit", ("jax",),
+         by_affinity=True),
+    Peer("tinygrad", "tinygrad, TinyJit", ("tinygrad",),
+         "pip install tinygrad, and the compiler clang", "tinygrad_kit", ("tinygrad",),
+         compiler="clang"),
     Peer("onnxruntime", "ONNX Runtime", ("onnxruntime", "onnx"), "pip install onnxruntime onnx",
          "onnx_kit", ("onnxruntime", "onnx")),
 )}

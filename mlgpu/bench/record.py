@@ -22,6 +22,18 @@ class Measure:
     problem: str = ""  # why there are no values: a check that failed, an exception
     absent: str = ""  # why there is nothing to measure: no form, not installed
 
+    def add(self, value: float, best: float, p99: float) -> None:
+        """One more round."""
+        self.values.append(value)
+        self.bests.append(best)
+        self.p99s.append(p99)
+
+    def failed(self, problem: str) -> None:
+        """What was measured before does not count: ratios pair the rounds."""
+        self.problem = problem
+        for taken in (self.values, self.bests, self.p99s):
+            taken.clear()
+
     @property
     def median(self) -> float:
         """The median over the rounds."""

@@ -41,7 +41,7 @@ def cells(row: Row, peer: str, bars: dict[str, Bar]) -> tuple[str, ...]:
     """One library's line in a row."""
     measure = row.measures[peer]
     if not measure.values:
-        return (row.name, peer, measure.absent or measure.problem.splitlines()[-1])
+        return (row.name, peer, measure.problem.splitlines()[-1])
     ratios, judged = row.ratios(peer), verdict(bars, row, peer)
     timed = row.unit == "s"
     return (row.name, peer, shown(measure.median, row.unit), shown(measure.best, row.unit),
@@ -59,8 +59,11 @@ def line(given: tuple[str, ...]) -> str:
 
 def lines(row: Row, bars: dict[str, Bar]) -> list[str]:
     """A finished row for a terminal, what went wrong below it."""
-    return [*(line(cells(row, peer, bars)) for peer in row.measures),
-            *(f"  FAILED {problem}" for problem in row.problems())]
+    said = [line(cells(row, peer, bars)) for peer, m in row.measures.items() if not m.absent]
+    for problem in row.problems():
+        first, *rest = problem.splitlines()
+        said += [f"  FAILED {first}", *(f"    {text}" for text in rest[-6:])]
+    return said
 
 
 def heading(run_machine: dict[str, Any]) -> list[str]:
@@ -139,7 +142,7 @@ def _markdown_row(row: Row) -> list[str]:
     text = [f"### {row.title} (`{row.name}`)", "",
             "| library | median | best | p99 | rate | ratio | of best | err f64 | err torch |",
             "|---|--:|--:|--:|--:|--:|--:|--:|--:|"]
-    for peer in row.measures:
+    for peer in (peer for peer, measure in row.measures.items() if not measure.absent):
         found = cells(row, peer, {})
         text.append(f"| {' | '.join([*found[1:10], *[''] * (10 - len(found))])} |")
     if row.reference:

@@ -36,6 +36,8 @@ class Worker:
 
     def start(self, peer: str, device: str, dtype: str, threads: int) -> str:
         """Load the library."""
+        if PEERS[peer].by_affinity and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
         module = importlib.import_module(f".{PEERS[peer].kit}", __package__)
         self.kit = module.kit(peer, device, dtype, threads)
         return peer

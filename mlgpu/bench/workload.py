@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -62,6 +63,11 @@ class Workload:
     statistics: Mapping[str, float] = field(default_factory=dict)
     # The results in float64 by NumPy; without it, a library runs the workload in float64.
     reference: Callable[[Arrays], Arrays] | None = None
+
+    @property
+    def family(self) -> str:
+        """The name without what says the size."""
+        return re.sub(r"(_\d+MB|25M|25M_fused|(?<=gemm)\d+)$", "", self.name)
 
     def arrays(self, seed: int, tiny: bool) -> Arrays:
         """The inputs, the same for every library."""
