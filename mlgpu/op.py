@@ -33,6 +33,7 @@ class Op(graph.Node):
     saved_inputs: ClassVar[tuple[int, ...]] = ()
     saved_outputs: ClassVar[tuple[int, ...]] = ()
     differentiable: ClassVar[bool] = True
+    derivable: ClassVar[bool] = False  # whether there is a method for its gradient
     nondifferentiable_outputs: tuple[int, ...] = ()
     materialize: ClassVar[bool] = True
     writes: ClassVar[int] = 1  # how many of the arrays that `forward_into` is given it writes into
@@ -50,6 +51,7 @@ class Op(graph.Node):
         super().__init_subclass__(**options)
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.derivable = any(hasattr(cls, way) for way in _DERIVATIVES)
 
     # --- what a subclass writes -------------------------------------------------------------
 
@@ -258,6 +260,20 @@ def wrap(array: Any, device: Device | None = None, requires_grad: bool = False) 
 
 def check_inputs(op: Op, inputs: Sequence[Tensor]) -> Device:
     """The device all inputs live on.  Raises ReleasedError, DeviceError, or TypeError."""
+    try:
+        device = inputs[0]._storage.device
+        for tensor in inputs:
+            storage = tensor._storage
+            if storage.released or storage.pending is not None or storage.device is not device:
+                break
+        else:
+            return device
+    except (AttributeError, IndexError):
+        pass  # which is reported below
+    return _check_each(op, inputs)
+
+
+def _check_each(op: Op, inputs: Sequence[Tensor]) -> Device:
     device: Device | None = None
     for position, tensor in enumerate(inputs):
         if not isinstance(tensor, Tensor):
@@ -282,9 +298,9 @@ def start(op: Op, inputs: Sequence[Tensor]) -> None:
     """Find out whether this application is recorded, and for which inputs."""
     if not mode.grad or not op.differentiable:
         return
-    needs = tuple([t.requires_grad for t in inputs])
+    needs = tuple([t._requires if t._base is None else t.requires_grad for t in inputs])
     if True in needs:
-        if not any(hasattr(type(op), way) for way in _DERIVATIVES):
+        if not op.derivable:
             raise DerivativeError(f"{op.name}: has no derivative, and an input requires grad; "
                                   "detach() the input or compute under no_grad()")
         op.needs = needs

@@ -9,10 +9,10 @@ What needs maths (adding gradients up) is handed in through `Arithmetic`.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from mlgpu.autograd.mode import mode
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlgpu.tensor import RemovableHandle, Tensor
 
 Hook = Callable[["Tensor"], "Tensor | None"]
-_sequence = itertools.count()
+order = itertools.count()  # of recording
 
 
 class Arithmetic:
@@ -61,7 +61,7 @@ class Node:
 
     def stamp(self) -> None:
         """Take the next place in the order of recording."""
-        self.sequence = next(_sequence)
+        self.sequence = next(order)
 
     def apply(self, grads: list[Tensor | None], create_graph: bool) -> Sequence[Tensor | None]:
         """The gradients of the inputs from those of the outputs."""
@@ -109,23 +109,29 @@ class _Walk:
         self.create_graph = create_graph
         self.retain_graph = retain_graph
         self.deposit = deposit
+        self.order: list[Node] = []  # the next one last
         self.gradients: dict[Node, list[Tensor | None]] = {}
-        self.heap: list[tuple[int, Node]] = []
         self.leaf_gradients: dict[int, Tensor] = {}
         self.leaf_waits: dict[int, int] = {}
         self.leaves: dict[int, Tensor] = {}
         self.wanted = [_key(target) for target in capture]
+        self.asked = frozenset(self.wanted)
         self.captured: dict[tuple[int, int], Tensor] = {}
         self.useful: set[int] | None = None
 
     def plan(self, roots: Sequence[tuple[Any, int]], only_captured: bool) -> None:
-        """Count the edges into each leaf and, for `grad`, find the nodes that lead to an input."""
-        seen: set[Node] = set()
-        order: list[Node] = []
-        stack = [target for target, _ in roots if isinstance(target, Node)]
+        """Put the nodes in order, and count the edges into each leaf.
+
+        For `grad`, only nodes that lead to an input are of use.
+        """
+        stack: list[Node] = []
         for target, _ in roots:
-            if not isinstance(target, Node):
+            if isinstance(target, Node):
+                stack.append(target)
+            else:
                 self._expect_leaf(target)
+        seen: set[Node] = set()
+        order = self.order
         while stack:
             node = stack.pop()
             if node in seen:
@@ -135,36 +141,35 @@ class _Walk:
             for edge in node.edges:
                 if edge is None:
                     continue
-                if isinstance(edge[0], Node):
-                    stack.append(edge[0])
+                target = edge[0]
+                if isinstance(target, Node):
+                    stack.append(target)
                 else:
-                    self._expect_leaf(edge[0])
+                    self._expect_leaf(target)
+        order.sort(key=_place)  # inputs come before their users
         if only_captured:
-            order.sort(key=lambda node: node.sequence)
             useful: set[int] = set()
-            for node in order:  # inputs come before their users
-                if any(edge is not None and (id(edge[0]) in useful or _key(edge) in self.wanted)
+            for node in order:
+                if any(edge is not None and (id(edge[0]) in useful or _key(edge) in self.asked)
                        for edge in node.edges):
                     useful.add(id(node))
             self.useful = useful
 
     def _expect_leaf(self, leaf: Tensor) -> None:
-        self.leaves[id(leaf)] = leaf
-        self.leaf_waits[id(leaf)] = self.leaf_waits.get(id(leaf), 0) + 1
+        key = id(leaf)
+        self.leaves[key] = leaf
+        self.leaf_waits[key] = self.leaf_waits.get(key, 0) + 1
 
     def send(self, target: Any, index: int, grad: Tensor | None) -> None:
         """Deliver one gradient along one edge."""
         if not isinstance(target, Node):
             self._send_leaf(target, grad)
-            return
-        if grad is None:
-            return
-        slots = self.gradients.get(target)
-        if slots is None:
-            slots = self.gradients[target] = [None] * target.outputs
-            heapq.heappush(self.heap, (-target.sequence, target))
-        before = slots[index]
-        slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
+        elif grad is not None:
+            slots = self.gradients.get(target)
+            if slots is None:
+                slots = self.gradients[target] = [None] * target.outputs
+            before = slots[index]
+            slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
 
     def _send_leaf(self, leaf: Tensor, grad: Tensor | None) -> None:
         key = id(leaf)
@@ -182,21 +187,25 @@ class _Walk:
             return
         leaf = self.leaves[key]
         grad = run_hooks(leaf._hooks, grad)
-        wanted = (key, 0) in self.wanted
+        wanted = (key, 0) in self.asked
         if wanted:
             self.captured[key, 0] = grad
-        if self.deposit and (wanted or not self.wanted):
+        if self.deposit and (wanted or not self.asked):
             arithmetic.deposit(leaf, grad, self.create_graph)
             for hook in list((leaf._accumulated_hooks or {}).values()):
                 hook(leaf)
 
     def run(self) -> None:
-        while self.heap:
-            node = heapq.heappop(self.heap)[1]
-            grads = self.gradients.pop(node)
-            self._observe(node, grads)
-            if self.useful is not None and id(node) not in self.useful:
-                continue
+        order, gradients, send = self.order, self.gradients, self.send
+        while order:
+            node = order.pop()
+            grads = gradients.pop(node, None)
+            if grads is None:
+                continue  # nothing came
+            if node.hooks is not None or node.retained is not None or self.asked:
+                self._observe(node, grads)
+                if self.useful is not None and id(node) not in self.useful:
+                    continue
             if node.before_hooks:
                 grads = _call_hooks(node.before_hooks, grads, ())
             results = node.apply(grads, self.create_graph)
@@ -205,17 +214,16 @@ class _Walk:
             del grads
             if not self.retain_graph:
                 node.free()
+            grad = None
             for edge, grad in zip(node.edges, results, strict=True):
                 if edge is not None:
-                    self.send(edge[0], edge[1], grad)
-            del results
+                    send(edge[0], edge[1], grad)
+            del results, grad
         for key in list(self.leaf_gradients):  # leaves some of whose edges got no gradient
             self._finish_leaf(key)
 
     def _observe(self, node: Node, grads: list[Tensor | None]) -> None:
         """Hooks, retained and captured gradients of a node's outputs."""
-        if node.hooks is None and node.retained is None and not self.wanted:
-            return
         for index, grad in enumerate(grads):
             if grad is None:
                 continue
@@ -225,9 +233,12 @@ class _Walk:
                 holder = node.retained[index]()
                 if holder is not None:
                     arithmetic.deposit(holder, grad, self.create_graph)
-            if (id(node), index) in self.wanted:
+            if (id(node), index) in self.asked:
                 grad._storage.exclusive = False
                 self.captured[id(node), index] = grad
+
+
+_place = attrgetter("sequence")
 
 
 def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:

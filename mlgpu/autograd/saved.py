@@ -11,8 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from mlgpu.autograd import mode as modes
 from mlgpu.autograd.graph import Node
-from mlgpu.autograd.mode import mode
+from mlgpu.autograd.mode import mode, observe
 from mlgpu.device import runtime
 from mlgpu.errors import GraphError, ReleasedError
 
@@ -43,11 +44,13 @@ class saved_tensors_hooks:
         self._pair = (pack_hook, unpack_hook)
 
     def __enter__(self) -> None:
+        observe(1)
         _hooks.stack.append(self._pair)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  traceback: TracebackType | None) -> None:
         _hooks.stack.pop()
+        observe(-1)
 
 
 class Saved:
@@ -57,20 +60,21 @@ class Saved:
                  "_unpack", "_version")
 
     def __init__(self, tensor: Tensor, node: Node, output: int | None = None) -> None:
-        if tensor._storage.inference:
+        storage = tensor._storage
+        if storage.inference:
             raise GraphError(f"{node.name}: a tensor made in inference_mode cannot be saved for "
                              "backward; clone() it outside inference_mode")
         self._output = output
-        self._requires = tensor.requires_grad
+        self._requires = tensor._requires if tensor._base is None else tensor.requires_grad
         # An output's own edge would make a cycle; its node is at hand when it is unpacked.
         self._edge = tensor._edge() if self._requires and output is None else None
-        self._storage = tensor._storage
-        self._version = tensor._storage.version
+        self._storage = storage
+        self._version = storage.version
         self._unpack: Callable[[Any], Tensor] | None = None
         self._array: Any = tensor._array
-        tensor._storage.exclusive = False
-        tensor._storage.join(self)
-        if _hooks.stack:
+        storage.exclusive = False
+        storage.join(self)
+        if modes.observers and _hooks.stack:
             pack, self._unpack = _hooks.stack[-1]
             self._packed = pack(tensor.detach())
             self._array = None

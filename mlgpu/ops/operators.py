@@ -14,30 +14,36 @@ import numpy as np
 from mlgpu.expr.graph import Expr
 from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
-from mlgpu.ops.elementwise import inplace
+from mlgpu.ops.elementwise import inplace, symbolic
 from mlgpu.ops.interop import from_numpy
 from mlgpu.ops.operand import Operand
 from mlgpu.tensor import Tensor
 
-_OPERANDS = (Tensor, Expr, bool, int, float, complex, np.number, np.bool_)
+_OPERANDS = (Tensor, float, int, Expr, bool, complex, np.number, np.bool_)
 
 Operator = Callable[[Any, Any], Any]
 
 
 def _forward(function: Callable[..., Any]) -> Operator:
+    @symbolic
     def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, _OPERANDS):
+            return function(self, other)
         if isinstance(other, np.ndarray):
-            other = from_numpy(other)
-        return function(self, other) if isinstance(other, _OPERANDS) else NotImplemented
+            return function(self, from_numpy(other))
+        return NotImplemented
 
     return operator
 
 
 def _reflected(function: Callable[..., Any]) -> Operator:
+    @symbolic
     def operator(self: Any, other: Any) -> Any:
+        if isinstance(other, _OPERANDS):
+            return function(other, self)
         if isinstance(other, np.ndarray):
-            other = from_numpy(other)
-        return function(other, self) if isinstance(other, _OPERANDS) else NotImplemented
+            return function(from_numpy(other), self)
+        return NotImplemented
 
     return operator
 
@@ -47,10 +53,10 @@ def _three(function: Callable[..., Any]) -> tuple[Operator, Operator, Operator]:
     return _forward(function), _reflected(function), _forward(inplace(function))
 
 
-add, radd, iadd = _three(arithmetic.add)
-sub, rsub, isub = _three(arithmetic.sub)
+add, radd, iadd = _three(arithmetic._add)
+sub, rsub, isub = _three(arithmetic._sub)
 mul, rmul, imul = _three(arithmetic.mul)
-truediv, rtruediv, itruediv = _three(arithmetic.div)
+truediv, rtruediv, itruediv = _three(arithmetic._div)
 floordiv, rfloordiv, ifloordiv = _three(arithmetic.floor_divide)
 mod, rmod, imod = _three(arithmetic.remainder)
 pow, rpow, ipow = _three(exponential.pow)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlgpu import memory
+from mlgpu.autograd.mode import observe
 from mlgpu.cpu.runtime import CpuRuntime
 from mlgpu.cuda.launch import Kernel
 from mlgpu.cuda.runtime import CudaRuntime
@@ -52,8 +53,8 @@ class Recorder:
             raise MlgpuError("profile: another profile runs already; stop it first")
         _recorder = self
         self._begun = time.perf_counter_ns()
-        memory.watch(1)
-        self._restore.append(lambda: memory.watch(-1))
+        observe(1)
+        self._restore.append(lambda: observe(-1))
         for owner in (CpuRuntime, CudaRuntime):
             self._replace(owner, "call", self._around)
         self._replace(Kernel, "__call__", self._launching)

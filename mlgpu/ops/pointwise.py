@@ -1,0 +1,364 @@
+"""The short way of elementwise operations: small CPU tensors of one floating dtype and one shape.
+
+A call of a formula is mostly decisions: which steps it takes, what comes out, what backward needs.
+Here they depend on nothing but the dtype, on which arguments are numbers, and on which tensors need
+a gradient.  So they are made once for each of these: a `Plan`, and in it a `Way` back.  What is
+left to do is to call NumPy, to charge the result, and to make the node.
+
+What does not fit goes the long way (`applied.apply`), to the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlgpu import dtypes, memory
+from mlgpu.autograd import mode as modes
+from mlgpu.autograd.graph import order
+from mlgpu.autograd.mode import mode
+from mlgpu.autograd.saved import Saved
+from mlgpu.cpu.evaluate import cast_step
+from mlgpu.cpu.pool import SMALLEST
+from mlgpu.cpu.runtime import quiet
+from mlgpu.device import CPU
+from mlgpu.expr.lower import NUMBER, TENSOR, Program, step_function
+from mlgpu.memory import Charge
+from mlgpu.ops.applied import Elementwise
+from mlgpu.ops.formula import Formula
+from mlgpu.storage import Storage
+from mlgpu.tensor import Tensor
+
+_books = memory.account(CPU)
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_NUMBERS: dict[Any, Callable[[], dtypes.dtype]] = {
+    float: dtypes.get_default_dtype, int: lambda: dtypes.int64}
+
+Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, else a number's type
+
+
+def apply(formula: Formula, args: tuple[Any, ...]) -> Tensor | None:
+    """The result of a formula of tensors and numbers; None where this is not the way."""
+    if len(args) == 2:
+        a, b = args
+        if isinstance(a, Tensor):
+            return _binary(formula, a, b) if isinstance(b, Tensor) else _scaled(formula, a, args)
+        return _scaled(formula, b, args) if isinstance(b, Tensor) else None
+    if len(args) == 1 and isinstance(args[0], Tensor):
+        return _unary(formula, args[0])
+    return None
+
+
+# --- forward --------------------------------------------------------------------------------------
+
+
+def _binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
+    one, two = a._storage, b._storage
+    if (one.device is not CPU or two.device is not CPU or one.released or two.released
+            or one.pending is not None or two.pending is not None or modes.observers):
+        return None
+    x, y = a._array, b._array
+    shape, dtype = x.shape, x.dtype
+    if y.shape != shape or y.dtype is not dtype:
+        return None
+    plan = formula.plans.get(dtype)
+    if plan is None or plan.default is not dtypes.get_default_dtype():
+        plan = Plan.make(formula, dtype, (None, None))
+    out = _computed(plan, x, shape, (x, y))
+    if out is not None and mode.grad and plan.recorded:
+        needs = (a._requires if a._base is None else a.requires_grad,
+                 b._requires if b._base is None else b.requires_grad)
+        if True in needs:
+            _record(plan, out, shape, (a, b), needs, (None, None))
+    return out
+
+
+def _unary(formula: Formula, a: Tensor) -> Tensor | None:
+    storage = a._storage
+    if (storage.device is not CPU or storage.released or storage.pending is not None
+            or modes.observers):
+        return None
+    x = a._array
+    shape, dtype = x.shape, x.dtype
+    plan = formula.plans.get(dtype)
+    if plan is None or plan.default is not dtypes.get_default_dtype():
+        plan = Plan.make(formula, dtype, (None,))
+    out = _computed(plan, x, shape, (x,))
+    if (out is not None and mode.grad and plan.recorded
+            and (a._requires if a._base is None else a.requires_grad)):
+        _record(plan, out, shape, (a,), (True,), (None,))
+    return out
+
+
+def _scaled(formula: Formula, a: Tensor, args: tuple[Any, ...]) -> Tensor | None:
+    """As `_unary`, where the other of two arguments is a number."""
+    storage = a._storage
+    if (storage.device is not CPU or storage.released or storage.pending is not None
+            or modes.observers):
+        return None
+    x = a._array
+    shape, dtype = x.shape, x.dtype
+    first, second = args
+    after = first is a
+    kinds = (None, type(second)) if after else (type(first), None)
+    plan = formula.plans.get((dtype, kinds))
+    if plan is None or plan.default is not dtypes.get_default_dtype():
+        plan = Plan.make(formula, dtype, kinds)
+    out = _computed(plan, x, shape, (x, second) if after else (first, x))
+    if (out is not None and mode.grad and plan.recorded
+            and (a._requires if a._base is None else a.requires_grad)):
+        _record(plan, out, shape, (a,), (True,), (None, second) if after else (first, None))
+    return out
+
+
+def _computed(plan: Plan, x: Any, shape: tuple[int, ...], arguments: tuple[Any, ...]
+              ) -> Tensor | None:
+    """The result, charged before it is made; None where it is large or laid out in its own way."""
+    steps = plan.steps
+    if steps is None or not shape or x.nbytes >= SMALLEST or not x.flags.c_contiguous:
+        return None
+    size = x.size
+    charge = Charge(_books, size * steps.itemsize, shape, steps.dtype)
+    if steps.direct is not None:
+        array = quiet().run(steps.direct, *arguments)
+    else:
+        array = steps.results(shape, size, arguments)[0]
+    return Tensor._make(array, Storage(CPU, charge, True))
+
+
+def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tensor, ...],
+            needs: tuple[bool, ...], slots: tuple[Any, ...]) -> None:
+    """Make the node of `out`."""
+    way = plan.ways.get(needs)
+    if way is None:
+        way = plan.ways[needs] = Way(plan.formula, plan.kinds, needs, plan.dtype)
+    node = Pointwise(plan, way, needs, slots, shape)
+    a = inputs[0]
+    if len(inputs) == 1:
+        node.edges = (a._edge(),)
+    else:
+        b = inputs[1]
+        node.edges = (a._edge() if needs[0] else None, b._edge() if needs[1] else None)
+    if way.kept:
+        node._saved = {key: Saved(out, node, 0) if key < 0 else Saved(inputs[key], node)
+                       for key in way.kept}
+    out._node = node
+    out._requires = True
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+class Pointwise(Elementwise):
+    """An application of a formula that went the short way."""
+
+    __slots__ = ("_freed", "_saved", "edges", "needs", "plan", "sequence", "shape", "slots", "way")
+
+    plan: Plan
+    way: Way
+    shape: tuple[int, ...]
+    recording = True
+
+    def __init__(self, plan: Plan, way: Way, needs: tuple[bool, ...], slots: tuple[Any, ...],
+                 shape: tuple[int, ...]) -> None:
+        self.plan = plan
+        self.way = way
+        self.needs = needs
+        self.slots = slots
+        self.shape = shape
+        self._freed = False
+        self._saved = None
+        self.sequence = next(order)
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.plan.formula.name
+
+    @property
+    def formula(self) -> Formula:  # type: ignore[override]
+        return self.plan.formula
+
+    @property
+    def _inputs_meta(self) -> Any:  # type: ignore[override]
+        return ((self.shape, self.plan.dtype),) * len(self.needs)
+
+    def apply(self, grads: list[Tensor | None], create_graph: bool) -> list[Tensor | None]:
+        way = self.way
+        results = way.results
+        if create_graph or results is None or modes.observers:
+            return super().apply(grads, create_graph)
+        (grad,) = grads
+        assert grad is not None
+        computed: list[Any] = []
+        if way.steps is not None:
+            computed = self._gradients_of(grad._array, way, way.steps)
+        found: list[Tensor | None] = []
+        for result in results:
+            if result is None:
+                found.append(None)
+            elif result < 0:
+                grad._storage.exclusive = False
+                found.append(grad)
+            else:
+                found.append(computed[result])
+        return found
+
+    def _gradients_of(self, dy: Any, way: Way, steps: Steps) -> list[Tensor]:
+        arguments = [dy if source is None else self._saved_value(source).array(self)
+                     if isinstance(source, int) else self.slots[source[0]]
+                     for source in way.sources]
+        size, shape = dy.size, self.shape
+        charges = [Charge(_books, size * dtype.itemsize, shape, dtype)
+                   for dtype in steps.dtypes]
+        made = []
+        for array, charge in zip(steps.results(shape, size, arguments), charges, strict=True):
+            storage = Storage(CPU, charge, True)
+            storage.exclusive = True
+            made.append(Tensor._make(array, storage))
+        return made
+
+
+# --- what is decided once -------------------------------------------------------------------------
+
+
+class Steps:
+    """A program as NumPy calls on whole arrays, for where all that is computed stays in the cache.
+
+    ValueError for a program that is none: where a result is an argument or a constant, or is no
+    tensor of the arguments' shape.
+    """
+
+    __slots__ = ("constants", "direct", "dtype", "dtypes", "itemsize", "numbers", "outputs",
+                 "scratch", "steps")
+
+    def __init__(self, program: Program, kinds: Kinds) -> None:
+        self.constants = program.constants
+        self.numbers = [(argument, dtype.numpy) for _, argument, dtype in program.numbers]
+        self.outputs = program.outputs
+        self.dtypes = [d.numpy for d in program.output_dtypes]
+        self.dtype = self.dtypes[0]
+        self.itemsize = self.dtype.itemsize
+        self.steps: list[tuple[Any, tuple[int, ...], Any]] = []
+        wide = {i for i, kind in enumerate(kinds) if kind is None}
+        # Bytes per element of what is computed on the way, all of which lives to the end.
+        self.scratch = -sum(d.itemsize for d in self.dtypes)
+        for step in program.steps:
+            stored = program.dtypes[step.result].numpy
+            if wide.intersection(step.operands):
+                wide.add(step.result)
+                self.scratch += stored.itemsize
+            function = (cast_step if step.primitive == "cast"
+                        else step_function(step.primitive, step.attr))
+            taken = [program.dtypes[i].numpy for i in step.operands]
+            fresh = isinstance(function, np.ufunc) and (
+                function.resolve_dtypes((*taken, None))[-1] == stored)
+            self.steps.append((function, step.operands, None if fresh else stored))
+        results = [o for o in self.outputs if o >= program.first_result and o in wide]
+        if len({*results}) < len(self.outputs):
+            raise ValueError
+        function, operands, stored = self.steps[0]
+        simple = len(self.steps) == 1 and stored is None
+        self.direct = function if simple and operands == tuple(range(len(kinds))) else None
+
+    def results(self, shape: tuple[int, ...], size: int, arguments: Any) -> list[Any]:
+        """What it gives for arrays of one shape and numbers."""
+        workspace = None
+        if self.scratch:
+            workspace = Charge(_books, self.scratch * size, (self.scratch * size,), "uint8")
+        results: list[Any] = quiet().run(self._run, shape, arguments)
+        del workspace
+        return results
+
+    def _run(self, shape: tuple[int, ...], arguments: Any) -> list[Any]:
+        values = [*arguments, *self.constants]
+        for argument, dtype in self.numbers:
+            values.append(np.array(arguments[argument], dtype))
+        for function, operands, stored in self.steps:
+            inputs = [values[i] for i in operands]
+            if stored is None:
+                values.append(function(*inputs))
+            else:
+                out = np.empty(shape, stored)
+                function(*inputs, out=out)
+                values.append(out)
+        return [values[i] for i in self.outputs]
+
+
+class Way:
+    """How the gradients of the tensors that need one come about, from which saved values.
+
+    `kept` are the numbers of the tensors to save, and ~0 for the output.  `sources` are what
+    `steps` are taken of: such a number, None for the incoming gradient, or a number's place in the
+    call, in a tuple.  `results` has per tensor the number of what `steps` compute, -1 for the
+    incoming gradient, None for no gradient; it is None itself where this is not the way.
+    """
+
+    __slots__ = ("kept", "results", "sources", "steps")
+
+    def __init__(self, formula: Formula, kinds: Kinds, needs: tuple[bool, ...], dtype: Any) -> None:
+        rest = iter(needs)
+        wanted = tuple([kind is None and next(rest) for kind in kinds])
+        found = formula.gradient(wanted)
+        arity = formula.arity
+        number_of = {p: n for n, p in enumerate(p for p, k in enumerate(kinds) if k is None)}
+        self.kept = [number_of[p] for p in sorted(found.needed) if p in number_of]
+        if arity in found.needed:
+            self.kept.append(~0)
+        self.sources: list[int | tuple[int] | None] = []
+        self.results: list[int | None] | None = None
+        self.steps: Steps | None = None
+        given: list[type | None] = []
+        for source in found.sources:
+            given.append(kinds[source] if source < arity else None)
+            self.sources.append(None if source > arity else ~0 if source == arity
+                                else number_of.get(source, (source,)))
+        results: list[int | None] = []
+        for p in number_of:
+            result = found.results[p]
+            if wanted[p] and (result is None or result < ~(arity + 1)):
+                return  # flat, as floor: zeros
+            results.append(max(result, -1) if wanted[p] and result is not None else None)
+        if found.formula.outputs:
+            try:
+                self.steps = Steps(found.formula.program(_key(dtype, tuple(given))), tuple(given))
+            except ValueError:
+                return
+            if any(d != dtype for d in self.steps.dtypes):
+                return
+        self.results = results
+
+
+class Plan:
+    """What is decided about a formula for arguments of one dtype, some of them numbers."""
+
+    __slots__ = ("default", "dtype", "formula", "kinds", "recorded", "steps", "ways")
+
+    def __init__(self, formula: Formula, dtype: Any, kinds: Kinds) -> None:
+        self.formula, self.dtype, self.kinds = formula, dtype, kinds
+        self.default = dtypes.get_default_dtype()
+        self.ways: dict[tuple[bool, ...], Way] = {}
+        self.steps: Steps | None = None  # not the short way
+        self.recorded = False
+        known = all(kind is None or kind in _NUMBERS for kind in kinds)
+        if dtype in _FLOATS and known and len(formula.outputs) == 1:
+            try:
+                self.steps = Steps(formula.program(_key(dtype, kinds)), kinds)
+            except ValueError:
+                return
+            self.recorded = self.steps.dtypes[0] == dtype
+            if not self.recorded and self.steps.dtypes[0].kind in "fcV":
+                self.steps = None
+
+    @classmethod
+    def make(cls, formula: Formula, dtype: Any, kinds: Kinds) -> Plan:
+        """A new plan, in its place among the formula's."""
+        made = cls(formula, dtype, kinds)
+        formula.plans[dtype if {*kinds} == {None} else (dtype, kinds)] = made
+        return made
+
+
+def _key(dtype: Any, kinds: Kinds) -> tuple[Any, ...]:
+    return tuple([(dtype, TENSOR) if kind is None else (_NUMBERS[kind](), NUMBER)
+                  for kind in kinds])
