@@ -13,11 +13,6 @@ Array = np.ndarray[Any, Any]
 _BLAS = "fdFD"
 _EXACT = 2**53  # float64 holds every integer up to here
 
-# OpenBLAS gives a product of more multiplications than this to all its threads.  For matrices of
-# this size they gain a fifth on an idle machine, and on a busy one they wait for each other: a
-# stack of such products then took 25 to 100 times as long (2 cores, load 3).
-_ONE_THREAD = 2**18
-
 
 def gemm(a: Array, b: Array) -> Array:
     """a @ b over the last two axes, in fresh memory; leading axes broadcast.
@@ -34,31 +29,6 @@ def gemm(a: Array, b: Array) -> Array:
         return product.reshape(*a.shape[:-1], b.shape[-1])
     out = empty(_product_shape(a, b), a.dtype)
     return np.matmul(blas_ready(a), blas_ready(b), out=out)
-
-
-def small_products(a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b for stacks of small matrices of one dtype, on the calling thread alone.
-
-    `a` is taken in blocks of rows, each of which BLAS leaves to one thread.
-    """
-    rows, inner = a.shape[-2:]
-    columns = b.shape[-1]
-    if out is None:
-        out = empty(_product_shape(a, b), a.dtype)
-    blocks = -(-rows * inner * columns // _ONE_THREAD)
-    if blocks < 2 or rows < 2:
-        return np.matmul(a, b, out=out)
-    block = max(rows // blocks, 1)
-    whole = rows // block * block
-    np.matmul(_in_blocks(a, block, whole), b[..., None, :, :], out=_in_blocks(out, block, whole))
-    if whole < rows:
-        np.matmul(a[..., whole:, :], b, out=out[..., whole:, :])
-    return out
-
-
-def _in_blocks(a: Array, block: int, whole: int) -> Array:
-    """The first `whole` rows as (..., blocks, block, columns), on the same memory."""
-    return a[..., :whole, :].reshape(*a.shape[:-2], whole // block, block, a.shape[-1])
 
 
 def widen(a: Array) -> Array:
@@ -99,17 +69,19 @@ def adjoint(a: Array) -> Array:
 
 def blas_ready(a: Array) -> Array:
     """`a`, copied if its matrices are laid out in a way that BLAS cannot read."""
+    # Expanded (stride 0), reversed or strided: NumPy's own loop is many times slower than a copy.
+    return a if blas_reads(a) else copy(a)
+
+
+def blas_reads(a: Array) -> bool:
+    """Whether BLAS can read the matrices as they are laid out."""
     if a.flags.c_contiguous:
-        return a
+        return True
     item = a.itemsize
     row, column = a.strides[-2:]
     rows, columns = a.shape[-2:]
-    if column == item and row >= item * columns and row % item == 0:
-        return a
-    if row == item and column >= item * rows and column % item == 0:
-        return a
-    # Expanded (stride 0), reversed or strided: NumPy's own loop is many times slower than a copy.
-    return copy(a)
+    return ((column == item and row >= item * columns and row % item == 0)
+            or (row == item and column >= item * rows and column % item == 0))
 
 
 def column_sums(a: Array) -> Array:

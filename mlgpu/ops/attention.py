@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
-from mlgpu.cpu.gemm import blas_ready, small_products, widen
-from mlgpu.cpu.rows import BLOCK, wide
+from mlgpu.cpu.attention import Plan, attend, attend_backward, kept_scale
+from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cuda import attention as cuda_attention
 from mlgpu.errors import DTypeError, PositionError, ShapeError
@@ -56,42 +56,16 @@ class ScaledDotProductAttention(Op):
         mask, lengths = self._optional(rest)
         lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         out = _interleaved(lead, q.shape[-2], v.shape[-1], q.dtype)
-        compute = wide(q.dtype)
-        lse = empty((*lead, q.shape[-2], 1), compute)
+        lse = empty((*lead, q.shape[-2], 1), wide(q.dtype))
         if self.recording:
             self.stash(lse=lse)
         if lengths is not None:
             _check_values(lengths, k.shape[-2])
         if not k.shape[-2]:
             out[...] = 0
-            return out
-        mask = _spread(mask, q, k)
-        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute, lengths)
-        for place, heads, (qs, ks, vs, ms, outs, lses) in _heads(
-                scratch.heads, lead, q, k, v, mask, out, lse):
-            ks, vs = blas_ready(widen(ks)), blas_ready(widen(vs))
-            for rows, end in scratch.row_blocks(self.causal, place):
-                if not end:
-                    outs[..., rows, :], lses[..., rows, :] = 0, np.inf
-                    continue
-                scores = scratch.first(heads, rows, end)
-                self._scores(scores, qs[..., rows, :], ks, None if ms is None else
-                             ms[..., rows, :end], rows, end)
-                top = np.maximum.reduce(scores, -1, keepdims=True)
-                top[np.isneginf(top)] = 0
-                np.subtract(scores, top, out=scores)
-                np.exp(scores, out=scores)
-                total = scores @ np.ones((end, 1), compute)
-                empties = total == 0
-                lses[..., rows, :] = np.where(empties, np.inf, top + np.log(total))
-                factor = np.where(empties, 0, 1 / total)
-                if self.stream is not None:
-                    np.multiply(scores, self._kept(place, heads, rows, scratch)[..., :end],
-                                out=scores)
-                    factor = factor * self._kept_scale()
-                product = small_products(scores, vs[..., :end, :])
-                np.multiply(product, factor, out=product)
-                np.copyto(outs[..., rows, :], product, casting="unsafe")
+        elif out.size:
+            plan = Plan(lead, q, k, v, self.causal, lengths)
+            attend(self._options(), plan, q, k, v, _spread(mask, q, k), out, lse)
         return out
 
     def _optional(self, rest: Sequence[Any]) -> tuple[Any, Any]:
@@ -101,51 +75,22 @@ class ScaledDotProductAttention(Op):
     def _wants_dmask(self) -> bool:
         return self.masked and self.needs[-1 - self.limited]
 
-    def _kept_scale(self) -> float:
-        return 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
-
-    def _kept(self, place: int, heads: int, rows: slice, scratch: _Scores) -> Any:
-        """Which weights of some heads and queries are kept, by all keys."""
-        assert self.stream is not None
-        kept = np.empty((heads, rows.stop - rows.start, scratch.keys), np.bool_)
-        for head in range(heads):
-            first = ((place + head) * scratch.queries + rows.start) * scratch.keys
-            odd = first % 2  # the second number of a word
-            drawn = numbers.kept(self.stream, self.dropout, first - odd, kept[head].size + odd)
-            kept[head] = drawn[odd:].reshape(kept[head].shape)
-        return kept
-
-    def _scores(self, scores: Any, q: Any, k: Any, mask: Any, rows: slice, end: int) -> Any:
-        """scale * q @ kᵀ with masked places at -inf, into `scores`; returns the scaled q."""
-        scaled = np.multiply(widen(q), scores.dtype.type(self.scale))
-        small_products(scaled, k[..., :end, :].swapaxes(-1, -2), scores)
-        if self.causal and end > rows.start:
-            corner = scores[..., rows.start:]
-            future = ~np.tri(corner.shape[-2], corner.shape[-1], dtype=np.bool_)
-            np.copyto(corner, -np.inf, where=future)
-        if mask is not None and mask.dtype == np.bool_:
-            np.copyto(scores, -np.inf, where=~mask)
-        elif mask is not None:
-            np.add(scores, widen(mask), out=scores)
-        return scaled
-
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
         q, k, v, mask, lengths = self._arrays()
-        mask = _spread(mask, q, k)
-        lse = self.lse
-        lead, compute = lse.shape[:-2], wide(q.dtype)
-        dq, dk, dv = (empty_like(x) if x.shape[:-2] == lead
-                      else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v))
+        lead = self.lse.shape[:-2]
+        grads = [empty_like(x) if x.shape[:-2] == lead
+                 else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v)]
         dmask = None
         if self._wants_dmask():
-            dmask = zeros((*lead, q.shape[-2], k.shape[-2]), compute)
-        if not k.shape[-2]:
-            dq[...] = 0
-            return self._grads(dq, dk, dv, dmask)
-        scratch = _Scores(lead, q.shape[-2], k.shape[-2], compute, lengths)
-        for place, heads, parts in _heads(scratch.heads, lead, q, k, v, mask, self.output_array(),
-                                          lse, dy, dq, dk, dv, dmask):
-            self._backward_heads(place, heads, scratch, *parts)
+            dmask = zeros((*lead, q.shape[-2], k.shape[-2]), wide(q.dtype))
+        if dy.size and k.shape[-2]:
+            plan = Plan(lead, q, k, v, self.causal, lengths)
+            attend_backward(self._options(), plan, dy, q, k, v, _spread(mask, q, k),
+                            self.output_array(), self.lse, grads, dmask)
+        else:
+            for grad in grads:
+                grad[...] = 0
+        dq, dk, dv = grads
         return self._grads(dq, dk, dv, dmask)
 
     def _arrays(self) -> tuple[Any, ...]:
@@ -156,43 +101,6 @@ class ScaledDotProductAttention(Op):
     def _grads(self, dq: Any, dk: Any, dv: Any, dmask: Any) -> tuple[Any, ...]:
         """One for each input; lengths have none."""
         return dq, dk, dv, *(dmask,) * self.masked, *(None,) * self.limited
-
-    def _backward_heads(self, place: int, heads: int, scratch: _Scores, q: Any, k: Any, v: Any,
-                        mask: Any, out: Any, lse: Any, dy: Any, dq: Any, dk: Any, dv: Any,
-                        dmask: Any) -> None:
-        """The gradients of some heads of one batch element."""
-        k, v = blas_ready(widen(k)), blas_ready(widen(v))
-        dk_sum, dv_sum = np.zeros(k.shape, k.dtype), np.zeros(v.shape, v.dtype)
-        for rows, end in scratch.row_blocks(self.causal, place):
-            if not end:
-                dq[..., rows, :] = 0
-                continue
-            p, dp = scratch.first(heads, rows, end), scratch.second(heads, rows, end)
-            scaled = self._scores(p, q[..., rows, :], k, None if mask is None else
-                                  mask[..., rows, :end], rows, end)
-            np.subtract(p, lse[..., rows, :], out=p)
-            np.exp(p, out=p)
-            grad = blas_ready(widen(dy[..., rows, :]))
-            delta = np.vecdot(grad, widen(out[..., rows, :]))[..., None]
-            small_products(grad, v[..., :end, :].swapaxes(-1, -2), dp)
-            if self.stream is not None:
-                chosen = (self._kept(place, heads, rows, scratch)[..., :end] *
-                          p.dtype.type(self._kept_scale()))
-                np.multiply(dp, chosen, out=dp)
-                weights = np.multiply(chosen, p, out=chosen)
-            else:
-                weights = p
-            dv_sum[..., :end, :] += small_products(weights.swapaxes(-1, -2), grad)
-            np.subtract(dp, delta, out=dp)
-            np.multiply(dp, p, out=dp)
-            if dmask is not None:
-                dmask[..., rows, :end] = dp
-            product = small_products(dp, k[..., :end, :])
-            np.multiply(product, product.dtype.type(self.scale), out=product)
-            np.copyto(dq[..., rows, :], product, casting="unsafe")
-            dk_sum[..., :end, :] += small_products(dp.swapaxes(-1, -2), scaled)
-        np.copyto(dk, dk_sum, casting="unsafe")
-        np.copyto(dv, dv_sum, casting="unsafe")
 
     # --- CUDA -------------------------------------------------------------------------------
 
@@ -262,7 +170,7 @@ class ScaledDotProductAttention(Op):
         """What the weights are multiplied by; None where none is dropped."""
         if self.stream is None:
             return None
-        scaled = Dropout("dropout", self.stream, self.dropout, None, self._kept_scale())
+        scaled = Dropout("dropout", self.stream, self.dropout, None, kept_scale(self.dropout))
         chosen: Tensor = run(scaled, ones_like(like))
         return chosen
 
@@ -286,62 +194,11 @@ def _check_values(lengths: Any, keys: int) -> None:
         raise PositionError(cuda_attention.OUTSIDE.format(value=wrong, bound=keys))
 
 
-class _Scores:
-    """Buffers for blocks of scores, and how heads and queries are cut into them."""
-
-    def __init__(self, lead: tuple[int, ...], queries: int, keys: int, dtype: Any,
-                 lengths: Any = None) -> None:
-        self.queries, self.keys = queries, keys
-        self.lengths, self.heads_of_each = lengths, math.prod(lead[1:])
-        # 32 rows keep the products efficient however many keys there are.
-        self.rows = max(1, min(queries, max(32, min(128, BLOCK // keys))))
-        self.heads = max(1, min(lead[-1] if lead else 1, BLOCK // (self.rows * keys)))
-        if lengths is not None and len(lead) == 1:
-            self.heads = 1  # those computed together have one length
-        self._first, self._second = empty((2, self.heads * self.rows * keys), dtype)
-
-    def row_blocks(self, causal: bool, place: int) -> Iterator[tuple[slice, int]]:
-        """Blocks of queries of head `place`, each with the number of keys it may look at."""
-        keys = (self.keys if self.lengths is None
-                else int(self.lengths[place // self.heads_of_each]))
-        for start in range(0, self.queries, self.rows):
-            stop = min(self.queries, start + self.rows)
-            yield slice(start, stop), min(keys, stop) if causal else keys
-
-    def first(self, heads: int, rows: slice, end: int) -> Any:
-        return _shaped(self._first, heads, rows.stop - rows.start, end)
-
-    def second(self, heads: int, rows: slice, end: int) -> Any:
-        return _shaped(self._second, heads, rows.stop - rows.start, end)
-
-
 def _spread(mask: Any, q: Any, k: Any) -> Any:
     """The mask with a row for every query and a column for every key, so that it can be cut."""
     if mask is None:
         return None
     return np.broadcast_to(mask, (*mask.shape[:-2], q.shape[-2], k.shape[-2]))
-
-
-def _shaped(flat: Any, *shape: int) -> Any:
-    return flat[:math.prod(shape)].reshape(shape)
-
-
-def _heads(size: int, lead: tuple[int, ...], *arrays: Any
-           ) -> Iterator[tuple[int, int, list[Any]]]:
-    """The (heads, rows, columns) parts of arrays (*lead, rows, columns), `size` heads at a time.
-
-    Before them: which head is the first, counted over `lead`, and how many they are.
-    """
-    full = [None if a is None else a if a.shape[:-2] == lead
-            else np.broadcast_to(a, (*lead, *a.shape[-2:])) for a in arrays]
-    if not lead:
-        yield 0, 1, [None if a is None else a[None] for a in full]
-        return
-    for row, outer in enumerate(np.ndindex(*lead[:-1])):
-        for head in range(0, lead[-1], size):
-            place = (*outer, slice(head, head + size))
-            yield row * lead[-1] + head, min(size, lead[-1] - head), [
-                None if a is None else a[place] for a in full]
 
 
 def _interleaved(lead: tuple[int, ...], rows: int, columns: int, dtype: Any) -> Any:
