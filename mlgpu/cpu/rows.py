@@ -1,4 +1,4 @@
-"""Work along one axis of an array in blocks of rows that stay in cache.
+"""Work along one axis of an array in blocks of rows that stay in cache, on several threads.
 
 Softmax, normalisations and class losses share it: an array is laid out as (rows, n), or as
 (rows, n, columns) where the axis is not the last, and always reduced along axis 1.  Half types are
@@ -8,13 +8,14 @@ widened to float32 block by block and rounded once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mlgpu.cpu.gemm import contiguous
-from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cpu.threads import parallel
 
 Array = np.ndarray[Any, Any]
 Place = tuple[slice, ...]
@@ -22,6 +23,9 @@ Place = tuple[slice, ...]
 # Elements of a block: with 64K to 256K the operands of a pass stay in the level-2 and level-3
 # caches; measured on softmax and layer norm, where smaller and larger ones are slower.
 BLOCK = 1 << 17
+
+# Partial sums over rows, at most: enough to share out, few enough to hold.
+GROUPS = 16
 
 
 def wide(dtype: Any) -> Any:
@@ -80,36 +84,66 @@ class Scratch:
         return self.flat[:block.size].reshape(block.shape)
 
 
-def each_block(function: Callable[..., None], out: Array, *inputs: Array) -> None:
-    """`function(out, *inputs)` block by block, every array in its compute dtype.
+def each_block(function: Callable[..., None], out: Array, *inputs: Array, scratch: int = 0,
+               parts: Sequence[Array] = ()) -> None:
+    """`function(out, *inputs, *scratch, *parts)` block by block, on several threads.
 
-    All arrays have `out`'s layout or one value per row.  Inputs that are not of a half type are
-    passed as they are, so a function may also write one value per row into them.
+    All arrays have `out`'s layout or one value per row, and come in their compute dtypes.  Inputs
+    that are not of a half type are passed as they are, so a function may also write one value per
+    row into them.  `scratch` is how many workspaces of the block's shape it gets; to the `parts`,
+    made by `partial_sums`, it adds.
     """
-    compute = wide(out.dtype)
-    result = None if out.dtype == compute else Scratch(out.shape, compute)
-
-    def rounded(target: Array, *blocks: Array) -> None:
-        block = target if result is None else result.like(target)
-        function(block, *blocks)
-        if result is not None:
-            np.copyto(target, block, casting="unsafe")
-
-    _each(rounded, out.shape, (out,), inputs)
+    _each(function, out.shape, out, inputs, scratch, parts)
 
 
-def read_blocks(function: Callable[..., None], *inputs: Array) -> None:
-    """`function(*inputs)` block by block, as `each_block` without an output of full size."""
-    _each(function, inputs[0].shape, (), inputs)
+def read_blocks(function: Callable[..., None], *inputs: Array, scratch: int = 0,
+                parts: Sequence[Array] = ()) -> None:
+    """`function(*inputs, ...)` block by block, as `each_block` without an output of full size."""
+    _each(function, inputs[0].shape, None, inputs, scratch, parts)
 
 
-def _each(function: Callable[..., None], shape: tuple[int, ...], outs: tuple[Array, ...],
-          inputs: tuple[Array, ...]) -> None:
-    wides = [None if x.dtype == wide(x.dtype) else Scratch(shape, wide(x.dtype)) for x in inputs]
-    for place in blocks(shape):
-        function(*[out[place] for out in outs],
-                 *[x[place] if s is None else _widened(x[place], s)
-                   for x, s in zip(inputs, wides, strict=True)])
+def partial_sums(shape: tuple[int, ...], sums: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros of shape (groups, *sums): one summand for each group of blocks of `shape`.
+
+    The groups are a matter of shape alone, so that a sum over them never depends on threads.
+    """
+    return zeros((_groups(sum(1 for _ in blocks(shape))), *sums), dtype)
+
+
+def _groups(count: int) -> int:
+    return min(count, GROUPS, max(2, count // 2))
+
+
+def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | None,
+          inputs: tuple[Array, ...], scratch: int, parts: Sequence[Array]) -> None:
+    places = list(blocks(shape))
+    tasks = _groups(len(places)) if parts else len(places)
+    compute = wide((inputs[0] if out is None else out).dtype)
+
+    def start() -> Callable[[int], None]:
+        result = None if out is None or out.dtype == compute else Scratch(shape, compute)
+        wides = [None if x.dtype == wide(x.dtype) else Scratch(shape, wide(x.dtype))
+                 for x in inputs]
+        spare = [Scratch(shape, compute) for _ in range(scratch)]
+
+        def body(task: int) -> None:
+            own = [part[task] for part in parts]
+            for place in places[len(places) * task // tasks:len(places) * (task + 1) // tasks]:
+                blocks = [x[place] if s is None else _widened(x[place], s)
+                          for x, s in zip(inputs, wides, strict=True)]
+                target = None if out is None else out[place]
+                shaped = blocks[0] if target is None else target
+                free = [s.like(shaped) for s in spare]
+                if target is None:
+                    function(*blocks, *free, *own)
+                elif result is None:
+                    function(target, *blocks, *free, *own)
+                else:
+                    function(result.like(target), *blocks, *free, *own)
+                    np.copyto(target, result.like(target), casting="unsafe")
+        return body
+
+    parallel(tasks, start, math.prod(shape))
 
 
 def _widened(x: Array, scratch: Scratch) -> Array:
@@ -120,13 +154,20 @@ def _widened(x: Array, scratch: Scratch) -> Array:
 
 def sums(x: Array) -> Array:
     """The sum of each row, one value per row; as a product with ones, the fastest way to add."""
-    if x.ndim == 2:
+    if x.ndim == 3:
+        return np.ones((1, x.shape[1]), x.dtype) @ x
+    if x.shape[1] < 64:
         return x @ np.ones((x.shape[1], 1), x.dtype)
-    return np.ones((1, x.shape[1]), x.dtype) @ x
+    return np.vecdot(x, np.ones(x.shape[1], x.dtype))[:, None]  # type: ignore[no-any-return]
 
 
-def dots(a: Array, b: Array, scratch: Scratch) -> Array:
+def dots(a: Array, b: Array, scratch: Array) -> Array:
     """The inner product of each pair of rows, one value per row."""
     if a.ndim == 2:
         return np.vecdot(a, b)[:, None]  # type: ignore[no-any-return]
-    return sums(np.multiply(a, b, out=scratch.like(a)))
+    return sums(np.multiply(a, b, out=scratch))
+
+
+def within(x: Array, least: float, most: float) -> bool:
+    """Whether all numbers lie between these two, which NaN does not."""
+    return bool(np.minimum.reduce(x, None) >= least and np.maximum.reduce(x, None) <= most)

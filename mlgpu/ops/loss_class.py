@@ -9,7 +9,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
-from mlgpu.cpu.rows import Scratch, as_rows, each_block, kept, layout, read_blocks, sums, wide
+from mlgpu.cpu.rows import as_rows, each_block, kept, layout, read_blocks, sums, wide
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import cross_entropy as cuda_cross_entropy
 from mlgpu.errors import DerivativeError, DTypeError, ShapeError
@@ -162,13 +162,12 @@ class CrossEntropy(ClassLoss):
         index, weights, counted = self._targets(target, rows.shape, weight, compute)
         lse = empty(index.shape, compute)
         losses = empty(index.shape, compute)
-        scratch = Scratch(rows.shape, compute)
         hit = 1 - self.smoothing
         by_class = self._class_weights(weight, rows)
 
-        def block(x: Any, index: Any, weights: Any, lse: Any, losses: Any) -> None:
+        def block(x: Any, index: Any, weights: Any, lse: Any, losses: Any, shifted: Any) -> None:
             top = np.maximum.reduce(x, 1, keepdims=True)
-            shifted = np.subtract(x, top, out=scratch.like(x))
+            np.subtract(x, top, out=shifted)
             picked = np.take_along_axis(shifted, index, 1)
             spread = None
             if self.smoothing:
@@ -180,7 +179,7 @@ class CrossEntropy(ClassLoss):
                 np.add(losses, by_class.sum() * logsum - spread, out=losses)
 
         if rows.size:
-            read_blocks(block, rows, index, weights, lse, losses)
+            read_blocks(block, rows, index, weights, lse, losses, scratch=1)
         return losses, weights, counted, lse
 
     def forward_cuda(self, x: Any, target: Any, weight: Any = None) -> tuple[Any, Any]:

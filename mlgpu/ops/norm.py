@@ -14,8 +14,8 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu.gemm import cast, contiguous, widen
-from mlgpu.cpu.rows import Scratch, each_block, sums, wide
-from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cpu.rows import each_block, partial_sums, sums, wide
+from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import group_norm as cuda_group_norm
 from mlgpu.cuda import norm as cuda_norm
 from mlgpu.errors import DTypeError, ShapeError
@@ -105,31 +105,31 @@ class LayerNorm(Op):
         weight = self._weight_array()
         if weight is not None:
             weight = widen(weight).reshape(n)
-        dweight, dbias = zeros((2, 1, n), compute)
         scale = np.ones(n, compute) if weight is None else weight
-        normalized, product = Scratch(rows.shape, compute), Scratch(rows.shape, compute)
+        # Groups of blocks have sums of their own, for weight and bias.
+        parts = () if weight is None else [
+            partial_sums(rows.shape, (1, n), compute) for _ in range(2)]
 
-        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any) -> None:
-            xhat, dyx = normalized.like(x), product.like(x)
+        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, centered: Any, product: Any,
+                  dweight: Any = None, dbias: Any = None) -> None:
             if self.centered:
-                x = np.subtract(x, mean, out=xhat)
-            np.multiply(x, rstd, out=xhat)
-            np.multiply(dy, xhat, out=dyx)
+                x = np.subtract(x, mean, out=centered)
+            np.multiply(dy, x, out=product)
             if weight is not None:
-                ones = np.ones((1, len(dy)), compute)
-                np.add(dweight, ones @ dyx, out=dweight)
-                np.add(dbias, ones @ dy, out=dbias)
-            np.multiply(xhat, (dyx @ scale)[:, None] / n, out=xhat)
+                np.add(dweight, rstd.T @ product, out=dweight)
+                np.add(dbias, np.ones((1, len(dy)), compute) @ dy, out=dbias)
+            np.multiply(x, (product @ scale)[:, None] / n * rstd * rstd, out=centered)
             if self.centered:
-                np.add(xhat, (dy @ scale)[:, None] / n, out=xhat)
+                np.add(centered, (dy @ scale)[:, None] / n, out=centered)
             if weight is not None:
                 dy = np.multiply(dy, scale, out=dx)
-            np.subtract(dy, xhat, out=dx)
+            np.subtract(dy, centered, out=dx)
             np.multiply(dx, rstd, out=dx)
 
         if rows.size:
-            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats)
-        return dx, *self._parameter_gradients(dweight, dbias)
+            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, scratch=2,
+                       parts=parts)
+        return dx, *self._parameter_gradients(*(part.sum(0) for part in parts))
 
     def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
         return tuple(cast(grad, dtype).reshape(shape) for grad, (shape, dtype)
@@ -282,26 +282,31 @@ class GroupNorm(Op):
         dx = empty(x.shape, x.dtype)
         rows = self._rows(dx)
         n, channels = rows.shape[1], x.shape[1] // self.groups
-        totals = zeros((2, len(rows), channels), compute)
+        totals = empty((2, len(rows), channels), compute)
         scales = [self._channels(x, self.input_array(1))] if affine else []
-        normalized, product = Scratch(rows.shape, compute), Scratch(rows.shape, compute)
 
         def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, dweight: Any, dbias: Any,
-                  scale: Any = 1.0) -> None:
-            xhat, dyx = normalized.like(x), product.like(x)
-            np.multiply(np.subtract(x, mean, out=xhat), rstd, out=xhat)
-            np.multiply(dy, xhat, out=dyx)
-            _position_sums(dyx, dweight)
+                  *more: Any) -> None:
+            *scales, centered, product = more
+            scale = scales[0] if scales else 1.0
+            np.subtract(x, mean, out=centered)
+            np.multiply(dy, centered, out=product)
+            _position_sums(product, dweight)
+            np.multiply(dweight, rstd, out=dweight)
             _position_sums(dy, dbias)
-            np.multiply(xhat, (dweight * scale).sum(1, keepdims=True) * rstd / n, out=xhat)
-            np.add(xhat, (dbias * scale).sum(1, keepdims=True) * rstd / n, out=xhat)
+            by_x = (dweight * scale).sum(1, keepdims=True) / n * rstd * rstd
+            np.multiply(centered, by_x, out=centered)
+            np.add(centered, (dbias * scale).sum(1, keepdims=True) / n * rstd, out=centered)
             by_channel = dx.reshape(len(dx), channels, -1)
             np.multiply(dy.reshape(by_channel.shape), _spread(scale * rstd, by_channel),
                         out=by_channel)
-            np.subtract(dx, xhat, out=dx)
+            np.subtract(dx, centered, out=dx)
 
         if rows.size:
-            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, *totals, *scales)
+            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, *totals, *scales,
+                       scratch=2)
+        else:
+            totals.fill(0)
         if not affine:
             return (dx,)
         dweight, dbias = totals.reshape(2, x.shape[0], x.shape[1]).sum(1)

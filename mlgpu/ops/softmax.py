@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
-from mlgpu.cpu.rows import Scratch, as_rows, dots, each_block, sums, wide
+from mlgpu.cpu.rows import as_rows, dots, each_block, sums, within
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import softmax as cuda_softmax
 from mlgpu.dtypes import DTypeLike
@@ -47,24 +47,49 @@ class Softmax(Op):
         dx = empty(y.shape, y.dtype)
         if not dx.size:
             return dx
-        rows = as_rows(dx, self.dim)
-        scratch = Scratch(rows.shape, wide(y.dtype))
-
-        def block(dx: Any, dy: Any, y: Any) -> None:
-            np.subtract(dy, dots(dy, y, scratch), out=dx)
-            np.multiply(dx, y, out=dx)
-
-        each_block(block, rows, as_rows(dy, self.dim), as_rows(y, self.dim))
+        each_block(_softmax_backward, as_rows(dx, self.dim), as_rows(dy, self.dim),
+                   as_rows(y, self.dim))
         return dx
 
     def backward_cuda(self, dy: Any) -> Any:
         return cuda_softmax.backward(dy, self.output_array(), self.dim)
 
 
+# The sums of exp(x - shift) for which exp has neither overflown nor, where it counts, underflown.
+LEAST, MOST = 2.0**-16, 2.0**120
+
+
 def _softmax(y: Any, x: Any) -> None:
-    np.subtract(x, np.maximum.reduce(x, 1, keepdims=True), out=y)
-    np.exp(y, out=y)
-    np.multiply(y, np.reciprocal(sums(y)), out=y)
+    """Without the maximum where a number near enough to it does: two passes fewer."""
+    shift = _shift(x)
+    np.exp(x if shift is None else np.subtract(x, shift, out=y), out=y)
+    total = sums(y)
+    np.multiply(y, np.reciprocal(total), out=y)
+    if not within(total, LEAST, MOST):
+        row, _, *column = np.nonzero(~((total >= LEAST) & (total <= MOST)))
+        at = (row, slice(None), *column)
+        far = x[at]
+        np.subtract(far, np.maximum.reduce(far, 1, keepdims=True), out=far)
+        np.exp(far, out=far)
+        y[at] = np.multiply(far, np.reciprocal(sums(far)), out=far)
+
+
+def _shift(x: Any) -> Any:
+    """For each row a number that its maximum is likely near to; None where that is 0 for all.
+
+    A row's is a matter of this row alone, and so is its result.
+    """
+    first = x[:, :1]
+    if within(first, -10, 32):
+        return None
+    best = np.maximum.reduce(x[:, :16], 1, keepdims=True)
+    near = (first >= -10) & (first <= 32) | ~np.isfinite(best)
+    return np.where(near, x.dtype.type(0), best)
+
+
+def _softmax_backward(dx: Any, dy: Any, y: Any) -> None:
+    np.subtract(dy, dots(dy, y, dx), out=dx)
+    np.multiply(dx, y, out=dx)
 
 
 class LogSoftmax(Op):
@@ -79,14 +104,7 @@ class LogSoftmax(Op):
         y = empty(x.shape, x.dtype)
         if not y.size:
             return y
-        rows = as_rows(y, self.dim)
-        scratch = Scratch(rows.shape, wide(x.dtype))
-
-        def block(y: Any, x: Any) -> None:
-            np.subtract(x, np.maximum.reduce(x, 1, keepdims=True), out=y)
-            np.subtract(y, np.log(sums(np.exp(y, out=scratch.like(y)))), out=y)
-
-        each_block(block, rows, as_rows(x, self.dim))
+        each_block(_log_softmax, as_rows(y, self.dim), as_rows(x, self.dim), scratch=1)
         return y
 
     def forward_cuda(self, x: Any) -> Any:
@@ -105,6 +123,11 @@ class LogSoftmax(Op):
 
     def backward_cuda(self, dy: Any) -> Any:
         return cuda_softmax.backward(dy, self.output_array(), self.dim, log=True)
+
+
+def _log_softmax(y: Any, x: Any, power: Any) -> None:
+    np.subtract(x, np.maximum.reduce(x, 1, keepdims=True), out=y)
+    np.subtract(y, np.log(sums(np.exp(y, out=power))), out=y)
 
 
 def _log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
