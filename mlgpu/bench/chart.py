@@ -21,8 +21,13 @@ def draw(run: Run, path: Path) -> None:
     from matplotlib.figure import Figure  # no window, no state of pyplot
 
     rows = [row for row in run.rows if any(row.ratios(peer) for peer in row.measures)]
-    figure: Any = Figure(figsize=(9, 1.5 + 0.24 * max(len(rows), 1)), layout="constrained")
+    figure: Any = Figure(figsize=(9, 1.5 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
+    if not rows:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, f"no ratios: {BASELINE} was not measured", ha="center")
+        figure.savefig(path)
+        return
     for peer in run.peers:
         points = [(ratios[0], place) for place, row in enumerate(rows)
                   if (ratios := row.ratios(peer)) is not None]
@@ -39,7 +44,5 @@ def draw(run: Run, path: Path) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", which="both", alpha=0.25)
     axes.set_xlabel("time (or memory) / PyTorch eager; strokes are the bars")
-    if rows:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 1.0 / (1 + 0.24 * len(rows))),
-                    ncols=3, fontsize=8)
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)

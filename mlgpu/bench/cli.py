@@ -25,7 +25,8 @@ def add(commands: Any) -> None:
                        help="these workloads or sections (--list names them)")
     bench.add_argument("--peers", nargs="+", metavar="PEER",
                        help=f"libraries, of {NAMES}, or all (default: torch mlgpu mlgpu-numpy)")
-    bench.add_argument("--rounds", type=int, default=7, help="samples of each (default: 7)")
+    bench.add_argument("--rounds", type=int, default=None,
+                       help="samples of each (default: 7, with --gate 3)")
     bench.add_argument("--threads", type=int, default=os.cpu_count() or 1,
                        help="for every library (default: the number of cores)")
     bench.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     def refuse(text: str) -> None:
         raise SystemExit(f"mlgpu bench: {text}")
 
-    if args.rounds < 1 or args.threads < 1:
+    rounds = args.rounds if args.rounds is not None else 3 if args.gate else 7
+    if rounds < 1 or args.threads < 1:
         refuse("--rounds and --threads are at least 1")
     names = _chosen(args, refuse)
     if args.list:
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
             raise DeviceError(f"mlgpu bench --device {args.device}: {reason}")
         peers = [name for name in peers if PEERS[name].cuda]
     ordered = tuple(name for name in PEERS if name in peers)
-    settings = Settings(names, ordered, args.rounds, args.threads, args.device, args.tiny,
+    settings = Settings(names, ordered, rounds, args.threads, args.device, args.tiny,
                         args.seed, **{"warm": 0.0, "least": 0.001} if args.tiny else {})
     bars = {} if args.tiny else GATES if args.gate else BARS
 

@@ -74,7 +74,10 @@ class Driver:
     def _process(self, peer: str, dtype: str, device: str) -> Process:
         """The peer's process; a new one in place of one that ended."""
         found = self._processes.get((peer, dtype))
-        if found is None or not found.alive:
+        if found is not None and not found.alive:
+            found.close()
+            found = None
+        if found is None:
             found = Process(PEERS[peer], device, dtype, self.settings.threads)
             self._processes[peer, dtype] = found
         return found
