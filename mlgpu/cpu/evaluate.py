@@ -8,18 +8,21 @@ and collapsed where all operands allow it.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import fast
 from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.threads import SERIAL, parallel
 from mlgpu.expr.lower import Program, step_function
+from mlgpu.expr.numba import problem
 
-# Elements per block: with a handful of float32 buffers, what fits a core's second-level cache.
-BLOCK = 1 << 15
+# Elements per block.  Smaller ones would fit the second-level cache better, but every step of a
+# block takes the interpreter's lock, for which threads wait longer than the cache saves.
+BLOCK = 1 << 17
 
 Array = np.ndarray[Any, Any]
 
@@ -54,21 +57,28 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     for value, argument, dtype in program.numbers:
         values[value] = np.asarray(arguments[argument]).astype(dtype.numpy)
     functions = _functions(program)
-    shape = outs[0].shape
+    size, shape = outs[0].size, outs[0].shape
     # What is no ufunc has temporaries, which belong in blocks, and wants a dimension.
     if (len(functions) == 1 and len(outs) == 1 and program.outputs[0] == program.steps[0].result
-            and (isinstance(functions[0], np.ufunc) or (shape and outs[0].size <= BLOCK))):
+            and size < SERIAL and (isinstance(functions[0], np.ufunc)
+                                   or (shape and size <= BLOCK))):
         functions[0](*[values[i] for i in program.steps[0].operands], out=outs[0])
         return
-    if not outs[0].size:
+    if not size:
         return
     used = {i for s in program.steps for i in s.operands} | set(program.outputs)
     inputs = [i for i in used if isinstance(values[i], np.ndarray) and i < program.first_result]
     laid = _lay_out([values[i] for i in inputs] + list(outs), shape, outs[0])
+    results = laid[len(inputs):]
+    loops = fast.load("expr", size) if problem(program) is None else None
+    if loops is not None and loops.fits(laid):
+        numbers = [values[value][()] for value, _, _ in program.numbers]
+        loops.run(program, dict(zip(inputs, laid, strict=False)), numbers, results)
+        return
     values = [None if isinstance(v, np.ndarray) else v for v in values]  # of no use, any shape
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
-    _run_blocks(program, functions, values, laid[len(inputs):])
+    _run_blocks(program, functions, values, results)
 
 
 def _lay_out(arrays: list[Array], shape: tuple[int, ...], guide: Array) -> list[Array]:
@@ -113,20 +123,31 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
                 outs: list[Array]) -> None:
     shape = outs[0].shape
     block = _block_lengths(shape)
-    plan = _Registers(program, outs, _result_shapes(program, values), math.prod(block))
-    starts = [range(0, n, b) for n, b in zip(shape, block, strict=True)]
-    for corner in itertools.product(*starts):
-        index = tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))
-        current = [_sliced(v, index) if isinstance(v, np.ndarray) and v.ndim else v for v in values]
-        targets = [_sliced(out, index) for out in outs]
-        sizes = [min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)]
-        for step, function in zip(program.steps, functions, strict=True):
-            output = plan.output.get(step.result)
-            out = targets[output] if output is not None else plan.buffer(step.result, sizes)
-            function(*[current[i] for i in step.operands], out=out)
-            current[step.result] = out
-        for position, value in plan.copies:
-            cast_step(np.asarray(current[value]), targets[position])
+    plan = _Registers(program, outs, _result_shapes(program, values))
+    counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
+
+    def start() -> Callable[[int], None]:
+        memory = plan.memory(math.prod(block))
+
+        def body(task: int) -> None:
+            corner = [c * b for c, b in zip(np.unravel_index(task, counts), block, strict=True)]
+            index = tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))
+            current = [_sliced(v, index) if isinstance(v, np.ndarray) and v.ndim else v
+                       for v in values]
+            targets = [_sliced(out, index) for out in outs]
+            sizes = [min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)]
+            for step, function in zip(program.steps, functions, strict=True):
+                output = plan.output.get(step.result)
+                out = (targets[output] if output is not None
+                       else plan.buffer(memory, step.result, sizes))
+                function(*[current[i] for i in step.operands], out=out)
+                current[step.result] = out
+            for position, value in plan.copies:
+                cast_step(np.asarray(current[value]), targets[position])
+
+        return body
+
+    parallel(math.prod(counts), start, outs[0].size)
 
 
 def _block_lengths(shape: tuple[int, ...]) -> list[int]:
@@ -157,7 +178,7 @@ class _Registers:
     """Where each result lives: in an output, or in a buffer that later results reuse."""
 
     def __init__(self, program: Program, outs: list[Array],
-                 shapes: dict[int, tuple[int, ...]], block: int) -> None:
+                 shapes: dict[int, tuple[int, ...]]) -> None:
         self.shapes = shapes
         self.dtypes = program.dtypes
         last = {i: n for n, s in enumerate(program.steps) for i in s.operands}
@@ -173,25 +194,29 @@ class _Registers:
                 self.copies.append((position, value))
                 last[value] = len(program.steps)
         self.place: dict[int, int] = {}
-        self.memory: list[Array] = []
+        self.widths: list[int] = []  # bytes of an element, for each buffer
         free: dict[int, list[int]] = {}
         for n, step in enumerate(program.steps):
             if step.result not in self.output:
                 size = program.dtypes[step.result].itemsize
                 spare = free.setdefault(size, [])
                 if not spare:
-                    self.memory.append(empty((block * size,), np.uint8))
-                    spare.append(len(self.memory) - 1)
+                    self.widths.append(size)
+                    spare.append(len(self.widths) - 1)
                 self.place[step.result] = spare.pop()
             for i in set(step.operands):
                 if last.get(i) == n and i in self.place:
                     free[program.dtypes[i].itemsize].append(self.place[i])
 
-    def buffer(self, value: int, sizes: list[int]) -> Array:
+    def memory(self, block: int) -> list[Array]:
+        """Buffers of `block` elements, for one thread."""
+        return [empty((block * width,), np.uint8) for width in self.widths]
+
+    def buffer(self, memory: list[Array], value: int, sizes: list[int]) -> Array:
         full = self.shapes[value]
         shape = tuple(1 if n == 1 else b for n, b in zip(full, sizes[len(sizes) - len(full):],
                                                          strict=True))
         dtype = self.dtypes[value].numpy
         count = math.prod(shape)
-        memory = self.memory[self.place[value]]
-        return memory[:count * dtype.itemsize].view(dtype).reshape(shape)
+        place = memory[self.place[value]]
+        return place[:count * dtype.itemsize].view(dtype).reshape(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,24 @@ def _shared() -> str:
     return digest.hexdigest()
 
 
-_SHARED = _shared()
+SHARED = _shared()
 
 
-def compiled(function: Callable[..., Any], *, as_written: bool = False) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], *, as_written: bool = False,
+             stamp: str | None = None, on_disk: bool = True) -> Callable[..., Any]:
     """A loop over arrays, compiled for each set of dtypes at its first call, without the GIL.
 
-    `as_written` keeps sums in their order.
+    `as_written` keeps sums in their order.  Machine code on disk serves until the loop's file
+    changes, or `stamp`, if given.
     """
-    loop: Any = numba.njit(cache=True, nogil=True, error_model="numpy",
-                           fastmath=_AS_WRITTEN if as_written else _REORDERED)(function)
-    # Machine code on disk is good for one version of the loop's own file: and of these.
-    index = loop._cache._cache_file
-    index._source_stamp = (index._source_stamp, _SHARED)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy",
+               "fastmath": _AS_WRITTEN if as_written else _REORDERED}
+    loop: Any = numba.njit(**options)(function)
+    if on_disk:
+        with suppress(RuntimeError):  # nowhere to write: compiled anew in each process
+            loop.enable_caching()
+            index = loop._cache._cache_file
+            index._source_stamp = (stamp or index._source_stamp, SHARED)
     return loop  # type: ignore[no-any-return]
 
 
