@@ -10,10 +10,10 @@ import pytest
 
 import mlgpu
 from mlgpu import nn, optim
+from mlgpu.cpu.optimizer import PIECE
 from mlgpu.errors import MlgpuError, ShapeError
-from mlgpu.ops.optimizer import BLOCK
 
-SHAPES = [(3, 5), (7,), (), (0, 3), (BLOCK + 1,), (1, 1)]
+SHAPES = [(3, 5), (7,), (), (0, 3), (PIECE + 1,), (1, 1)]
 
 
 def sgd(p, g, state, t, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False,

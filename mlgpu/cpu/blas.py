@@ -1,8 +1,11 @@
-"""How many threads NumPy's BLAS uses: one while our own threads multiply, as before afterwards."""
+"""NumPy's BLAS: how many threads it uses (one while our own multiply, as before afterwards), and
+the sum of two multiples of vectors, which NumPy itself has not.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -40,6 +43,19 @@ class _Library:
         elif self._controller is not None:
             for lib in self._controller.lib_controllers:
                 lib.set_num_threads(threads)
+
+
+    def axpby(self, dtype: np.dtype[Any]) -> Any:
+        """The function that computes y = a x + b y for this dtype, if there is one."""
+        if self._direct is None or dtype.char not in "fd":
+            return None
+        letter, number = ("s", ctypes.c_float) if dtype.char == "f" else ("d", ctypes.c_double)
+        function = getattr(self._direct, f"scipy_cblas_{letter}axpby64_", None)
+        if function is not None:
+            count, array = ctypes.c_int64, ctypes.c_void_p
+            function.argtypes = [count, number, array, count, number, array, count]
+            function.restype = None
+        return function
 
 
 def _bundled() -> Any:
@@ -95,6 +111,28 @@ def one_thread() -> Iterator[None]:
             _regions -= 1
             if not _regions and _before is not None:
                 library.set(_before)
+
+
+# Elements from which the call into BLAS pays for itself: one pass over memory instead of three.
+_WORTH = 1 << 15
+
+
+def axpby(a: float, x: np.ndarray[Any, Any], b: float, y: np.ndarray[Any, Any]) -> bool:
+    """y = a x + b y, if this BLAS can and the arrays are large; whether it was done."""
+    if x.size < _WORTH or x.dtype != y.dtype:
+        return False
+    if not (x.flags.c_contiguous and y.flags.c_contiguous):
+        return False
+    function = _axpby(x.dtype)
+    if function is None:
+        return False
+    function(x.size, a, x.__array_interface__["data"][0], 1, b, y.__array_interface__["data"][0], 1)
+    return True
+
+
+@functools.cache
+def _axpby(dtype: np.dtype[Any]) -> Any:
+    return _found().axpby(dtype)
 
 
 def _hold() -> None:

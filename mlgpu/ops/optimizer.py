@@ -17,20 +17,17 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.autograd.mode import mode
-from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.optimizer import AdamRule, Rule, SgdRule, power, update
 from mlgpu.cuda import optimizer as cuda_optimizer
 from mlgpu.cuda.context import context
 from mlgpu.device import Device, runtime
 from mlgpu.errors import DeviceError
-from mlgpu.inplace import check_writable, run_inplace
+from mlgpu.inplace import check_writable
 from mlgpu.op import Op, check_inputs, wrap
 from mlgpu.tensor import Tensor
 
 __all__ = ["AdamSettings", "SgdSettings", "adam_", "alike", "confine_", "norm_of",
            "scale_to_norm_", "sgd_", "unscale_"]
-
-# Elements per block: five float32 streams and two workspaces stay in a 512 KiB L2 cache.
-BLOCK = 16384
 
 
 @dataclass(frozen=True)
@@ -63,160 +60,6 @@ class AdamSettings:
     beta1_cell: Tensor | None = None
 
 
-class SgdStep(Op):
-    """momentum = momentum * factor + (1 - dampening) * d;  param -= lr * direction."""
-
-    differentiable = False
-
-    def __init__(self, lr: float, momentum: float, dampening: float, weight_decay: float,
-                 nesterov: bool, maximize: bool, first: bool, factor: float = 1.0) -> None:
-        self.lr = lr
-        self.momentum = momentum
-        self.dampening = dampening
-        self.weight_decay = weight_decay
-        self.nesterov = nesterov
-        self.maximize = maximize
-        self.first = first
-        self.factor = factor
-
-    def forward_into(self, out: Any, param: Any, grad: Any, buffer: Any = None) -> None:
-        written = [out] if buffer is None else [out, buffer]
-        for (p, *state), g, (d, spare) in blocks(written, grad):
-            if self.factor != 1:
-                g = np.multiply(g, self.factor, out=d)
-            if self.maximize:
-                g = np.negative(g, out=d)
-            if self.weight_decay != 0:
-                np.multiply(p, self.weight_decay, out=spare)
-                g = np.add(g, spare, out=d)
-            if state:
-                g = self.direction(state[0], g, d, spare)
-            np.multiply(g, self.lr, out=spare)
-            np.subtract(p, spare, out=p)
-
-    def direction(self, buffer: Any, g: Any, d: Any, spare: Any) -> Any:
-        if self.first:
-            np.copyto(buffer, g)
-        else:
-            np.multiply(buffer, self.momentum, out=buffer)
-            np.multiply(g, 1 - self.dampening, out=spare)
-            np.add(buffer, spare, out=buffer)
-        if not self.nesterov:
-            return buffer
-        np.multiply(buffer, self.momentum, out=spare)
-        return np.add(g, spare, out=d)
-
-
-class AdamStep(Op):
-    """param -= lr / (1 - beta1^t) * mean / (sqrt(square / (1 - beta2^t)) + eps).
-
-    `mean` and `square` are moving averages of the gradient and its square, `peak` (AMSGrad) the
-    largest square so far.  Kingma and Ba 2015; decoupled weight decay, Loshchilov and Hutter 2019.
-    """
-
-    differentiable = False
-
-    def __init__(self, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-                 decoupled: bool, maximize: bool, step: float, factor: float = 1.0) -> None:
-        self.lr = lr
-        self.beta1 = beta1
-        self.beta2 = beta2
-        self.eps = eps
-        self.weight_decay = weight_decay
-        self.decoupled = decoupled
-        self.maximize = maximize
-        self.step_size = lr / (1 - power(beta1, int(step)))
-        self.root = math.sqrt(1 - power(beta2, int(step)))
-        self.factor = factor
-
-    def forward_into(self, out: Any, param: Any, grad: Any, *state: Any) -> None:
-        for (p, mean, square, *peak), g, (d, spare) in blocks([out, *state], grad):
-            if self.factor != 1:
-                g = np.multiply(g, self.factor, out=d)
-            if self.maximize:
-                g = np.negative(g, out=d)
-            if self.weight_decay != 0:
-                if self.decoupled:
-                    np.multiply(p, 1 - self.lr * self.weight_decay, out=p)
-                else:
-                    np.multiply(p, self.weight_decay, out=spare)
-                    g = np.add(g, spare, out=d)
-            np.subtract(g, mean, out=spare)
-            np.multiply(spare, 1 - self.beta1, out=spare)
-            np.add(mean, spare, out=mean)
-            np.multiply(g, g, out=spare)
-            np.multiply(spare, 1 - self.beta2, out=spare)
-            np.multiply(square, self.beta2, out=square)
-            np.add(square, spare, out=square)
-            largest = np.maximum(peak[0], square, out=peak[0]) if peak else square
-            np.sqrt(largest, out=spare)
-            np.divide(spare, self.root, out=spare)
-            np.add(spare, self.eps, out=spare)
-            np.divide(mean, spare, out=spare)
-            np.multiply(spare, self.step_size, out=spare)
-            np.subtract(p, spare, out=p)
-
-
-def power(base: float, exponent: int) -> float:
-    """base ** exponent, rounded as the kernels that count the steps themselves round it."""
-    result = 1.0
-    while exponent > 0:
-        if exponent & 1:
-            result *= base
-        base *= base
-        exponent >>= 1
-    return result
-
-
-def blocks(written: Sequence[Any], read: Any) -> Iterator[tuple[list[Any], Any, list[Any]]]:
-    """Equal pieces of the arrays in their compute dtype, and two workspaces of that size.
-
-    What is assigned into the pieces of `written` arrives in the arrays.
-    """
-    arrays = [*written, read]
-    if read.dtype.kind == "c":
-        yield from blocks([a.real for a in written], read.real)
-        yield from blocks([a.imag for a in written], read.imag)
-        return
-    dtype = dtypes.compute_dtype(dtypes.from_numpy(read.dtype)).numpy
-    converted = len(arrays) if dtype != read.dtype else 0
-    room = empty((converted + 2, min(BLOCK, read.size)), dtype)
-    for piece in split(arrays):
-        shape = piece[0].shape
-        spaces = [row[:piece[0].size].reshape(shape) for row in room]
-        if not converted:
-            yield piece[:-1], piece[-1], spaces
-            continue
-        for space, part in zip(spaces, piece, strict=False):
-            np.copyto(space, part)
-        yield spaces[:converted - 1], spaces[converted - 1], spaces[converted:]
-        for space, part in zip(spaces, piece[:-1], strict=False):
-            np.copyto(part, space, casting="unsafe")
-
-
-def split(arrays: list[Any]) -> Iterator[list[Any]]:
-    """Views of the arrays in pieces of at most BLOCK elements."""
-    first = arrays[0]
-    if all(a.flags.c_contiguous for a in arrays):
-        flat = [a.reshape(-1) for a in arrays]
-        for start in range(0, first.size, BLOCK):
-            yield [a[start:start + BLOCK] for a in flat]
-    elif all(a.flags.f_contiguous for a in arrays):
-        yield from split([a.T for a in arrays])
-    elif first.size <= BLOCK:
-        yield arrays
-    else:
-        rows = BLOCK // (first.size // len(first))
-        for start in range(0, len(first), max(rows, 1)):
-            yield from split([a[start:start + rows] if rows else a[start] for a in arrays])
-
-
-def _update(op: Op, param: Tensor, grad: Tensor, state: Sequence[Tensor]) -> None:
-    run_inplace(op, param, grad, *state)
-    for tensor in state:
-        tensor._storage.version += 1
-
-
 def sgd_(params: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor | None],
          first: Sequence[bool], settings: Sequence[SgdSettings], *,
          grad_factor: Tensor | None = None, found_inf: Tensor | None = None) -> None:
@@ -235,11 +78,11 @@ def sgd_(params: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Te
         if _skipped(found_inf):
             continue
         factor = _number(grad_factor)
-        for i in chosen:
-            s, buffer = settings[i], momenta[i]
-            op = SgdStep(float(s.lr), s.momentum, s.dampening, s.weight_decay, s.nesterov,
+        rules = [SgdRule(float(s.lr), s.momentum, s.dampening, s.weight_decay, s.nesterov,
                          s.maximize, first[i], factor)
-            _update(op, params[i], grads[i], () if buffer is None else (buffer,))
+                 for i, s in ((i, settings[i]) for i in chosen)]
+        _update("sgd", device, rules, [params[i] for i in chosen], [grads[i] for i in chosen],
+                [[momenta[i]] for i in chosen])
 
 
 def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[Tensor],
@@ -263,14 +106,27 @@ def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[
         if _skipped(found_inf):
             continue
         factor = _number(grad_factor)
-        for i in chosen:
-            s, peak = settings[i], max_exp_avg_sqs[i]
-            count = steps[i].item() + 1
-            steps[i].fill_(count)
-            op = AdamStep(float(s.lr), s.beta1, s.beta2, s.eps, s.weight_decay, s.decoupled,
+        counts = [steps[i].item() + 1 for i in chosen]
+        rules = [AdamRule(float(s.lr), s.beta1, s.beta2, s.eps, s.weight_decay, s.decoupled,
                           s.maximize, count, factor)
-            state = (exp_avgs[i], exp_avg_sqs[i])
-            _update(op, params[i], grads[i], state if peak is None else (*state, peak))
+                 for s, count in zip((settings[i] for i in chosen), counts, strict=True)]
+        _update("adam", device, rules, [params[i] for i in chosen], [grads[i] for i in chosen],
+                [[exp_avgs[i], exp_avg_sqs[i], max_exp_avg_sqs[i]] for i in chosen])
+        for i, count in zip(chosen, counts, strict=True):
+            steps[i].fill_(count)
+
+
+def _update(name: str, device: Device, rules: Sequence[Rule], params: Sequence[Tensor],
+            grads: Sequence[Tensor], states: Sequence[Sequence[Tensor | None]]) -> None:
+    """The rules on the CPU, each on a parameter with what there is of its state."""
+    groups = [[p, *(t for t in state if t is not None)]
+              for p, state in zip(params, states, strict=True)]
+
+    def launch(written: Sequence[Any], read: Sequence[Any]) -> None:
+        rest = iter(written)
+        update(rules, [[next(rest) for _ in group] for group in groups], read)
+
+    many(name, device, launch, [t for group in groups for t in group], grads)
 
 
 def _skipped(found_inf: Tensor | None) -> bool:

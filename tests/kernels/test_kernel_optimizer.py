@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from launching import _kernel, machine
 
+from mlgpu.cpu.optimizer import AdamRule, SgdRule, power, update
 from mlgpu.cuda.types import ctype
-from mlgpu.ops.optimizer import AdamStep, SgdStep, power
 
 FLOATS = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
 CHUNK, COLUMNS = 16384, 8
@@ -99,11 +99,11 @@ def test_cells_advance():
 
 
 def adam_expected(each, row, step):
-    op = AdamStep(row["lr"], row["beta1"], row["beta2"], row["eps"], row["decay"],
+    rule = AdamRule(row["lr"], row["beta1"], row["beta2"], row["eps"], row["decay"],
                   bool(row["flags"] & DECOUPLED), bool(row["flags"] & MAXIMIZE), step)
     copies = [a.copy() for a in each]
     with np.errstate(all="ignore"):
-        op.forward_into(copies[0], copies[0], copies[-1], *copies[1:-1])
+        update([rule], [copies[:-1]], copies[-1:])
     return copies
 
 
@@ -170,10 +170,10 @@ def test_sgd(dtype):
             for t, each in enumerate(arrays):
                 row = {"decay": 0, "beta1": 0, "beta2": 0, "flags": 0} | rows[which[t]]
                 copies = [a.copy() for a in each]
-                op = SgdStep(row["lr"], row["beta1"], row["beta2"], row["decay"],
+                rule = SgdRule(row["lr"], row["beta1"], row["beta2"], row["decay"],
                              bool(row["flags"] & NESTEROV), bool(row["flags"] & MAXIMIZE),
                              bool(row["flags"] & BEGINS))
-                op.forward_into(copies[0], copies[0], copies[-1], *copies[1:-1])
+                update([rule], [copies[:-1]], copies[-1:])
                 same(many, t, copies)
 
 
