@@ -40,6 +40,7 @@ def draw(run: Run, path: Path) -> None:
                 axes.plot([bound] * 2, [place - 0.35, place + 0.35], color=COLOURS[peer], alpha=0.6)
     axes.axvline(1, color=COLOURS[BASELINE])
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", which="both", alpha=0.25)

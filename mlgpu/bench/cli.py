@@ -15,6 +15,12 @@ from mlgpu.errors import DeviceError
 NAMES = "torch mlgpu mlgpu-numpy torch-compile jax tinygrad onnxruntime"
 
 
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def add(commands: Any) -> None:
     """Declare the command.  Nothing of the suite is imported before it runs."""
     bench = commands.add_parser(
@@ -27,8 +33,8 @@ def add(commands: Any) -> None:
                        help=f"libraries, of {NAMES}, or all (default: torch mlgpu mlgpu-numpy)")
     bench.add_argument("--rounds", type=int, default=None,
                        help="samples of each (default: 7, with --gate 3)")
-    bench.add_argument("--threads", type=int, default=os.cpu_count() or 1,
-                       help="for every library (default: the number of cores)")
+    bench.add_argument("--threads", type=int, default=_cores(),
+                       help="for every library (default: the cores that it may use)")
     bench.add_argument("--device", default="cpu", help="cpu or cuda")
     bench.add_argument("--seed", type=int, default=0, help="of the inputs")
     bench.add_argument("--tiny", action="store_true",

@@ -147,7 +147,6 @@ def _rows() -> list[Workload]:
         return {"x": normal(random, *shape),
                 "gradient": normal(random, *shape[:2], s["side"] // 2, s["side"] // 2)}
 
-    classes = {"rows": 4096, "columns": 32000}
     maps = {"batch": 32, "channels": 64, "side": 32}
     return [
         Workload("softmax", "rows", "softmax 4096 x 1024", scores, forward(softmax, "x"),
@@ -161,10 +160,11 @@ def _rows() -> list[Workload]:
         Workload("ln_fb", "rows", "LayerNorm 4096 x 1024, forward + backward", normed,
                  both(layer_norm, "x", "weight", "bias", wrt="x weight bias"), ROWS, TINY_ROWS,
                  bytes=lambda s: 20 * s["rows"] * s["columns"]),
-        Workload("xent_fb", "rows", "cross-entropy 4096 x 32000, forward + backward", logits,
-                 both(lambda lib, x, target: lib.nn.functional.cross_entropy(x, target),
-                      "x", "target", wrt="x"), classes, TINY_ROWS,
-                 bytes=lambda s: 12 * s["rows"] * s["columns"], reference=_cross_entropy),
+        *(Workload(name, "rows", f"cross-entropy {rows} x 32000, forward + backward", logits,
+                   both(lambda lib, x, target: lib.nn.functional.cross_entropy(x, target),
+                        "x", "target", wrt="x"), {"rows": rows, "columns": 32000}, TINY_ROWS,
+                   bytes=lambda s: 12 * s["rows"] * s["columns"], reference=_cross_entropy)
+          for name, rows in (("xent_fb", 4096), ("xent1024_fb", 1024))),
         Workload("emb_fb", "rows", "embedding 32000 x 512, 4096 ids, forward + backward", table,
                  both(lambda lib, ids, weight: lib.nn.functional.embedding(ids, weight),
                       "ids", "weight", wrt="weight"),

@@ -67,7 +67,7 @@ class Workload:
     @property
     def family(self) -> str:
         """The name without what says the size."""
-        return re.sub(r"(_\d+MB|25M|25M_fused|(?<=gemm)\d+)$", "", self.name)
+        return re.sub(r"_\d+MB|25M(_fused)?|(?<=gemm)\d+|(?<=xent)\d+", "", self.name)
 
     def arrays(self, seed: int, tiny: bool) -> Arrays:
         """The inputs, the same for every library."""
