@@ -106,14 +106,18 @@ def adam_(params: Sequence[Tensor], grads: Sequence[Tensor], exp_avgs: Sequence[
         if _skipped(found_inf):
             continue
         factor = _number(grad_factor)
-        counts = [steps[i].item() + 1 for i in chosen]
-        rules = [AdamRule(float(s.lr), s.beta1, s.beta2, s.eps, s.weight_decay, s.decoupled,
-                          s.maximize, count, factor)
-                 for s, count in zip((settings[i] for i in chosen), counts, strict=True)]
-        _update("adam", device, rules, [params[i] for i in chosen], [grads[i] for i in chosen],
-                [[exp_avgs[i], exp_avg_sqs[i], max_exp_avg_sqs[i]] for i in chosen])
+        counts = [int(steps[i]._array) + 1 for i in chosen]
+        rules: dict[Any, Rule] = {}
         for i, count in zip(chosen, counts, strict=True):
-            steps[i].fill_(count)
+            s = settings[i]
+            if (id(s), count) not in rules:
+                rules[id(s), count] = AdamRule(float(s.lr), s.beta1, s.beta2, s.eps, s.weight_decay,
+                                               s.decoupled, s.maximize, count, factor)
+        _update("adam", device, [rules[id(settings[i]), count]
+                                 for i, count in zip(chosen, counts, strict=True)],
+                [params[i] for i in chosen], [grads[i] for i in chosen],
+                [[exp_avgs[i], exp_avg_sqs[i], max_exp_avg_sqs[i]] for i in chosen])
+        _count([steps[i] for i in chosen], counts)
 
 
 def _update(name: str, device: Device, rules: Sequence[Rule], params: Sequence[Tensor],
@@ -286,9 +290,14 @@ def _adam_cuda(device: Device, params: Sequence[Tensor], grads: Sequence[Tensor]
 
     many("adam", device, launch, written, [*grads, *rows.cells, grad_factor, found_inf])
     if not counted:
-        for step, count in zip(steps, counts, strict=True):
-            step._array[...] = count
-            step._storage.version += 1
+        _count(steps, counts)
+
+
+def _count(steps: Sequence[Tensor], counts: Sequence[int]) -> None:
+    """Write counts of steps on the CPU."""
+    for step, count in zip(steps, counts, strict=True):
+        step._array[...] = count
+        step._storage.version += 1
 
 
 def cell(values: Any, device: Device) -> Tensor:
