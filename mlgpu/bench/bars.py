@@ -36,6 +36,7 @@ BARS = {
     "adamw25M_fused": Bar(1.8, 1.0),
     "conv_fb": Bar(1.4, 1.4, 1.0),
     "tiny_fb": Bar(0.5, 0.5),
+    "tiny_fb_all": Bar(0.5, 0.5),
     "gpt_memory": Bar(0.8, 0.8),
     "import": Bar(0.12, 0.12),
     "cold_start": Bar(0.12, 0.12),

@@ -45,6 +45,8 @@ class Driver:
         self._processes: dict[tuple[str, str], Process] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="mlgpu-bench-")
         self.folder = Path(self._folder.name)
+        s = settings
+        self._setting = fresh.Setting(self.folder, s.rounds, s.threads, s.tiny, s.seed)
 
     def close(self) -> None:
         """End the workers."""
@@ -65,11 +67,9 @@ class Driver:
         return found
 
     def _fresh(self, name: str) -> Row:
-        s = self.settings
         peers = [peer for peer in self.peers
                  if PEERS[peer].kit in fresh.ROWS[name].kits and peer != "torch-compile"]
-        setting = fresh.Setting(self.folder, s.rounds, s.threads, s.tiny, s.seed)
-        return fresh.row(name, setting, peers)
+        return fresh.row(name, self._setting, peers)
 
     def _process(self, peer: str, dtype: str, device: str) -> Process:
         """The peer's process; a new one in place of one that ended."""
