@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from mlgpu.autograd import graph
 from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import FREED, Saved
-from mlgpu.device import Device, current_device, runtime
+from mlgpu.device import CPU, Device, current_device, runtime
 from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
 from mlgpu.storage import Storage, root_of
 from mlgpu.tensor import Tensor
@@ -122,8 +122,8 @@ class Op(graph.Node):
         kept = self.keeps(self.needs)
         if overwrites and 0 in kept:
             inputs = (_original(inputs[0]), *inputs[1:])
-        self.edges = tuple(t._edge() if t.requires_grad else None for t in inputs)
-        self._inputs_meta = tuple((t._array.shape, t._array.dtype) for t in inputs)
+        self.edges = tuple([t._edge() if t._requires else None for t in inputs])
+        self._inputs_meta = tuple([(t._array.shape, t._array.dtype) for t in inputs])
         self._saved = {index: Saved(inputs[index], self) for index in kept}
 
     def record_outputs(self, outputs: Sequence[Tensor]) -> None:
@@ -198,7 +198,8 @@ class Op(graph.Node):
                 results.append(None)
                 continue
             tensor = known.get(id(out))
-            shared = roots.get(id(root_of(out)))
+            root = root_of(out)
+            shared = roots.get(id(root))
             if tensor is not None:  # passed through, or given to two inputs
                 tensor._storage.exclusive = False
             elif shared is not None:  # a view of an incoming gradient
@@ -208,7 +209,7 @@ class Op(graph.Node):
                 tensor = known[id(out)] = wrap(out, device)
                 # A view of a saved value is nobody's alone.
                 tensor._storage.exclusive = tensor._storage.claimed or (
-                    device.type == "cpu" and root_of(out) is out)
+                    device is CPU and root is out)
             results.append(tensor)
         return results
 

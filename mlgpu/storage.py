@@ -65,8 +65,8 @@ def as_strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> 
 class Storage:
     """One block of memory and what all tensors on it have in common."""
 
-    __slots__ = ("__weakref__", "_members", "_prune_at", "charge", "claimed", "device", "exclusive",
-                 "inference", "pending", "released", "version")
+    __slots__ = ("__weakref__", "charge", "claimed", "device", "exclusive", "holders", "inference",
+                 "pending", "prune_at", "released", "version")
 
     def __init__(self, device: Device, charge: memory.Charge, claimed: bool) -> None:
         self.device = device
@@ -77,8 +77,8 @@ class Storage:
         self.exclusive = False  # a gradient that only the backward pass sees: may be written into
         self.inference = mode.inference
         self.pending: Any = None  # the event of a copy to or from a device that is under way
-        self._members: list[weakref.ref[Any]] = []
-        self._prune_at = 8
+        self.holders: list[weakref.ref[Any]] = []  # of arrays on this memory, for `release`
+        self.prune_at = 8
 
     @classmethod
     def owning(cls, array: Any, device: Device) -> Storage:
@@ -106,23 +106,26 @@ class Storage:
         if event is not None:
             event.synchronize()
 
-    def join(self, member: Any) -> None:
+    def join(self, holder: Any) -> None:
         """Remember (weakly) a holder of an array on this memory, for `release`."""
-        members = self._members
-        members.append(weakref.ref(member))
-        if len(members) > self._prune_at:
-            self._members = [ref for ref in members if ref() is not None]
-            self._prune_at = 2 * len(self._members) + 8
+        self.holders.append(weakref.ref(holder))
+        if len(self.holders) > self.prune_at:
+            self.prune()
+
+    def prune(self) -> None:
+        """Forget the holders that have died."""
+        self.holders = [ref for ref in self.holders if ref() is not None]
+        self.prune_at = 2 * len(self.holders) + 8
 
     def release(self) -> None:
         """Give the memory back now; every holder raises ReleasedError from here on."""
         self.released = True
-        for ref in self._members:
-            member = ref()
+        for ref in self.holders:
+            holder = ref()
             # One that was given other memory since (`data = ...`) keeps that.
-            if member is not None and member._storage is self:
-                member._array = _Released(member._array)
-        self._members = []
+            if holder is not None and holder._storage is self:
+                holder._array = _Released(holder._array)
+        self.holders = []
         self.charge = None
 
 

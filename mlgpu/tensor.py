@@ -86,7 +86,10 @@ class Tensor(TensorMethods):
         self._index = self._history = 0
         self._requires = False
         self._chain = ()
-        storage.join(self)
+        holders = storage.holders  # as `Storage.join`, without a call
+        holders.append(weakref.ref(self))
+        if len(holders) > storage.prune_at:
+            storage.prune()
         return self
 
     # --- what it is -------------------------------------------------------------------------

@@ -56,8 +56,9 @@ class Module:
     # --- attributes -------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
         for table in ("_parameters", "_buffers", "_modules"):
-            members = self.__dict__.get(table)
+            members = own.get(table)
             if members is not None and name in members:
                 return members[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

@@ -29,7 +29,9 @@ class Linear(Op):
         return (0,) * needs[1] + (1,) * needs[0]
 
     def forward(self, x: Any, weight: Any, bias: Any = None) -> Any:
-        out = gemm(_rows(x), widen(weight).T).reshape(*x.shape[:-1], len(weight))
+        out = gemm(_rows(x), widen(weight).T)
+        if x.ndim != 2:
+            out = out.reshape(*x.shape[:-1], len(weight))
         if bias is not None:
             np.add(out, widen(bias), out=out)
         return cast(out, x.dtype)
@@ -55,12 +57,16 @@ class Linear(Op):
         if self.needs[0]:
             weight = widen(self.input_array(1))
             dx = cast(gemm(rows, _conj(weight)), dy.dtype)
-            dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
+            if dy.ndim != 2:
+                dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
         if self.needs[1]:
             dweight = cast(gemm(rows.T, _conj(_rows(self.input_array(0)))), dy.dtype)
         if len(self.needs) == 2:
             return dx, dweight
-        return dx, dweight, cast(column_sums(rows), dy.dtype) if self.needs[2] else None
+        dbias = None
+        if self.needs[2]:
+            dbias = cast(rows[0] if len(rows) == 1 else column_sums(rows), dy.dtype)
+        return dx, dweight, dbias
 
     def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
         return self.factor_gradients_cuda(dy, len(self.needs) > 2)
@@ -155,7 +161,8 @@ def _matrix(x: Any) -> Any:
 
 def _rows(x: Any) -> Any:
     """x as a matrix of its last dimension's vectors, in its compute dtype."""
-    return contiguous(widen(x)).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    rows = contiguous(widen(x))
+    return rows if x.ndim == 2 else rows.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 def _conj(x: Any) -> Any:
@@ -163,6 +170,18 @@ def _conj(x: Any) -> Any:
 
 
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu")
+
+
+def _is_usual(input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether these are floating tensors of one dtype that fit, so that nothing is to explain."""
+    if not (isinstance(input, Tensor) and isinstance(weight, Tensor)):
+        return False
+    x, w = input._array, weight._array
+    fits = (w.ndim == 2 and x.ndim > 0 and x.shape[-1] == w.shape[1] and x.dtype == w.dtype
+            and x.dtype.kind in "fc")
+    if bias is not None and fits and isinstance(bias, Tensor):
+        fits = bias._array.shape == w.shape[:1] and bias._array.dtype == w.dtype
+    return bool(fits)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *,
@@ -174,6 +193,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *,
     product does both.  Raises DTypeError for different dtypes and ShapeError for shapes that do not
     fit.
     """
+    if activation is None and residual is None and _is_usual(input, weight, bias):
+        inputs = (input, weight) if bias is None else (input, weight, bias)
+        return run(Linear(), *inputs)  # type: ignore[no-any-return]
     more = tuple(t for t in (bias, residual) if t is not None)
     check_same_dtype("linear", input, weight, *more)
     if activation is not None and (activation not in ACTIVATIONS

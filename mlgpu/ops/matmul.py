@@ -162,6 +162,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     result; two vectors give their (unconjugated) inner product.  Raises DTypeError for different
     dtypes and bool, ShapeError for 0-d inputs and shapes that do not fit.
     """
+    if _are_matrices(input, other):
+        return run(MatMul(), input, other)  # type: ignore[no-any-return]
     check_same_dtype("matmul", input, other)
     if input.ndim == 0 or other.ndim == 0:
         raise ShapeError("matmul: both arguments must have at least 1 dimension, got shapes "
@@ -175,8 +177,19 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     return product.squeeze(-2 if other.ndim > 1 else -1) if input.ndim == 1 else product
 
 
+def _are_matrices(a: Tensor, b: Tensor) -> bool:
+    """Whether these are two floating matrices that fit: the usual case, with nothing to explain."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    x, y = a._array, b._array
+    return bool(x.ndim == y.ndim == 2 and x.dtype == y.dtype and x.dtype.kind in "fc"
+                and x.shape[1] == y.shape[0])
+
+
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices: (n, k) and (k, m) to (n, m)."""
+    if _are_matrices(input, mat2):
+        return run(MatMul(), input, mat2)  # type: ignore[no-any-return]
     check_dims("mm", input=(input, 2), mat2=(mat2, 2))
     check_same_dtype("mm", input, mat2)
     check_product("mm", input, mat2)

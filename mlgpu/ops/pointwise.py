@@ -24,7 +24,7 @@ from mlgpu.cpu.evaluate import cast_step
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import quiet
 from mlgpu.device import CPU
-from mlgpu.expr.lower import NUMBER, TENSOR, Program, step_function
+from mlgpu.expr.lower import NUMBER, TENSOR, Program, Step, step_function
 from mlgpu.memory import Charge
 from mlgpu.ops.applied import Elementwise
 from mlgpu.ops.formula import Formula
@@ -41,85 +41,91 @@ Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, 
 
 def apply(formula: Formula, args: tuple[Any, ...]) -> Tensor | None:
     """The result of a formula of tensors and numbers; None where this is not the way."""
+    if modes.observers:
+        return None
     if len(args) == 2:
         a, b = args
         if isinstance(a, Tensor):
-            return _binary(formula, a, b) if isinstance(b, Tensor) else _scaled(formula, a, args)
+            return binary(formula, a, b) if isinstance(b, Tensor) else _scaled(formula, a, args)
         return _scaled(formula, b, args) if isinstance(b, Tensor) else None
     if len(args) == 1 and isinstance(args[0], Tensor):
-        return _unary(formula, args[0])
+        return unary(formula, args[0])
     return None
 
 
 # --- forward --------------------------------------------------------------------------------------
 
 
-def _binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
+def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
+    """As `apply`, of two tensors."""
     one, two = a._storage, b._storage
     if (one.device is not CPU or two.device is not CPU or one.released or two.released
-            or one.pending is not None or two.pending is not None or modes.observers):
+            or one.pending is not None or two.pending is not None):
         return None
     x, y = a._array, b._array
-    shape, dtype = x.shape, x.dtype
-    if y.shape != shape or y.dtype is not dtype:
+    dtype, shape = x.dtype, x.shape
+    if y.dtype is not dtype or y.shape != shape:
         return None
     plan = formula.plans.get(dtype)
-    if plan is None or plan.default is not dtypes.get_default_dtype():
+    if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, (None, None))
-    out = _computed(plan, x, shape, (x, y))
-    if out is not None and mode.grad and plan.recorded:
-        needs = (a._requires if a._base is None else a.requires_grad,
-                 b._requires if b._base is None else b.requires_grad)
-        if True in needs:
-            _record(plan, out, shape, (a, b), needs, (None, None))
+    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+        return None
+    out = _computed(plan.steps, x.size, shape, (x, y))
+    if mode.grad and plan.recorded:
+        need_a = a._requires if a._base is None else a.requires_grad
+        need_b = b._requires if b._base is None else b.requires_grad
+        if need_a or need_b:
+            _record(plan, out, shape, (a, b), (need_a, need_b), (None, None))
     return out
 
 
-def _unary(formula: Formula, a: Tensor) -> Tensor | None:
+def unary(formula: Formula, a: Tensor) -> Tensor | None:
+    """As `apply`, of one tensor."""
     storage = a._storage
-    if (storage.device is not CPU or storage.released or storage.pending is not None
-            or modes.observers):
+    if storage.device is not CPU or storage.released or storage.pending is not None:
         return None
     x = a._array
-    shape, dtype = x.shape, x.dtype
+    dtype, shape = x.dtype, x.shape
     plan = formula.plans.get(dtype)
-    if plan is None or plan.default is not dtypes.get_default_dtype():
+    if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, (None,))
-    out = _computed(plan, x, shape, (x,))
-    if (out is not None and mode.grad and plan.recorded
-            and (a._requires if a._base is None else a.requires_grad)):
+    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+        return None
+    out = _computed(plan.steps, x.size, shape, (x,))
+    if mode.grad and plan.recorded and (a._requires if a._base is None else a.requires_grad):
         _record(plan, out, shape, (a,), (True,), (None,))
     return out
 
 
-def _scaled(formula: Formula, a: Tensor, args: tuple[Any, ...]) -> Tensor | None:
-    """As `_unary`, where the other of two arguments is a number."""
+def _scaled(formula: Formula, a: Tensor, args: tuple[Any, Any]) -> Tensor | None:
+    """As `unary`, where the other of two arguments is a number."""
     storage = a._storage
-    if (storage.device is not CPU or storage.released or storage.pending is not None
-            or modes.observers):
+    if storage.device is not CPU or storage.released or storage.pending is not None:
         return None
     x = a._array
-    shape, dtype = x.shape, x.dtype
+    dtype, shape = x.dtype, x.shape
     first, second = args
-    after = first is a
-    kinds = (None, type(second)) if after else (type(first), None)
+    slots: tuple[Any, ...]
+    kinds: Kinds
+    if first is a:
+        slots, kinds, arguments = (None, second), (None, type(second)), (x, second)
+    else:
+        slots, kinds, arguments = (first, None), (type(first), None), (first, x)
     plan = formula.plans.get((dtype, kinds))
-    if plan is None or plan.default is not dtypes.get_default_dtype():
+    if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, kinds)
-    out = _computed(plan, x, shape, (x, second) if after else (first, x))
-    if (out is not None and mode.grad and plan.recorded
-            and (a._requires if a._base is None else a.requires_grad)):
-        _record(plan, out, shape, (a,), (True,), (None, second) if after else (first, None))
+    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+        return None
+    out = _computed(plan.steps, x.size, shape, arguments)
+    if mode.grad and plan.recorded and (a._requires if a._base is None else a.requires_grad):
+        _record(plan, out, shape, (a,), (True,), slots)
     return out
 
 
-def _computed(plan: Plan, x: Any, shape: tuple[int, ...], arguments: tuple[Any, ...]
-              ) -> Tensor | None:
-    """The result, charged before it is made; None where it is large or laid out in its own way."""
-    steps = plan.steps
-    if steps is None or not shape or x.nbytes >= SMALLEST or not x.flags.c_contiguous:
-        return None
-    size = x.size
+def _computed(steps: Steps, size: int, shape: tuple[int, ...], arguments: tuple[Any, ...]
+              ) -> Tensor:
+    """The result, charged before it is made."""
     charge = Charge(_books, size * steps.itemsize, shape, steps.dtype)
     if steps.direct is not None:
         array = quiet().run(steps.direct, *arguments)
@@ -249,11 +255,8 @@ class Steps:
             if wide.intersection(step.operands):
                 wide.add(step.result)
                 self.scratch += stored.itemsize
-            function = (cast_step if step.primitive == "cast"
-                        else step_function(step.primitive, step.attr))
             taken = [program.dtypes[i].numpy for i in step.operands]
-            fresh = isinstance(function, np.ufunc) and (
-                function.resolve_dtypes((*taken, None))[-1] == stored)
+            function, fresh = _call(step, taken, stored)
             self.steps.append((function, step.operands, None if fresh else stored))
         results = [o for o in self.outputs if o >= program.first_result and o in wide]
         if len({*results}) < len(self.outputs):
@@ -284,6 +287,20 @@ class Steps:
                 function(*inputs, out=out)
                 values.append(out)
         return [values[i] for i in self.outputs]
+
+
+def _call(step: Step, taken: list[Any], stored: Any) -> tuple[Callable[..., Any], bool]:
+    """The call that makes a step, and whether it returns its result in a fresh array."""
+    if step.primitive == "where" and taken[1] == taken[2] == stored:
+        return np.where, True
+    if step.primitive == "relu" and taken[0] == stored:
+        zero = np.zeros((), stored)
+        return lambda x: np.maximum(x, zero), True
+    if step.primitive == "cast":
+        return cast_step, False
+    function = step_function(step.primitive, step.attr)
+    return function, isinstance(function, np.ufunc) and (
+        function.resolve_dtypes((*taken, None))[-1] == stored)
 
 
 class Way:
