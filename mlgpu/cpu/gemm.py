@@ -29,8 +29,8 @@ def gemm(a: Array, b: Array) -> Array:
         product = gemm(a.reshape(-1, a.shape[-1]), b)
         return product.reshape(*a.shape[:-1], b.shape[-1])
     if a.ndim == b.ndim == 2 and len(a) * b.shape[1] * a.itemsize < SMALLEST:
-        product: Array = a.dot(b)  # which starts in a third of the time
-        return product
+        small: Array = a.dot(b)  # which starts in a third of the time
+        return small
     out = empty(_product_shape(a, b), a.dtype)
     return np.matmul(blas_ready(a), blas_ready(b), out=out)
 
