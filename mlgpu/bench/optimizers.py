@@ -25,7 +25,7 @@ def _build(kit: Kit, arrays: Arrays, fused: bool) -> Case:
             parameter.grad = kit.tensor(arrays[f"d {name}"])
             parameters.append(parameter)
     options = {"fused": True} if fused else {}
-    step = kit.lib.optim.AdamW(parameters, lr=1e-3, **options).step
+    step = kit.compile(kit.lib.optim.AdamW(parameters, lr=1e-3, **options).step)
 
     def results() -> Arrays:
         for _ in range(STEPS):
