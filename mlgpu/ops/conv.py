@@ -3,33 +3,20 @@
 Convolution is linear in the input and in the weight, so its two adjoints close the family: with
 `Windows` for the geometry, x on the large grid and y on the small one,
     Convolve(x, w) = y        ConvolveTranspose(y, w) = x        ConvolveWeight(x, y) = w
-have each other as derivatives.  On the CPU each is a GEMM over blocks of unfolded columns.
+have each other as derivatives.  `mlgpu.cpu.conv` computes them on the CPU.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cpu import conv as cpu_conv
 from mlgpu.cuda import conv as cuda_conv
-from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, run
-from mlgpu.ops.window import (
-    Array,
-    Block,
-    Columns,
-    Size,
-    Windows,
-    Workspace,
-    blocks,
-    per_axis,
-)
+from mlgpu.ops.window import Array, Size, Windows, per_axis
 from mlgpu.tensor import Tensor
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
@@ -51,9 +38,7 @@ class Convolve(Op):
         return (0,) * needs[1] + (1,) * needs[0]
 
     def forward(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
-        out = empty((len(x), len(weight), *self.windows.small), x.dtype)
-        to_small(x, computed(weight), computed(bias), self.windows, self.groups, out)
-        return out
+        return cpu_conv.to_small(x, weight, bias, self.windows, self.groups)
 
     def forward_cuda(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
         return cuda_conv.to_small(x, weight, bias, self.windows, self.groups)
@@ -65,6 +50,19 @@ class Convolve(Op):
             run(ConvolveWeight(win, groups), conj(self.input(0)), dy) if self.needs[1] else None,
             bias_gradient(dy) if any(self.needs[2:]) else None,
         )[:len(self.needs)]
+
+    def backward_cpu(self, dy: Array) -> tuple[Array | None, ...]:
+        win, groups = self.windows, self.groups
+        wants_bias = any(self.needs[2:])
+        dx = dw = db = None
+        if self.needs[0]:
+            dx = cpu_conv.to_large(dy, conjugate(self.input_array(1)), None, win, groups)
+        if self.needs[1]:
+            x = conjugate(self.input_array(0))
+            dw, db = cpu_conv.to_weight(x, dy, win, groups, wants_bias)
+        elif wants_bias:
+            db = cpu_conv.channel_sums(dy)
+        return (dx, dw, db)[:len(self.needs)]
 
 
 class ConvolveTranspose(Op):
@@ -78,9 +76,7 @@ class ConvolveTranspose(Op):
         return (0,) * needs[1] + (1,) * needs[0]
 
     def forward(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
-        out = empty((len(y), weight.shape[1] * self.groups, *self.windows.large), y.dtype)
-        to_large(y, computed(weight), computed(bias), self.windows, self.groups, out)
-        return out
+        return cpu_conv.to_large(y, weight, bias, self.windows, self.groups)
 
     def forward_cuda(self, y: Array, weight: Array, bias: Array | None = None) -> Array:
         return cuda_conv.to_large(y, weight, bias, self.windows, self.groups)
@@ -105,10 +101,7 @@ class ConvolveWeight(Op):
         return (0,) * needs[1] + (1,) * needs[0]
 
     def forward(self, x: Array, y: Array) -> Array:
-        shape = (y.shape[1], x.shape[1] // self.groups, *self.windows.kernel)
-        total = zeros(shape, compute_dtype(from_numpy(x.dtype)).numpy)
-        to_weight(x, y, self.windows, self.groups, total)
-        return packed(total, x.dtype)
+        return cpu_conv.to_weight(x, y, self.windows, self.groups, False)[0]
 
     def forward_cuda(self, x: Array, y: Array) -> Array:
         return cuda_conv.to_weight(x, y, self.windows, self.groups)
@@ -125,160 +118,12 @@ def conj(t: Tensor) -> Tensor:
     return t.conj() if t.dtype.is_complex else t
 
 
+def conjugate(array: Array) -> Array:
+    return np.conj(array) if array.dtype.kind == "c" else array
+
+
 def bias_gradient(dy: Tensor) -> Tensor:
     return dy.sum((0, *range(2, dy.ndim)))
-
-
-# --- on arrays -----------------------------------------------------------------------------------
-# Weights are (small channels, large channels / groups, *kernel), PyTorch's layout both ways round,
-# in the dtype to compute in; x is (N, C, *large) and y (N, O, *small), in any dtype and strides.
-
-def computed(array: Array | None) -> Any:
-    """The array contiguous and in the dtype to compute in."""
-    return None if array is None else packed(array, compute_dtype(from_numpy(array.dtype)).numpy)
-
-
-def packed(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array contiguous and in `dtype`; itself where it is so already."""
-    if array.dtype == dtype and array.flags.c_contiguous:
-        return array
-    out = empty(array.shape, dtype)
-    np.copyto(out, array, casting="unsafe")
-    return out
-
-
-def to_small(x: Array, weight: Array, bias: Array | None, win: Windows, groups: int,
-             out: Array) -> None:
-    """Convolve by the cheaper way: what is unfolded should have few channels."""
-    if win.pointwise and x.dtype == weight.dtype and x.flags.c_contiguous:
-        multiply_channels(x, weight, bias, groups, out)
-    elif win.dense and x.shape[1] > 2 * weight.shape[0]:
-        spread(x, mirror(weight, groups), bias, win.mirrored(), groups, out)
-    else:
-        gather(x, weight, bias, win, groups, out)
-
-
-def to_large(y: Array, weight: Array, bias: Array | None, win: Windows, groups: int,
-             out: Array) -> None:
-    """ConvolveTranspose; on dense maps it is a convolution with the mirrored weight."""
-    if win.dense:
-        to_small(y, mirror(weight, groups), bias, win.mirrored(), groups, out)
-    else:
-        spread(y, weight, bias, win, groups, out)
-
-
-def to_weight(x: Array, y: Array, win: Windows, groups: int, total: Array) -> None:
-    """ConvolveWeight, added to `total`; unfolds x, or y where that has far fewer channels."""
-    if win.dense and x.shape[1] > 2 * y.shape[1]:
-        mirrored = zeros((x.shape[1], y.shape[1] // groups, *win.kernel), total.dtype)
-        weigh(y, x, win.mirrored(), groups, mirrored)
-        np.copyto(total, mirror(mirrored, groups))
-    else:
-        weigh(x, y, win, groups, total)
-
-
-def mirror(weight: Array, groups: int) -> Array:
-    """The weight of the same dense map read from the large grid: roles swapped, taps reversed."""
-    small, large, *kernel = weight.shape
-    out = empty((groups, large, small // groups, *kernel), weight.dtype)
-    split = weight.reshape(groups, small // groups, large, *kernel)
-    np.copyto(out, np.flip(split, tuple(range(3, split.ndim))).swapaxes(1, 2))
-    return out.reshape(groups * large, small // groups, *kernel)
-
-
-def multiply_channels(x: Array, weight: Array, bias: Array | None, groups: int,
-                      out: Array) -> None:
-    """The pointwise convolution: matrix products on the images as they lie."""
-    images, size = len(x), math.prod(x.shape[2:])
-    matrix = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1])
-    np.matmul(matrix, x.reshape(images, groups, weight.shape[1], size),
-              out=out.reshape(images, *matrix.shape[:2], size))
-    if bias is not None:
-        np.add(out, bias.reshape(-1, *(1,) * (x.ndim - 2)), out=out)
-
-
-def deliver(target: Array, source: Array, bias: Array | None) -> None:
-    """target (N, C, *sizes) = source (C, N, *sizes, possibly longer) + bias, rounded once."""
-    source = source[..., :target.shape[-1]].swapaxes(0, 1)
-    if bias is None:
-        np.copyto(target, source, casting="unsafe")
-    else:
-        bias = bias.reshape(-1, *(1,) * (target.ndim - 2))
-        np.add(source, bias, out=target, casting="unsafe")
-
-
-def gather(x: Array, weight: Array, bias: Array | None, win: Windows, groups: int,
-           out: Array) -> None:
-    """Large to small: unfold the input (im2col), then one GEMM per block."""
-    dtype, channels = weight.dtype, weight.shape[0]
-    matrix = weight.reshape(groups, channels // groups, weight[0].size)
-    columns, product = Columns(x, win, dtype), Workspace(dtype)
-    for block in blocks((len(x), *win.small), position_bytes(weight, groups)):
-        cols = columns.unfold(block)
-        y = product.take((channels, *cols.shape[1 + len(win.kernel):]))
-        size = y[0].size
-        np.matmul(matrix, cols.reshape(groups, matrix.shape[2], size),
-                  out=y.reshape(*matrix.shape[:2], size))
-        deliver(out[block.in_channels], y, bias)
-
-
-def spread(y: Array, weight: Array, bias: Array | None, win: Windows, groups: int,
-           out: Array) -> None:
-    """Small to large: one GEMM per block, then add each tap's product in its place (col2im)."""
-    dtype, channels = weight.dtype, weight.shape[1] * groups
-    matrix = weight.reshape(groups, weight.shape[0] // groups, weight[0].size).swapaxes(1, 2)
-    small, product, total = Workspace(dtype), Workspace(dtype), Workspace(dtype)
-    cut = blocks((len(y), *win.small), position_bytes(weight, groups))
-    for (start, stop), parts in itertools.groupby(cut, lambda b: (b.start[0], b.stop[0])):
-        large = total.take((channels, stop - start, *win.large))
-        large.fill(0)
-        for block in parts:
-            part = small.take((y.shape[1], *block.shape))
-            np.copyto(part, y[block.in_channels].swapaxes(0, 1), casting="unsafe")
-            columns = product.take((channels, *win.kernel, *block.shape))
-            # NumPy has no GEMM for outer products, the case of depthwise convolution.
-            multiply = np.multiply if matrix.shape[2] == 1 else np.matmul
-            size = part[0].size
-            multiply(matrix, part.reshape(groups, matrix.shape[2], size),
-                     out=columns.reshape(*matrix.shape[:2], size))
-            add_taps(large, columns, win, block)
-        deliver(out[start:stop], large, bias)
-
-
-def add_taps(large: Array, columns: Array, win: Windows, block: Block) -> None:
-    """Add columns (C, *kernel, N, *positions) to what they see in large (C, N, *large)."""
-    both = (slice(None), slice(None))
-    for tap in win.taps():
-        places = win.tap_slices(tap, block.start[1:], block.stop[1:])
-        if places is not None:
-            seen, elements = places
-            into = large[both + elements]
-            np.add(into, columns[(slice(None), *tap)][both + seen], out=into)
-
-
-def weigh(x: Array, y: Array, win: Windows, groups: int, out: Array) -> None:
-    """Fill out (O, C / groups, *kernel) by GEMMs of the columns of x with y."""
-    dtype, channels = out.dtype, out.shape[0] // groups
-    columns, small, product = Columns(x, win, dtype), Workspace(dtype), Workspace(dtype)
-    total = zeros((groups, out[0].size, channels), dtype)
-    for block in blocks((len(x), *win.small), position_bytes(out, groups)):
-        cols = columns.unfold(block)
-        part = small.take((y.shape[1], *cols.shape[1 + len(win.kernel):]))
-        width = block.shape[-1]
-        part[..., width:] = 0  # columns that mean nothing count for nothing
-        np.copyto(part[..., :width], y[block.in_channels].swapaxes(0, 1), casting="unsafe")
-        term = product.take(total.shape)
-        # Measured a fifth faster than its transpose, y by the columns.
-        size = part[0].size
-        np.matmul(cols.reshape(groups, total.shape[1], size),
-                  part.reshape(groups, channels, size).swapaxes(1, 2), out=term)
-        np.add(total, term, out=total)
-    np.copyto(out.reshape(groups, channels, total.shape[1]), total.swapaxes(1, 2))
-
-
-def position_bytes(weight: Array, groups: int) -> int:
-    """Bytes per position of a block: its columns and its product."""
-    return int((weight[0].size * groups + weight.shape[0]) * weight.itemsize)
 
 
 # --- functions -----------------------------------------------------------------------------------
