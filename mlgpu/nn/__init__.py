@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mlgpu.nn import functional as functional
 from mlgpu.nn import init as init
-from mlgpu.nn import utils as utils
 from mlgpu.nn.activation import *  # noqa: F403
 from mlgpu.nn.attention import *  # noqa: F403
 from mlgpu.nn.batchnorm import *  # noqa: F403
@@ -23,3 +24,13 @@ from mlgpu.nn.pooling import *  # noqa: F403
 from mlgpu.nn.reshaping import *  # noqa: F403
 from mlgpu.nn.rnn import *  # noqa: F403
 from mlgpu.nn.transformer import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from mlgpu.nn import utils as utils
+else:
+    def __getattr__(name):
+        if name == "utils":  # loaded when asked for, with what it is made of
+            from importlib import import_module
+
+            return import_module("mlgpu.nn.utils")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

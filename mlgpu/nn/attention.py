@@ -11,7 +11,6 @@ from mlgpu.nn.linear import Linear
 from mlgpu.nn.module import Module
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.creation import empty
-from mlgpu.ops.multi_head_attention import self_attention
 from mlgpu.tensor import Tensor
 
 __all__ = ["MultiheadAttention"]
@@ -93,6 +92,8 @@ class MultiheadAttention(Module):
         if (query is key is value and query.ndim == 3 and not need_weights
                 and self.in_proj_weight is not None and self.bias_k is None
                 and not self.add_zero_attn):
+            from mlgpu.ops.multi_head_attention import self_attention  # and what that needs
+
             output = self_attention(
                 query, self.num_heads, (self.in_proj_weight, self.in_proj_bias,
                                         self.out_proj.weight, self.out_proj.bias),
