@@ -205,6 +205,23 @@ def test_a_worker_that_ends_is_reported_and_replaced(monkeypatch):
     assert len(found[1].measures["mlgpu-numpy"].values) == 2
 
 
+def test_a_library_that_cannot_be_loaded_is_reported(monkeypatch):
+    """Where it computes the float64 results as well as where it is timed."""
+    # The worker's own table knows no such name: it fails where a library's import would.
+    monkeypatch.setitem(peers.PEERS, "mlgpu-numpy",
+                        replace(peers.PEERS["mlgpu-numpy"], name="unknown"))
+    rows = []
+    for name in ("adamw25M", "softmax"):
+        settings = Settings((name,), ("mlgpu-numpy",), 1, tiny=True, warm=0, least=0)
+        with closing(Driver(settings)) as driver:
+            driver.run(rows.append)
+    for row in rows:
+        (problem,) = row.problems()
+        assert "start: Traceback" in problem
+        assert "KeyError: 'unknown'" in problem
+        assert not row.measures["mlgpu-numpy"].values
+
+
 def test_another_librarys_process_holds_nothing_of_mlgpu():
     program = peers.command("worker")
     program[2] = program[2].replace(".main()", "") + "print('mlgpu' in sys.modules)"

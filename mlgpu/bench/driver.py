@@ -93,7 +93,11 @@ class Driver:
         inputs = self.folder / "inputs.npz"
         arrays = workload.arrays(s.seed, s.tiny)
         np.savez(inputs, **arrays)  # type: ignore[arg-type]  # NumPy declares its own options too
-        row.reference, reference = self._reference(workload, arrays, inputs)
+        try:
+            row.reference, reference = self._reference(workload, arrays, inputs)
+        except WorkerError as failed:
+            row.measures = {peer: Measure(problem=f"float64: {failed}") for peer in self.peers}
+            return row
         del arrays
         results: dict[str, Arrays] = {}
         for peer in self.peers:
@@ -106,9 +110,9 @@ class Driver:
         del reference
         timed = [p for p, m in row.measures.items() if not m.problem and not m.absent]
         interleaved(timed, s.rounds, lambda peer: self._sample(workload, peer, row.measures[peer]))
-        for peer in self.peers:
-            process = self._process(peer, "float32", s.device)
-            process.ask("close")
+        for process in self._processes.values():
+            if process.alive:
+                process.ask("close")
         return row
 
     def _reference(self, workload: Workload, arrays: Arrays, inputs: Path) -> tuple[str, Arrays]:

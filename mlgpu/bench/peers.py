@@ -23,14 +23,15 @@ class Peer:
     environment: Mapping[str, str] = field(default_factory=dict)
     default: bool = False  # measured without being asked for
     cuda: bool = False
-    compiler: str = ""  # a program that must be there, unless the variable CC names another
+    # A program that must be there, after the variable that names another one.
+    compiler: tuple[str, str] | None = None
     by_affinity: bool = False  # takes its threads from the cores that the process may use
 
     def installed(self, device: str = "cpu") -> bool:
         """Whether this interpreter has it; nothing is imported."""
         if device != "cpu" and self.name == "mlgpu":
             return True
-        if self.compiler and shutil.which(os.environ.get("CC", self.compiler)) is None:
+        if self.compiler is not None and shutil.which(os.environ.get(*self.compiler)) is None:
             return False
         return all(find_spec(module) is not None for module in self.modules)
 
@@ -42,13 +43,14 @@ PEERS = {peer.name: peer for peer in (
          "torch_kit", ("mlgpu", "numba"), default=True, cuda=True),
     Peer("mlgpu-numpy", "mlgpu, NumPy alone", (), "pip install mlgpu", "torch_kit",
          ("mlgpu", "numpy"), {"MLGPU_FAST": "0"}, default=True),
-    Peer("torch-compile", "PyTorch, torch.compile", ("torch",), "pip install torch", "torch_kit",
-         ("torch",), cuda=True),
+    Peer("torch-compile", "PyTorch, torch.compile", ("torch",),
+         "pip install torch, and the compiler g++", "torch_kit", ("torch",), cuda=True,
+         compiler=("CXX", "g++")),
     Peer("jax", "JAX, jax.jit", ("jax",), "pip install jax", "jax_kit", ("jax",),
          by_affinity=True),
     Peer("tinygrad", "tinygrad, TinyJit", ("tinygrad",),
          "pip install tinygrad, and the compiler clang", "tinygrad_kit", ("tinygrad",),
-         compiler="clang"),
+         compiler=("CC", "clang")),
     Peer("onnxruntime", "ONNX Runtime", ("onnxruntime", "onnx"), "pip install onnxruntime onnx",
          "onnx_kit", ("onnxruntime", "onnx")),
 )}

@@ -24,7 +24,11 @@ class Process:
         self._process = subprocess.Popen(
             command("worker"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said,
             text=True, env=environment(peer, threads))
-        self.ask("start", peer=peer.name, device=device, dtype=dtype, threads=threads)
+        try:
+            self.ask("start", peer=peer.name, device=device, dtype=dtype, threads=threads)
+        except WorkerError:
+            self.close()
+            raise
 
     def ask(self, do: str, **request: Any) -> Any:
         """Send one request and wait for its answer."""
