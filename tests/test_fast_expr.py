@@ -90,7 +90,10 @@ def test_every_primitive_that_has_a_loop_is_numpy(monkeypatch, dtype):
         nodes.append(call("maximum", call("maximum", arg(0), arg(1)), arg(2)))
         program = program_of(nodes, [dtype] * 3)
         outs = [np.empty((37, 43), d.numpy) for d in program.output_dtypes]
-        same([*names, "all"], *both(monkeypatch, program, arguments, outs))
+        numpy, loop = both(monkeypatch, program, arguments, outs)
+        for name, a, b in zip([*names, "all"], numpy, loop, strict=True):
+            # NumPy's takes 1 + erf(x), which loses digits where the result is nearly 0.
+            same([name], [a], [b], near_zero={"gelu": 2e-6, "gelu_slope": 4e-7}.get(name, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +227,7 @@ def test_activations_and_their_gradients(monkeypatch, which):
         y.backward(mlgpu.ones_like(y))
         found.append((y.detach().numpy(), t.grad.numpy()))
     for wide, narrow in zip(*found, strict=True):
-        np.testing.assert_allclose(narrow, wide, rtol=2e-6, atol=2e-6)
+        np.testing.assert_allclose(narrow, wide, rtol=2e-6, atol=1e-6)
 
 
 def test_errors_come_through(monkeypatch):

@@ -125,23 +125,34 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
     block = _block_lengths(shape)
     plan = _Registers(program, outs, _result_shapes(program, values))
     counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
+    steps = [(function, step.operands, step.result)
+             for step, function in zip(program.steps, functions, strict=True)]
+
+    arrays = [(i, v) for i, v in enumerate(values) if isinstance(v, np.ndarray) and v.ndim]
 
     def start() -> Callable[[int], None]:
         memory = plan.memory(math.prod(block))
+        # Views of the buffers as blocks of one size have them: what the interpreter does between
+        # two steps is what other threads wait for.
+        laid: dict[tuple[int, ...], dict[int, Array]] = {}
 
         def body(task: int) -> None:
             corner = [c * b for c, b in zip(np.unravel_index(task, counts), block, strict=True)]
-            index = tuple(slice(c, c + b) for c, b in zip(corner, block, strict=True))
-            current = [_sliced(v, index) if isinstance(v, np.ndarray) and v.ndim else v
-                       for v in values]
+            index = tuple([slice(c, c + b) for c, b in zip(corner, block, strict=True)])
+            sizes = tuple([min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)])
+            results = laid.get(sizes)
+            if results is None:
+                results = laid[sizes] = {v: plan.buffer(memory, v, sizes) for v in plan.place}
+            current = values.copy()
+            for i, array in arrays:
+                current[i] = _sliced(array, index)
+            for value, array in results.items():
+                current[value] = array
             targets = [_sliced(out, index) for out in outs]
-            sizes = [min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)]
-            for step, function in zip(program.steps, functions, strict=True):
-                output = plan.output.get(step.result)
-                out = (targets[output] if output is not None
-                       else plan.buffer(memory, step.result, sizes))
-                function(*[current[i] for i in step.operands], out=out)
-                current[step.result] = out
+            for value, position in plan.output.items():
+                current[value] = targets[position]
+            for function, operands, result in steps:
+                function(*[current[i] for i in operands], out=current[result])
             for position, value in plan.copies:
                 cast_step(np.asarray(current[value]), targets[position])
 
@@ -212,7 +223,7 @@ class _Registers:
         """Buffers of `block` elements, for one thread."""
         return [empty((block * width,), np.uint8) for width in self.widths]
 
-    def buffer(self, memory: list[Array], value: int, sizes: list[int]) -> Array:
+    def buffer(self, memory: list[Array], value: int, sizes: tuple[int, ...]) -> Array:
         full = self.shapes[value]
         shape = tuple(1 if n == 1 else b for n, b in zip(full, sizes[len(sizes) - len(full):],
                                                          strict=True))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu.runtime import empty
 from mlgpu.errors import MlgpuError
 
 # --- arithmetic -----------------------------------------------------------------------------------
@@ -113,12 +114,35 @@ def sign(x: Any, out: Any) -> None:
 def where(condition: Any, x: Any, y: Any, out: Any) -> None:
     """x where the condition holds, else y."""
     # By memory, not by identity: in place, the result and an argument are two views of one block.
+    if out.dtype.kind in "fi" and out.itemsize in (4, 8) and out.ndim and out.size > 1:
+        _where_bits(condition, x, y, out)
+        return
     if np.may_share_memory(out, x) or np.may_share_memory(out, condition):
         out[...] = np.where(condition, x, y)
         return
     if out is not y:
         np.copyto(out, y)
     np.copyto(out, x, where=condition)
+
+
+def _where_bits(condition: Any, x: Any, y: Any, out: Any) -> None:
+    """y with those bits turned in which x differs, where the condition holds: vector code, which a
+    copy of some elements is not."""
+    bits = np.dtype(f"i{out.itemsize}")
+    x, y = (np.asarray(v, out.dtype).view(bits) for v in (x, y))
+    chosen = empty(out.shape, bits)
+    np.copyto(chosen, condition, casting="unsafe")
+    if not x.ndim and not x:
+        np.subtract(chosen, 1, out=chosen)
+        np.bitwise_and(chosen, y, out=out.view(bits))
+        return
+    np.negative(chosen, out=chosen)
+    if not y.ndim and not y:
+        np.bitwise_and(chosen, x, out=out.view(bits))
+        return
+    turned = np.bitwise_xor(x, y, out=empty(out.shape, bits))
+    np.bitwise_and(turned, chosen, out=turned)
+    np.bitwise_xor(turned, y, out=out.view(bits))
 
 
 def isnan(x: Any, out: Any) -> None:
@@ -262,6 +286,33 @@ def erf(x: Any, out: Any) -> None:
     ratio = _ratio(np.square(bounded), *_ERF32)
     np.multiply(bounded, ratio, out=out)
     np.clip(out, np.float32(-1.0), np.float32(1.0), out=out)
+
+
+def gelu(x: Any, out: Any) -> None:
+    """x times the normal distribution function at x."""
+    half = _half_erf(x)
+    np.multiply(half, x, out=out)
+
+
+def gelu_slope(x: Any, out: Any) -> None:
+    """The normal distribution function at x, plus x times the density."""
+    kind = out.dtype.type
+    half, density = _half_erf(x), empty(x.shape, x.dtype)
+    np.multiply(x, x, out=density)
+    np.multiply(density, kind(-0.5), out=density)
+    np.exp(density, out=density)
+    np.multiply(density, kind(1 / math.sqrt(2 * math.pi)), out=density)
+    np.multiply(density, x, out=density)
+    np.add(half, density, out=out)
+
+
+def _half_erf(x: Any) -> Any:
+    """The normal distribution function."""
+    kind = x.dtype.type
+    half = np.multiply(x, kind(math.sqrt(0.5)), out=empty(x.shape, x.dtype))
+    erf(half, half)
+    np.add(half, kind(1), out=half)
+    return np.multiply(half, kind(0.5), out=half)
 
 
 def erfc(x: Any, out: Any) -> None:

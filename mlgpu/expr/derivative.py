@@ -12,7 +12,7 @@ import functools
 from typing import Any
 
 from mlgpu.expr.graph import Expr, arg, as_expr, call, const, topological
-from mlgpu.expr.primitives import TABLE
+from mlgpu.expr.primitives import COMPOSED, TABLE
 
 _RESULT_NOT_KEPT = frozenset(("div", "erfinv", "sinc"))
 
@@ -95,7 +95,7 @@ def _adjoints(node: Expr, dy: Expr) -> tuple[Expr | None, ...]:
     if len(terms) > 1 and any(t.op == "where" for t in terms):
         return tuple(None if parts[0] is None else functools.reduce(_sum, parts)
                      for parts in zip(*[_adjoints(node, t) for t in terms], strict=True))
-    primitive = TABLE[node.op]
+    primitive = COMPOSED.get(node.op) or TABLE[node.op]
     if primitive.adjoint is not None:
         return tuple(None if a is None else as_expr(a)
                      for a in primitive.adjoint(dy, node, *node.args))

@@ -17,7 +17,7 @@ from mlgpu import dtypes
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DTypeError
 from mlgpu.expr.graph import Expr, topological
-from mlgpu.expr.primitives import REAL_ONLY, TABLE
+from mlgpu.expr.primitives import COMPOSED, REAL_ONLY, TABLE
 
 # How much an operand weighs in promotion: Python number < 0-dim tensor < tensor with dimensions.
 NUMBER, ZERO_DIM, TENSOR = 0, 1, 2
@@ -221,6 +221,7 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
     build = _Builder(name, operands)
     values: dict[int, Any] = {}
     types: dict[int, Operand] = {}
+    outputs = _expanded(outputs)
     for node in topological(outputs):
         if node.op == "arg":
             values[id(node)], types[id(node)] = ("arg", node.attr), operands[node.attr]
@@ -241,6 +242,17 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
     wanted = tuple(output_dtypes or [types[id(o)].dtype for o in outputs])
     ends = [build.taken(values[id(o)], d) for o, d in zip(outputs, wanted, strict=True)]
     return _numbered(build, name, len(operands), ends, wanted)
+
+
+def _expanded(outputs: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The graph with what is composed of other primitives written out."""
+    memo: dict[int, Expr] = {}
+    for node in topological(outputs):
+        args = tuple(memo[id(a)] for a in node.args)
+        composed = COMPOSED.get(node.op)
+        memo[id(node)] = composed.body(*args) if composed else (
+            Expr(node.op, args, node.attr) if node.args else node)
+    return tuple(memo[id(o)] for o in outputs)
 
 
 def _numbered(build: _Builder, name: str, arguments: int, ends: list[Any],

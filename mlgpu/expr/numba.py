@@ -71,8 +71,8 @@ _FORMS: dict[str, tuple[str, str, str]] = {
     "left_shift": ("", "left_shift({0}, {1}, {bits})", ""),
     "right_shift": ("", "right_shift({0}, {1}, {bits})", ""),
     **{name: ("", "", f"maths.{name}({{0}})") for name in (
-        "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "erf",
-        "erfc")},
+        "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "tanh", "sigmoid", "erf", "erfc",
+        "gelu", "gelu_slope")},
 }
 
 # Where float32 has a form and float64 has not.

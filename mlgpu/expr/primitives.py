@@ -172,6 +172,19 @@ _row("erfc", "float", special.erfc, "erfc({0})",
      d=lambda y, x: (mul(-_TWO_OVER_ROOT_PI, call("exp", neg(_square(x)))),))
 _row("erfinv", "float", special.erfinv, "erfinv({0})",
      d=lambda y, x: (mul(1.0 / _TWO_OVER_ROOT_PI, call("exp", _square(y))),))
+_ROOT_HALF, _INV_ROOT_TWO_PI = float(np.sqrt(0.5)), 1.0 / float(np.sqrt(2 * np.pi))
+_BELOW = f"ml_t(0.5) * (ml_t(1) + erf({{0}} * ml_t({_ROOT_HALF!r})))"
+
+
+def _gelu_second(y: Expr, x: Expr) -> tuple[Expr]:
+    density = mul(_INV_ROOT_TWO_PI, call("exp", mul(-0.5, _square(x))))
+    return (mul(density, sub(2, _square(x))),)
+
+
+_row("gelu", "float", special.gelu, f"{{0}} * ({_BELOW})", d=lambda y, x: (call("gelu_slope", x),))
+_row("gelu_slope", "float", special.gelu_slope,
+     f"{_BELOW} + {{0}} * ml_t({_INV_ROOT_TWO_PI!r}) * exp(ml_t(-0.5) * {{0}} * {{0}})",
+     d=_gelu_second)
 _row("lgamma", "float", special.lgamma, "lgamma({0})", d=lambda y, x: (call("digamma", x),))
 _row("digamma", "float", special.digamma, "ml_digamma({0})",
      d=lambda y, x: (call("polygamma", x, attr=1),))
@@ -271,8 +284,59 @@ _row("angle", "real", special.angle, "ml_angle({0})",
          mul(const(1j), z), _square(call("abs", z))))),))
 _row("cast", "cast", np.positive, "{0}", adjoint=lambda dy, y, x: (dy,))
 
+# --- composed of other primitives -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A function in other primitives, with a derivative of fewer steps than the chain rule's."""
+
+    name: str
+    body: Callable[..., Expr]
+    partials: Partials
+    adjoint: None = None
+
+
+def _exp_of_less(x: Expr) -> tuple[Expr, Expr]:
+    """exp(-2 sqrt(2 / pi) (x + 0.044715 x**3)), of GELU by tanh, and x**2."""
+    square = _square(x)
+    return call("exp", mul(sub(mul(square, -_CUBIC), _LINEAR), x)), square
+
+
+_LINEAR = 2 * float(np.sqrt(2 / np.pi))
+_CUBIC = 0.044715 * _LINEAR
+
+
+def _gelu_tanh(x: Expr) -> Expr:
+    # x (1 + tanh(u)) / 2 is x / (1 + exp(-2 u)).
+    return div(x, add(_exp_of_less(x)[0], 1))
+
+
+def _gelu_tanh_slope(y: Expr, x: Expr) -> tuple[Expr]:
+    # Beyond 10 the slope is 0 or 1; within, exp is finite.
+    held = call("clamp_max", call("clamp_min", x, -10), 10)
+    e, square = _exp_of_less(held)
+    s = call("reciprocal", add(e, 1))
+    inner = mul(add(mul(square, 3 * _CUBIC), _LINEAR), held)
+    # e s is 1 - s, but keeps its digits where s is nearly 1.
+    return (add(mul(mul(mul(e, s), s), inner), s),)
+
+
+def _silu(x: Expr) -> Expr:
+    return div(x, add(call("exp", neg(x)), 1))
+
+
+def _silu_slope(y: Expr, x: Expr) -> tuple[Expr]:
+    s = call("sigmoid", x)
+    return (mul(add(mul(sub(1, s), x), 1), s),)
+
+
+COMPOSED = {c.name: c for c in (Composed("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
+                                Composed("silu", _silu, _silu_slope))}
+
 # What complex numbers, having no order, are refused by.
 REAL_ONLY = frozenset(
     """lt le gt ge maximum minimum fmax fmin clamp_min clamp_max hardtanh relu floor ceil round
     trunc sign signbit copysign nextafter floor_divide trunc_divide remainder fmod atan2 hypot
-    logaddexp erf erfc erfinv lgamma digamma polygamma sinc logsigmoid""".split())
+    logaddexp gelu gelu_slope erf erfc erfinv lgamma digamma polygamma
+    sinc logsigmoid""".split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from mlgpu.ops.choice import clamp_min, where
 from mlgpu.ops.elementwise import elementwise, symbolic
 from mlgpu.ops.elementwise import inplace as _inplace
 from mlgpu.ops.exponential import exp, expm1, log1p
-from mlgpu.ops.special import erf, sigmoid
+from mlgpu.ops.special import sigmoid
 from mlgpu.ops.trigonometry import tanh
 from mlgpu.tensor import Tensor
 
@@ -144,13 +143,12 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 @elementwise
 def _gelu(input: Any) -> Any:
-    return input * (0.5 * (1 + erf(input * math.sqrt(0.5))))
+    return call("gelu", input)
 
 
 @elementwise
 def _gelu_tanh(input: Any) -> Any:
-    inner = math.sqrt(2 / math.pi) * (input + 0.044715 * (input * input * input))
-    return 0.5 * input * (1 + tanh(inner))
+    return call("gelu_tanh", input)
 
 
 @symbolic
@@ -166,7 +164,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 @elementwise
 def _silu(input: Any) -> Any:
-    return input * sigmoid(input)
+    return call("silu", input)
 
 
 @symbolic

@@ -26,8 +26,9 @@ from mlgpu.expr.numba import APART, NEXT, SAME
 
 Array = np.ndarray[Any, Any]
 
-# Elements of a task: many enough that a call costs nothing, few enough that no thread waits long.
-_TASK = 1 << 16
+# Elements of a task: many enough that a call (5 us) costs little, few enough that a thread does not
+# wait long for the last one.
+_TASK = 1 << 18
 
 f32, i32, i64, u16 = np.float32, np.int32, np.int64, np.uint16
 

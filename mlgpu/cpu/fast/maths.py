@@ -23,8 +23,8 @@ from numba.extending import intrinsic, overload
 
 from mlgpu.cpu.fast.compiler import exact
 
-__all__ = ["copysign", "cos", "erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "log2",
-           "log10", "power", "rint", "sigmoid", "sin", "tanh"]
+__all__ = ["copysign", "cos", "erf", "erfc", "exp", "exp2", "expm1", "gelu", "gelu_slope", "log",
+           "log1p", "log2", "log10", "power", "rint", "sigmoid", "sin", "tanh"]
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 
@@ -523,6 +523,50 @@ def _erfc32(x: Any) -> Any:
     return f32(_erfc64(f64(x)))
 
 
+# --- the normal distribution ----------------------------------------------------------------------
+
+_ROOT_HALF_NUMBER, _INV_ROOT_TWO_PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
+# What is beyond a of the distribution, times exp(a**2 / 2) (a + 4), in (a - 4) / (a + 4), a >= 0.
+_normal_tail32 = _polynomial(
+    0.7552851438522339, -0.6078965663909912, 0.38713690638542175, -0.1865234375,
+    0.06040383130311966, -0.00752527080476284, -0.003512547817081213, 0.0015699247596785426,
+    0.0001793471456039697, -0.00013197603402659297)
+
+
+@exact
+def _normal32(x: Any) -> Any:
+    """exp(-x**2 / 2), and the distribution up to x."""
+    a = abs(x)
+    a = f32(15) if a > f32(15) else a  # nothing is left beyond
+    e = exp32(a * a * f32(-0.5))
+    inverse = f32(1) / (a + f32(4))
+    beyond = e * (inverse * _normal_tail32((a - f32(4)) * inverse))
+    return e, beyond if x < f32(0) else f32(1) - beyond
+
+
+@exact
+def _gelu32(x: Any) -> Any:
+    _, below = _normal32(x)
+    return x * below
+
+
+@exact
+def _gelu_slope32(x: Any) -> Any:
+    e, below = _normal32(x)
+    return below + x * (f32(_INV_ROOT_TWO_PI) * e)
+
+
+@exact
+def _gelu64(x: Any) -> Any:
+    return x * (0.5 * _erfc64(x * -_ROOT_HALF_NUMBER))
+
+
+@exact
+def _gelu_slope64(x: Any) -> Any:
+    density = exp64(x * x * -0.5) * _INV_ROOT_TWO_PI
+    return 0.5 * _erfc64(x * -_ROOT_HALF_NUMBER) + x * density
+
+
 # --- for both precisions --------------------------------------------------------------------------
 
 exp = _of_both("exp", exp32, exp64)
@@ -536,6 +580,8 @@ log10 = _of_both("log10", _log10_32, _log10_64)
 log1p = _of_both("log1p", _log1p_32, _log1p_64)
 erf = _of_both("erf", _erf32, _erf64)
 erfc = _of_both("erfc", _erfc32, _erfc64)
+gelu = _of_both("gelu", _gelu32, _gelu64)
+gelu_slope = _of_both("gelu_slope", _gelu_slope32, _gelu_slope64)
 
 
 @exact
