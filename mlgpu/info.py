@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import fast
+from mlgpu.cpu.threads import get_num_threads
 from mlgpu.cuda import environment
 from mlgpu.device import cuda_problem
 from mlgpu.errors import DeviceError, MissingExtraError
@@ -41,7 +43,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Feature:
-    """Whether a feature can be used, and if not, why."""
+    """Whether a feature can be used; if not, why, and if so, by what, where that may differ."""
 
     name: str
     active: bool
@@ -54,6 +56,7 @@ class Info:
 
     versions: dict[str, str]
     platform: str
+    threads: int  # of one operation on the CPU
     blas: list[Blas]
     gpus: list[Gpu]
     gpu_note: str
@@ -78,13 +81,13 @@ def collect() -> Info:
     """Look at this machine.  Starts nothing on a GPU."""
     gpus, note = _gpus()
     return Info(_versions(), f"{platform.system()} {platform.release()} {platform.machine()}",
-                _blas(), gpus, note, _simulated(), _features())
+                get_num_threads(), _blas(), gpus, note, _simulated(), _features())
 
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in ("mlgpu", "numpy", "ml_dtypes", "threadpoolctl", "cupy-cuda12x", "cupy-cuda13x",
-                    "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc", "nvidia-ml-py"):
+                    "numba", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc", "nvidia-ml-py"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -160,7 +163,7 @@ def _simulated() -> str:
 
 def _features() -> list[Feature]:
     problem = cuda_problem()
-    features = [Feature("CPU (NumPy)", True, ""),
+    features = [Feature("CPU (NumPy)", True, ""), _loops(),
                 Feature("CUDA", problem is None, problem or "")]
     for name, module, extra in _OPTIONAL:
         active = find_spec(module) is not None
@@ -169,11 +172,17 @@ def _features() -> list[Feature]:
     return features
 
 
+def _loops() -> Feature:
+    reason = fast.problem()
+    return Feature("compiled loops on the CPU", reason is None,
+                   f"Numba {metadata.version('numba')}" if reason is None else reason)
+
+
 def text(info: Info) -> str:
     """`info` for people."""
     lines = ["versions"]
     lines += [f"  {name:24} {version}" for name, version in info.versions.items()]
-    lines += ["machine", f"  {info.platform}"]
+    lines += ["machine", f"  {info.platform}", f"  {info.threads} threads for one operation"]
     lines += [f"  BLAS {b.name} {b.version}, {_shown(b.threads, 'threads')}" for b in info.blas]
     lines += ["devices", "  cpu", *(f"  {_gpu_line(gpu)}" for gpu in info.gpus)]
     if info.gpu_note:
@@ -181,9 +190,14 @@ def text(info: Info) -> str:
     if info.simulated:
         lines.append(f"  CUDA: {info.simulated}")
     lines.append("features")
-    lines += [f"  {f.name:32} {'active' if f.active else 'not active: ' + f.reason}"
-              for f in info.features]
+    lines += [f"  {f.name:32} {_state(f)}" for f in info.features]
     return "\n".join(lines)
+
+
+def _state(feature: Feature) -> str:
+    if not feature.active:
+        return f"not active: {feature.reason}"
+    return f"active ({feature.reason})" if feature.reason else "active"
 
 
 def _gpu_line(gpu: Gpu) -> str:

@@ -250,3 +250,14 @@ def test_a_folder_that_cannot_be_written_costs_a_compilation_only(monkeypatch, t
         assert (out == 2 * number + 0.5).all()
     assert list((tmp_path / "made").rglob("*.nbc"))  # machine code, for the next process
     assert expr._compiled.cache_info().currsize
+
+
+@pytest.mark.parametrize("reason", [None, "MLGPU_FAST=0 turns it off"])
+def test_info_says_whether_loops_are_compiled(monkeypatch, reason):
+    from mlgpu import info
+
+    monkeypatch.setattr(fast, "problem", lambda: reason)
+    found = info.collect()
+    line = next(line for line in info.text(found).splitlines() if "compiled loops" in line)
+    assert ("active (Numba" in line) if reason is None else line.endswith(f"not active: {reason}")
+    assert f"{mlgpu.get_num_threads()} threads for one operation" in info.text(found)
