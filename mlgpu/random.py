@@ -79,6 +79,11 @@ class Stream:
     def __init__(self, seed: int, offset: int, replayed: Replayed | None = None) -> None:
         self.seed, self.offset, self.replayed = seed, offset, replayed
 
+    @property
+    def countable(self) -> bool:
+        """Whether no counter of this draw can reach 2**64, where the words begin anew."""
+        return self.offset < 2**63
+
     def words(self, first: int, count: int) -> Words:
         """Words first, first + 1, ... first + count - 1 of the draw, as a fresh array."""
         block, skip = divmod(first, BLOCK_WORDS)

@@ -1,4 +1,4 @@
-"""From the words of a draw to numbers in an array, in blocks that stay in cache.
+"""From the words of a draw to numbers in an array, in blocks on the parallel loop.
 
 The words are cut into unsigned integers u of 16, 32 or 64 bits, low bits first, in the order of the
 elements (C order); an element's number is a function of its own u, or of its pair's:
@@ -28,11 +28,12 @@ import numpy as np
 
 from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.threads import parallel
 from mlgpu.random import Stream
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 1 << 16  # elements; even, so that no pair is torn
+BLOCK = 1 << 17  # elements; whole blocks of words, so that no pair is torn
 
 
 def unsigned(stream: Stream, bits: int, first: int, count: int) -> Array:
@@ -60,8 +61,12 @@ def pair_width(dtype: Any) -> int:
 def _each(out: Array, function: Callable[[Array, int], None]) -> None:
     """`function(block, first)` for blocks of `out` in C order."""
     flat = out.reshape(-1) if out.flags.c_contiguous else empty((out.size,), out.dtype)
-    for first in range(0, flat.size, BLOCK):
+
+    def body(task: int) -> None:
+        first = task * BLOCK
         function(flat[first:first + BLOCK], first)
+
+    parallel(-(-flat.size // BLOCK), lambda: body, flat.size)
     if not out.flags.c_contiguous:
         np.copyto(out, flat.reshape(out.shape))
 
@@ -191,10 +196,14 @@ def bernoulli(out: Array, stream: Stream, p: float) -> None:
     _each(out, fill)
 
 
+def limit(p: float) -> int:
+    """The largest of 32-bit integers that drop with probability p, 0 < p."""
+    return math.ceil(p * 2.0 ** 32) - 1
+
+
 def kept(stream: Stream, p: float, first: int, count: int) -> Array:
     """False with probability p (0 < p), else True, for elements first ... first + count - 1."""
-    return np.greater(unsigned(stream, 32, first, count),
-                      np.uint32(math.ceil(p * 2.0 ** 32) - 1))
+    return np.greater(unsigned(stream, 32, first, count), np.uint32(limit(p)))
 
 
 def bernoulli_each(out: Array, stream: Stream, p: Array) -> None:

@@ -6,16 +6,19 @@ computes it again from them.  A dropped element is multiplied by 0, so inf and N
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import fast
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.rows import each_block, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.threads import parallel
 from mlgpu.cuda import dropout as cuda_dropout
 from mlgpu.cuda import runtime as cuda_runtime
 from mlgpu.cuda.copy import copy_into
@@ -100,14 +103,32 @@ class Dropout(Op):
         return factor, np.add(summand, compute(self.base), out=summand)
 
     def _fill_elements(self, out: Array, x: Array) -> None:
+        loops = fast.load("random", out.size) if (
+            self.lift == 0 and self.stream.countable and out.dtype == x.dtype
+            and out.dtype.char in "fd" and x.flags.c_contiguous) else None
+        fill = self._block if loops is None else functools.partial(self._compiled, loops.dropout)
+
+        def body(task: int) -> None:
+            first = task * numbers.BLOCK
+            fill(out[first:first + numbers.BLOCK], x[first:first + numbers.BLOCK], first)
+
+        parallel(-(-out.size // numbers.BLOCK), lambda: body, out.size)
+
+    def _block(self, out: Array, x: Array, first: int) -> None:
         compute = wide(out.dtype).type
-        for first in range(0, out.size, numbers.BLOCK):
-            target = out[first:first + numbers.BLOCK]
-            keep = numbers.kept(self.stream, self.p, first, target.size)
-            factor, summand = self._affine(keep, compute)
-            source = x[first:first + numbers.BLOCK].astype(compute, copy=False)
-            y = np.multiply(source, factor, out=factor)
-            target[...] = y if summand is None else np.add(y, summand, out=y)
+        keep = numbers.kept(self.stream, self.p, first, out.size)
+        factor, summand = self._affine(keep, compute)
+        y = np.multiply(x.astype(compute, copy=False), factor,
+                        out=out if out.dtype == compute else factor)
+        if summand is not None:
+            np.add(y, summand, out=y)
+        if y is not out:
+            out[...] = y
+
+    def _compiled(self, loop: Any, out: Array, x: Array, first: int) -> None:
+        number = out.dtype.type
+        loop(out, x, np.uint64(self.stream.seed), np.uint64(self.stream.offset + first // 8),
+             np.uint32(numbers.limit(self.p)), number(0), number(self.scale))
 
     def _fill_channels(self, out: Array, x: Array) -> None:
         keep = numbers.kept(self.stream, self.p, 0, len(out))[:, None]
