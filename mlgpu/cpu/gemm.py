@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import blas
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import copy, empty
+from mlgpu.cpu.threads import get_num_threads, parallel
 
 Array = np.ndarray[Any, Any]
 
 _BLAS = "fdFD"
 _EXACT = 2**53  # float64 holds every integer up to here
+
+# OpenBLAS gives a product of more multiplications than this to threads of its own, and those then
+# go on for 50 ms without sleeping: whatever the parallel loop does meanwhile finds no free core.
+# So larger products are cut among the threads of that loop, with BLAS on one thread.
+_ALONE = 1 << 18
+_WORTH_CUTTING = 1 << 22
+_MULTIPLE = 16  # of rows or columns of a part, which BLAS computes in such tiles
 
 
 def gemm(a: Array, b: Array) -> Array:
@@ -28,11 +38,55 @@ def gemm(a: Array, b: Array) -> Array:
         # One GEMM over all rows: NumPy would call BLAS once per leading index.
         product = gemm(a.reshape(-1, a.shape[-1]), b)
         return product.reshape(*a.shape[:-1], b.shape[-1])
-    if a.ndim == b.ndim == 2 and len(a) * b.shape[1] * a.itemsize < SMALLEST:
+    if a.ndim == b.ndim == 2 and len(a) * b.shape[1] * a.itemsize < SMALLEST and (
+            len(a) == 1 or a.size * b.shape[1] <= _ALONE):
         small: Array = a.dot(b)  # which starts in a third of the time
         return small
-    out = empty(_product_shape(a, b), a.dtype)
-    return np.matmul(blas_ready(a), blas_ready(b), out=out)
+    return multiply(blas_ready(a), blas_ready(b), empty(_product_shape(a, b), a.dtype))
+
+
+def multiply(a: Array, b: Array, out: Array) -> Array:
+    """out = a @ b in one of BLAS's dtypes, of arrays that BLAS can read (or write)."""
+    work = out.size * a.shape[-1]
+    # One row, as of an inference, waits for memory more than for the cores.
+    if out.ndim == 2 and (len(out) == 1 or work <= _ALONE):
+        return np.matmul(a, b, out=out)
+    with blas.one_thread():
+        if work < _WORTH_CUTTING or get_num_threads() == 1:
+            np.matmul(a, b, out=out)
+        else:
+            _in_parts(a, b, out, work >> 4)
+    return out
+
+
+def _in_parts(a: Array, b: Array, out: Array, work: int) -> None:
+    """One part for each thread, along the longest axis of a stack or the longer one of a matrix."""
+    rows, columns = out.shape[-2:]
+    axis = max(range(out.ndim - 2), key=lambda d: out.shape[d], default=None)
+    if axis is None or out.shape[axis] < 2:
+        axis = out.ndim - (2 if rows >= columns else 1)
+    length, threads = out.shape[axis], get_num_threads()
+    step = -(-length // threads)
+    if axis >= out.ndim - 2:
+        step = -(-step // _MULTIPLE) * _MULTIPLE
+    behind = axis - out.ndim  # counted from the end, because operands may have fewer axes
+
+    def part(operand: Array, some: slice) -> Array:
+        if operand.ndim < -behind or (behind < -2 and operand.shape[behind] == 1):
+            return operand
+        where: Any = (..., some, *[slice(None)] * (-behind - 1))
+        cut: Array = operand[where]
+        return cut
+
+    def start() -> Callable[[int], None]:
+        def product(task: int) -> None:
+            some = slice(task * step, min(length, (task + 1) * step))
+            np.matmul(a if behind == -1 else part(a, some), b if behind == -2 else part(b, some),
+                      out=part(out, some))
+
+        return product
+
+    parallel(-(-length // step), start, work)
 
 
 def widen(a: Array) -> Array:
@@ -99,7 +153,10 @@ def column_sums(a: Array) -> Array:
         return np.add.reduce(a, 0, dtype=a.dtype, out=empty(a.shape[1:], a.dtype))
     ones = empty((1, len(a)), wide.dtype)
     ones.fill(1)
-    return cast(gemm(ones, wide)[0], a.dtype)
+    out = empty((1, *a.shape[1:]), wide.dtype)
+    with blas.one_thread():
+        _in_parts(ones, wide, out, a.size)
+    return cast(out[0], a.dtype)
 
 
 def _product_shape(a: Array, b: Array) -> tuple[int, ...]:

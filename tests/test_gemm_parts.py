@@ -1,0 +1,55 @@
+"""Large products are cut among threads; every operand of every shape gets to its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import mlgpu
+from mlgpu.cpu import blas
+from mlgpu.cpu.gemm import column_sums, gemm
+
+SHAPES = [
+    ((300, 400), (400, 500)), ((20, 700), (700, 3000)), ((1, 3000), (3000, 2000)),
+    ((3000, 2000), (2000, 1)), ((6, 5, 130, 64), (6, 5, 64, 130)),
+    ((7, 1, 130, 64), (5, 64, 130)), ((1, 400, 300), (1, 300, 400)),
+    ((5, 64, 130), (7, 1, 130, 64)), ((400, 300), (4, 300, 100)), ((2, 400, 300), (300, 100)),
+    ((33, 20000), (20000, 17)),
+]
+
+
+def given(shape, dtype):
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype(dtype)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = mlgpu.get_num_threads()
+    mlgpu.set_num_threads(request.param)
+    yield request.param
+    mlgpu.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize(("left", "right"), SHAPES, ids=str)
+def test_products(left, right, dtype, threads):
+    a, b = given(left, dtype), given(right, dtype)
+    wide = np.complex128 if dtype is np.complex64 else np.float64
+    expected = a.astype(wide) @ b.astype(wide)
+    for x in (a, np.asfortranarray(a)):
+        found = gemm(x, b)
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.sqrt(a.shape[-1]) * 10)
+        np.testing.assert_array_equal(found, gemm(x, b))
+
+
+def test_sums_of_columns(threads):
+    a = given((3000, 777), np.float32)
+    np.testing.assert_allclose(column_sums(a), a.sum(0, dtype=np.float64), rtol=0, atol=2e-4)
+
+
+def test_blas_has_its_threads_again():
+    library = blas._found()
+    before = library.get()
+    gemm(given((300, 400), np.float32), given((400, 500), np.float32))
+    assert library.get() == before
