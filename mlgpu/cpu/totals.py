@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import contiguous, widen
 from mlgpu.cpu.runtime import empty
 
@@ -101,14 +102,29 @@ def _last(x: Array) -> Array:
     """The sums of the rows of (rows, n)."""
     rows, n = x.shape
     if n <= LONG:
-        return np.matmul(x, _ones(n, x.dtype), out=empty((rows,), x.dtype))
+        return _rows(x)
     count = n // BLOCK
-    blocks = x[:, :count * BLOCK].reshape(rows, count, BLOCK)
-    sums = np.matmul(blocks, _ones(BLOCK, x.dtype), out=empty((rows, count), x.dtype))
-    result = _last(sums)
+    blocks = x[:, :count * BLOCK]
+    if n % BLOCK == 0 or rows == 1:
+        result = _last(_rows(blocks.reshape(-1, BLOCK)).reshape(rows, count))
+    else:
+        sums = np.matmul(blocks.reshape(rows, count, BLOCK), _ones(BLOCK, x.dtype),
+                         out=empty((rows, count), x.dtype))
+        result = _last(sums)
     if n % BLOCK:
         np.add(result, _last(x[:, count * BLOCK:]), out=result)
     return result
+
+
+def _rows(x: Array) -> Array:
+    """The sums of short rows."""
+    rows, n = x.shape
+    out = empty((rows,), x.dtype)
+    loops = fast.load("totals", x.size) if n and x.flags.c_contiguous else None
+    if loops is None:
+        return np.matmul(x, _ones(n, x.dtype), out=out)
+    loops.row_sums(x, out)
+    return out
 
 
 def _middle(x: Array) -> Array:
