@@ -140,6 +140,14 @@ class Account:
                 raise self.refuse(nbytes, "budget", budget.maximum, budget.used)
         return budgets
 
+    def workspace(self, nbytes: int) -> None:
+        """What one calculation takes and gives back before anything else: it shows in the peak."""
+        if watched:
+            self.check(nbytes)
+        now = self.allocated + nbytes
+        if now > self.peak:
+            self.peak = now
+
     def refuse(self, nbytes: int, what: str, maximum: int, used: int) -> OutOfMemoryError:
         """The error that says what was asked for, what is in use and what holds most of it."""
         largest = "\n  ".join(map(str, self.snapshot()[:5])) or "nothing"

@@ -168,8 +168,10 @@ class _Walk:
             slots = self.gradients.get(target)
             if slots is None:
                 slots = self.gradients[target] = [None] * target.outputs
-            before = slots[index]
-            slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
+                slots[index] = grad
+            else:
+                before = slots[index]
+                slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
 
     def _send_leaf(self, leaf: Tensor, grad: Tensor | None) -> None:
         key = id(leaf)

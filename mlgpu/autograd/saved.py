@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlgpu.autograd import mode as modes
 from mlgpu.autograd.graph import Node
 from mlgpu.autograd.mode import mode, observe
-from mlgpu.device import runtime
+from mlgpu.device import CPU, runtime
 from mlgpu.errors import GraphError, ReleasedError
 
 if TYPE_CHECKING:
@@ -82,11 +82,14 @@ class Saved:
 
     def array(self, node: Node) -> Any:
         """The array, if it is still what was saved."""
+        storage, array = self._storage, self._array
+        if (storage is not None and storage.device is CPU and not storage.released
+                and storage.version == self._version and array is not None):
+            return array
         if self._unpack is not None:
             return self._unpack(self._packed)._array
-        if self._array is None:
+        if array is None:
             raise GraphError(FREED.format(node.name))
-        storage = self._storage
         if storage.released:
             raise ReleasedError(f"{node.name}: backward needs a tensor of shape "
                                 f"{self._array.shape} that was released; release it later")

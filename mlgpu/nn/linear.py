@@ -12,6 +12,7 @@ from mlgpu.nn import init
 from mlgpu.nn.module import Module
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.creation import empty
+from mlgpu.ops.linear import linear
 from mlgpu.tensor import Tensor
 
 __all__ = ["Bilinear", "Identity", "Linear"]
@@ -53,7 +54,14 @@ class Linear(Module):
     def forward(self, input: Tensor, *, activation: str | None = None,
                 residual: Tensor | None = None) -> Tensor:
         """The affine map; then `activation` and `residual` as `F.linear` takes them."""
-        return F.linear(input, self.weight, self.bias, activation=activation, residual=residual)
+        own: dict[str, Any] = self._parameters
+        if "weight" in own and "bias" in own:  # without the search that an attribute takes
+            weight, bias = own["weight"], own["bias"]
+        else:
+            weight, bias = self.weight, self.bias
+        if activation is None and residual is None:
+            return linear(input, weight, bias)
+        return F.linear(input, weight, bias, activation=activation, residual=residual)
 
     def extra_repr(self) -> str:
         return (f"in_features={self.in_features}, out_features={self.out_features}, "

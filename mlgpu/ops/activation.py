@@ -49,7 +49,9 @@ def _relu(input: Any) -> Any:
 @symbolic
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0); derivative 0 at 0."""
-    return _optionally_inplace(_relu, input, (), inplace)  # type: ignore[no-any-return]
+    if not inplace:
+        return _relu(input)  # type: ignore[no-any-return]
+    return _optionally_inplace(_relu, input, (), True)  # type: ignore[no-any-return]
 
 
 @symbolic

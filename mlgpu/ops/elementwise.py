@@ -39,14 +39,11 @@ class ElementwiseFunction(Generic[P, R]):
         self.name = name
         self.signature = inspect.signature(function)
         self._arity = len(self.signature.parameters)
-        self._formula: Formula | None = None
 
-    @property
+    @functools.cached_property
     def formula(self) -> Formula:
         """The traced expression."""
-        if self._formula is None:
-            self._formula = Formula(self.name, trace(self.function, self._arity), self._arity)
-        return self._formula
+        return Formula(self.name, trace(self.function, self._arity), self._arity)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         given: Any = args
@@ -54,7 +51,7 @@ class ElementwiseFunction(Generic[P, R]):
             bound = self.signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.args
-        result: Any = pointwise.apply(self._formula or self.formula, given)
+        result: Any = pointwise.apply(self.formula, given)
         if result is None:
             function: Any = self.function
             symbols = any(isinstance(a, Expr) for a in given)

@@ -14,9 +14,10 @@ import numpy as np
 from mlgpu.expr.graph import Expr
 from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
-from mlgpu.ops.elementwise import inplace, symbolic
+from mlgpu.ops.elementwise import ElementwiseFunction, inplace, symbolic
 from mlgpu.ops.interop import from_numpy
 from mlgpu.ops.operand import Operand
+from mlgpu.ops.pointwise import binary
 from mlgpu.tensor import Tensor
 
 _OPERANDS = (Tensor, float, int, Expr, bool, complex, np.number, np.bool_)
@@ -25,8 +26,14 @@ Operator = Callable[[Any, Any], Any]
 
 
 def _forward(function: Callable[..., Any]) -> Operator:
+    short = isinstance(function, ElementwiseFunction)
+
     @symbolic
     def operator(self: Any, other: Any) -> Any:
+        if short and isinstance(other, Tensor):
+            made = binary(function.formula, self, other)  # type: ignore[attr-defined]
+            if made is not None:
+                return made
         if isinstance(other, _OPERANDS):
             return function(self, other)
         if isinstance(other, np.ndarray):

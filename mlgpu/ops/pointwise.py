@@ -41,8 +41,6 @@ Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, 
 
 def apply(formula: Formula, args: tuple[Any, ...]) -> Tensor | None:
     """The result of a formula of tensors and numbers; None where this is not the way."""
-    if modes.observers:
-        return None
     if len(args) == 2:
         a, b = args
         if isinstance(a, Tensor):
@@ -60,7 +58,7 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
     """As `apply`, of two tensors."""
     one, two = a._storage, b._storage
     if (one.device is not CPU or two.device is not CPU or one.released or two.released
-            or one.pending is not None or two.pending is not None):
+            or one.pending is not None or two.pending is not None or modes.observers):
         return None
     x, y = a._array, b._array
     dtype, shape = x.dtype, x.shape
@@ -83,7 +81,8 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
 def unary(formula: Formula, a: Tensor) -> Tensor | None:
     """As `apply`, of one tensor."""
     storage = a._storage
-    if storage.device is not CPU or storage.released or storage.pending is not None:
+    if (storage.device is not CPU or storage.released or storage.pending is not None
+            or modes.observers):
         return None
     x = a._array
     dtype, shape = x.dtype, x.shape
@@ -101,7 +100,8 @@ def unary(formula: Formula, a: Tensor) -> Tensor | None:
 def _scaled(formula: Formula, a: Tensor, args: tuple[Any, Any]) -> Tensor | None:
     """As `unary`, where the other of two arguments is a number."""
     storage = a._storage
-    if storage.device is not CPU or storage.released or storage.pending is not None:
+    if (storage.device is not CPU or storage.released or storage.pending is not None
+            or modes.observers):
         return None
     x = a._array
     dtype, shape = x.dtype, x.shape
@@ -140,13 +140,8 @@ def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tenso
     way = plan.ways.get(needs)
     if way is None:
         way = plan.ways[needs] = Way(plan.formula, plan.kinds, needs, plan.dtype)
-    node = Pointwise(plan, way, needs, slots, shape)
-    a = inputs[0]
-    if len(inputs) == 1:
-        node.edges = (a._edge(),)
-    else:
-        b = inputs[1]
-        node.edges = (a._edge() if needs[0] else None, b._edge() if needs[1] else None)
+    edges = tuple([t._edge() if t._requires else None for t in inputs])
+    node = Pointwise(plan, way, needs, slots, shape, edges)
     if way.kept:
         node._saved = {key: Saved(out, node, 0) if key < 0 else Saved(inputs[key], node)
                        for key in way.kept}
@@ -168,7 +163,8 @@ class Pointwise(Elementwise):
     recording = True
 
     def __init__(self, plan: Plan, way: Way, needs: tuple[bool, ...], slots: tuple[Any, ...],
-                 shape: tuple[int, ...]) -> None:
+                 shape: tuple[int, ...], edges: tuple[Any, ...]) -> None:
+        self.edges = edges
         self.plan = plan
         self.way = way
         self.needs = needs
@@ -197,33 +193,32 @@ class Pointwise(Elementwise):
             return super().apply(grads, create_graph)
         (grad,) = grads
         assert grad is not None
-        computed: list[Any] = []
-        if way.steps is not None:
-            computed = self._gradients_of(grad._array, way, way.steps)
-        found: list[Tensor | None] = []
-        for result in results:
-            if result is None:
-                found.append(None)
-            elif result < 0:
-                grad._storage.exclusive = False
-                found.append(grad)
-            else:
-                found.append(computed[result])
-        return found
+        grad._storage.exclusive = False  # it may go on, and to several
+        if way.steps is None:
+            return [None if result is None else grad for result in results]
+        computed = self._computed(grad._array, way, way.steps)
+        return [None if result is None else grad if result < 0 else computed[result]
+                for result in results]
 
-    def _gradients_of(self, dy: Any, way: Way, steps: Steps) -> list[Tensor]:
-        arguments = [dy if source is None else self._saved_value(source).array(self)
-                     if isinstance(source, int) else self.slots[source[0]]
-                     for source in way.sources]
-        size, shape = dy.size, self.shape
-        charges = [Charge(_books, size * dtype.itemsize, shape, dtype)
-                   for dtype in steps.dtypes]
-        made = []
-        for array, charge in zip(steps.results(shape, size, arguments), charges, strict=True):
-            storage = Storage(CPU, charge, True)
+    def _computed(self, dy: Any, way: Way, steps: Steps) -> list[Tensor]:
+        if self._freed:
+            self._saved_value(None)  # which raises
+        saved: Any = self._saved
+        arguments = []
+        for source in way.sources:
+            if source is None:
+                arguments.append(dy)
+            elif isinstance(source, int):
+                arguments.append(saved[source].array(self))
+            else:
+                arguments.append(self.slots[source[0]])
+        size, shape, made = dy.size, self.shape, []
+        for dtype in steps.dtypes:  # charged before anything is computed
+            storage = Storage(CPU, Charge(_books, size * dtype.itemsize, shape, dtype), True)
             storage.exclusive = True
-            made.append(Tensor._make(array, storage))
-        return made
+            made.append(storage)
+        arrays = steps.results(shape, size, arguments)
+        return [Tensor._make(array, storage) for array, storage in zip(arrays, made, strict=True)]
 
 
 # --- what is decided once -------------------------------------------------------------------------
@@ -236,57 +231,49 @@ class Steps:
     tensor of the arguments' shape.
     """
 
-    __slots__ = ("constants", "direct", "dtype", "dtypes", "itemsize", "numbers", "outputs",
-                 "scratch", "steps")
+    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "scratch")
 
     def __init__(self, program: Program, kinds: Kinds) -> None:
-        self.constants = program.constants
-        self.numbers = [(argument, dtype.numpy) for _, argument, dtype in program.numbers]
-        self.outputs = program.outputs
+        wide = {i for i, kind in enumerate(kinds) if kind is None}
+        # One line of Python per step, over the values by their number.
+        names: dict[str, Any] = {"array": np.array, "empty": np.empty}
+        names |= {f"v{len(kinds) + i}": constant for i, constant in enumerate(program.constants)}
+        lines = []
+        for value, argument, dtype in program.numbers:
+            names[f"t{value}"] = dtype.numpy
+            lines.append(f"v{value} = array(v{argument}, t{value})")
+        scratch, fresh = 0, False
+        for step in program.steps:
+            result, stored = step.result, program.dtypes[step.result].numpy
+            if wide.intersection(step.operands):
+                wide.add(result)
+                scratch += stored.itemsize
+            function, fresh = _call(step, [program.dtypes[i].numpy for i in step.operands], stored)
+            names[f"f{result}"], names[f"t{result}"] = function, stored
+            inputs = ", ".join([f"v{i}" for i in step.operands])
+            lines += [f"v{result} = f{result}({inputs})"] if fresh else [
+                f"v{result} = empty(shape, t{result})", f"f{result}({inputs}, out=v{result})"]
+        if len({o for o in program.outputs if o >= program.first_result and o in wide}) < len(
+                program.outputs):
+            raise ValueError
+        lines.append("return " + " ".join([f"v{o}," for o in program.outputs]))
+        given = "".join([f", v{i}" for i in range(len(kinds))])
+        exec(f"def function(shape{given}):\n  " + "\n  ".join(lines), names)
+        self.function: Callable[..., tuple[Any, ...]] = names["function"]
+        simple = len(program.steps) == 1 and fresh and (
+            program.steps[0].operands == tuple(range(len(kinds))))
+        self.direct = names[f"f{program.outputs[0]}"] if simple else None
         self.dtypes = [d.numpy for d in program.output_dtypes]
         self.dtype = self.dtypes[0]
         self.itemsize = self.dtype.itemsize
-        self.steps: list[tuple[Any, tuple[int, ...], Any]] = []
-        wide = {i for i, kind in enumerate(kinds) if kind is None}
         # Bytes per element of what is computed on the way, all of which lives to the end.
-        self.scratch = -sum(d.itemsize for d in self.dtypes)
-        for step in program.steps:
-            stored = program.dtypes[step.result].numpy
-            if wide.intersection(step.operands):
-                wide.add(step.result)
-                self.scratch += stored.itemsize
-            taken = [program.dtypes[i].numpy for i in step.operands]
-            function, fresh = _call(step, taken, stored)
-            self.steps.append((function, step.operands, None if fresh else stored))
-        results = [o for o in self.outputs if o >= program.first_result and o in wide]
-        if len({*results}) < len(self.outputs):
-            raise ValueError
-        function, operands, stored = self.steps[0]
-        simple = len(self.steps) == 1 and stored is None
-        self.direct = function if simple and operands == tuple(range(len(kinds))) else None
+        self.scratch = scratch - sum(d.itemsize for d in self.dtypes)
 
-    def results(self, shape: tuple[int, ...], size: int, arguments: Any) -> list[Any]:
+    def results(self, shape: tuple[int, ...], size: int, arguments: Any) -> tuple[Any, ...]:
         """What it gives for arrays of one shape and numbers."""
-        workspace = None
         if self.scratch:
-            workspace = Charge(_books, self.scratch * size, (self.scratch * size,), "uint8")
-        results: list[Any] = quiet().run(self._run, shape, arguments)
-        del workspace
-        return results
-
-    def _run(self, shape: tuple[int, ...], arguments: Any) -> list[Any]:
-        values = [*arguments, *self.constants]
-        for argument, dtype in self.numbers:
-            values.append(np.array(arguments[argument], dtype))
-        for function, operands, stored in self.steps:
-            inputs = [values[i] for i in operands]
-            if stored is None:
-                values.append(function(*inputs))
-            else:
-                out = np.empty(shape, stored)
-                function(*inputs, out=out)
-                values.append(out)
-        return [values[i] for i in self.outputs]
+            _books.workspace(self.scratch * size)
+        return quiet().run(self.function, shape, *arguments)
 
 
 def _call(step: Step, taken: list[Any], stored: Any) -> tuple[Callable[..., Any], bool]:
