@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cpu.threads import get_num_threads, parallel
 
 Array = np.ndarray[Any, Any]
 
@@ -49,19 +51,47 @@ def add_rows(rows: Array, index: Array, count: int, source: Array | None = None,
     three to ten times faster than np.add.at or add.reduceat, which work element by element.
     """
     compute = wide(rows.dtype) if rows.dtype.kind not in "iu" else rows.dtype
-    out = zeros((count, *rows.shape[1:]), compute)
-    if rows.size == 0 or index.size == 0:
-        return cast(out, rows.dtype)
+    loops = fast.load("segment", count * rows.shape[1] + rows.size) if (
+        rows.dtype.char in "fd" and rows.flags.c_contiguous and index.size) else None
+    if loops is not None:
+        out = empty((count, rows.shape[1]), compute)
+        _compiled(loops.add_rows, out, rows, index, source, scale)
+    else:
+        out = zeros((count, *rows.shape[1:]), compute)
+        if rows.size and index.size:
+            _add_groups(out, rows, index, source, scale)
+    if average:
+        counts = np.maximum(np.bincount(index, minlength=count), 1)
+        np.divide(out, counts.astype(compute)[:, None], out=out)
+    return cast(out, rows.dtype)
+
+
+def _add_groups(out: Array, rows: Array, index: Array, source: Array | None,
+                scale: Array | None) -> None:
+    compute = out.dtype
     for targets, places, begins in _segments(index, rows.shape[1]):
         picked = rows[places if source is None else source[places]]
         if scale is not None:
             picked = picked.astype(compute, copy=False) * widen(scale[places])[..., None]
         total = np.add.reduce(picked, 1, dtype=compute)
         out[targets] = total if begins else out[targets] + total
-    if average:
-        counts = np.maximum(np.bincount(index, minlength=count), 1)
-        np.divide(out, counts.astype(compute)[:, None], out=out)
-    return cast(out, rows.dtype)
+
+
+def _compiled(loop: Any, out: Array, rows: Array, index: Array, source: Array | None,
+              scale: Array | None) -> None:
+    """Each task owns some rows of the result and looks for what is added to them."""
+    count = len(out)
+    part = max(1, -(-count // (4 * get_num_threads())))
+    index = index.astype(np.int64, copy=False)
+    places = index if source is None else source.astype(np.int64, copy=False)
+    factors = empty((0,), out.dtype) if scale is None else np.ascontiguousarray(scale, out.dtype)
+
+    def body(task: int) -> None:
+        low = task * part
+        loop(out[low:low + part], low, rows, index, places, factors, source is not None,
+             scale is not None)
+
+    parallel(-(-count // part), lambda: body, out.size + rows.size)
 
 
 def largest_rows(rows: Array, index: Array, count: int, source: Array) -> Array:
