@@ -20,9 +20,13 @@ from mlgpu.cpu.threads import parallel
 Array = np.ndarray[Any, Any]
 Place = tuple[slice, ...]
 
-# Elements of a block: with 64K to 256K the operands of a pass stay in the level-2 and level-3
-# caches; measured on softmax and layer norm, where smaller and larger ones are slower.
+# Elements of a block: the operands of a pass stay in the level-2 and level-3 caches.
 BLOCK = 1 << 17
+
+# Of blocks that threads share: passes over less spend their time waiting for the interpreter's
+# lock; measured on softmax and layer norm.  Of less work the blocks are smaller, for every thread
+# to have some.
+LARGEST, SMALLEST = 1 << 18, 1 << 16
 
 # Partial sums over rows, at most: enough to share out, few enough to hold.
 GROUPS = 16
@@ -50,17 +54,22 @@ def kept(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], 1, *shape[2:])
 
 
+def _size(shape: tuple[int, ...]) -> int:
+    return min(LARGEST, max(SMALLEST, math.prod(shape) // 4))
+
+
 def blocks(shape: tuple[int, ...]) -> Iterator[Place]:
     """Places of cache-sized blocks that hold whole rows along axis 1."""
     rows, n, *rest = shape
     columns = rest[0] if rest else 1
-    step = max(1, BLOCK // max(1, n * columns))
-    if rest and n * columns > BLOCK:
-        width = max(16, BLOCK // n)
+    size = _size(shape)
+    if rest and n * columns > size:
+        width = max(16, size // n)
         for row in range(rows):
             for column in range(0, columns, width):
                 yield slice(row, row + 1), slice(None), slice(column, column + width)
         return
+    step = max(1, size // max(1, n * columns))
     for row in range(0, rows, step):
         yield (slice(row, row + step),)
 
@@ -69,9 +78,10 @@ def block_size(shape: tuple[int, ...]) -> int:
     """Elements of the largest of `blocks(shape)`."""
     rows, n, *rest = shape
     columns = rest[0] if rest else 1
-    if rest and n * columns > BLOCK:
-        return n * min(columns, max(16, BLOCK // n))
-    return min(rows, max(1, BLOCK // max(1, n * columns))) * n * columns
+    size = _size(shape)
+    if rest and n * columns > size:
+        return n * min(columns, max(16, size // n))
+    return min(rows, max(1, size // max(1, n * columns))) * n * columns
 
 
 class Scratch:
@@ -85,21 +95,27 @@ class Scratch:
 
 
 def each_block(function: Callable[..., None], out: Array, *inputs: Array, scratch: int = 0,
-               parts: Sequence[Array] = ()) -> None:
+               parts: Sequence[Array] = (), last_first: bool = False) -> None:
     """`function(out, *inputs, *scratch, *parts)` block by block, on several threads.
 
     All arrays have `out`'s layout or one value per row, and come in their compute dtypes.  Inputs
     that are not of a half type are passed as they are, so a function may also write one value per
     row into them.  `scratch` is how many workspaces of the block's shape it gets; to the `parts`,
-    made by `partial_sums`, it adds.
+    made by `partial_sums`, it adds.  `last_first` is for a backward pass: what the forward pass
+    read last is likely still in cache.
     """
-    _each(function, out.shape, out, inputs, scratch, parts)
+    _each(function, out.shape, out, inputs, scratch, parts, last_first)
 
 
 def read_blocks(function: Callable[..., None], *inputs: Array, scratch: int = 0,
                 parts: Sequence[Array] = ()) -> None:
     """`function(*inputs, ...)` block by block, as `each_block` without an output of full size."""
     _each(function, inputs[0].shape, None, inputs, scratch, parts)
+
+
+def with_more(function: Callable[..., None], *more: Any) -> Callable[..., None]:
+    """`function` with these arguments after those of a block."""
+    return lambda *blocks: function(*blocks, *more)
 
 
 def partial_sums(shape: tuple[int, ...], sums: tuple[int, ...], dtype: Any) -> Array:
@@ -115,7 +131,8 @@ def _groups(count: int) -> int:
 
 
 def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | None,
-          inputs: tuple[Array, ...], scratch: int, parts: Sequence[Array]) -> None:
+          inputs: tuple[Array, ...], scratch: int, parts: Sequence[Array],
+          last_first: bool = False) -> None:
     places = list(blocks(shape))
     tasks = _groups(len(places)) if parts else len(places)
     compute = wide((inputs[0] if out is None else out).dtype)
@@ -127,6 +144,8 @@ def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | No
         spare = [Scratch(shape, compute) for _ in range(scratch)]
 
         def body(task: int) -> None:
+            if last_first:
+                task = tasks - 1 - task
             own = [part[task] for part in parts]
             for place in places[len(places) * task // tasks:len(places) * (task + 1) // tasks]:
                 blocks = [x[place] if s is None else _widened(x[place], s)
@@ -168,6 +187,44 @@ def dots(a: Array, b: Array, scratch: Array) -> Array:
     return sums(np.multiply(a, b, out=scratch))
 
 
-def within(x: Array, least: float, most: float) -> bool:
+# The sums of exp(x - shift) for which exp has neither overflown nor, where it counts, underflown.
+LEAST, MOST = 2.0**-16, 2.0**120
+
+
+def powers(x: Array, out: Array) -> tuple[Any, Array]:
+    """exp(x - shift) in `out`; a shift per row, or 0, that makes that safe, and the rows' sums.
+
+    Any shift near enough to the maximum does, and 0 is one most of the time: two passes fewer.
+    Only where the sums show that it was not is the maximum looked for.  What a row's shift is
+    depends on this row alone, and so does its result.
+    """
+    shift = _shift(x)
+    np.exp(x if shift is None else np.subtract(x, shift, out=out), out=out)
+    total = sums(out)
+    if not _within(total, LEAST, MOST):
+        row, _, *column = np.nonzero(~((total >= LEAST) & (total <= MOST)))
+        at: Any = (row, slice(None), *column)
+        one: Any = (row, 0, *column)
+        far = x[at]
+        best = np.maximum.reduce(far, 1)
+        np.subtract(far, best[:, None], out=far)
+        out[at] = np.exp(far, out=far)
+        total[one] = sums(far)[:, 0]
+        shift = np.zeros(total.shape, x.dtype) if shift is None else shift
+        shift[one] = best
+    return 0 if shift is None else shift, total
+
+
+def _shift(x: Array) -> Array | None:
+    """For each row a number that its maximum is likely near to; None where that is 0 for all."""
+    first = x[:, :1]
+    if _within(first, -10, 32):
+        return None
+    best = np.maximum.reduce(x[:, :16], 1, keepdims=True)
+    near = (first >= -10) & (first <= 32) | ~np.isfinite(best)
+    return np.where(near, x.dtype.type(0), best)
+
+
+def _within(x: Array, least: float, most: float) -> bool:
     """Whether all numbers lie between these two, which NaN does not."""
     return bool(np.minimum.reduce(x, None) >= least and np.maximum.reduce(x, None) <= most)

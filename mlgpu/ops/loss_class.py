@@ -8,8 +8,19 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, contiguous, widen
-from mlgpu.cpu.rows import as_rows, each_block, kept, layout, read_blocks, sums, wide
+from mlgpu.cpu.rows import (
+    as_rows,
+    each_block,
+    kept,
+    layout,
+    powers,
+    read_blocks,
+    sums,
+    wide,
+    with_more,
+)
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import cross_entropy as cuda_cross_entropy
 from mlgpu.errors import DerivativeError, DTypeError, ShapeError
@@ -162,23 +173,27 @@ class CrossEntropy(ClassLoss):
         index, weights, counted = self._targets(target, rows.shape, weight, compute)
         lse = empty(index.shape, compute)
         losses = empty(index.shape, compute)
-        hit = 1 - self.smoothing
+        hit = 1.0 - self.smoothing
         by_class = self._class_weights(weight, rows)
+        whole = by_class.sum()
 
-        def block(x: Any, index: Any, weights: Any, lse: Any, losses: Any, shifted: Any) -> None:
-            top = np.maximum.reduce(x, 1, keepdims=True)
-            np.subtract(x, top, out=shifted)
-            picked = np.take_along_axis(shifted, index, 1)
-            spread = None
+        def block(x: Any, index: Any, weights: Any, lse: Any, losses: Any, power: Any) -> None:
+            shift, total = powers(x, power)
+            # Differences of near numbers: in float64, which costs little for one per row.
+            logsum = np.log(total, dtype=np.float64)
+            np.add(logsum, shift, out=lse, casting="same_kind")
+            picked = np.subtract(np.take_along_axis(x, index, 1), shift, dtype=np.float64)
+            np.multiply(logsum - picked, weights * hit, out=losses, casting="same_kind")
             if self.smoothing:
-                spread = sums(shifted * by_class)
-            logsum = np.log(sums(np.exp(shifted, out=shifted)))
-            np.add(top, logsum, out=lse)
-            np.multiply(logsum - picked, weights * hit, out=losses)
-            if spread is not None:
-                np.add(losses, by_class.sum() * logsum - spread, out=losses)
+                spread = sums(np.multiply(np.subtract(x, shift, out=power), by_class, out=power))
+                np.add(losses, whole * logsum - spread, out=losses, casting="same_kind")
 
-        if rows.size:
+        loops = fast.load("softmax", rows.size) if rows.ndim == 2 and rows.size else None
+        if loops is not None:
+            form = with_more(loops.class_losses, hit, by_class[0], float(whole),
+                             self.smoothing > 0)
+            read_blocks(form, rows, index, weights, lse, losses)
+        elif rows.size:
             read_blocks(block, rows, index, weights, lse, losses, scratch=1)
         return losses, weights, counted, lse
 
@@ -238,9 +253,12 @@ class CrossEntropy(ClassLoss):
             if self.smoothing:
                 np.subtract(dx, row * by_class, out=dx)
 
+        loops = fast.load("softmax", rows.size) if rows.ndim == 2 else None
+        form = block if loops is None else with_more(
+            loops.score_gradient, by_class[0], float(whole), self.smoothing > 0)
         if rows.size:
-            each_block(block, rows, as_rows(x, self.dim), lse, index, weights,
-                       row.astype(compute))
+            each_block(form, rows, as_rows(x, self.dim), lse, index, weights, row.astype(compute),
+                       last_first=True)
         return dx
 
     def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, contiguous, widen
-from mlgpu.cpu.rows import each_block, partial_sums, sums, wide
+from mlgpu.cpu.rows import each_block, partial_sums, sums, wide, with_more
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import group_norm as cuda_group_norm
 from mlgpu.cuda import norm as cuda_norm
@@ -72,8 +73,14 @@ class LayerNorm(Op):
             if shift is not None:
                 np.add(y, shift, out=y)
 
-        if rows.size:
-            each_block(block, rows, self._rows(x), *stats)
+        loops = fast.load("norm", rows.size) if rows.size else None
+        if loops is None:
+            if rows.size:
+                each_block(block, rows, self._rows(x), *stats)
+        else:
+            form = with_more(loops.forward, _vector(scale, 1, n, stats.dtype),
+                             _vector(shift, 0, n, stats.dtype), self.centered, self.eps)
+            each_block(form, rows, self._rows(x), *stats)
         self.stash(stats=stats)
         return out
 
@@ -105,7 +112,7 @@ class LayerNorm(Op):
         weight = self._weight_array()
         if weight is not None:
             weight = widen(weight).reshape(n)
-        scale = np.ones(n, compute) if weight is None else weight
+        scale = _vector(weight, 1, n, compute)
         # Groups of blocks have sums of their own, for weight and bias.
         parts = () if weight is None else [
             partial_sums(rows.shape, (1, n), compute) for _ in range(2)]
@@ -126,9 +133,16 @@ class LayerNorm(Op):
             np.subtract(dy, centered, out=dx)
             np.multiply(dx, rstd, out=dx)
 
+        def compiled(*blocks: Any) -> None:
+            *arrays, dweight, dbias = blocks if weight is not None else (*blocks, none, none)
+            assert loops is not None
+            loops.backward(*arrays, scale, dweight, dbias, self.centered)
+
         if rows.size:
-            each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, scratch=2,
-                       parts=parts)
+            loops, none = fast.load("norm", rows.size), np.empty((1, 0), compute)
+            form, scratch = (block, 2) if loops is None else (compiled, 0)
+            each_block(form, rows, self._rows(dy), self._rows(x), *self.stats, scratch=scratch,
+                       parts=parts, last_first=True)
         return dx, *self._parameter_gradients(*(part.sum(0) for part in parts))
 
     def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
@@ -145,6 +159,11 @@ class LayerNorm(Op):
                                        self._weight_array(), self.stats, self.centered,
                                        parameters > 1, extra)
         return gradients[:1 + parameters]
+
+
+def _vector(values: Any, default: float, n: int, dtype: Any) -> Any:
+    """Parameters, contiguous, or what stands for none."""
+    return np.full(n, default, dtype) if values is None else contiguous(values)
 
 
 class RmsNorm(LayerNorm):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mlgpu import dtypes
-from mlgpu.cpu.rows import as_rows, dots, each_block, sums, within
+from mlgpu.cpu import fast
+from mlgpu.cpu.rows import as_rows, dots, each_block, powers, sums
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import softmax as cuda_softmax
 from mlgpu.dtypes import DTypeLike
@@ -19,6 +21,12 @@ from mlgpu.ops.view import dim_index
 from mlgpu.tensor import Tensor
 
 __all__ = ["log_softmax", "softmax", "softmin"]
+
+
+def _form(name: str, rows: Any) -> Callable[..., None] | None:
+    """The compiled form, where there is one: for rows whose numbers lie side by side."""
+    loops = fast.load("softmax", rows.size) if rows.ndim == 2 else None
+    return None if loops is None else getattr(loops, name)
 
 
 class Softmax(Op):
@@ -32,7 +40,8 @@ class Softmax(Op):
     def forward(self, x: Any) -> Any:
         y = empty(x.shape, x.dtype)
         if y.size:
-            each_block(_softmax, as_rows(y, self.dim), as_rows(x, self.dim))
+            rows = as_rows(y, self.dim)
+            each_block(_form("softmax", rows) or _softmax, rows, as_rows(x, self.dim))
         return y
 
     def forward_cuda(self, x: Any) -> Any:
@@ -47,44 +56,18 @@ class Softmax(Op):
         dx = empty(y.shape, y.dtype)
         if not dx.size:
             return dx
-        each_block(_softmax_backward, as_rows(dx, self.dim), as_rows(dy, self.dim),
-                   as_rows(y, self.dim))
+        rows = as_rows(dx, self.dim)
+        each_block(_form("softmax_backward", rows) or _softmax_backward, rows,
+                   as_rows(dy, self.dim), as_rows(y, self.dim), last_first=True)
         return dx
 
     def backward_cuda(self, dy: Any) -> Any:
         return cuda_softmax.backward(dy, self.output_array(), self.dim)
 
 
-# The sums of exp(x - shift) for which exp has neither overflown nor, where it counts, underflown.
-LEAST, MOST = 2.0**-16, 2.0**120
-
-
 def _softmax(y: Any, x: Any) -> None:
-    """Without the maximum where a number near enough to it does: two passes fewer."""
-    shift = _shift(x)
-    np.exp(x if shift is None else np.subtract(x, shift, out=y), out=y)
-    total = sums(y)
+    _, total = powers(x, y)
     np.multiply(y, np.reciprocal(total), out=y)
-    if not within(total, LEAST, MOST):
-        row, _, *column = np.nonzero(~((total >= LEAST) & (total <= MOST)))
-        at = (row, slice(None), *column)
-        far = x[at]
-        np.subtract(far, np.maximum.reduce(far, 1, keepdims=True), out=far)
-        np.exp(far, out=far)
-        y[at] = np.multiply(far, np.reciprocal(sums(far)), out=far)
-
-
-def _shift(x: Any) -> Any:
-    """For each row a number that its maximum is likely near to; None where that is 0 for all.
-
-    A row's is a matter of this row alone, and so is its result.
-    """
-    first = x[:, :1]
-    if within(first, -10, 32):
-        return None
-    best = np.maximum.reduce(x[:, :16], 1, keepdims=True)
-    near = (first >= -10) & (first <= 32) | ~np.isfinite(best)
-    return np.where(near, x.dtype.type(0), best)
 
 
 def _softmax_backward(dx: Any, dy: Any, y: Any) -> None:
@@ -104,7 +87,12 @@ class LogSoftmax(Op):
         y = empty(x.shape, x.dtype)
         if not y.size:
             return y
-        each_block(_log_softmax, as_rows(y, self.dim), as_rows(x, self.dim), scratch=1)
+        rows, source = as_rows(y, self.dim), as_rows(x, self.dim)
+        form = _form("log_softmax", rows)
+        if form is None:
+            each_block(_log_softmax, rows, source, scratch=1)
+        else:
+            each_block(form, rows, source)
         return y
 
     def forward_cuda(self, x: Any) -> Any:
@@ -117,8 +105,9 @@ class LogSoftmax(Op):
         y = self.output_array()
         dx = empty(y.shape, y.dtype)
         if dx.size:
-            each_block(_log_softmax_backward, as_rows(dx, self.dim), as_rows(dy, self.dim),
-                       as_rows(y, self.dim))
+            rows = as_rows(dx, self.dim)
+            each_block(_form("log_softmax_backward", rows) or _log_softmax_backward, rows,
+                       as_rows(dy, self.dim), as_rows(y, self.dim), last_first=True)
         return dx
 
     def backward_cuda(self, dy: Any) -> Any:

@@ -1,0 +1,153 @@
+"""Softmax, its logarithm and the cross entropy over blocks of rows (rows, n): a row at a time.
+
+A row stays in cache between its passes, so memory is read and written once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mlgpu.cpu.fast.compiler import compiled, inlined
+from mlgpu.cpu.fast.maths import exp
+
+__all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
+           "softmax_backward"]
+
+_LANES = 32  # a running maximum of one number does not become vector code
+_SHORT = 4096  # numbers added in the rows' own dtype, before such sums are added in float64
+
+
+@inlined
+def _largest(row: Any, lanes: Any) -> Any:
+    """The largest number of a row; that it may miss NaN does not matter to its exponentials."""
+    end = len(row) - len(row) % _LANES
+    lanes[:] = -np.inf
+    for start in range(0, end, _LANES):
+        for lane in range(_LANES):
+            x = row[start + lane]
+            lanes[lane] = x if x > lanes[lane] else lanes[lane]
+    top = lanes[0]
+    for lane in range(1, _LANES):
+        top = lanes[lane] if lanes[lane] > top else top
+    for column in range(end, len(row)):
+        top = row[column] if row[column] > top else top
+    return top
+
+
+@inlined
+def _power_sum(row: Any, top: Any) -> Any:
+    """The sum of exp(row - top), in float64."""
+    total = 0.0
+    for start in range(0, len(row), _SHORT):
+        part = row[start:start + _SHORT]
+        short = row.dtype.type(0)
+        for column in range(len(part)):
+            short += exp(part[column] - top)
+        total += short
+    return total
+
+
+@compiled
+def softmax(y: Any, x: Any) -> None:
+    rows, n = x.shape
+    lanes = np.empty(_LANES, x.dtype)
+    for i in range(rows):
+        top = _largest(x[i], lanes)
+        total = 0.0
+        for start in range(0, n, _SHORT):
+            source, target = x[i, start:start + _SHORT], y[i, start:start + _SHORT]
+            short = x.dtype.type(0)
+            for column in range(len(source)):
+                power = exp(source[column] - top)
+                target[column] = power
+                short += power
+            total += short
+        factor = x.dtype.type(1 / total)
+        for column in range(n):
+            y[i, column] *= factor
+
+
+@compiled
+def softmax_backward(dx: Any, dy: Any, y: Any) -> None:
+    rows, n = dx.shape
+    for i in range(rows):
+        total = 0.0
+        for start in range(0, n, _SHORT):
+            grad, value = dy[i, start:start + _SHORT], y[i, start:start + _SHORT]
+            short = dx.dtype.type(0)
+            for column in range(len(grad)):
+                short += grad[column] * value[column]
+            total += short
+        mean = dx.dtype.type(total)
+        for column in range(n):
+            dx[i, column] = (dy[i, column] - mean) * y[i, column]
+
+
+@compiled
+def log_softmax(y: Any, x: Any) -> None:
+    rows, n = x.shape
+    lanes = np.empty(_LANES, x.dtype)
+    for i in range(rows):
+        top = _largest(x[i], lanes)
+        logsum = x.dtype.type(np.log(_power_sum(x[i], top)))
+        for column in range(n):
+            y[i, column] = (x[i, column] - top) - logsum
+
+
+@compiled
+def log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
+    rows, n = dx.shape
+    for i in range(rows):
+        total = 0.0
+        for start in range(0, n, _SHORT):
+            grad = dy[i, start:start + _SHORT]
+            short = dx.dtype.type(0)
+            for column in range(len(grad)):
+                short += grad[column]
+            total += short
+        factor = dx.dtype.type(total)
+        for column in range(n):
+            dx[i, column] = dy[i, column] - exp(y[i, column]) * factor
+
+
+@compiled
+def class_losses(x: Any, index: Any, weights: Any, lse: Any, losses: Any, hit: float,
+                 by_class: Any, whole: float, smooth: bool) -> None:
+    """Of each row the logsumexp and the cross entropy with class `index`; see `CrossEntropy`."""
+    rows, n = x.shape
+    lanes = np.empty(_LANES, x.dtype)
+    for i in range(rows):
+        top = _largest(x[i], lanes)
+        logsum = np.log(_power_sum(x[i], top))
+        lse[i, 0] = top + logsum
+        loss = (logsum - (np.float64(x[i, index[i, 0]]) - top)) * weights[i, 0] * hit
+        if smooth:
+            spread = 0.0
+            for start in range(0, n, _SHORT):
+                part, share = x[i, start:start + _SHORT], by_class[start:start + _SHORT]
+                short = x.dtype.type(0)
+                for column in range(len(part)):
+                    short += (part[column] - top) * share[column]
+                spread += short
+            loss += whole * logsum - spread
+        losses[i, 0] = loss
+
+
+@compiled
+def score_gradient(dx: Any, x: Any, lse: Any, index: Any, weights: Any, row: Any, by_class: Any,
+                   whole: float, smooth: bool) -> None:
+    """The gradient of `class_losses`, given that of each row's loss; `weights` times it."""
+    rows, n = x.shape
+    for i in range(rows):
+        less, weight = lse[i, 0], weights[i, 0]
+        if smooth:
+            grad = row[i, 0]
+            factor = x.dtype.type(weight + whole * grad)
+            for column in range(n):
+                dx[i, column] = exp(x[i, column] - less) * factor - by_class[column] * grad
+        else:
+            for column in range(n):
+                dx[i, column] = exp(x[i, column] - less) * weight
+        dx[i, index[i, 0]] -= weight
