@@ -133,6 +133,10 @@ SPECIAL = np.array([[0.0, -0.0, np.inf, -np.inf], [np.nan, 1e-30, 3.4e38, -2.5]]
     lambda x, y: x.floor(), lambda x, y: F.gelu(x), lambda x, y: F.silu(x), lambda x, y: x > y,
     lambda x, y: x.isnan(), lambda x, y: x.maximum(y), lambda x, y: x.T + y.T, lambda x, y: -x,
     lambda x, y: x[:, ::2] * y[:, ::2], lambda x, y: x[0, 0] * y[1, 1],
+    lambda x, y: x + y[0], lambda x, y: x[0] * y, lambda x, y: x / y[1, 1], lambda x, y: x[:1] - y,
+    lambda x, y: x.reshape(2, 1, 4) * y.reshape(1, 8, 1), lambda x, y: x.T * y[:, 0],
+    lambda x, y: x.maximum(y[0]), lambda x, y: x.reshape(8, 1) > y.reshape(1, 8),
+    lambda x, y: x[:0] * y[0],
 ])
 @pytest.mark.filterwarnings("error")
 def test_both_ways_are_one(function, dtype):

@@ -168,10 +168,8 @@ class _Walk:
             slots = self.gradients.get(target)
             if slots is None:
                 slots = self.gradients[target] = [None] * target.outputs
-                slots[index] = grad
-            else:
-                before = slots[index]
-                slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
+            before = slots[index]
+            slots[index] = grad if before is None else arithmetic.accumulate(before, grad)
 
     def _send_leaf(self, leaf: Tensor, grad: Tensor | None) -> None:
         key = id(leaf)

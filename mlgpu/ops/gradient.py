@@ -11,7 +11,7 @@ from mlgpu.autograd import graph
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.cuda.accumulate import add_into as cuda_add_into
-from mlgpu.device import runtime
+from mlgpu.device import CPU, runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run, wrap
 from mlgpu.ops.cast import cast
@@ -62,8 +62,9 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
 
 class _Arithmetic(graph.Arithmetic):
     def accumulate(self, total: Tensor, new: Tensor) -> Tensor:
-        if (total._storage.exclusive and not new.requires_grad and total.shape == new.shape
-                and total.dtype is new.dtype):
+        have, more = total._array, new._array
+        if (total._storage.exclusive and have.shape == more.shape and have.dtype == more.dtype
+                and not new.requires_grad):
             _add_into(total, new)
             return total
         result = _add(total, new)
@@ -107,9 +108,10 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _add_into(total: Tensor, new: Tensor) -> None:
-    add = cuda_add_into if total.is_cuda else _add_arrays
-    runtime(total.device).call(add, (total._array, new._array), total.device, 1)
-    total._storage.version += 1
+    storage = total._storage
+    add = _add_arrays if storage.device is CPU else cuda_add_into
+    runtime(storage.device).call(add, (total._array, new._array), storage.device, 1)
+    storage.version += 1
 
 
 def _add_arrays(total: Any, new: Any) -> None:

@@ -1,4 +1,4 @@
-"""The short way of elementwise operations: small CPU tensors of one floating dtype and one shape.
+"""The short way of elementwise operations: small, contiguous CPU tensors of one floating dtype.
 
 A call of a formula is mostly decisions: which steps it takes, what comes out, what backward needs.
 Here they depend on nothing but the dtype, on which arguments are numbers, and on which tensors need
@@ -61,20 +61,31 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
             or one.pending is not None or two.pending is not None or modes.observers):
         return None
     x, y = a._array, b._array
-    dtype, shape = x.dtype, x.shape
-    if y.dtype is not dtype or y.shape != shape:
+    dtype, shape, size = x.dtype, x.shape, x.size
+    if y.dtype is not dtype:
         return None
     plan = formula.plans.get(dtype)
     if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, (None, None))
-    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+    if plan.steps is None or not x.flags.c_contiguous:
         return None
-    out = _computed(plan.steps, x.size, shape, (x, y))
+    shapes = None
+    if y.shape != shape:
+        try:
+            spread = np.broadcast(x, y)
+        except ValueError:
+            return None  # which is explained on the long way
+        if not y.flags.c_contiguous:
+            return None
+        shapes, shape, size = (shape, y.shape), spread.shape, spread.size
+    if size * plan.itemsize >= SMALLEST or not shape:
+        return None
+    out = _computed(plan.steps, size, shape, (x, y))
     if mode.grad and plan.recorded:
         need_a = a._requires if a._base is None else a.requires_grad
         need_b = b._requires if b._base is None else b.requires_grad
         if need_a or need_b:
-            _record(plan, out, shape, (a, b), (need_a, need_b), (None, None))
+            _record(plan, out, shape, (a, b), (need_a, need_b), (None, None), shapes)
     return out
 
 
@@ -135,13 +146,14 @@ def _computed(steps: Steps, size: int, shape: tuple[int, ...], arguments: tuple[
 
 
 def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tensor, ...],
-            needs: tuple[bool, ...], slots: tuple[Any, ...]) -> None:
-    """Make the node of `out`."""
+            needs: tuple[bool, ...], slots: tuple[Any, ...], shapes: Any = None) -> None:
+    """Make the node of `out`; `shapes` are those of the inputs where they differ from its own."""
     way = plan.ways.get(needs)
     if way is None:
         way = plan.ways[needs] = Way(plan.formula, plan.kinds, needs, plan.dtype)
     edges = tuple([t._edge() if t._requires else None for t in inputs])
     node = Pointwise(plan, way, needs, slots, shape, edges)
+    node.shapes = shapes
     if way.kept:
         node._saved = {key: Saved(out, node, 0) if key < 0 else Saved(inputs[key], node)
                        for key in way.kept}
@@ -155,11 +167,13 @@ def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tenso
 class Pointwise(Elementwise):
     """An application of a formula that went the short way."""
 
-    __slots__ = ("_freed", "_saved", "edges", "needs", "plan", "sequence", "shape", "slots", "way")
+    __slots__ = ("_freed", "_saved", "edges", "needs", "plan", "sequence", "shape", "shapes",
+                 "slots", "way")
 
     plan: Plan
     way: Way
     shape: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...] | None
     recording = True
 
     def __init__(self, plan: Plan, way: Way, needs: tuple[bool, ...], slots: tuple[Any, ...],
@@ -184,7 +198,8 @@ class Pointwise(Elementwise):
 
     @property
     def _inputs_meta(self) -> Any:  # type: ignore[override]
-        return ((self.shape, self.plan.dtype),) * len(self.needs)
+        shapes = self.shapes or (self.shape,) * len(self.needs)
+        return tuple([(shape, self.plan.dtype) for shape in shapes])
 
     def apply(self, grads: list[Tensor | None], create_graph: bool) -> list[Tensor | None]:
         way = self.way
@@ -194,11 +209,13 @@ class Pointwise(Elementwise):
         (grad,) = grads
         assert grad is not None
         grad._storage.exclusive = False  # it may go on, and to several
-        if way.steps is None:
-            return [None if result is None else grad for result in results]
-        computed = self._computed(grad._array, way, way.steps)
-        return [None if result is None else grad if result < 0 else computed[result]
-                for result in results]
+        computed = [] if way.steps is None else self._computed(grad._array, way, way.steps)
+        found = [None if result is None else grad if result < 0 else computed[result]
+                 for result in results]
+        if self.shapes is None:
+            return found
+        return [None if part is None else self._conformed(part, index)
+                for index, part in enumerate(found)]
 
     def _computed(self, dy: Any, way: Way, steps: Steps) -> list[Tensor]:
         if self._freed:
@@ -337,10 +354,11 @@ class Way:
 class Plan:
     """What is decided about a formula for arguments of one dtype, some of them numbers."""
 
-    __slots__ = ("default", "dtype", "formula", "kinds", "recorded", "steps", "ways")
+    __slots__ = ("default", "dtype", "formula", "itemsize", "kinds", "recorded", "steps", "ways")
 
     def __init__(self, formula: Formula, dtype: Any, kinds: Kinds) -> None:
         self.formula, self.dtype, self.kinds = formula, dtype, kinds
+        self.itemsize = dtype.itemsize
         self.default = dtypes.get_default_dtype()
         self.ways: dict[tuple[bool, ...], Way] = {}
         self.steps: Steps | None = None  # not the short way
