@@ -187,8 +187,9 @@ def dots(a: Array, b: Array, scratch: Array) -> Array:
     return sums(np.multiply(a, b, out=scratch))
 
 
-# The sums of exp(x - shift) for which exp has neither overflown nor, where it counts, underflown.
-LEAST, MOST = 2.0**-16, 2.0**120
+# The sums of exp(x - shift) for which exp has neither overflown nor, where it counts, underflown;
+# and, where x - shift is rounded, those for which that costs the largest powers no digits.
+LEAST, MOST, MOST_SHIFTED = 2.0**-16, 2.0**120, 2.0**14
 
 
 def powers(x: Array, out: Array) -> tuple[Any, Array]:
@@ -201,8 +202,13 @@ def powers(x: Array, out: Array) -> tuple[Any, Array]:
     shift = _shift(x)
     np.exp(x if shift is None else np.subtract(x, shift, out=out), out=out)
     total = sums(out)
-    if not _within(total, LEAST, MOST):
-        row, _, *column = np.nonzero(~((total >= LEAST) & (total <= MOST)))
+    if shift is None and _within(total, LEAST, MOST):
+        return 0, total
+    if shift is None:
+        shift = np.zeros(total.shape, x.dtype)
+    most = np.where(shift == 0, MOST, MOST_SHIFTED)
+    row, _, *column = np.nonzero(~((total >= LEAST) & (total <= most)))
+    if row.size:
         at: Any = (row, slice(None), *column)
         one: Any = (row, 0, *column)
         far = x[at]
@@ -210,9 +216,8 @@ def powers(x: Array, out: Array) -> tuple[Any, Array]:
         np.subtract(far, best[:, None], out=far)
         out[at] = np.exp(far, out=far)
         total[one] = sums(far)[:, 0]
-        shift = np.zeros(total.shape, x.dtype) if shift is None else shift
         shift[one] = best
-    return 0 if shift is None else shift, total
+    return shift, total
 
 
 def _shift(x: Array) -> Array | None:
@@ -220,7 +225,7 @@ def _shift(x: Array) -> Array | None:
     first = x[:, :1]
     if _within(first, -10, 32):
         return None
-    best = np.maximum.reduce(x[:, :16], 1, keepdims=True)
+    best = np.maximum.reduce(x[:, :64], 1, keepdims=True)
     near = (first >= -10) & (first <= 32) | ~np.isfinite(best)
     return np.where(near, x.dtype.type(0), best)
 
