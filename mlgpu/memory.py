@@ -98,14 +98,12 @@ _tracing = 0
 # How many limits, budgets, traces and profiles there are: where there are none, nothing has to be
 # asked before memory is taken.
 watched = 0
-_watched_lock = threading.Lock()
 
 
 def watch(change: int) -> None:
     """Count one more (1) or one less (-1) that wants to know of every operation."""
     global watched
-    with _watched_lock:
-        watched += change
+    watched += change  # in one go, as the figures of an `Account`
 
 
 # What a snapshot shows of a block: bytes, shape, dtype, when it was made, and where, if traced.
