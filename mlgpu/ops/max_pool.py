@@ -7,11 +7,12 @@ it finds the winner that PyTorch finds: the first in row-major order, or the las
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from mlgpu.cpu import threads
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import pool as cuda_pool
 from mlgpu.dtypes import compute_dtype, from_numpy
@@ -21,6 +22,10 @@ from mlgpu.ops.window import Array, Ints, Workspace, blocks
 from mlgpu.tensor import Tensor
 
 __all__ = ["Choose", "MaxPool", "Unchoose"]
+
+# Planes of a task.  NumPy's calls must be long for two threads not to wait for the interpreter:
+# 32 x 64 x 32 x 32 forward and backward took 8.4 ms with 512 KiB, 6.6 with this, 7.5 with 8 MiB.
+TASK_BYTES = 1 << 21
 
 
 class MaxPool(Op):
@@ -49,15 +54,25 @@ class MaxPool(Op):
         out = empty(shape, x.dtype)
         source, target = with_lead(x, self.maps), with_lead(out, self.maps)
         chosen = [with_lead(c, self.maps) for c in choices] or [None] * len(self.maps)
-        work = [Workspace(x.dtype) for _ in self.maps]
-        spare = Workspace(x.dtype), Workspace(np.dtype(bool)), Workspace(small)
-        for block in blocks(source.shape[:2], math.prod(source.shape[2:]) * x.itemsize):
-            y = source[block.box]
-            for each, space, choice in zip(self.maps, work, chosen, strict=True):
-                last = each is self.maps[-1]
-                best = target[block.box] if last else space.take(each.out_shape(y.shape))
-                maximum(each, y, best, None if choice is None else choice[block.box], spare)
-                y = best
+        cut = list(blocks(source.shape[:2], math.prod(source.shape[2:]) * x.itemsize, TASK_BYTES))
+
+        def start() -> Callable[[int], None]:
+            work = [Workspace(x.dtype) for _ in self.maps]
+            spare = Workspace(x.dtype), Workspace(np.dtype(bool)), Workspace(small)
+
+            def pool(task: int) -> None:
+                box = cut[task].box
+                y = source[box]
+                for each, space, choice in zip(self.maps, work, chosen, strict=True):
+                    last = each is self.maps[-1]
+                    best = target[box] if last else space.take(each.out_shape(y.shape))
+                    part = None if choice is None else choice[box]
+                    maximum(each, y, best, part, spare)
+                    y = best
+
+            return pool
+
+        threads.parallel(len(cut), start, source.size)
         if choices:
             self.stash(**{f"choice{number}": c for number, c in enumerate(choices)})
         return (out, places(self.maps, choices, self.origins)) if self.origins else out
@@ -111,18 +126,31 @@ class Unchoose(Op):
         out = empty(shape, dy.dtype)
         source, target = with_lead(dy, self.maps), with_lead(out, self.maps)
         picked = [with_lead(c, self.maps) for c in self.choices]
-        work = [Workspace(dtype) for _ in self.maps]
-        spare = Workspace(dtype)
-        for block in blocks(source.shape[:2], math.prod(target.shape[2:]) * dtype.itemsize):
-            y = source[block.box]
-            for each, space, choice in reversed(list(zip(self.maps, work, picked, strict=True))):
-                last = each is self.maps[0] and out.dtype == dtype
-                dx = (target[block.box] if last
-                      else space.take(each.transposed().out_shape(y.shape)))
-                unchoose(each.transposed(), y, choice[block.box], dx, spare)
-                y = dx
-            if out.dtype != dtype:
-                np.copyto(target[block.box], y, casting="unsafe")
+        plane = math.prod(target.shape[2:]) * dtype.itemsize
+        cut = list(blocks(source.shape[:2], plane, TASK_BYTES))
+
+        def start() -> Callable[[int], None]:
+            work = [Workspace(dtype) for _ in self.maps]
+            spare = Workspace(dtype)
+
+            def give_back(task: int) -> None:
+                box = cut[task].box
+                y = source[box]
+                for each, space, choice in reversed(list(zip(self.maps, work, picked,
+                                                             strict=True))):
+                    last = each is self.maps[0] and out.dtype == dtype
+                    dx = (target[box] if last
+                          else space.take(each.transposed().out_shape(y.shape)))
+                    unchoose(each.transposed(), y, choice[box], dx, spare)
+                    y = dx
+                if out.dtype != dtype:
+                    np.copyto(target[box], y, casting="unsafe")
+
+            return give_back
+
+        for each in self.maps:
+            each.transposed()  # made once, not by every thread
+        threads.parallel(len(cut), start, target.size)
         return out
 
     def forward_cuda(self, dy: Array) -> Array:
