@@ -136,7 +136,9 @@ SPECIAL = np.array([[0.0, -0.0, np.inf, -np.inf], [np.nan, 1e-30, 3.4e38, -2.5]]
     lambda x, y: x + y[0], lambda x, y: x[0] * y, lambda x, y: x / y[1, 1], lambda x, y: x[:1] - y,
     lambda x, y: x.reshape(2, 1, 4) * y.reshape(1, 8, 1), lambda x, y: x.T * y[:, 0],
     lambda x, y: x.maximum(y[0]), lambda x, y: x.reshape(8, 1) > y.reshape(1, 8),
-    lambda x, y: x[:0] * y[0],
+    lambda x, y: x[:0] * y[0], lambda x, y: x[1, 3] * 2.5, lambda x, y: x[0, 2].tanh(),
+    lambda x, y: x[1, 3].relu(), lambda x, y: F.gelu(x[1, 3]), lambda x, y: 1 / x[0, 0],
+    lambda x, y: x[0, 0].sigmoid() + y, lambda x, y: x[1, 0] > 0,
 ])
 @pytest.mark.filterwarnings("error")
 def test_both_ways_are_one(function, dtype):

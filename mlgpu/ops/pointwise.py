@@ -78,7 +78,7 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
         if not y.flags.c_contiguous:
             return None
         shapes, shape, size = (shape, y.shape), spread.shape, spread.size
-    if size * plan.itemsize >= SMALLEST or not shape:
+    if size * plan.itemsize >= SMALLEST or not (shape or plan.steps.pure):
         return None
     out = _computed(plan.steps, size, shape, (x, y))
     if mode.grad and plan.recorded:
@@ -100,7 +100,8 @@ def unary(formula: Formula, a: Tensor) -> Tensor | None:
     plan = formula.plans.get(dtype)
     if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, (None,))
-    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+    if (plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous
+            or not (shape or plan.steps.pure)):
         return None
     out = _computed(plan.steps, x.size, shape, (x,))
     if mode.grad and plan.recorded and (a._requires if a._base is None else a.requires_grad):
@@ -126,7 +127,8 @@ def _scaled(formula: Formula, a: Tensor, args: tuple[Any, Any]) -> Tensor | None
     plan = formula.plans.get((dtype, kinds))
     if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, kinds)
-    if plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous or not shape:
+    if (plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous
+            or not (shape or plan.steps.pure)):
         return None
     out = _computed(plan.steps, x.size, shape, arguments)
     if mode.grad and plan.recorded and (a._requires if a._base is None else a.requires_grad):
@@ -140,6 +142,8 @@ def _computed(steps: Steps, size: int, shape: tuple[int, ...], arguments: tuple[
     charge = Charge(_books, size * steps.itemsize, shape, steps.dtype)
     if steps.direct is not None:
         array = quiet().run(steps.direct, *arguments)
+        if not shape:
+            array = np.asarray(array)  # NumPy gives a scalar
     else:
         array = steps.results(shape, size, arguments)[0]
     return Tensor._make(array, Storage(CPU, charge, True))
@@ -204,7 +208,8 @@ class Pointwise(Elementwise):
     def apply(self, grads: list[Tensor | None], create_graph: bool) -> list[Tensor | None]:
         way = self.way
         results = way.results
-        if create_graph or results is None or modes.observers:
+        if create_graph or results is None or modes.observers or not (
+                self.shape or way.steps is None or way.steps.pure):
             return super().apply(grads, create_graph)
         (grad,) = grads
         assert grad is not None
@@ -248,7 +253,7 @@ class Steps:
     tensor of the arguments' shape.
     """
 
-    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "scratch")
+    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "pure", "scratch")
 
     def __init__(self, program: Program, kinds: Kinds) -> None:
         wide = {i for i, kind in enumerate(kinds) if kind is None}
@@ -259,17 +264,27 @@ class Steps:
         for value, argument, dtype in program.numbers:
             names[f"t{value}"] = dtype.numpy
             lines.append(f"v{value} = array(v{argument}, t{value})")
-        scratch, fresh = 0, False
+        last = {i: step for step in program.steps for i in step.operands}
+        live: dict[int, int] = {}  # bytes per element of what is computed on the way
+        self.scratch, self.pure, fresh = 0, True, False
         for step in program.steps:
             result, stored = step.result, program.dtypes[step.result].numpy
             if wide.intersection(step.operands):
                 wide.add(result)
-                scratch += stored.itemsize
+                if result not in program.outputs:
+                    live[result] = stored.itemsize
+                    self.scratch = max(self.scratch, sum(live.values()))
             function, fresh = _call(step, [program.dtypes[i].numpy for i in step.operands], stored)
             names[f"f{result}"], names[f"t{result}"] = function, stored
+            self.pure = self.pure and fresh  # others want a dimension
             inputs = ", ".join([f"v{i}" for i in step.operands])
             lines += [f"v{result} = f{result}({inputs})"] if fresh else [
                 f"v{result} = empty(shape, t{result})", f"f{result}({inputs}, out=v{result})"]
+            dead = [i for i in live if last.get(i) is step]
+            if dead:
+                lines.append("del " + ", ".join([f"v{i}" for i in dead]))
+            for i in dead:
+                del live[i]
         if len({o for o in program.outputs if o >= program.first_result and o in wide}) < len(
                 program.outputs):
             raise ValueError
@@ -283,14 +298,13 @@ class Steps:
         self.dtypes = [d.numpy for d in program.output_dtypes]
         self.dtype = self.dtypes[0]
         self.itemsize = self.dtype.itemsize
-        # Bytes per element of what is computed on the way, all of which lives to the end.
-        self.scratch = scratch - sum(d.itemsize for d in self.dtypes)
 
     def results(self, shape: tuple[int, ...], size: int, arguments: Any) -> tuple[Any, ...]:
         """What it gives for arrays of one shape and numbers."""
         if self.scratch:
             _books.workspace(self.scratch * size)
-        return quiet().run(self.function, shape, *arguments)
+        results: tuple[Any, ...] = quiet().run(self.function, shape, *arguments)
+        return results if shape else tuple([np.asarray(result) for result in results])
 
 
 def _call(step: Step, taken: list[Any], stored: Any) -> tuple[Callable[..., Any], bool]:
