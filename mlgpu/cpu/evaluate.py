@@ -24,6 +24,12 @@ from mlgpu.expr.numba import problem
 # block takes the interpreter's lock, for which threads wait longer than the cache saves.
 BLOCK = 1 << 17
 
+# What one call of NumPy's computes at the speed of memory, and as well as a compiled loop.
+_BY_MEMORY = frozenset("add sub mul div neg square sqrt abs maximum minimum clamp_min clamp_max "
+                       "eq ne lt le gt ge bitwise_and bitwise_or bitwise_xor".split())
+# Elements of a task of such a call.
+_TASK = 1 << 18
+
 Array = np.ndarray[Any, Any]
 
 
@@ -70,6 +76,13 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     inputs = [i for i in used if isinstance(values[i], np.ndarray) and i < program.first_result]
     laid = _lay_out([values[i] for i in inputs] + list(outs), shape, outs[0])
     results = laid[len(inputs):]
+    if len(functions) == 1 and program.steps[0].primitive in _BY_MEMORY and (
+            len(outs) == 1 and results[0].ndim == 1
+            and program.outputs[0] == program.steps[0].result):
+        found = dict(zip(inputs, laid, strict=False))
+        _run_call(functions[0], [found.get(i, values[i]) for i in program.steps[0].operands],
+                  results[0])
+        return
     loops = fast.load("expr", size) if problem(program) is None else None
     if loops is not None and loops.fits(laid):
         numbers = [values[value][()] for value, _, _ in program.numbers]
@@ -79,6 +92,18 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
     _run_blocks(program, functions, values, results)
+
+
+def _run_call(function: Any, operands: list[Any], out: Array) -> None:
+    """One NumPy function along one dimension."""
+    n = len(out)
+
+    def body(task: int) -> None:
+        piece = slice(task * _TASK, (task + 1) * _TASK)
+        function(*[v[piece] if isinstance(v, np.ndarray) and v.shape == (n,) else v
+                   for v in operands], out=out[piece])
+
+    parallel(-(-n // _TASK), lambda: body, n)
 
 
 def _lay_out(arrays: list[Array], shape: tuple[int, ...], guide: Array) -> list[Array]:
