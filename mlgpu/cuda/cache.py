@@ -131,7 +131,8 @@ def _prune(root: Path) -> None:
         if now - marker.stat().st_mtime < _DAY:
             return
     marker.touch()
-    for path in root.glob("*/??/*"):
+    # Numba keeps the machine code of loops beside their sources.
+    for path in (*root.glob("*/??/*"), *root.glob("*/??/__pycache__/*")):
         with suppress(OSError):  # another process may have been faster
             if now - path.stat().st_mtime > (_DAY if path.suffix == ".tmp" else _KEPT):
                 path.unlink()
