@@ -117,7 +117,7 @@ class Driver:
 
     def _reference(self, workload: Workload, arrays: Arrays, inputs: Path) -> tuple[str, Arrays]:
         if workload.reference is not None:
-            return "NumPy", workload.reference(arrays)
+            return "NumPy in float64", workload.reference(arrays)
         # Without PyTorch mlgpu's own NumPy path, in float64: the op table proves that one.
         peer = BASELINE if PEERS[BASELINE].installed() else "mlgpu-numpy"
         process = self._process(peer, "float64", "cpu")

@@ -156,9 +156,9 @@ ROWS = {fresh.name: fresh for fresh in (
           _cold_start, 7),
     Fresh("gpt_memory", "peak resident memory of a process that trains the GPT", "B",
           lambda setting: _memory(setting, lambda memory: memory.peak), 3),
-    Fresh("gpt_memory_added", "the same, over what the process had before its first step", "B",
+    Fresh("gpt_memory_added", "memory that training the GPT adds to what its process had", "B",
           lambda setting: _memory(setting, lambda memory: memory.peak - memory.before), 3),
-    Fresh("gpt_memory_after", "what it holds after its last step", "B",
+    Fresh("gpt_memory_after", "resident memory after the last step of training the GPT", "B",
           lambda setting: _memory(setting, lambda memory: memory.after), 3),
 )}
 TOLERANCE = 1e-5
@@ -170,7 +170,7 @@ def row(name: str, setting: Setting, peers: list[str]) -> Row:
     found = Row(name, "process", fresh.title, fresh.unit,
                 measures={peer: Measure() for peer in peers})
     probe = fresh.probe(setting)
-    found.reference = "" if probe.expected is None else "NumPy"
+    found.reference = "" if probe.expected is None else "NumPy in float64"
     outputs: Arrays = {}
 
     def guarded(peer: str, do: Callable[[str, Measure], None]) -> None:

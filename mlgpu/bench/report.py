@@ -146,7 +146,7 @@ def _markdown_row(row: Row) -> list[str]:
         found = cells(row, peer, {})
         text.append(f"| {' | '.join([*found[1:10], *[''] * (10 - len(found))])} |")
     if row.reference:
-        text += ["", f"float64 by {row.reference}."]
+        text += ["", f"Errors are against {row.reference}."]
     return [*text, ""]
 
 
