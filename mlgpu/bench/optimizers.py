@@ -59,6 +59,7 @@ def workloads() -> list[Workload]:
     return [Workload("adamw25M", "optimizers", "AdamW, 25 million parameters in 48 tensors",
                      _inputs, lambda k, a: _build(k, a, False), sizes, tiny, bytes=moved,
                      reference=_reference),
-            Workload("adamw25M_fused", "optimizers", "AdamW, 25 million parameters, against PyTorch's fused",
+            Workload("adamw25M_fused", "optimizers",
+                     "AdamW, 25 million parameters, against PyTorch's fused",
                      _inputs, lambda k, a: _build(k, a, True), sizes, tiny, bytes=moved,
                      reference=_reference)]
