@@ -13,6 +13,7 @@ import numpy as np
 
 from mlgpu.autograd import enable_grad, grad
 from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
+from mlgpu.cpu.recurrent import LstmSteps, sigmoid, through_sigmoid
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import recurrent as cuda
 from mlgpu.op import Op, run
@@ -108,22 +109,6 @@ def gru_step(gates: Tensor, h: Tensor, w_hh: Tensor, b_hh: Tensor | None) -> Ten
 
 
 # --- sequences -----------------------------------------------------------------------------------
-
-
-def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), in place."""
-    np.negative(x, out=x)
-    np.exp(x, out=x)
-    np.add(x, 1, out=x)
-    np.reciprocal(x, out=x)
-    return x
-
-
-def through_sigmoid(dy: Array, y: Array, out: Array) -> Array:
-    """dy y (1 - y): `out` may be `dy`."""
-    np.multiply(dy, y, out=out)
-    np.multiply(out, 1 - y, out=out)
-    return out
 
 
 class Recurrence(Op):
@@ -244,6 +229,7 @@ class Lstm(Recurrence):
     """The LSTM of `lstm_cell`.  Inputs: gates, h, c, w_hh and, to project h, w_hr."""
 
     saved_outputs = (0,)
+    cuts: Sequence[int] = ()  # of the batch, by which what is stashed is laid out
 
     def states(self) -> int:
         return 2
@@ -255,30 +241,20 @@ class Lstm(Recurrence):
 
     def forward(self, gates: Array, h: Array, c: Array, w_hh: Array, w_hr: Array | None = None
                 ) -> tuple[Array, ...]:
-        x, state, cell, w = widen(gates), widen(h), widen(c), contiguous(widen(w_hh).T)
-        projection = None if w_hr is None else contiguous(widen(w_hr).T)
+        x = widen(gates)
         steps, n, hidden = len(x), len(c), c.shape[1]
+        plan = LstmSteps(self.order(steps), n, hidden, x.dtype)
         y = empty((steps, n, h.shape[1]), x.dtype)
         kept = steps if self.recording else 2
-        acts, cells = empty((kept, n, 4 * hidden), x.dtype), empty((kept, n, hidden), x.dtype)
-        spare = empty((n, hidden), x.dtype)
-        for t in self.order(steps):
-            place = t % kept
-            act = np.add(np.matmul(state, w, out=acts[place]), x[t], out=acts[place])
-            i, f, g, o = (act[:, k * hidden:(k + 1) * hidden] for k in range(4))
-            sigmoid(act[:, :2 * hidden])
-            np.tanh(g, out=g)
-            sigmoid(o)
-            np.multiply(i, g, out=spare)
-            cell = np.multiply(f, cell, out=cells[place])
-            np.add(cell, spare, out=cell)
-            m = np.multiply(np.tanh(cell, out=spare), o, out=y[t] if projection is None else spare)
-            state = m if projection is None else np.matmul(m, projection, out=y[t])
+        acts = empty((kept * n * 4 * hidden,), x.dtype)
+        cells = empty((kept * n * hidden,), x.dtype)
+        last = empty(h.shape, gates.dtype), empty(c.shape, gates.dtype)
+        plan.forward(x, widen(h), widen(c), contiguous(widen(w_hh)),
+                     None if w_hr is None else contiguous(widen(w_hr)), y, acts, cells, kept,
+                     last)
+        self.cuts = plan.cuts
         self.stash(acts=acts, cells=cells)
-        ends = [empty(end.shape, gates.dtype) for end in (state, cell)]
-        for end, value in zip(ends, (state, cell), strict=True):
-            np.copyto(end, value, casting="unsafe")
-        return cast(y, gates.dtype), *ends
+        return cast(y, gates.dtype), *last
 
     def forward_cuda(self, gates: Any, h: Any, c: Any, w_hh: Any, w_hr: Any = None
                      ) -> tuple[Any, ...]:
@@ -299,36 +275,15 @@ class Lstm(Recurrence):
     def backward_cpu(self, dy: Array | None, dh: Array | None, dc: Array | None
                      ) -> tuple[Array | None, ...]:
         h0, c0, w, *projection = (widen(self.input_array(k)) for k in range(1, len(self.needs)))
-        y, acts, cells = widen(self.output_array(0)), self.acts, self.cells
+        y = widen(self.output_array(0))
         dh, dc = beginning(dh, h0), beginning(dc, c0)
-        dgates, hidden = empty(acts.shape, acts.dtype), c0.shape[1]
-        dout, outs = ((empty(s.shape, s.dtype) for s in (y, cells)) if projection
+        (steps, n), hidden = y.shape[:2], c0.shape[1]
+        plan = LstmSteps(self.order(steps), n, hidden, y.dtype, self.cuts)
+        dgates = empty((steps, n, 4 * hidden), y.dtype)
+        dout, outs = ((empty(y.shape, y.dtype), empty((steps, n, hidden), y.dtype)) if projection
                       else (None, None))
-        tanh_c, spare, w = empty(c0.shape, c0.dtype), empty(c0.shape, c0.dtype), contiguous(w)
-        order = self.order(len(y))
-        for at in range(len(y) - 1, -1, -1):
-            t = order[at]
-            before = cells[order[at - 1]] if at else c0
-            if dy is not None:
-                np.add(dh, dy[t], out=dh)
-            i, f, g, o = (acts[t][:, k * hidden:(k + 1) * hidden] for k in range(4))
-            di, df, dg, do = (dgates[t][:, k * hidden:(k + 1) * hidden] for k in range(4))
-            np.tanh(cells[t], out=tanh_c)
-            dm = dh
-            if dout is not None and outs is not None:
-                np.copyto(dout[t], dh)
-                np.multiply(o, tanh_c, out=outs[t])
-                dm = gemm(dh, projection[0])
-            through_sigmoid(np.multiply(dm, tanh_c, out=do), o, do)
-            np.subtract(1, np.multiply(tanh_c, tanh_c, out=spare), out=spare)
-            np.multiply(spare, o, out=spare)
-            np.add(dc, np.multiply(spare, dm, out=spare), out=dc)
-            through_sigmoid(np.multiply(dc, g, out=di), i, di)
-            through_sigmoid(np.multiply(dc, before, out=df), f, df)
-            np.subtract(1, np.multiply(g, g, out=spare), out=spare)
-            np.multiply(np.multiply(dc, i, out=dg), spare, out=dg)
-            np.multiply(dc, f, out=dc)
-            np.matmul(dgates[t], w, out=dh)
+        plan.backward(dy, dh, dc, c0, w, projection[0] if projection else None, self.acts,
+                      self.cells, dgates, dout, outs)
         dw = self.weight_gradient(dgates, y, h0) if self.needs[3] else None
         if dout is None or outs is None:
             return dgates, dh, dc, dw

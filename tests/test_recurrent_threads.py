@@ -1,0 +1,59 @@
+"""An LSTM whose batch is cut among threads is what float64 says it is."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import mlgpu
+from mlgpu import nn
+
+
+def results(dtype, threads, *, projection=0, reverse=False, n=9):
+    before = mlgpu.get_num_threads()
+    mlgpu.manual_seed(0)
+    layer = nn.LSTM(20, 64, proj_size=projection, bidirectional=reverse).to(mlgpu.float64)
+    x = mlgpu.randn(30, n, 20, dtype=mlgpu.float64)
+    layer, x = layer.to(dtype), x.to(dtype).requires_grad_()
+    mlgpu.set_num_threads(threads)
+    try:
+        y, (h, c) = layer(x)
+        shape = mlgpu.linspace(-1, 1, y.numel(), dtype=mlgpu.float64).reshape(y.shape).to(dtype)
+        ((y * shape).sum() + (h * h).sum() + c.sum()).backward()
+    finally:
+        mlgpu.set_num_threads(before)
+    return [t.detach().numpy() for t in (y, h, c, x.grad, *(p.grad for p in layer.parameters()))]
+
+
+@pytest.mark.parametrize("options", [{}, {"projection": 24}, {"reverse": True}, {"n": 1}], ids=str)
+def test_against_float64(options):
+    expected = results(mlgpu.float64, 1, **options)
+    for threads in (1, 2, 4):
+        for ours, theirs in zip(results(mlgpu.float32, threads, **options), expected, strict=True):
+            assert np.abs(ours - theirs).max() <= 3e-5 * max(1, np.abs(theirs).max())
+
+
+def test_repeats_bit_by_bit():
+    for first, second in itertools.pairwise([results(mlgpu.float32, 2) for _ in range(3)]):
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_threads_changed_between_forward_and_backward():
+    before = mlgpu.get_num_threads()
+    found = []
+    try:
+        for later in (2, 1, 3):
+            mlgpu.set_num_threads(2)
+            mlgpu.manual_seed(0)
+            layer, x = nn.LSTM(20, 64), mlgpu.randn(30, 7, 20, requires_grad=True)
+            y, _ = layer(x)
+            mlgpu.set_num_threads(later)
+            y.sum().backward()
+            found.append(x.grad.numpy())
+    finally:
+        mlgpu.set_num_threads(before)
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-5)
