@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.autograd import no_grad
+from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import BLOCK, wide
 from mlgpu.cpu.runtime import empty
+from mlgpu.cpu.threads import parallel
 from mlgpu.cuda import batch_norm as cuda_batch_norm
 from mlgpu.errors import ShapeError
 from mlgpu.inplace import run_inplace
@@ -42,15 +44,17 @@ class BatchNorm(Op):
         return (0, 1) if len(needs) > 1 else (0,)
 
     def forward(self, x: Any, weight: Any = None, bias: Any = None) -> tuple[Any, Any, Any]:
-        y = empty(x.shape, x.dtype)
+        y, x = empty(x.shape, x.dtype), contiguous(x)
         channels = _Channels(x)
         mean, var = (empty((channels.count,), wide(x.dtype)) for _ in range(2))
         scale, shift = (None if v is None else widen(v) for v in (weight, bias))
-        for part, at in channels.blocks():
-            block, centered = channels.read(x, at), channels.scratch(0, at)
+        loops = channels.loops(x)
+
+        def block(part: slice, at: slice, centered: Any, squares: Any) -> None:
+            block = channels.read(x, at)
             mean[part] = channels.sums(block) / channels.values
             np.subtract(block, channels.spread(mean[part]), out=centered)
-            squares = np.multiply(centered, centered, out=channels.scratch(1, at))
+            np.multiply(centered, centered, out=squares)
             var[part] = channels.sums(squares) / channels.values
             rstd = 1 / np.sqrt(var[part] + self.eps)
             factor = rstd if scale is None else rstd * scale[part]
@@ -58,6 +62,12 @@ class BatchNorm(Op):
             if shift is not None:
                 np.add(centered, channels.spread(shift[part]), out=centered)
             np.copyto(channels.flat(y)[:, at], centered, casting="unsafe")
+
+        if loops is None:
+            channels.each(block)
+        else:
+            channels.each_range(loops.forward, channels.cube(y), channels.cube(x), mean, var,
+                                channels.vector(scale, 1), channels.vector(shift, 0), self.eps)
         return y, mean, var
 
     def forward_cuda(self, x: Any, weight: Any = None, bias: Any = None) -> tuple[Any, Any, Any]:
@@ -79,7 +89,7 @@ class BatchNorm(Op):
         return dx, *(v.sum(dims) for v in affine)
 
     def backward_cpu(self, dy: Any, dmean: None, dvar: None) -> tuple[Any, ...]:
-        x = self.input_array(0)
+        x, dy = contiguous(self.input_array(0)), contiguous(dy)
         dx = empty(x.shape, x.dtype)
         channels = _Channels(x)
         mean = self.output_array(1)
@@ -87,18 +97,25 @@ class BatchNorm(Op):
         affine = len(self.needs) > 1
         factor = rstd * widen(self.input_array(1)) if affine else rstd
         dweight, dbias = (empty((channels.count,), wide(x.dtype)) for _ in range(2))
-        for part, at in channels.blocks():
-            xhat = channels.scratch(0, at)
+        loops = channels.loops(x)
+
+        def block(part: slice, at: slice, xhat: Any, product: Any) -> None:
             np.subtract(channels.read(x, at), channels.spread(mean[part]), out=xhat)
             np.multiply(xhat, channels.spread(rstd[part]), out=xhat)
             grad = channels.read(dy, at)
-            dweight[part] = channels.sums(np.multiply(grad, xhat, out=channels.scratch(1, at)))
+            dweight[part] = channels.sums(np.multiply(grad, xhat, out=product))
             dbias[part] = channels.sums(grad)
             np.multiply(xhat, channels.spread(dweight[part] / channels.values), out=xhat)
             np.add(xhat, channels.spread(dbias[part] / channels.values), out=xhat)
             np.subtract(grad, xhat, out=xhat)
             np.multiply(xhat, channels.spread(factor[part]), out=xhat)
             np.copyto(channels.flat(dx)[:, at], xhat, casting="unsafe")
+
+        if loops is None:
+            channels.each(block)
+        else:
+            channels.each_range(loops.backward, channels.cube(dx), channels.cube(dy),
+                                channels.cube(x), mean, rstd, contiguous(factor), dweight, dbias)
         return dx, *(cast(grad, dtype) for grad, (_, dtype)
                      in zip((dweight, dbias), self._inputs_meta[1:], strict=False))
 
@@ -118,26 +135,55 @@ class _Channels:
         self.batch, self.count = x.shape[:2]
         self.positions = math.prod(x.shape[2:])
         self.values = self.batch * self.positions  # per channel
-        self.step = max(1, min(self.count, BLOCK // max(1, self.values)))
-        size = self.values * self.step
-        self._buffers = empty((2, size), wide(x.dtype))
-        self._ones = np.ones((1, self.batch), wide(x.dtype))
+        self.dtype = wide(x.dtype)
+        # Smaller blocks where there is less work, for every thread to have some.
+        size = min(BLOCK, max(BLOCK // 4, x.size // 4))
+        self.step = max(1, min(self.count, size // max(1, self.values)))
+        # None where there is nothing to normalise.
+        self.tasks = -(-self.count // self.step) if self.values else 0
+        self._ones = np.ones((1, self.batch), self.dtype)
 
-    def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Channels, and the columns they take; none where there is nothing to normalise."""
-        for first in range(0, self.count if self.values else 0, self.step):
-            last = min(self.count, first + self.step)
-            yield slice(first, last), slice(first * self.positions, last * self.positions)
+    def loops(self, x: Any) -> Any:
+        """The compiled form: for long runs of positions, in a dtype that is computed in."""
+        known = x.dtype == self.dtype and self.positions >= 16
+        return fast.load("batch_norm", x.size) if known else None
+
+    def each(self, block: Callable[[slice, slice, Any, Any], None]) -> None:
+        """`block(channels, their columns, *two workspaces)` for every block."""
+        width = self.step * self.positions
+
+        def start() -> Callable[[int], None]:
+            buffers = empty((2, self.batch * width), self.dtype)
+
+            def body(task: int) -> None:
+                first = task * self.step
+                last = min(self.count, first + self.step)
+                columns = (last - first) * self.positions
+                block(slice(first, last), slice(first * self.positions, last * self.positions),
+                      *buffers[:, :self.batch * columns].reshape(2, self.batch, columns))
+            return body
+
+        parallel(self.tasks, start, self.count * self.values)
+
+    def each_range(self, loop: Callable[..., None], *arrays: Any) -> None:
+        """`loop(first channel, last, *arrays)` for every block."""
+        def body(task: int) -> None:
+            loop(task * self.step, min(self.count, (task + 1) * self.step), *arrays)
+
+        parallel(self.tasks, lambda: body, self.count * self.values)
 
     def flat(self, x: Any) -> Any:
-        return contiguous(x).reshape(self.batch, self.count * self.positions)
+        return x.reshape(self.batch, self.count * self.positions)
+
+    def cube(self, x: Any) -> Any:
+        return x.reshape(self.batch, self.count, self.positions)
+
+    def vector(self, values: Any, default: float) -> Any:
+        """Values of the channels, contiguous, or what stands for none."""
+        return np.full(self.count, default, self.dtype) if values is None else contiguous(values)
 
     def read(self, x: Any, at: slice) -> Any:
         return widen(self.flat(x)[:, at])
-
-    def scratch(self, number: int, at: slice) -> Any:
-        width = at.stop - at.start
-        return self._buffers[number, :self.batch * width].reshape(self.batch, width)
 
     def sums(self, block: Any) -> Any:
         """One sum per channel: over the batch as a product with ones, then over positions."""
