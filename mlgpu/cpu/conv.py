@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu import threads, totals, winograd
+from mlgpu.cpu import blas, threads, totals, winograd
 from mlgpu.cpu.columns import Columns
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.dtypes import compute_dtype, from_numpy
@@ -76,7 +76,9 @@ def to_weight(x: Array, y: Array, win: Windows, groups: int, with_sums: bool
 
 def channel_sums(y: Array) -> Array:
     """The sums over images and positions, (O,)."""
-    sums = totals.total(y, (0, *range(2, y.ndim)))
+    # BLAS's threads would wait for more work for milliseconds, on the cores the loop needs next.
+    with blas.one_thread():
+        sums = totals.total(y, (0, *range(2, y.ndim)))
     return _packed(sums.reshape(-1), y.dtype)
 
 
