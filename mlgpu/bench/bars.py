@@ -28,7 +28,7 @@ BARS = {
     "mlp_infer1": Bar(0.60, 0.60),
     "gelu_fb_16MB": Bar(1.0, 0.6),
     "gelu_erf_fb_16MB": Bar(1.0, 0.6),
-    "silu_fb_16MB": Bar(1.0, 0.6),
+    "silu_fused_fb_16MB": Bar(1.0, 0.6),
     "softmax": Bar(2.0, 1.4, 1.0),
     "ln_fb": Bar(2.3, 0.7),
     "attn_fb": Bar(0.9, 0.75),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,19 @@ def _silu(lib: Any, x: Any, gate: Any) -> Any:
     return lib.nn.functional.silu(x) * gate
 
 
+def _silu_fused(lib: Any, x: Any, gate: Any) -> Any:
+    """As one function where the library can be told so in eager mode."""
+    return _fused(lib)(x, gate)
+
+
+@functools.cache
+def _fused(lib: Any) -> Callable[..., Any]:
+    def gated(x: Any, gate: Any) -> Any:
+        return lib.nn.functional.silu(x) * gate
+
+    return lib.fuse(gated) if hasattr(lib, "fuse") else gated
+
+
 def _add(lib: Any, x: Any, y: Any) -> Any:
     return x + y
 
@@ -44,6 +58,8 @@ def _elementwise() -> list[Workload]:
         ("gelu", "GELU, tanh form", _gelu, ("x",), 2, 5),
         ("gelu_erf", "GELU", _gelu_erf, ("x",), 2, 5),
         ("silu", "SiLU(x) * gate", _silu, ("x", "gate"), 3, 8),
+        ("silu_fused", "SiLU(x) * gate, in mlgpu as one mlgpu.fuse", _silu_fused, ("x", "gate"),
+         3, 5),
         ("add", "x + y", _add, ("x", "y"), 3, 6)]
     for megabytes in MEGABYTES:
         sizes, tiny = {"elements": megabytes << 18}, {"elements": 64}

@@ -64,7 +64,9 @@ def environment(peer: Peer, threads: int) -> dict[str, str]:
     """The variables of the peer's process: every library is given the same threads."""
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     given = os.environ.get("PYTHONPATH")
-    return {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+    kept = {name: value for name, value in os.environ.items()
+            if name != "PYTHONDONTWRITEBYTECODE"}  # installed libraries have theirs compiled
+    return {**kept, **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
             "PYTHONPATH": os.pathsep.join([here, *([given] if given else [])]),
             **peer.environment}
 
