@@ -35,7 +35,7 @@ def root_of(array: Any) -> Any:
 def address(array: Any) -> int:
     """Where the first element of an array is."""
     if type(array) is np.ndarray:
-        return int(array.ctypes.data)
+        return int(array.__array_interface__["data"][0])  # .ctypes would import it
     return int(array.data.ptr)
 
 

@@ -4,13 +4,11 @@ the sum of two multiples of vectors, which NumPy itself has not.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +47,8 @@ class _Library:
         """The function that computes y = a x + b y for this dtype, if there is one."""
         if self._direct is None or dtype.char not in "fd":
             return None
+        import ctypes
+
         letter, number = ("s", ctypes.c_float) if dtype.char == "f" else ("d", ctypes.c_double)
         function = getattr(self._direct, f"scipy_cblas_{letter}axpby64_", None)
         if function is not None:
@@ -60,11 +60,17 @@ class _Library:
 
 def _bundled() -> Any:
     """OpenBLAS in NumPy's wheel, whose calls take no microsecond; threadpoolctl takes many."""
-    folder = Path(np.__file__).parent
-    for path in (*folder.parent.glob("numpy.libs/*openblas*"), *folder.glob(".dylibs/*openblas*")):
-        library = ctypes.CDLL(str(path))
-        if hasattr(library, "scipy_openblas_set_num_threads64_"):
-            return library
+    import ctypes  # not above: a process that has just started may not need it
+
+    package = os.path.dirname(np.__file__)
+    for folder in (os.path.join(os.path.dirname(package), "numpy.libs"),
+                   os.path.join(package, ".dylibs")):
+        if os.path.isdir(folder):
+            for name in os.listdir(folder):
+                if "openblas" in name:
+                    library = ctypes.CDLL(os.path.join(folder, name))
+                    if hasattr(library, "scipy_openblas_set_num_threads64_"):
+                        return library
     return None
 
 

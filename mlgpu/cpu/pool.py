@@ -108,7 +108,7 @@ def _physical_memory() -> int:
 
 def _new(size: int) -> _Memory:
     raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
+    start = -raw.__array_interface__["data"][0] % _ALIGNMENT  # .ctypes would import it
     return raw[start:start + size].view(_Memory)
 
 
