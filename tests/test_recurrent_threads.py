@@ -57,3 +57,38 @@ def test_threads_changed_between_forward_and_backward():
         mlgpu.set_num_threads(before)
     for other in found[1:]:
         np.testing.assert_allclose(other, found[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "hidden"), [(1, 1), (3, 5), (11, 17), (2, 40)])
+@pytest.mark.parametrize("dtype", [mlgpu.float32, mlgpu.float64], ids=str)
+def test_sizes_that_fill_no_register(n, hidden, dtype):
+    mlgpu.manual_seed(0)
+    layer, x = nn.LSTM(6, hidden).to(dtype), mlgpu.randn(5, n, 6, dtype=dtype)
+    cell = nn.LSTMCell(6, hidden).to(dtype)
+    cell.load_state_dict({name.removesuffix("_l0"): value.clone()
+                          for name, value in layer.state_dict().items()})
+    y, _ = layer(x)
+    y.sin().sum().backward()
+    state, outputs = None, []
+    for t in range(len(x)):
+        state = cell(x[t], state)
+        outputs.append(state[0])
+    mlgpu.stack(outputs).sin().sum().backward()
+    close = {"rtol": 0, "atol": 1e-5 if dtype == mlgpu.float32 else 1e-13}
+    for t, output in enumerate(outputs):
+        np.testing.assert_allclose(y[t].detach().numpy(), output.detach().numpy(), **close)
+    for ours, theirs in zip(layer.parameters(), cell.parameters(), strict=True):
+        np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), **close)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_in_its_row(bad):
+    mlgpu.manual_seed(0)
+    layer, x = nn.LSTM(6, 20), np.ones((4, 9, 6), np.float32)
+    clean, _ = layer(mlgpu.tensor(x))
+    x[1, 3, 2] = bad
+    found, (_, cell) = layer(mlgpu.tensor(x))
+    rest = np.arange(9) != 3
+    np.testing.assert_array_equal(found.detach().numpy()[:, rest], clean.detach().numpy()[:, rest])
+    assert np.isnan(found[1:, 3].detach().numpy()).all() == np.isnan(bad)
+    assert np.isfinite(cell[0, 3].detach().numpy()).all() != np.isnan(bad)

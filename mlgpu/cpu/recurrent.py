@@ -1,19 +1,19 @@
 """The steps of an LSTM on arrays, the rows of a batch cut among the threads.
 
-Rows never meet, so each thread goes through all steps with its own.  Gates are kept as
-(4 hidden, n): w @ h then takes three quarters of the time of h @ w^T, because n is small, and the
-four gates are contiguous.
+Rows never meet, so each thread goes through all steps with its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from mlgpu.cpu import blas
-from mlgpu.cpu.gemm import contiguous
+from mlgpu.cpu.fast import load
+from mlgpu.cpu.gemm import cast, contiguous
 from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.threads import get_num_threads, parallel
 
@@ -70,12 +70,14 @@ def _step_backward(gates: Array, before: Array, cell: Array, dout: Array, dcell:
 class LstmSteps:
     """All steps of an LSTM for `n` rows, in one order.
 
-    `cuts` says where the rows are cut; what forward keeps is laid out by it.
+    Gates are kept as (4 hidden, n): w @ h then takes three quarters of the time of h @ w^T,
+    because n is small, and the four gates are contiguous.  `cuts` says where the rows are cut;
+    what forward keeps is laid out by it.
     """
 
     def __init__(self, order: Sequence[int], n: int, hidden: int, dtype: Any,
                  cuts: Sequence[int] | None = None) -> None:
-        self.order, self.hidden, self.dtype = order, hidden, dtype
+        self.order, self.n, self.hidden, self.dtype = order, n, hidden, dtype
         if cuts is None:
             parts = min(n, get_num_threads()) if n else 1
             cuts = [n * part // parts for part in range(parts + 1)]
@@ -97,6 +99,10 @@ class LstmSteps:
     def forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
                 acts: Array, cells: Array, steps: int, last: tuple[Array, Array]) -> None:
         """Fill `y`, flat the gates and cells of the last `steps` steps, and the last state."""
+        fast = self._compiled(projection)
+        if fast is not None:
+            self._forward_compiled(fast, x, h, c, w, y, acts, cells, steps, last)
+            return
         most, hidden = self._largest(), self.hidden
 
         def start() -> Callable[[slice], None]:
@@ -142,6 +148,10 @@ class LstmSteps:
 
         With a projection also `dout`, the gradients of the outputs, and `outs`, what is projected.
         """
+        fast = self._compiled(projection)
+        if fast is not None:
+            self._backward_compiled(fast, dy, dh, dc, c, w, acts, cells, dgates)
+            return
         most, hidden = self._largest(), self.hidden
         turned = contiguous(w.T)
         back = None if projection is None else contiguous(projection.T)
@@ -175,6 +185,61 @@ class LstmSteps:
                     np.copyto(dgates[t, rows], dact.T)
                 np.copyto(dh[rows], dstate.T)
                 np.copyto(dc[rows], dcell.T)
+
+            return run
+
+        self._run(start)
+
+    def _compiled(self, projection: Array | None) -> ModuleType | None:
+        """The loops for all steps at once; for these, gates are kept as (steps, n, 4 hidden)."""
+        if projection is not None or not self.order or not self.n * self.hidden:
+            return None
+        return load("recurrent", len(self.order) * self.n * 4 * self.hidden)
+
+    def _forward_compiled(self, fast: ModuleType, x: Array, h: Array, c: Array, w: Array, y: Array,
+                          acts: Array, cells: Array, steps: int, last: tuple[Array, Array]) -> None:
+        most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
+        panels = empty((-(-4 * hidden // lanes), hidden, lanes), self.dtype)
+        fast.pack_rows(w, panels)
+        x, h, c = contiguous(x), contiguous(h), contiguous(c)
+        acts = acts.reshape(steps, self.n, 4 * hidden)
+        cells = cells.reshape(steps, self.n, hidden)
+        order = np.array(self.order, np.intp)
+
+        def start() -> Callable[[slice], None]:
+            product = empty((most, len(panels) * lanes), self.dtype)
+
+            def run(rows: slice) -> None:
+                fast.forward(x, panels, h, c, y, acts, cells, order, rows.start, rows.stop,
+                             product[:rows.stop - rows.start])
+
+            return run
+
+        self._run(start)
+        end = self.order[-1]
+        np.copyto(last[0], y[end], casting="unsafe")
+        np.copyto(last[1], cells[end % steps], casting="unsafe")
+
+    def _backward_compiled(self, fast: ModuleType, dy: Array | None, dh: Array, dc: Array,
+                           c: Array, w: Array, acts: Array, cells: Array, dgates: Array) -> None:
+        most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
+        panels = empty((-(-hidden // lanes), 4 * hidden, lanes), self.dtype)
+        fast.pack_columns(w, panels)
+        steps = len(self.order)
+        given = empty((0, 0, 0), self.dtype) if dy is None else contiguous(cast(dy, self.dtype))
+        c, acts = contiguous(c), acts.reshape(steps, self.n, 4 * hidden)
+        cells = cells.reshape(steps, self.n, hidden)
+        order = np.array(self.order, np.intp)
+
+        def start() -> Callable[[slice], None]:
+            dstate = empty((most, len(panels) * lanes), self.dtype)
+            # Rows a power of two apart would all want the same lines of the cache.
+            dact = empty((most, 4 * hidden + lanes), self.dtype)
+
+            def run(rows: slice) -> None:
+                n = rows.stop - rows.start
+                fast.backward(given, dh, dc, c, panels, acts, cells, dgates, order, rows.start,
+                              rows.stop, dstate[:n], dact[:n])
 
             return run
 
