@@ -763,3 +763,37 @@ def test_the_order_of_hooks_and_gradients_is_pytorchs():
     assert [name for name, _ in logs[0]] == [name for name, _ in logs[1]]
     for (_, mine), (_, theirs) in zip(*logs, strict=True):
         np.testing.assert_allclose(mine, theirs)
+
+
+CUTS = {"unbind": lambda t: t.unbind(1), "split": lambda t: t.split(2, 1),
+        "sizes": lambda t: t.split([1, 0, 3], 1), "chunk": lambda t: t.chunk(3, 1),
+        "iterate": lambda t: tuple(t.mT)}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_cut_is_one_node(name):
+    """All parts' gradients go into one array; parts that nobody used count as zeros."""
+    x = mlgpu.arange(12.0).reshape(3, 4).requires_grad_()
+    parts = CUTS[name](x)
+    assert len({part.grad_fn for part in parts}) == 1
+    (parts[-1] * 3).sum().backward()
+    expected = mlgpu.zeros(3, 4)
+    CUTS[name](expected)[-1].fill_(3)
+    assert mlgpu.equal(x.grad, expected)
+    x.grad = None
+    sum(((i + 1) * part ** 2).sum() for i, part in enumerate(CUTS[name](x))).backward()
+    for i, (grad, part) in enumerate(zip(CUTS[name](x.grad), CUTS[name](x.detach()), strict=True)):
+        assert mlgpu.equal(grad, 2 * (i + 1) * part)
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_parts_of_a_cut_follow_changes_in_place(name):
+    x = mlgpu.arange(12.0).reshape(3, 4).requires_grad_()
+    y = x * 1
+    parts = CUTS[name](y)
+    parts[0].mul_(5)
+    (y.sum() + parts[0].sum() + parts[-1].sum()).backward()
+    expected = mlgpu.ones(3, 4)
+    CUTS[name](expected)[-1].add_(1)
+    CUTS[name](expected)[0].fill_(10)
+    assert mlgpu.equal(x.grad, expected)

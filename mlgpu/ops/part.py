@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from mlgpu.autograd.mode import mode
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cuda import copy as cuda_copy
 from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import ShapeError
-from mlgpu.op import Op, ViewOp, run
+from mlgpu.op import Op, ViewOp, run, start
 from mlgpu.ops.view import dim_index
 from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
@@ -65,6 +67,62 @@ class Place(Op):
         return run(self.view.again(), dy)  # type: ignore[no-any-return]
 
 
+class Pieces(Op):
+    """What cut a dimension into views, as one node: their gradients are put into one.
+
+    Each part apart would put its own into zeros of the whole, which would then be added up.
+    """
+
+    materialize = False
+
+    def __init__(self, name: str, dim: int, parts: Sequence[Part]) -> None:
+        self.name = name
+        self.dim = dim
+        self.parts = parts
+
+    def backward(self, *grads: Tensor | None) -> Tensor:
+        from mlgpu.ops.join import cat  # which builds on this file
+
+        known = next(g for g in grads if g is not None)
+        whole = [known.new_zeros(shape) if g is None else g
+                 for g, (shape, *_) in zip(grads, self._outputs_meta, strict=True)]
+        if known.ndim < len(self._inputs_meta[0][0]):
+            whole = [g.unsqueeze(self.dim) for g in whole]
+        return cat(whole, self.dim)
+
+    def backward_cpu(self, *grads: Any) -> Any:
+        known = next(g for g in grads if g is not None)
+        out = cpu.empty(self._inputs_meta[0][0], known.dtype)
+        for part, grad in zip(self.parts, grads, strict=True):
+            part.forward(out)[...] = 0 if grad is None else grad
+        return out
+
+    def backward_cuda(self, *grads: Any) -> Any:
+        known = next(g for g in grads if g is not None)
+        out = gpu.empty(self._inputs_meta[0][0], known.dtype)
+        for part, grad in zip(self.parts, grads, strict=True):
+            view = part.forward(out)
+            cuda_copy.copy_into(view, gpu.zeros(view.shape, view.dtype) if grad is None else grad)
+        return out
+
+
+def _cut(name: str, input: Tensor, dim: int, places: Sequence[Any]) -> tuple[Tensor, ...]:
+    """Views at places of a dimension that together are the whole."""
+    parts = [Part((slice(None),) * dim + (place,)) for place in places]
+    if len(parts) < 2 or not (mode.grad and input.requires_grad):
+        return tuple([run(part, input) for part in parts])
+    op = Pieces(name, dim, [part.again() for part in parts])  # type: ignore[misc]
+    start(op, (input,))
+    mode.grad = False
+    try:
+        views = tuple([run(part, input) for part in parts])
+    finally:
+        mode.grad = True
+    op.record_inputs((input,))
+    op.record_outputs(views)
+    return views
+
+
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """One position of a dimension, which disappears.  IndexError out of range."""
     if input.ndim == 0:
@@ -109,7 +167,7 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
         raise ShapeError(f"split: split_size must be positive, got {size}")
     if n == 0:
         return (_slice(tensor, at, 0, 0),)
-    return tuple(_slice(tensor, at, i, min(i + size, n)) for i in range(0, n, size))
+    return _cut("split", tensor, at, [slice(i, min(i + size, n)) for i in range(0, n, size)])
 
 
 def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0
@@ -120,11 +178,9 @@ def split_with_sizes(input: Tensor, split_sizes: Sequence[int], dim: int = 0
     if sum(sizes) != input.shape[at] or min(sizes, default=0) < 0:
         raise ShapeError(f"split: sizes {sizes} must be >= 0 and add up to {input.shape[at]}, the "
                          f"length of dimension {at}")
-    parts, first = [], 0
-    for n in sizes:
-        parts.append(_slice(input, at, first, first + n))
-        first += n
-    return tuple(parts)
+    ends = [*itertools.accumulate(sizes)]
+    return _cut("split", input, at, [slice(end - n, end) for n, end in zip(sizes, ends,
+                                                                            strict=True)])
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -194,7 +250,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if input.ndim == 0:
         raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
     at = dim_index("unbind", dim, input.ndim)
-    return tuple(select(input, at, i) for i in range(input.shape[at]))
+    return _cut("unbind", input, at, range(input.shape[at]))
 
 
 def iterate(self: Tensor) -> Iterator[Tensor]:
