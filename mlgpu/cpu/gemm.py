@@ -22,13 +22,9 @@ _EXACT = 2**53  # float64 holds every integer up to here
 
 # OpenBLAS gives a product of more multiplications than this to threads of its own, and those then
 # go on for 50 ms without sleeping: whatever the parallel loop does meanwhile finds no free core.
-# So large products are cut among the threads of that loop, with BLAS on one thread, and small ones
-# are left to one.  Between them, where waking a helper costs a quarter of the product (0.2 ms of
-# 0.8), and where what else such a model does is too small for the loop, BLAS takes its own.
+# So larger products are cut among the threads of that loop, with BLAS on one thread.
 _ALONE = 1 << 18
-_OWN_THREADS = 1 << 25
-_WORTH_CUTTING = 1 << 27
-_WORTH_STACK = 1 << 22  # of a stack of matrices
+_WORTH_CUTTING = 1 << 22
 _MULTIPLE = 16  # of rows or columns of a part, which BLAS computes in such tiles
 
 
@@ -64,10 +60,10 @@ def multiply(a: Array, b: Array, out: Array) -> Array:
     """out = a @ b in one of BLAS's dtypes, of arrays that BLAS can read (or write)."""
     work = out.size * a.shape[-1]
     # One row, as of an inference, waits for memory more than for the cores.
-    if out.ndim == 2 and (len(out) == 1 or work <= _ALONE or _OWN_THREADS <= work < _WORTH_CUTTING):
+    if out.ndim == 2 and (len(out) == 1 or work <= _ALONE):
         return np.matmul(a, b, out=out)
     with blas.one_thread():
-        if work < (_WORTH_CUTTING if out.ndim == 2 else _WORTH_STACK) or get_num_threads() == 1:
+        if work < _WORTH_CUTTING or get_num_threads() == 1:
             np.matmul(a, b, out=out)
         else:
             _in_parts(a, b, out, work >> 4)
