@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu import fast
+from mlgpu.cpu import blas, fast
 from mlgpu.cpu.gemm import contiguous, widen
 from mlgpu.cpu.runtime import empty
 
@@ -83,8 +83,9 @@ def _groups(x: Array, reduced: list[bool]) -> Array:
         if flag:
             rows = math.prod(length for length, _ in lengths[:position])
             columns = math.prod(length for length, _ in lengths[position + 1:])
-            x = _middle(x.reshape(rows, n, columns)) if columns > 1 else (
-                _last(x.reshape(rows, n)))
+            with blas.one_thread():  # its own would spin on after a few microseconds' work
+                x = _middle(x.reshape(rows, n, columns)) if columns > 1 else (
+                    _last(x.reshape(rows, n)))
             lengths[position] = (1, False)
     if x is source:
         x = empty(source.shape, source.dtype)
