@@ -6,9 +6,11 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlgpu.autograd.mode import mode
 from mlgpu.errors import ShapeError
 from mlgpu.nn.module import Module, indented, tree
 from mlgpu.nn.parameter import Parameter, describe
+from mlgpu.nn.served import served
 from mlgpu.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ class Sequential(_ModuleSequence):
             self.extend(args)
 
     def forward(self, input: Any) -> Any:
+        if not mode.grad and (made := served(self._modules.values(), input)) is not None:
+            return made
         for module in self._modules.values():
             input = module(input)  # type: ignore[misc]
         return input
