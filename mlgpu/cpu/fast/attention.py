@@ -9,42 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.fast.compiler import compiled, inlined
+from mlgpu.cpu.fast.compiler import compiled
 from mlgpu.cpu.fast.maths import exp
+from mlgpu.cpu.fast.rows import LANES, largest
 
 __all__ = ["exponentials", "through_softmax", "weights"]
-
-_LANES = 32  # a running maximum of one number does not become vector code
-
-
-@inlined
-def _largest(row: Any, lanes: Any) -> Any:
-    """The largest number of a row; that it may miss NaN does not matter to its exponentials."""
-    end = len(row) - len(row) % _LANES
-    lanes[:] = -np.inf
-    for start in range(0, end, _LANES):
-        for lane in range(_LANES):
-            x = row[start + lane]
-            lanes[lane] = x if x > lanes[lane] else lanes[lane]
-    top = lanes[0]
-    for lane in range(1, _LANES):
-        top = lanes[lane] if lanes[lane] > top else top
-    for column in range(end, len(row)):
-        top = row[column] if row[column] > top else top
-    return top
 
 
 @compiled
 def exponentials(scores: Any, ahead: int, lse: Any, factor: Any) -> None:
     """exp(scores - the largest of the row), the log of the sum of exp, and 1 / the sum."""
     heads, rows, columns = scores.shape
-    lanes = np.empty(_LANES, scores.dtype)
+    lanes = np.empty(LANES, scores.dtype)
     zero = scores.dtype.type(0)
     for head in range(heads):
         for i in range(rows):
             end = min(columns, i + ahead + 1)
             row = scores[head, i, :end]
-            top = _largest(row, lanes)
+            top = largest(row, lanes)
             if top == -np.inf:
                 top = zero
             total = zero

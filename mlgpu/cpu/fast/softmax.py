@@ -11,29 +11,12 @@ import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
 from mlgpu.cpu.fast.maths import exp
+from mlgpu.cpu.fast.rows import LANES, largest
 
 __all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
            "softmax_backward"]
 
-_LANES = 32  # a running maximum of one number does not become vector code
 _SHORT = 4096  # numbers added in the rows' own dtype, before such sums are added in float64
-
-
-@inlined
-def _largest(row: Any, lanes: Any) -> Any:
-    """The largest number of a row; that it may miss NaN does not matter to its exponentials."""
-    end = len(row) - len(row) % _LANES
-    lanes[:] = -np.inf
-    for start in range(0, end, _LANES):
-        for lane in range(_LANES):
-            x = row[start + lane]
-            lanes[lane] = x if x > lanes[lane] else lanes[lane]
-    top = lanes[0]
-    for lane in range(1, _LANES):
-        top = lanes[lane] if lanes[lane] > top else top
-    for column in range(end, len(row)):
-        top = row[column] if row[column] > top else top
-    return top
 
 
 @inlined
@@ -52,9 +35,9 @@ def _power_sum(row: Any, top: Any) -> Any:
 @compiled
 def softmax(y: Any, x: Any) -> None:
     rows, n = x.shape
-    lanes = np.empty(_LANES, x.dtype)
+    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = _largest(x[i], lanes)
+        top = largest(x[i], lanes)
         total = 0.0
         for start in range(0, n, _SHORT):
             source, target = x[i, start:start + _SHORT], y[i, start:start + _SHORT]
@@ -88,9 +71,9 @@ def softmax_backward(dx: Any, dy: Any, y: Any) -> None:
 @compiled
 def log_softmax(y: Any, x: Any) -> None:
     rows, n = x.shape
-    lanes = np.empty(_LANES, x.dtype)
+    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = _largest(x[i], lanes)
+        top = largest(x[i], lanes)
         logsum = x.dtype.type(np.log(_power_sum(x[i], top)))
         for column in range(n):
             y[i, column] = (x[i, column] - top) - logsum
@@ -117,9 +100,9 @@ def class_losses(x: Any, index: Any, weights: Any, lse: Any, losses: Any, hit: f
                  by_class: Any, whole: float, smooth: bool) -> None:
     """Of each row the logsumexp and the cross entropy with class `index`; see `CrossEntropy`."""
     rows, n = x.shape
-    lanes = np.empty(_LANES, x.dtype)
+    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = _largest(x[i], lanes)
+        top = largest(x[i], lanes)
         logsum = np.log(_power_sum(x[i], top))
         lse[i, 0] = top + logsum
         loss = (logsum - (np.float64(x[i, index[i, 0]]) - top)) * weights[i, 0] * hit
