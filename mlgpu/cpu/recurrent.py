@@ -38,50 +38,30 @@ def through_sigmoid(dy: Array, y: Array, out: Array) -> Array:
     return out
 
 
-def _step(gates: Array, before: Array, cell: Array, out: Array) -> None:
-    """Gates in place to what they let through; the next cell and output."""
-    i, f, g, o = gates.reshape(4, *cell.shape)
-    sigmoid(gates[:2 * len(cell)])
-    np.tanh(g, out=g)
-    sigmoid(o)
-    np.multiply(i, g, out=out)
-    np.multiply(f, before, out=cell)
-    np.add(cell, out, out=cell)
-    np.multiply(np.tanh(cell, out=out), o, out=out)
+# Steps for which what does not depend on the later ones is computed at once: few calls, in cache.
+_TOGETHER = 8
+_WORTH_TURNING = 8  # steps from which a copy of the weights pays
 
 
-def _step_backward(gates: Array, before: Array, cell: Array, dout: Array, dcell: Array,
-                   dgates: Array) -> None:
-    """The gates' gradients; `dcell`, in place, to that of the cell before."""
-    i, f, g, o = gates.reshape(4, *cell.shape)
-    di, df, dg, do = dgates.reshape(4, *cell.shape)
-    np.tanh(cell, out=dg)  # dg and df are free until their turn
-    through_sigmoid(np.multiply(dout, dg, out=do), o, do)
-    np.subtract(1, np.multiply(dg, dg, out=df), out=df)
-    np.multiply(np.multiply(df, o, out=df), dout, out=df)
-    np.add(dcell, df, out=dcell)
-    through_sigmoid(np.multiply(dcell, g, out=di), i, di)
-    through_sigmoid(np.multiply(dcell, before, out=df), f, df)
-    np.subtract(1, np.multiply(g, g, out=dg), out=dg)
-    np.multiply(np.multiply(dg, i, out=dg), dcell, out=dg)
-    np.multiply(dcell, f, out=dcell)
+def _turned(w: Array) -> Array:
+    """w^T for products with it from the right, its rows not a power of two apart.
+
+    Those would all want the same lines of the cache: the product takes twice the time.
+    """
+    rows, columns = w.shape
+    room = empty((columns, rows + 16), w.dtype)
+    out: Array = room[:, :rows]
+    np.copyto(out, w.T)
+    return out
 
 
 class LstmSteps:
-    """All steps of an LSTM for `n` rows, in one order.
+    """All steps of an LSTM for `n` rows, in one order."""
 
-    Gates are kept as (4 hidden, n): w @ h then takes three quarters of the time of h @ w^T,
-    because n is small, and the four gates are contiguous.  `cuts` says where the rows are cut;
-    what forward keeps is laid out by it.
-    """
-
-    def __init__(self, order: Sequence[int], n: int, hidden: int, dtype: Any,
-                 cuts: Sequence[int] | None = None) -> None:
+    def __init__(self, order: Sequence[int], n: int, hidden: int, dtype: Any) -> None:
         self.order, self.n, self.hidden, self.dtype = order, n, hidden, dtype
-        if cuts is None:
-            parts = min(n, get_num_threads()) if n else 1
-            cuts = [n * part // parts for part in range(parts + 1)]
-        self.cuts = cuts
+        parts = min(n, get_num_threads()) if n else 1
+        self.cuts = [n * part // parts for part in range(parts + 1)]
         self.work = len(order) * n * 4 * hidden * max(1, hidden >> 4)
 
     def _run(self, start: Callable[[], Callable[[slice], None]]) -> None:
@@ -97,49 +77,51 @@ class LstmSteps:
         return max(b - a for a, b in zip(self.cuts, self.cuts[1:], strict=False))
 
     def forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
-                acts: Array, cells: Array, steps: int, last: tuple[Array, Array]) -> None:
-        """Fill `y`, flat the gates and cells of the last `steps` steps, and the last state."""
+                acts: Array, cells: Array, last: tuple[Array, Array]) -> None:
+        """Fill `y`, the gates and cells of the last steps, as many as there is room for, and the
+        last state."""
         fast = self._compiled(projection)
         if fast is not None:
-            self._forward_compiled(fast, x, h, c, w, y, acts, cells, steps, last)
-            return
-        most, hidden = self._largest(), self.hidden
+            self._forward_compiled(fast, x, h, c, w, y, acts, cells)
+        else:
+            self._forward(x, h, c, w, projection, y, acts, cells)
+        for target, first, steps in ((last[0], h, y), (last[1], c, cells)):
+            np.copyto(target, steps[self.order[-1] % len(steps)] if self.order else first,
+                      casting="unsafe")
+
+    def _forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
+                 acts: Array, cells: Array) -> None:
+        most, hidden, kept = self._largest(), self.hidden, len(acts)
+        turned = _turned(w) if len(self.order) >= _WORTH_TURNING else w.T
+        # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: so all gates take one call.
+        factor, offset = empty((4 * hidden,), self.dtype), empty((4 * hidden,), self.dtype)
+        factor.fill(0.5)
+        offset.fill(0.5)
+        factor[2 * hidden:3 * hidden], offset[2 * hidden:3 * hidden] = 1, 0
 
         def start() -> Callable[[slice], None]:
-            states, outs, begun = (empty((width * most,), self.dtype)
-                                   for width in (h.shape[1], hidden, hidden))
+            spare = empty((most, hidden), self.dtype)
 
             def run(rows: slice) -> None:
-                gates = self._part(acts, rows, steps, 4 * hidden)
-                kept = self._part(cells, rows, steps, hidden)
-                n = rows.stop - rows.start
-                state = states[:h.shape[1] * n].reshape(h.shape[1], n)
-                out, cell = (flat[:hidden * n].reshape(hidden, n) for flat in (outs, begun))
-                np.copyto(state, h[rows].T)
-                np.copyto(cell, c[rows].T)
+                state, cell = h[rows], c[rows]
+                product = spare[:rows.stop - rows.start]
                 for t in self.order:
-                    act, following = gates[t % len(gates)], kept[t % len(kept)]
-                    np.matmul(w, state, out=act)
-                    np.add(act, x[t, rows].T, out=act)
-                    _step(act, cell, following, out)
-                    cell = following
-                    if projection is None:
-                        state = out
-                    else:
-                        np.matmul(projection, out, out=state)
-                    np.copyto(y[t, rows], state.T)
-                np.copyto(last[0][rows], state.T, casting="unsafe")
-                np.copyto(last[1][rows], cell.T, casting="unsafe")
+                    act, following = acts[t % kept, rows], cells[t % kept, rows]
+                    np.add(np.matmul(state, turned, out=act), x[t, rows], out=act)
+                    np.tanh(np.multiply(act, factor, out=act), out=act)
+                    np.add(np.multiply(act, factor, out=act), offset, out=act)
+                    i, f, g, o = (act[:, k * hidden:(k + 1) * hidden] for k in range(4))
+                    np.multiply(f, cell, out=following)
+                    np.add(following, np.multiply(i, g, out=product), out=following)
+                    cell, state = following, y[t, rows]
+                    out = state if projection is None else product
+                    np.multiply(np.tanh(cell, out=out), o, out=out)
+                    if projection is not None:
+                        np.matmul(out, projection.T, out=state)
 
             return run
 
         self._run(start)
-
-    @staticmethod
-    def _part(flat: Array, rows: slice, steps: int, width: int) -> Array:
-        """(steps, width, rows) of what is kept, one part of the rows after the other."""
-        some = flat[steps * width * rows.start:steps * width * rows.stop]
-        return some.reshape(steps, width, rows.stop - rows.start)
 
     def backward(self, dy: Array | None, dh: Array, dc: Array, c: Array, w: Array,
                  projection: Array | None, acts: Array, cells: Array, dgates: Array,
@@ -153,57 +135,81 @@ class LstmSteps:
             self._backward_compiled(fast, dy, dh, dc, c, w, acts, cells, dgates)
             return
         most, hidden = self._largest(), self.hidden
-        turned = contiguous(w.T)
-        back = None if projection is None else contiguous(projection.T)
 
         def start() -> Callable[[slice], None]:
-            sizes = (4 * hidden, dh.shape[1], hidden, hidden, hidden)
-            room = [empty((size * most,), self.dtype) for size in sizes]
+            slopes = empty((_TOGETHER, most, hidden), self.dtype)
+            room = empty((most, hidden), self.dtype)
 
             def run(rows: slice) -> None:
                 n = rows.stop - rows.start
-                dact, dstate, dcell, first, spare = (
-                    flat[:size * n].reshape(size, n)
-                    for flat, size in zip(room, sizes, strict=True))
-                gates = self._part(acts, rows, len(self.order), 4 * hidden)
-                kept = self._part(cells, rows, len(self.order), hidden)
-                for target, source in ((dstate, dh), (dcell, dc), (first, c)):
-                    np.copyto(target, source[rows].T)
+                dstate, dcell, spare = dh[rows], dc[rows], room[:n]
                 for at in range(len(self.order) - 1, -1, -1):
                     t = self.order[at]
-                    before = kept[self.order[at - 1]] if at else first
+                    done = (len(self.order) - 1 - at) % _TOGETHER
+                    if not done:
+                        some = self.order[max(0, at + 1 - _TOGETHER):at + 1]
+                        low, high = min(some), max(some) + 1
+                        slope = slopes[:high - low, :n]
+                        shown = None if outs is None else outs[low:high, rows]
+                        self._factors(acts[low:high, rows], cells[low:high, rows],
+                                      dgates[low:high, rows], slope, shown)
+                    dact = dgates[t, rows]
                     if dy is not None:
-                        np.add(dstate, dy[t, rows].T, out=dstate)
+                        np.add(dstate, dy[t, rows], out=dstate)
                     dm = dstate
-                    if back is not None and dout is not None and outs is not None:
-                        np.copyto(dout[t, rows], dstate.T)
-                        np.tanh(kept[t], out=spare)
-                        np.multiply(gates[t, 3 * hidden:].T, spare.T, out=outs[t, rows])
-                        dm = np.matmul(back, dstate, out=spare)
-                    _step_backward(gates[t], before, kept[t], dm, dcell, dact)
-                    np.matmul(turned, dact, out=dstate)
-                    np.copyto(dgates[t, rows], dact.T)
-                np.copyto(dh[rows], dstate.T)
-                np.copyto(dc[rows], dcell.T)
+                    if projection is not None and dout is not None:
+                        np.copyto(dout[t, rows], dstate)
+                        dm = np.matmul(dstate, projection, out=spare)
+                    before = cells[self.order[at - 1], rows] if at else c[rows]
+                    df = dact[:, hidden:2 * hidden]
+                    np.multiply(df, before, out=df)
+                    do = dact[:, 3 * hidden:]
+                    np.multiply(do, dm, out=do)
+                    np.add(dcell, np.multiply(slope[t - low], dm, out=spare), out=dcell)
+                    others = dact[:, :3 * hidden].reshape(n, 3, hidden)
+                    np.multiply(others, dcell[:, None], out=others)
+                    np.multiply(dcell, acts[t, rows, hidden:2 * hidden], out=dcell)
+                    np.matmul(dact, w, out=dstate)
 
             return run
 
         self._run(start)
 
+    def _factors(self, acts: Array, cells: Array, factors: Array, slope: Array,
+                 outs: Array | None) -> None:
+        """What the gradients of some steps are multiplied by.
+
+        `factors` for the gates', that of f still without the cell before; `slope` of the cell's
+        by the output's.
+        """
+        i, _, g, o = (acts[..., k * self.hidden:(k + 1) * self.hidden] for k in range(4))
+        di, _, dg, do = (factors[..., k * self.hidden:(k + 1) * self.hidden] for k in range(4))
+        np.subtract(1, acts, out=factors)
+        np.multiply(factors, acts, out=factors)
+        np.multiply(di, g, out=di)
+        np.multiply(g, g, out=dg)
+        np.subtract(1, dg, out=dg)
+        np.multiply(dg, i, out=dg)
+        np.tanh(cells, out=slope)
+        np.multiply(do, slope, out=do)
+        if outs is not None:
+            np.multiply(slope, o, out=outs)
+        np.multiply(slope, slope, out=slope)
+        np.subtract(1, slope, out=slope)
+        np.multiply(slope, o, out=slope)
+
     def _compiled(self, projection: Array | None) -> ModuleType | None:
-        """The loops for all steps at once; for these, gates are kept as (steps, n, 4 hidden)."""
+        """The compiled loops, where they serve: the same for forward and backward."""
         if projection is not None or not self.order or not self.n * self.hidden:
             return None
         return load("recurrent", len(self.order) * self.n * 4 * self.hidden)
 
     def _forward_compiled(self, fast: ModuleType, x: Array, h: Array, c: Array, w: Array, y: Array,
-                          acts: Array, cells: Array, steps: int, last: tuple[Array, Array]) -> None:
+                          acts: Array, cells: Array) -> None:
         most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
         panels = empty((-(-4 * hidden // lanes), hidden, lanes), self.dtype)
         fast.pack_rows(w, panels)
         x, h, c = contiguous(x), contiguous(h), contiguous(c)
-        acts = acts.reshape(steps, self.n, 4 * hidden)
-        cells = cells.reshape(steps, self.n, hidden)
         order = np.array(self.order, np.intp)
 
         def start() -> Callable[[slice], None]:
@@ -216,20 +222,14 @@ class LstmSteps:
             return run
 
         self._run(start)
-        end = self.order[-1]
-        np.copyto(last[0], y[end], casting="unsafe")
-        np.copyto(last[1], cells[end % steps], casting="unsafe")
 
     def _backward_compiled(self, fast: ModuleType, dy: Array | None, dh: Array, dc: Array,
                            c: Array, w: Array, acts: Array, cells: Array, dgates: Array) -> None:
         most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
         panels = empty((-(-hidden // lanes), 4 * hidden, lanes), self.dtype)
         fast.pack_columns(w, panels)
-        steps = len(self.order)
         given = empty((0, 0, 0), self.dtype) if dy is None else contiguous(cast(dy, self.dtype))
-        c, acts = contiguous(c), acts.reshape(steps, self.n, 4 * hidden)
-        cells = cells.reshape(steps, self.n, hidden)
-        order = np.array(self.order, np.intp)
+        c, order = contiguous(c), np.array(self.order, np.intp)
 
         def start() -> Callable[[slice], None]:
             dstate = empty((most, len(panels) * lanes), self.dtype)

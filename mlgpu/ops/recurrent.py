@@ -229,7 +229,6 @@ class Lstm(Recurrence):
     """The LSTM of `lstm_cell`.  Inputs: gates, h, c, w_hh and, to project h, w_hr."""
 
     saved_outputs = (0,)
-    cuts: Sequence[int] = ()  # of the batch, by which what is stashed is laid out
 
     def states(self) -> int:
         return 2
@@ -246,13 +245,10 @@ class Lstm(Recurrence):
         plan = LstmSteps(self.order(steps), n, hidden, x.dtype)
         y = empty((steps, n, h.shape[1]), x.dtype)
         kept = steps if self.recording else 2
-        acts = empty((kept * n * 4 * hidden,), x.dtype)
-        cells = empty((kept * n * hidden,), x.dtype)
+        acts, cells = empty((kept, n, 4 * hidden), x.dtype), empty((kept, n, hidden), x.dtype)
         last = empty(h.shape, gates.dtype), empty(c.shape, gates.dtype)
         plan.forward(x, widen(h), widen(c), contiguous(widen(w_hh)),
-                     None if w_hr is None else contiguous(widen(w_hr)), y, acts, cells, kept,
-                     last)
-        self.cuts = plan.cuts
+                     None if w_hr is None else contiguous(widen(w_hr)), y, acts, cells, last)
         self.stash(acts=acts, cells=cells)
         return cast(y, gates.dtype), *last
 
@@ -278,7 +274,7 @@ class Lstm(Recurrence):
         y = widen(self.output_array(0))
         dh, dc = beginning(dh, h0), beginning(dc, c0)
         (steps, n), hidden = y.shape[:2], c0.shape[1]
-        plan = LstmSteps(self.order(steps), n, hidden, y.dtype, self.cuts)
+        plan = LstmSteps(self.order(steps), n, hidden, y.dtype)
         dgates = empty((steps, n, 4 * hidden), y.dtype)
         dout, outs = ((empty(y.shape, y.dtype), empty((steps, n, hidden), y.dtype)) if projection
                       else (None, None))
