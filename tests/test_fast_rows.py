@@ -272,3 +272,55 @@ def test_forms_agree(monkeypatch, name, run):
     monkeypatch.setattr(fast, "load", lambda family, work: None)
     for a, b in zip(compiled, bits(run), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("level", [0.0, 0.7, 3.0, 100.0])
+def test_layer_norm_wherever_the_rows_are(form, level):
+    """A mean far from 0 costs no digits beyond those of the mean itself."""
+    levels = np.where(np.arange(900) % 3 == 0, 0, level)[:, None]
+    (x, exact), (w, scale) = given(numbers((900, 700)) + levels, "float32"), given(
+        numbers(700, 1), "float32")
+    dy, g = given(numbers((900, 700), 2), "float32", grad=False)
+    y = functional.layer_norm(x, (700,), w)
+    centered = exact - exact.mean(1, keepdims=True)
+    rstd = 1 / np.sqrt((centered**2).mean(1, keepdims=True) + 1e-5)
+    normal = centered * rstd
+    factor = 8 + level
+    close(y, normal * scale, "float32", factor)
+    y.backward(dy)
+    h = g * scale
+    dx = h - h.mean(1, keepdims=True) - normal * (h * normal).mean(1, keepdims=True)
+    close(x.grad, dx * rstd, "float32", factor)
+    close(w.grad, (g * normal).sum(0), "float32", factor)
+
+
+def test_a_row_that_is_not_finite_spoils_no_other_of_layer_norm(form):
+    """And a row's result is a matter of that row, also where others are far from 0."""
+    x = numbers((900, 700)).astype(np.float32)
+    weight, bias = (mlgpu.tensor(numbers(700, i).astype(np.float32)) for i in (1, 2))
+    before = functional.layer_norm(mlgpu.tensor(x), (700,), weight, bias).numpy().copy()
+    x[3, 5], x[450, 0], x[899] = np.nan, np.inf, -np.inf
+    x[10::50] += 1000
+    after = functional.layer_norm(mlgpu.tensor(x), (700,), weight, bias).numpy()
+    assert np.isnan(after[[3, 450, 899]]).all()
+    others = np.setdiff1d(np.arange(900), [3, 450, 899, *range(10, 900, 50)])
+    np.testing.assert_array_equal(before[others], after[others])
+
+
+@pytest.mark.skipif(fast.problem() is not None, reason=f"compiled loops: {fast.problem()}")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_sent_past_the_caches_are_the_same(monkeypatch, dtype):
+    from mlgpu.cpu.fast import norm, streams
+
+    def run():
+        x, _ = given(numbers((2200, 1024)), dtype)
+        vectors = [given(numbers(1024, i), dtype)[0] for i in (1, 2)]
+        y = functional.layer_norm(x, (1024,), *vectors)
+        assert norm.sends(y.detach().numpy()) is (streams._ENOUGH < 1 << 40)
+        y.backward(given(numbers((2200, 1024), 3), dtype, grad=False)[0])
+        return [y, x.grad, *(v.grad for v in vectors)]
+
+    sent = bits(run)
+    monkeypatch.setattr(streams, "_ENOUGH", 1 << 40)
+    for a, b in zip(sent, bits(run), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -61,25 +61,37 @@ class LayerNorm(Op):
         scale = None if weight is None else widen(weight).reshape(n)
         shift = None if bias is None else widen(bias).reshape(n)
 
-        def block(y: Any, x: Any, mean: Any, rstd: Any) -> None:
-            if self.centered:
-                np.divide(sums(x), n, out=mean)
-                x = np.subtract(x, mean, out=y)
+        affine = [v for v in (scale, shift) if v is not None]
+
+        def block(y: Any, x: Any, mean: Any, rstd: Any, *scratch: Any) -> None:
             variance = np.vecdot(x, x)[:, None] / n
+            if not self.centered:
+                np.reciprocal(np.sqrt(variance + self.eps), out=rstd)
+                _scaled(x, rstd, scale, y)
+                return
+            np.divide(sums(x), n, out=mean)
+            variance -= mean * mean
             np.reciprocal(np.sqrt(variance + self.eps), out=rstd)
-            np.multiply(x, rstd, out=y)
-            if scale is not None:
-                np.multiply(y, scale, out=y)
-            if shift is not None:
-                np.add(y, shift, out=y)
+            center, rest = _center(mean, rstd), mean
+            if center is not None:
+                x, rest = np.subtract(x, center, out=scratch[0]), mean - center
+                variance = np.where(center == 0, variance, np.vecdot(x, x)[:, None] / n)
+                np.reciprocal(np.sqrt(variance + self.eps), out=rstd)
+            _scaled(x, rstd, scale, y)
+            offset = -rest * rstd
+            if affine:  # offset * scale + shift, of all columns
+                columns = (offset, np.ones_like(offset))[:len(affine)]
+                offset = _outer(columns, affine, scratch[0])
+            np.add(y, offset, out=y)
 
         loops = fast.load("norm", rows.size) if rows.size else None
         if loops is None:
             if rows.size:
-                each_block(block, rows, self._rows(x), *stats)
+                each_block(block, rows, self._rows(x), *stats, scratch=int(self.centered))
         else:
             form = with_more(loops.forward, _vector(scale, 1, n, stats.dtype),
-                             _vector(shift, 0, n, stats.dtype), self.centered, self.eps)
+                             _vector(shift, 0, n, stats.dtype), self.centered, self.eps,
+                             loops.sends(rows))
             each_block(form, rows, self._rows(x), *stats)
         self.stash(stats=stats)
         return out
@@ -117,29 +129,37 @@ class LayerNorm(Op):
         parts = () if weight is None else [
             partial_sums(rows.shape, (1, n), compute) for _ in range(2)]
 
-        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, centered: Any, product: Any,
+        def block(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, product: Any, scratch: Any,
                   dweight: Any = None, dbias: Any = None) -> None:
-            if self.centered:
-                x = np.subtract(x, mean, out=centered)
+            # dx = dy * rstd * scale + x * by_x + offset
+            center = _center(mean, rstd) if self.centered else None
+            if center is not None:
+                x, mean = np.subtract(x, center, out=scratch), mean - center
             np.multiply(dy, x, out=product)
+            along = (product @ scale)[:, None] / n
             if weight is not None:
                 np.add(dweight, rstd.T @ product, out=dweight)
-                np.add(dbias, np.ones((1, len(dy)), compute) @ dy, out=dbias)
-            np.multiply(x, (product @ scale)[:, None] / n * rstd * rstd, out=centered)
             if self.centered:
-                np.add(centered, (dy @ scale)[:, None] / n, out=centered)
-            if weight is not None:
-                dy = np.multiply(dy, scale, out=dx)
-            np.subtract(dy, centered, out=dx)
-            np.multiply(dx, rstd, out=dx)
+                alone = (dy @ scale)[:, None] / n
+                along -= mean * alone
+                if weight is not None:
+                    of_mean, total = np.hstack([mean * rstd, np.ones_like(rstd)]).T @ dy
+                    np.subtract(dweight, of_mean, out=dweight)
+                    np.add(dbias, total, out=dbias)
+            _scaled(dy, rstd, weight, dx)
+            by_x = along * -rstd * rstd * rstd
+            np.add(dx, np.multiply(x, by_x, out=product), out=dx)
+            if self.centered:
+                np.subtract(dx, alone * rstd + mean * by_x, out=dx)
 
         def compiled(*blocks: Any) -> None:
             *arrays, dweight, dbias = blocks if weight is not None else (*blocks, none, none)
             assert loops is not None
-            loops.backward(*arrays, scale, dweight, dbias, self.centered)
+            loops.backward(*arrays, scale, dweight, dbias, self.centered, stream)
 
         if rows.size:
             loops, none = fast.load("norm", rows.size), np.empty((1, 0), compute)
+            stream = loops is not None and loops.sends(rows)
             form, scratch = (block, 2) if loops is None else (compiled, 0)
             each_block(form, rows, self._rows(dy), self._rows(x), *self.stats, scratch=scratch,
                        parts=parts, last_first=True)
@@ -159,6 +179,32 @@ class LayerNorm(Op):
                                        self._weight_array(), self.stats, self.centered,
                                        parameters > 1, extra)
         return gradients[:1 + parameters]
+
+
+def _center(mean: Any, rstd: Any) -> Any:
+    """What to take from rows before anything else, one number each; None where that is 0 for all.
+
+    It is the mean of a row so far from 0 that x * rstd - mean * rstd would lose digits.  A matter
+    of this row alone, as its result is.
+    """
+    near = np.square(mean * rstd) <= 1
+    return None if near.all() else np.where(near, mean.dtype.type(0), mean)
+
+
+def _scaled(x: Any, rstd: Any, scale: Any, out: Any) -> None:
+    """x * rstd * scale.  Their product made by BLAS is faster than two passes that broadcast."""
+    if scale is None:
+        np.multiply(x, rstd, out=out)
+    else:
+        np.multiply(x, _outer((rstd,), (scale,), out), out=out)
+
+
+def _outer(columns: Sequence[Any], vectors: Sequence[Any], out: Any) -> Any:
+    """The sum of column * vector, for one or two of them, in `out`."""
+    left, right = np.zeros((len(out), 2), out.dtype), np.zeros((2, out.shape[1]), out.dtype)
+    for place, (column, vector) in enumerate(zip(columns, vectors, strict=True)):
+        left[:, place], right[place] = column[:, 0], vector
+    return np.matmul(left, right, out=out)  # of a single column NumPy makes it without BLAS
 
 
 def _vector(values: Any, default: float, n: int, dtype: Any) -> Any:
