@@ -191,9 +191,13 @@ def test_an_interrupt_waits_for_the_helpers(two):
         return body
 
     main = threading.main_thread().ident
-    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        threads.parallel(1000, start, LARGE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored here
+    try:
+        threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            threads.parallel(1000, start, LARGE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     # The task that the interrupt struck was the caller's own.
     assert len(running) <= 1
 
