@@ -80,8 +80,9 @@ def along_an_inner_dimension(x, weight, target):
     return F.linear(weight, x)[None], mlgpu.zeros_like(target)[None]
 
 
-@pytest.mark.parametrize("dtype", [mlgpu.float32, mlgpu.float16, mlgpu.bfloat16, mlgpu.float64])
-@pytest.mark.parametrize("place", [along_rows, along_an_inner_dimension])
+@pytest.mark.parametrize(("place", "dtype"), [
+    (along_rows, mlgpu.float32), (along_rows, mlgpu.bfloat16),
+    (along_an_inner_dimension, mlgpu.float16), (along_an_inner_dimension, mlgpu.float64)])
 def test_the_peak_falls_by_the_size_of_the_logits(dtype, place):
     peaks = []
     for kept in (True, False):
