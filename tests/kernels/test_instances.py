@@ -1,7 +1,7 @@
 """Every kernel of mlgpu compiles for every architecture, without warnings or spills.
 
 By default each template is compiled in every dtype for both kinds of architecture that the sources
-know, and one instance of it is looked at for registers on each architecture; which one of those
+know, and one instance of it is looked at for registers on four architectures; which one of those
 that kernels/instances.txt lists, another one for each.  MLGPU_KERNELS_ALL=1 compiles
 and looks at all for all (hours of one core).
 """
@@ -129,8 +129,15 @@ def test_they_compile_without_warnings(family, arch):
         assert compile_together(part, arch).log == ""
 
 
-@pytest.mark.parametrize("arch", ARCHS)
-@pytest.mark.parametrize("family", FAMILIES)
+def looked_at() -> Iterator[tuple[str, str]]:
+    """Files and architectures: by default the two kinds, sm_90, and one of the rest in turn."""
+    turn = itertools.cycle([arch for arch in ARCHS if arch not in (*IN_EVERY_DTYPE, "sm_90")])
+    for family in FAMILIES:
+        for arch in ARCHS if ALL else (*IN_EVERY_DTYPE, "sm_90", next(turn)):
+            yield family, arch
+
+
+@pytest.mark.parametrize(("family", "arch"), list(looked_at()))
 def test_they_compile_without_warnings_and_keep_all_in_registers(family, arch):
     for part in together(chosen(family, arch)[0]):
         made = compile_together(part, arch)
