@@ -95,7 +95,8 @@ def test_textbook(name, options, dtype, tolerance):
 
 
 @pytest.mark.parametrize(("name", "options"), SETTINGS, ids=IDS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+# After 100 steps in float32 PyTorch is up to 1e-5 from float64, and the compiled loops no more.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 3e-6)])
 def test_equals_pytorch(name, options, dtype, tolerance):
     torch = pytest.importorskip("torch")
     start, grads = problem(100, dtype)
