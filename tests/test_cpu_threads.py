@@ -52,7 +52,7 @@ def test_every_task_runs_once(two, count, work):
 
 
 def test_a_helper_takes_part_in_large_work_alone(two):
-    ran, bodies = record(40, LARGE, 0.002)
+    ran, bodies = record(60, LARGE, 0.005)
     assert len(set(ran.values())) == 2
     assert len(bodies) == 2
     ran, bodies = record(40, LARGE - 1)
@@ -75,7 +75,7 @@ def test_more_threads_than_cores_work_too():
     before = mlgpu.get_num_threads()
     try:
         mlgpu.set_num_threads(5)
-        ran, bodies = record(50, LARGE, 0.002)
+        ran, bodies = record(50, LARGE, 0.005)
         assert sorted(ran) == list(range(50))
         assert len(bodies) == 5
         assert 2 <= len(set(ran.values())) <= 5
@@ -171,8 +171,8 @@ def test_a_forked_child_makes_its_own_helpers(two):
     record(10, LARGE, 0.001)
     child = os.fork()
     if not child:
-        ran, _ = record(40, LARGE, 0.002)
-        os._exit(0 if len(ran) == 40 and len(set(ran.values())) == 2 else 1)
+        ran, _ = record(60, LARGE, 0.005)
+        os._exit(0 if len(ran) == 60 and len(set(ran.values())) == 2 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
