@@ -141,22 +141,14 @@ def _axpby(dtype: np.dtype[Any]) -> Any:
     return _found().axpby(dtype)
 
 
-def _hold() -> None:
-    _lock.acquire()
-
-
-def _let_go() -> None:
-    _lock.release()
-
-
 def _forked() -> None:
-    """The child has none of the threads that were in a region."""
-    global _regions
+    """The child has none of the threads that were in a region, nor their hold of the lock."""
+    global _lock, _regions
+    _lock = threading.RLock()
     if _regions and _library is not None and _before is not None:
         _library.set(_before)
     _regions = 0
-    _lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forked)
+    os.register_at_fork(after_in_child=_forked)

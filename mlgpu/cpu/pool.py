@@ -149,14 +149,16 @@ def bound(size: int) -> None:
         _pool._trim(size)
 
 
-def _lock() -> None:
-    _pool.lock.acquire()
+def _forked() -> None:
+    """A child starts with nothing waiting, and a lock that no thread of its parent holds.
+
+    Holding the lock over the fork would not do: a thread may wait for it, in a garbage collection,
+    while it holds another one that the fork waits for.
+    """
+    _pool.lock = threading.RLock()
+    _pool.free = OrderedDict()
+    _pool.cached = 0
 
 
-def _unlock() -> None:
-    _pool.lock.release()
-
-
-# A child forked while another thread takes a block must not inherit the lock.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock, after_in_parent=_unlock, after_in_child=_unlock)
+    os.register_at_fork(after_in_child=_forked)
