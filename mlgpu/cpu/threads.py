@@ -160,9 +160,10 @@ def parallel(count: int, start: Callable[[], Body], work: int) -> None:
         for task in range(count):
             body(task)
         return
-    _local.inside = True
-    alone = not _team.busy.acquire(blocking=False)
+    alone = True
     try:
+        _local.inside = True
+        alone = not _team.busy.acquire(blocking=False)
         with blas.one_thread():
             if alone:
                 body = start()
