@@ -99,6 +99,13 @@ class Random(data.Dataset):
         return random.random(), np.random.rand(), mlgpu.rand(()).item()
 
 
+class RandomStream(data.IterableDataset):
+    def __iter__(self):
+        start = random.random()
+        for _ in range(3):
+            yield start, *Random()[0]
+
+
 class Sharded(data.IterableDataset):
     def __iter__(self):
         info = data.get_worker_info()
@@ -236,9 +243,13 @@ def test_two_threads_with_loaders_of_their_own():
 # --- seeds and setup ------------------------------------------------------------------------------
 
 
+def drawing(dataset, workers=2, **options):
+    return data.DataLoader(dataset, num_workers=workers, generator=Generator().manual_seed(5),
+                           collate_fn=as_is, **options)
+
+
 def drawn(**options):
-    loader = data.DataLoader(Random(), num_workers=2, generator=Generator().manual_seed(5),
-                             collate_fn=as_is, **options)
+    loader = drawing(Random(), **options)
     return [list(loader), list(loader)]
 
 
@@ -247,7 +258,18 @@ def test_random_numbers_of_workers_follow_from_the_generator():
     assert first != second
     values = [x for sample, in first + second for x in sample]
     assert len(set(values)) == len(values)
-    assert drawn() == drawn(persistent_workers=True) == [first, second]
+    assert drawn(workers=3) == drawn(persistent_workers=True) == [first, second]
+
+
+@pytest.mark.parametrize("dataset", [Random(), RandomStream()], ids=["indexed", "iterable"])
+def test_resuming_repeats_the_random_numbers_of_workers(dataset):
+    loader = drawing(dataset)
+    iterator = iter(loader)
+    next(iterator), next(iterator), next(iterator)
+    state, rest, following = loader.state_dict(), list(iterator), list(loader)
+    assert rest
+    loader.load_state_dict(state)
+    assert [list(loader), list(loader)] == [rest, following]
 
 
 class Introduced(data.Dataset):

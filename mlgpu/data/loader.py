@@ -35,10 +35,12 @@ class DataLoader(Generic[T_co]):
     With `num_workers` > 0, that many processes fetch ahead, `prefetch_factor` batches each, and the
     batches still come in order.  They are started by "spawn" on every platform, because forking a
     process that has threads can deadlock; so dataset and functions must be picklable, and scripts
-    need `if __name__ == "__main__":`.  `multiprocessing_context="fork"` forks instead.  Worker i is
-    seeded with a fresh seed + i in each epoch.  What a worker raises is raised here, with the
-    worker's traceback; MlgpuError says that one died, or took longer than `timeout` seconds.
-    Workers end with the epoch, or with the loader if `persistent_workers`.
+    need `if __name__ == "__main__":`.  `multiprocessing_context="fork"` forks instead.  Before each
+    batch a worker seeds mlgpu's, Python's and NumPy's random numbers from a fresh seed of the epoch
+    and the batch's number, so they do not depend on how many workers there are.  What a worker
+    raises is raised here, with the worker's traceback; MlgpuError says that one died, or took
+    longer than `timeout` seconds.  Workers end with the epoch, or with the loader if
+    `persistent_workers`.
 
     `state_dict` and `load_state_dict` resume in the middle of an epoch with the same order.
     """
@@ -160,7 +162,8 @@ class DataLoader(Generic[T_co]):
             if self.persistent_workers:
                 self._pool = pool
                 weakref.finalize(self, pool.close)
-        return ParallelIterator(pool, requests, progress.base_seed, self.persistent_workers)
+        return ParallelIterator(pool, enumerate(requests, progress.batches), progress.base_seed,
+                                self.persistent_workers)
 
     def _counted(self, batches: Iterator[Any], progress: Progress) -> Iterator[Any]:
         box = []
@@ -190,8 +193,9 @@ class DataLoader(Generic[T_co]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next epoch be the rest of the one that `state` was taken in.
 
-        The indices are the same; so are the batches, unless the dataset draws random numbers.
-        Batches of an IterableDataset are fetched again and dropped.
+        The indices are the same; so are the random numbers that a dataset draws in workers, and
+        without workers where the process's generators are restored too.  Batches of an
+        IterableDataset are fetched again and dropped.
         """
         if set(state) != {"batches", "base_seed", "sampler", "generator"}:
             raise FormatError("DataLoader: expected the state_dict of a DataLoader, got the keys "
@@ -229,7 +233,7 @@ class Progress:
 class ParallelIterator(Iterator[Any]):
     """The batches that a pool's workers make, in the order of the requests."""
 
-    def __init__(self, pool: WorkerPool, requests: Iterator[Any], base_seed: int,
+    def __init__(self, pool: WorkerPool, requests: Iterator[tuple[int, Any]], base_seed: int,
                  persistent: bool) -> None:
         self._pool = pool
         self._requests = requests
@@ -246,8 +250,8 @@ class ParallelIterator(Iterator[Any]):
             raise
 
     def _ask(self, worker: int) -> None:
-        for request in itertools.islice(self._requests, 1):
-            self._pool.ask(worker, request)
+        for number, request in itertools.islice(self._requests, 1):
+            self._pool.ask(worker, number, request)
             self._due.append(worker)
 
     def __next__(self) -> Any:

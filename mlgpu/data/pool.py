@@ -108,14 +108,14 @@ class WorkerPool:
         except (EOFError, OSError):
             raise self._died(worker) from None
 
-    def ask(self, worker: int, request: Any) -> None:
-        """Have a worker fetch a batch; at most `slots` may be outstanding.
+    def ask(self, worker: int, number: int, request: Any) -> None:
+        """Have a worker fetch batch `number` of the epoch; at most `slots` may be outstanding.
 
         That a worker has died is said where its batch is missed: those before it are whole.
         """
         self._outstanding[worker] += 1
         with contextlib.suppress(OSError):
-            self._channels[worker].send(("fetch", request))
+            self._channels[worker].send(("fetch", (number, request)))
 
     def take(self, worker: int) -> Any:
         """The next batch of this worker.

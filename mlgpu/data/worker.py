@@ -89,16 +89,20 @@ def work(channel: Channel, inherited: Sequence[Channel], worker: int, slots: int
 def _serve(channel: Channel, worker: int, slots: int, state: Any) -> None:
     outbox = _Outbox(channel, slots)
     fetch: Any = None
+    base_seed = 0
     while (message := channel.recv()) is not None:
         kind, content = message
         if kind == "epoch":
             # A Failure, here or in unpacking, is the answer to every request until the parent ends.
             failed = isinstance(state, Failure)
             fetch = state if failed else _guarded(_start, state, worker, content)
+            base_seed = content
         elif isinstance(fetch, Failure):
             outbox.put(fetch)
         else:
-            outbox.put(_guarded(fetch, content))
+            number, request = content
+            _seed(np.random.SeedSequence(base_seed, spawn_key=(number,)))
+            outbox.put(_guarded(fetch, request))
 
 
 def _ignore_interrupts() -> None:
@@ -118,15 +122,25 @@ def _end_with_parent() -> None:
 def _start(setup: Setup, worker: int, base_seed: int) -> Callable[[Any], Any]:
     """Seed all generators, tell the worker who it is, and open the dataset for one epoch."""
     global _info
-    seed = base_seed + worker
-    manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(np.random.SeedSequence([base_seed, worker]).generate_state(4))
+    _seed(np.random.SeedSequence([base_seed, worker]))
     first = _info is None
-    _info = WorkerInfo(worker, setup.num_workers, seed, setup.fetch.dataset)
+    _info = WorkerInfo(worker, setup.num_workers, base_seed + worker, setup.fetch.dataset)
     if first and setup.worker_init_fn is not None:
         setup.worker_init_fn(worker)
     return setup.fetch.open()
+
+
+def _seed(sequence: np.random.SeedSequence) -> None:
+    """Seed mlgpu's, Python's and NumPy's generators.
+
+    Before each batch, so that its random numbers follow from the epoch's seed and its number alone:
+    neither the number of workers nor a resumption within the epoch changes them.
+    """
+    words = sequence.generate_state(4)
+    seed = int(words[0]) << 32 | int(words[1])
+    manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(words)
 
 
 def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
