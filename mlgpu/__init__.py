@@ -43,6 +43,7 @@ from mlgpu.tensor import Size as Size
 from mlgpu.tensor import Tensor as Tensor
 
 if TYPE_CHECKING:
+    from mlgpu import amp as amp
     from mlgpu import backends as backends
     from mlgpu import cuda as cuda
     from mlgpu import data as data
@@ -67,7 +68,7 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("backends", "cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler",
+_SUBMODULES = ("amp", "backends", "cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler",
                "random", "special", "testing", "utils")
 
 

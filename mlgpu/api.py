@@ -16,6 +16,8 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
+    "mlgpu.amp.autocast": """autocast get_autocast_dtype is_autocast_available is_autocast_enabled
+        set_autocast_dtype""",
     "mlgpu.backends": "get_float32_matmul_precision set_float32_matmul_precision",
     "mlgpu.cpu.threads": "get_num_threads set_num_threads",
     "mlgpu.deterministic": """are_deterministic_algorithms_enabled

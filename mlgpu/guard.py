@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from mlgpu.amp.policy import by_policy
 from mlgpu.expr.graph import Expr
 from mlgpu.tensor import Tensor
 
@@ -25,8 +26,10 @@ def guard(function: Callable[..., Any], home: str | None = None) -> Callable[...
 
     `home` is the module under whose name pickle finds the result.
     """
-    if not isinstance(function, FunctionType) or hasattr(function, "elementwise"):
+    if not isinstance(function, FunctionType):
         return function
+    if hasattr(function, "elementwise"):
+        return by_policy(function)
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +45,7 @@ def guard(function: Callable[..., Any], home: str | None = None) -> Callable[...
 
     if home is not None:
         guarded.__module__, guarded.__qualname__ = home, function.__name__
-    return guarded
+    return by_policy(guarded)
 
 
 def guard_module(namespace: dict[str, Any]) -> None:

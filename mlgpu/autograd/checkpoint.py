@@ -37,6 +37,7 @@ class _Frame(Node):
         self.args = tuple(self._kept(a) for a in args)
         self.kwargs = {name: self._kept(a) for name, a in kwargs.items()}
         self.rng = _rng_state() if preserve_rng_state else None
+        self.autocast = None if mode.autocast is None else mode.autocast.again()
         self.values: list[tuple[Tensor, int]] = []
         self.metas: list[tuple[Any, Any]] = []
         self.running = True  # for the first time: it may itself ask for gradients, and so be rerun
@@ -83,8 +84,12 @@ class _Frame(Node):
 
         args = tuple(self._restart(a) for a in self.args)
         kwargs = {name: self._restart(a) for name, a in self.kwargs.items()}
-        with _restored_rng(self.rng), enable_grad(), saved_tensors_hooks(keep, lambda t: t):
-            self.function(*args, **kwargs)
+        before, mode.autocast = mode.autocast, self.autocast
+        try:
+            with _restored_rng(self.rng), enable_grad(), saved_tensors_hooks(keep, lambda t: t):
+                self.function(*args, **kwargs)
+        finally:
+            mode.autocast = before
         self.values = values
 
 

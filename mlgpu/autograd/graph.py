@@ -298,14 +298,14 @@ def walk(roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
         raise GraphError("backward: no graph can be walked inside inference_mode; leave it first")
     pass_ = _Walk(create_graph, retain_graph, inputs, deposit)
     pass_.plan(roots, bool(inputs))
-    before = mode.grad, mode.frees
-    mode.grad, mode.frees = create_graph, not retain_graph
+    before = mode.grad, mode.frees, mode.autocast
+    mode.grad, mode.frees, mode.autocast = create_graph, not retain_graph, None
     try:
         for (target, index), grad in zip(roots, grads, strict=True):
             pass_.send(target, index, grad)
         pass_.run()
     finally:
-        mode.grad, mode.frees = before
+        mode.grad, mode.frees, mode.autocast = before
     return [pass_.captured.get(key) for key in pass_.wanted]
 
 

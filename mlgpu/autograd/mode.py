@@ -16,6 +16,7 @@ class _Mode(threading.local):
     grad = True
     inference = False
     frees = False  # whether the graph that is walked is freed on the way
+    autocast: Any = None  # the precision within `autocast` (mlgpu.amp.casting.Casting)
     capture: Any = None  # the graph that is captured (mlgpu.cuda.graphs.Capture), if one is
 
 

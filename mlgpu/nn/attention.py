@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlgpu.amp.policy import by_policy
+from mlgpu.autograd.mode import mode
 from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import ShapeError
@@ -94,12 +96,13 @@ class MultiheadAttention(Module):
                 and not self.add_zero_attn):
             from mlgpu.ops.multi_head_attention import self_attention  # and what that needs
 
-            output = self_attention(
+            added = None if mode.autocast is None else residual  # which keeps its dtype
+            output = by_policy(self_attention)(
                 query, self.num_heads, (self.in_proj_weight, self.in_proj_bias,
                                         self.out_proj.weight, self.out_proj.bias),
                 self.dropout if self.training else 0.0, key_padding_mask, attn_mask, is_causal,
-                self.batch_first, residual)
-            return output, None
+                self.batch_first, None if mode.autocast is not None else residual)
+            return (output if added is None else output + added), None
         swap = self.batch_first and query.ndim == 3
         if swap:
             same_kv, same = key is value, query is key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from mlgpu.autograd.mode import mode
 from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike
 from mlgpu.nn import functional as F
@@ -59,6 +60,9 @@ class Linear(Module):
             weight, bias = own["weight"], own["bias"]
         else:
             weight, bias = self.weight, self.bias
+        if mode.autocast is not None:  # the sum, unlike the product, keeps the residual's dtype
+            product = F.linear(input, weight, bias, activation=activation)
+            return product if residual is None else product + residual
         if activation is None and residual is None:
             return linear(input, weight, bias)
         return F.linear(input, weight, bias, activation=activation, residual=residual)

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from mlgpu.amp.policy import by_policy
+from mlgpu.autograd.mode import mode as precision
 from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import DTypeError, ShapeError
@@ -20,6 +22,11 @@ from mlgpu.ops.join import cat, stack
 from mlgpu.tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
+
+_layer = by_policy(recurrent.layer, "recurrent_layer")
+_lstm_cell, _gru_cell = by_policy(recurrent.lstm_cell), by_policy(recurrent.gru_cell)
+_rnn_tanh_cell = by_policy(recurrent.rnn_tanh_cell)
+_rnn_relu_cell = by_policy(recurrent.rnn_relu_cell)
 
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
@@ -112,7 +119,7 @@ class RNNBase(Module):
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             raise ShapeError(f"{name}: input must be 2-d or 3-d with {self.input_size} features, "
                              f"got {tuple(input.shape)}")
-        if input.dtype is not self.weight_ih_l0.dtype:
+        if input.dtype is not self.weight_ih_l0.dtype and precision.autocast is None:
             raise DTypeError(f"{name}: input is {input.dtype!r}, the weights are "
                              f"{self.weight_ih_l0.dtype!r}; convert one with .to()")
         single = input.ndim == 2
@@ -148,7 +155,7 @@ class RNNBase(Module):
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for reverse, suffix in enumerate(self._suffixes(layer)):
-                y, state = recurrent.layer(self.mode, x, states[len(last)], self._weights(suffix),
+                y, state = _layer(self.mode, x, states[len(last)], self._weights(suffix),
                                            self.bias, bool(reverse))
                 outputs.append(y)
                 last.append(state)
@@ -290,7 +297,7 @@ class RNNCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         rows, (h,) = self._rows(input, None if hx is None else (hx,), 1)
-        cell = recurrent.rnn_tanh_cell if self.nonlinearity == "tanh" else recurrent.rnn_relu_cell
+        cell = _rnn_tanh_cell if self.nonlinearity == "tanh" else _rnn_relu_cell
         h = cell(rows, h, *self._weights())
         return h if input.ndim == 2 else h.squeeze(0)
 
@@ -309,7 +316,7 @@ class LSTMCell(RNNCellBase):
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
                 ) -> tuple[Tensor, Tensor]:
         rows, (h, c) = self._rows(input, None if hx is None else tuple(hx), 2)
-        h, c = recurrent.lstm_cell(rows, (h, c), *self._weights())
+        h, c = _lstm_cell(rows, (h, c), *self._weights())
         return (h, c) if input.ndim == 2 else (h.squeeze(0), c.squeeze(0))
 
 
@@ -322,5 +329,5 @@ class GRUCell(RNNCellBase):
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         rows, (h,) = self._rows(input, None if hx is None else (hx,), 1)
-        h = recurrent.gru_cell(rows, h, *self._weights())
+        h = _gru_cell(rows, h, *self._weights())
         return h if input.ndim == 2 else h.squeeze(0)

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlgpu import memory
 from mlgpu.autograd import mode as modes
+from mlgpu.autograd.mode import mode
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import quiet
 from mlgpu.device import CPU
@@ -30,7 +31,7 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def served(modules: Iterable[Any], input: Any) -> Tensor | None:
     """The result of the modules in turn; None where this is not the way."""
-    if type(input) is not Tensor or modes.observers or memory.watched:
+    if type(input) is not Tensor or modes.observers or memory.watched or mode.autocast:
         return None
     layers: list[tuple[Callable[..., Array | None], Any]] = []
     for module in modules:

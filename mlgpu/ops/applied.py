@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
+from mlgpu.autograd.mode import mode
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cpu.evaluate import evaluate
 from mlgpu.cuda import runtime as cuda
@@ -186,6 +187,8 @@ def apply(formula: Formula, args: Any) -> Any:
     Outputs of different shapes are computed apart: one pass runs over one shape, and the gradient
     of a smaller output must not be repeated along dimensions that it has not.
     """
+    if mode.autocast is not None:
+        args = mode.autocast.elementwise(formula.name, args)
     op = Elementwise(formula, tuple(None if isinstance(a, Tensor) else a for a in args))
     tensors = [a for a in args if isinstance(a, Tensor)]
     if len(tensors) != len(args):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mlgpu.amp.policy import by_policy
 from mlgpu.expr.graph import Expr
 from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
@@ -66,7 +67,7 @@ mul, rmul, imul = _three(arithmetic.mul)
 truediv, rtruediv, itruediv = _three(arithmetic._div)
 floordiv, rfloordiv, ifloordiv = _three(arithmetic.floor_divide)
 mod, rmod, imod = _three(arithmetic.remainder)
-pow, rpow, ipow = _three(exponential.pow)
+pow, rpow, ipow = _three(by_policy(exponential.pow))
 and_, rand_, iand = _three(bits.bitwise_and)
 or_, ror_, ior = _three(bits.bitwise_or)
 xor, rxor, ixor = _three(bits.bitwise_xor)
@@ -75,7 +76,7 @@ rshift, rrshift, irshift = _three(bits.bitwise_right_shift)
 eq, ne = _forward(compare.eq), _forward(compare.ne)
 lt, le, gt, ge = (_forward(compare.lt), _forward(compare.le), _forward(compare.gt),
                   _forward(compare.ge))
-matmul, rmatmul = _forward(products.matmul), _reflected(products.matmul)
+matmul, rmatmul = (operator(by_policy(products.matmul)) for operator in (_forward, _reflected))
 neg, pos, abs, invert = (arithmetic.neg, arithmetic.positive, arithmetic.abs, bits.bitwise_not)
 
 

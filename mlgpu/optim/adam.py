@@ -28,6 +28,8 @@ class Adam(Optimizer):
     goes on counting the steps; with `capturable` they are counted on the parameter's device only.
     """
 
+    reads_found_inf = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1e-3,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
                  weight_decay: float = 0, amsgrad: bool = False, *, foreach: bool | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 from mlgpu.autograd import enable_grad, no_grad
 from mlgpu.cuda.context import context
@@ -25,10 +25,12 @@ class Optimizer:
     own; `defaults`: the settings of groups that do not give them.  A subclass defines
     `update(group)`, which changes the group's parameters, or overrides `step`.
 
-    `grad_factor` multiplies the gradients as an update reads them, and an update is left out where
-    `found_inf` is not 0: float32 tensors of one element, which SGD and Adam read where they are.
+    Where a subclass says `reads_found_inf`, `grad_factor` multiplies the gradients as an update
+    reads them, and an update is left out where `found_inf` is not 0: float32 tensors of one
+    element, which are read where they are.
     """
 
+    reads_found_inf: ClassVar[bool] = False
     grad_factor: Tensor | None = None
     found_inf: Tensor | None = None
 

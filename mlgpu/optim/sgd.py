@@ -27,6 +27,8 @@ class SGD(Optimizer):
     are accepted and choose nothing.
     """
 
+    reads_found_inf = True
+
     def __init__(self, params: Params, lr: float | Tensor = 1e-3, momentum: float = 0,
                  dampening: float = 0, weight_decay: float = 0, nesterov: bool = False, *,
                  maximize: bool = False, foreach: bool | None = None, differentiable: bool = False,
