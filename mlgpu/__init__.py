@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mlgpu import profiler as profiler
     from mlgpu import special as special
     from mlgpu import testing as testing
+    from mlgpu import train as train
     from mlgpu import utils as utils
     from mlgpu.functions import *  # noqa: F403
 
@@ -69,7 +70,7 @@ cfloat, cdouble = complex64, complex128
 _api.bind()
 
 _SUBMODULES = ("amp", "backends", "cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler",
-               "random", "special", "testing", "utils")
+               "random", "special", "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

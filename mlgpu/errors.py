@@ -66,3 +66,7 @@ class LinAlgError(MlgpuError):
 
 class GradcheckError(MlgpuError):
     """Backward and finite differences disagree, found by `mlgpu.testing.gradcheck`."""
+
+
+class NonFiniteError(MlgpuError, ArithmeticError):
+    """A loss or gradient in training that is infinite or NaN."""

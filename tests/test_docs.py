@@ -21,7 +21,7 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", 
            "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.profiler",
            "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline", "mlgpu.special",
-           "mlgpu.testing", "mlgpu.utils.checkpoint"]
+           "mlgpu.testing", "mlgpu.train", "mlgpu.utils.checkpoint"]
 
 
 def silent(found, name):

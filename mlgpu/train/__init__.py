@@ -1,0 +1,19 @@
+"""Training as people do it: a Trainer around a model, an optimizer and a loss.
+
+    trainer = Trainer(model, optimizer, nn.CrossEntropyLoss(), folder="runs/first")
+    run = trainer.fit(train_loader, val_loader, epochs=10)
+    print(run.best)
+
+Checkpoints in the background, exact resumption, early stopping, metrics, callbacks.
+"""
+
+from mlgpu.train.callback import Callback
+from mlgpu.train.checkpoints import Checkpoints
+from mlgpu.train.log import JsonLines
+from mlgpu.train.monitor import EarlyStopping, Monitor
+from mlgpu.train.plain import PlainLog
+from mlgpu.train.record import Best, Record, Run
+from mlgpu.train.trainer import Trainer
+
+__all__ = ["Best", "Callback", "Checkpoints", "EarlyStopping", "JsonLines", "Monitor", "PlainLog",
+           "Record", "Run", "Trainer"]

@@ -1,0 +1,139 @@
+"""One step of training: losses and gradients of its batches, clipping, the optimizer's update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeAlias
+
+from mlgpu.errors import NonFiniteError, ShapeError
+from mlgpu.nn.module import Module
+from mlgpu.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
+from mlgpu.optim.optimizer import Optimizer
+from mlgpu.tensor import Tensor
+from mlgpu.train.means import number
+
+StepFunction: TypeAlias = Callable[[Any, Any], Any]
+_OWN = {"loss", "prediction", "target"}
+
+
+def from_loss(loss: Callable[..., Any]) -> StepFunction:
+    """The step of a batch (input, ..., target): `loss(model(input, ...), target)`."""
+    def step(model: Module, batch: Any) -> dict[str, Any]:
+        if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+            raise TypeError("Trainer: with a loss function a batch must be (input, ..., target), "
+                            f"got {type(batch).__name__}; pass step=function(model, batch) for "
+                            "any other")
+        *inputs, target = batch
+        prediction = model(*inputs)
+        return {"loss": loss(prediction, target), "prediction": prediction, "target": target}
+
+    return step
+
+
+def parts(output: Any) -> tuple[Tensor, dict[str, Any]]:
+    """The loss that a step function gave, and all it gave by name."""
+    named = {"loss": output} if isinstance(output, Tensor) else output
+    if not isinstance(named, Mapping) or "loss" not in named:
+        raise TypeError("Trainer: a step must return the loss, or a dict with 'loss' and, if you "
+                        "like, 'prediction', 'target' and values to log; got "
+                        f"{type(output).__name__}")
+    loss = named["loss"]
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise ShapeError(f"Trainer: the loss must be a tensor of one element, got {shape}; take "
+                         "its mean()")
+    return loss, dict(named)
+
+
+def logged(named: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a step's output is a value to log, without its graph."""
+    return {name: value.detach() if isinstance(value, Tensor) else value
+            for name, value in named.items() if name == "loss" or name not in _OWN}
+
+
+class Update:
+    """Steps of an optimizer, each over one or more batches.
+
+    The gradient is that of the mean over all samples of the batches: each batch counts by its
+    share of them, the last batches of an epoch included.
+    """
+
+    def __init__(self, model: Module, optimizer: Optimizer, step: StepFunction, *,
+                 clip_norm: float | None, clip_value: float | None, nonfinite: str,
+                 autocast: Callable[[], AbstractContextManager[Any]] | None, scaler: Any) -> None:
+        self.model, self.optimizer, self.step = model, optimizer, step
+        self.clip_norm, self.clip_value, self.nonfinite = clip_norm, clip_value, nonfinite
+        self.autocast = autocast or nullcontext
+        self.scaler = scaler
+
+    def __call__(self, batches: Sequence[Any], counts: Sequence[int], where: str,
+                 seen: Callable[[Any], None]) -> dict[str, Any] | None:
+        """Take a step; `seen(output)` is called with what the step function gives for each batch.
+
+        Returns the values to log, None where the step was left out for a loss that is not finite.
+        """
+        whole = sum(counts)
+        combined: dict[str, Any] = {}
+        for batch, count in zip(batches, counts, strict=True):
+            with self.autocast():
+                loss, named = parts(self.step(self.model, batch))
+            if not self._finite("the loss", loss, where):
+                self.optimizer.zero_grad()
+                return None
+            share = count / whole if len(batches) > 1 else 1.0
+            self._backward(loss, share)
+            seen(named)
+            for name, value in logged(named).items():
+                combined[name] = (combined[name] + value * share if name in combined
+                                  else value * share if share != 1.0 else value)
+        norm = self._clip()
+        if norm is not None and self.scaler is None and not self._finite(
+                "the gradient's norm", norm, where):
+            self.optimizer.zero_grad()
+            return None
+        if self.clip_norm is not None and norm is not None:
+            clip_grads_with_norm_(self._parameters(), self.clip_norm, norm)
+            combined["grad_norm"] = norm
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad()
+        return combined
+
+    def _backward(self, loss: Tensor, share: float) -> None:
+        if share != 1.0:
+            loss = loss * share
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()
+
+    def _clip(self) -> Tensor | None:
+        """Clip by value; the norm of the gradients, where they are to be clipped by it."""
+        if self.clip_norm is None and self.clip_value is None:
+            return None
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        parameters = self._parameters()
+        if self.clip_value is not None:
+            clip_grad_value_(parameters, self.clip_value)
+        if self.clip_norm is None:
+            return None
+        return get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _finite(self, what: str, value: Tensor, where: str) -> bool:
+        """Whether a value is finite, or nobody wants to know.  NonFiniteError by the policy."""
+        if self.nonfinite == "ignore" or math.isfinite(found := number(value)):
+            return True
+        if self.nonfinite == "raise":
+            raise NonFiniteError(
+                f"Trainer: {what} of {where} is {found}; the parameters are those before it. "
+                "Lower the learning rate, clip gradients (clip_norm=1.0), look at that batch, or "
+                "pass nonfinite='skip' to leave such steps out")
+        return False
