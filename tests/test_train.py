@@ -34,7 +34,7 @@ class Noisy(data.Dataset):
 
     def __getitem__(self, index):
         noise = np.float32(random.random() + np.random.rand())
-        return self.x[index] + noise + mlgpu.rand(4).numpy(), index % 2
+        return self.x[index] + noise + mlgpu.rand(4, device="cpu").numpy(), index % 2
 
 
 class Stream(data.IterableDataset):

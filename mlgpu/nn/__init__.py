@@ -27,10 +27,13 @@ from mlgpu.nn.transformer import *  # noqa: F403
 
 if TYPE_CHECKING:
     from mlgpu.nn import utils as utils
+    from mlgpu.nn.model_summary import *  # noqa: F403
 else:
     def __getattr__(name):
-        if name == "utils":  # loaded when asked for, with what it is made of
-            from importlib import import_module
+        from importlib import import_module
 
+        if name == "utils":  # loaded when asked for, with what it is made of
             return import_module("mlgpu.nn.utils")
+        if name in ("LayerSummary", "ModelSummary", "summary"):
+            return getattr(import_module("mlgpu.nn.model_summary"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlgpu import dtypes
 from mlgpu.autograd import no_grad
@@ -18,7 +18,31 @@ from mlgpu.tensor import RemovableHandle, Tensor
 if TYPE_CHECKING:
     from typing import Self
 
+    from mlgpu.nn.model_summary import ModelSummary
+
 Named = Iterator[tuple[str, Any]]
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class _GivesWay:
+    """A method that PyTorch's modules do not have: a member of the same name comes before it."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, module: Module | None, kind: type[Module]) -> Any:
+        if module is None:
+            return self.method
+        name = self.method.__name__
+        for table in (module._parameters, module._buffers, module._modules):
+            if name in table:
+                return table[name]
+        return self.method.__get__(module)
+
+
+def _gives_way(method: Method) -> Method:
+    return _GivesWay(method)  # type: ignore[return-value]
 
 
 class Module:
@@ -124,7 +148,8 @@ class Module:
         if name == "" or "." in name:
             raise KeyError(f"register_{what}: the name must not be empty or contain '.', "
                            f"got {name!r}")
-        if hasattr(self, name) and name not in table:
+        gives_way = name == "summary" and type(self).summary is Module.summary
+        if hasattr(self, name) and name not in table and not gives_way:
             raise KeyError(f"register_{what}: the attribute {name!r} already exists")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
@@ -454,6 +479,16 @@ class Module:
         return hooks.register(self._ensure_hooks().load_state_dict_post, hook)
 
     # --- printing ---------------------------------------------------------------------------
+
+    @_gives_way
+    def summary(self, *inputs: Any, **options: Any) -> ModelSummary:
+        """Shapes, parameters, memory and operations of each layer for these inputs, as a table.
+
+        Runs the module once without gradients, and leaves no trace; see `mlgpu.nn.summary`.
+        """
+        from mlgpu.nn.model_summary import summary
+
+        return summary(self, *inputs, **options)
 
     def _get_name(self) -> str:
         return type(self).__name__

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from mlgpu.autograd import no_grad
 from mlgpu.device import Device
 from mlgpu.nn.module import Module
+from mlgpu.nn.undisturbed import evaluating
 from mlgpu.tensor import Tensor
 from mlgpu.train.feed import move
 from mlgpu.train.means import Means, number
-from mlgpu.train.state import random_state, set_random_state
 from mlgpu.train.step import StepFunction, logged, parts
 
 
@@ -59,20 +59,6 @@ def computed(metrics: Mapping[str, Metric]) -> dict[str, float]:
     return values
 
 
-@contextmanager
-def undisturbed(model: Module) -> Iterator[None]:
-    """Within the block the model evaluates; its modes and all random states are put back after."""
-    modes = [(module, module.training) for module in model.modules()]
-    state = random_state()
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        set_random_state(state)
-
-
 def evaluate(model: Module, step: StepFunction, loader: Iterable[Any], device: Device,
              metrics: Mapping[str, Metric], count: Callable[[Any], int],
              autocast: Callable[[], AbstractContextManager[Any]],
@@ -84,7 +70,7 @@ def evaluate(model: Module, step: StepFunction, loader: Iterable[Any], device: D
     means, done = Means(), 0
     for metric in metrics.values():
         metric.reset()
-    with undisturbed(model), no_grad():
+    with evaluating(model), no_grad():
         for batch in loader:
             batch = move(batch, device)
             with autocast():

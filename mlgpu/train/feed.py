@@ -9,8 +9,8 @@ from typing import Any
 from mlgpu.data.collate import map_leaves
 from mlgpu.device import Device
 from mlgpu.errors import FormatError
+from mlgpu.nn.undisturbed import random_state, set_random_state
 from mlgpu.tensor import Tensor
-from mlgpu.train.state import random_state, set_random_state
 
 
 class Feed:

@@ -1,36 +1,17 @@
-"""What a run consists of at one moment: random states, and copies of everything that changes."""
+"""What a run consists of at one moment, copied."""
 
 from __future__ import annotations
 
 import copy
-import random
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from mlgpu.errors import FormatError
-from mlgpu.random import get_rng_state, set_rng_state
 from mlgpu.tensor import Tensor
 
 _ARRAY = "numpy array"  # the one key of a dict that stands for an array
-
-
-def random_state() -> dict[str, Any]:
-    """The states of mlgpu's, Python's and NumPy's own generators."""
-    version, words, gauss = random.getstate()
-    return {"mlgpu": get_rng_state(),
-            "python": [version, np.array(words, np.uint32), gauss],
-            "numpy": np.random.get_state(legacy=False)}
-
-
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Let all three go on from what `random_state` gave."""
-    version, words, gauss = state["python"]
-    set_rng_state(state["mlgpu"])
-    random.setstate((version, tuple(words.tolist()), gauss))
-    np.random.set_state(state["numpy"])
 
 
 def snapshot(value: Any) -> Any:

@@ -15,6 +15,7 @@ from mlgpu import memory
 from mlgpu.device import Device, current_device, resolve
 from mlgpu.errors import FormatError, MlgpuError
 from mlgpu.nn.module import Module
+from mlgpu.nn.undisturbed import random_state, set_random_state
 from mlgpu.optim.lr_scheduler import ReduceLROnPlateau
 from mlgpu.optim.optimizer import Optimizer
 from mlgpu.train import checkpoints as store
@@ -29,7 +30,7 @@ from mlgpu.train.means import Means
 from mlgpu.train.monitor import Monitor
 from mlgpu.train.plain import PlainLog
 from mlgpu.train.record import Best, Record, Run, plain
-from mlgpu.train.state import random_state, set_random_state, set_state_of, state_of, unpacked
+from mlgpu.train.state import set_state_of, state_of, unpacked
 from mlgpu.train.step import StepFunction, Update, from_loss
 
 LOG = "log.jsonl"
