@@ -1,7 +1,7 @@
 """Dtypes, PyTorch's promotion rules, and what arithmetic each dtype is computed in.
 
 float16 and bfloat16 are storage formats: arithmetic and reductions run in float32 and round once
-(`compute_dtype`).  bfloat16 is `ml_dtypes.bfloat16` on the CPU.
+(`compute_dtype`).  bfloat16 is `ml_dtypes.bfloat16` on the CPU, loaded when first used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from mlgpu.errors import DTypeError
@@ -35,15 +34,25 @@ class dtype:
     is_complex: bool
     is_signed: bool
 
-    def __init__(self, name: str, numpy: Any, kind: str) -> None:
+    def __init__(self, name: str, numpy: Any, kind: str, itemsize: int) -> None:
         self.name = name
-        self.numpy = np.dtype(numpy)
+        if numpy is not None:
+            self.numpy = np.dtype(numpy)
         self.kind = kind
         self.category = KINDS.index(kind)
-        self.itemsize = self.numpy.itemsize
+        self.itemsize = itemsize
         self.is_floating_point = kind == "float"
         self.is_complex = kind == "complex"
         self.is_signed = name != "uint8" and kind != "bool"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "numpy":  # not set yet: NumPy has no bfloat16 of its own
+            from ml_dtypes import bfloat16 as scalar
+
+            self.numpy = np.dtype(scalar)
+            _BY_NUMPY[self.numpy] = self
+            return self.numpy
+        raise AttributeError(f"mlgpu.{self.name} has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"mlgpu.{self.name}"
@@ -60,18 +69,18 @@ class dtype:
         return _COMPLEX_OF.get(self, self)
 
 
-bool_ = dtype("bool", np.bool_, "bool")
-uint8 = dtype("uint8", np.uint8, "int")
-int8 = dtype("int8", np.int8, "int")
-int16 = dtype("int16", np.int16, "int")
-int32 = dtype("int32", np.int32, "int")
-int64 = dtype("int64", np.int64, "int")
-float16 = dtype("float16", np.float16, "float")
-bfloat16 = dtype("bfloat16", ml_dtypes.bfloat16, "float")
-float32 = dtype("float32", np.float32, "float")
-float64 = dtype("float64", np.float64, "float")
-complex64 = dtype("complex64", np.complex64, "complex")
-complex128 = dtype("complex128", np.complex128, "complex")
+bool_ = dtype("bool", np.bool_, "bool", 1)
+uint8 = dtype("uint8", np.uint8, "int", 1)
+int8 = dtype("int8", np.int8, "int", 1)
+int16 = dtype("int16", np.int16, "int", 2)
+int32 = dtype("int32", np.int32, "int", 4)
+int64 = dtype("int64", np.int64, "int", 8)
+float16 = dtype("float16", np.float16, "float", 2)
+bfloat16 = dtype("bfloat16", None, "float", 2)
+float32 = dtype("float32", np.float32, "float", 4)
+float64 = dtype("float64", np.float64, "float", 8)
+complex64 = dtype("complex64", np.complex64, "complex", 8)
+complex128 = dtype("complex128", np.complex128, "complex", 16)
 
 ALL = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64, complex64,
        complex128)
@@ -79,7 +88,7 @@ ALIASES = {"half": float16, "float": float32, "double": float64, "short": int16,
            "long": int64, "cfloat": complex64, "cdouble": complex128}
 
 _BY_NAME = {d.name: d for d in ALL} | ALIASES
-_BY_NUMPY = {d.numpy: d for d in ALL}
+_BY_NUMPY = {d.numpy: d for d in ALL if d is not bfloat16}
 _REAL_PART = {complex64: float32, complex128: float64}
 _COMPLEX_OF = {float16: complex64, bfloat16: complex64, float32: complex64, float64: complex128}
 _PYTHON = {bool: bool_, int: int64, float: float32, complex: complex64}
@@ -99,7 +108,10 @@ def from_numpy(array_dtype: Any) -> dtype:
     found = _BY_NUMPY.get(array_dtype)
     if found is not None:
         return found
-    found = _BY_NUMPY.get(np.dtype(array_dtype).newbyteorder("="))
+    native = np.dtype(array_dtype).newbyteorder("=")
+    found = _BY_NUMPY.get(native)
+    if found is None and native == bfloat16.numpy:  # which may not have been in the table
+        found = bfloat16
     if found is None:
         known = ", ".join(d.name for d in ALL)
         raise DTypeError(f"dtype: NumPy's {array_dtype} has no counterpart; use one of {known}")
@@ -254,7 +266,9 @@ class finfo:
         d = (type or _default).to_real()
         if not d.is_floating_point:
             raise DTypeError(f"finfo: expected a floating or complex dtype, got {d!r}; use iinfo")
-        limits: Any = ml_dtypes.finfo  # whose declaration has no types
+        limits: Any = np.finfo
+        if d is bfloat16:
+            from ml_dtypes import finfo as limits  # whose declaration has no types
         info = limits(d.numpy)
         self.dtype = d.name
         self.bits = int(info.bits)

@@ -406,7 +406,7 @@ class Tensor(TensorMethods):
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers, or a number for 0 dimensions."""
         array = self._host()
-        if array.dtype == dtypes.bfloat16.numpy:
+        if self.dtype is dtypes.bfloat16:
             array = array.astype(np.float32)
         return array.tolist()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -123,3 +124,63 @@ def test_pad_sequence_refuses():
             utils.rnn.pad_sequence(sequences)
     with pytest.raises(ShapeError, match="padding_side"):
         utils.rnn.pad_sequence([mlgpu.ones(2)], padding_side="top")
+
+
+# --- skip_init ------------------------------------------------------------------------------------
+
+
+class Model(nn.Module):
+    """Layers of each kind of initialisation, and a buffer and a scale of its own."""
+
+    def __init__(self, features: int, device=None):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(features, 4, device=device), nn.BatchNorm1d(4, device=device),
+            nn.PReLU(device=device), nn.Embedding(5, 4, padding_idx=1, device=device),
+            nn.GRU(4, 2, device=device), nn.Conv1d(4, 3, 1, device=device))
+        self.scale = nn.Parameter(mlgpu.full((2,), 7.0, device=device))
+        for extra in (nn.init.orthogonal_, nn.init.eye_, nn.init.sparse_, nn.init.xavier_normal_):
+            weight = nn.Parameter(mlgpu.full((3, 3), -1.0, device=device))
+            if extra is nn.init.sparse_:
+                extra(weight, 0.5)
+            else:
+                extra(weight)
+            self.register_parameter(extra.__name__, weight)
+
+
+def test_skip_init_draws_nothing_and_a_loaded_module_is_as_one_that_was_initialised(device):
+    mlgpu.manual_seed(3)
+    whole = Model(6, device=device)
+    state = mlgpu.get_rng_state()
+    made = utils.skip_init(Model, 6, device=device)
+    assert (mlgpu.get_rng_state() == state).all()
+    shapes = {name: (value.shape, value.dtype, value.device)
+              for name, value in whole.state_dict().items()}
+    assert shapes == {name: (value.shape, value.dtype, value.device)
+                      for name, value in made.state_dict().items()}
+    assert (made.scale == 7).all()
+    assert (made.get_parameter("orthogonal_") == -1).all()
+    assert (made.layers[1].running_var == 1).all()
+    made.load_state_dict(whole.state_dict())
+    for mine, theirs in zip(made.parameters(), whole.parameters(), strict=True):
+        assert (mine == theirs).all()
+        assert mine.requires_grad
+
+
+def test_skip_init_ends_with_an_error_and_does_not_reach_other_threads():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            thread = threading.Thread(target=lambda: found.append(
+                nn.init.ones_(mlgpu.zeros(2)).tolist()))
+            thread.start()
+            thread.join()
+            raise RuntimeError("on purpose")
+
+    found = []
+    with pytest.raises(RuntimeError, match="on purpose"):
+        utils.skip_init(Broken)
+    assert found == [[1, 1]]
+    assert nn.init.ones_(mlgpu.zeros(2)).tolist() == [1, 1]
+    with pytest.raises(MlgpuError, match="skip_init: expected a class derived from Module"):
+        utils.skip_init(nn.functional.linear, 3, 4)

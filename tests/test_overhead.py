@@ -81,10 +81,15 @@ def test_a_small_network_takes_few_calls():
 
 
 @pytest.mark.parametrize(("program", "absent"), [
-    ("import mlgpu", "mlgpu.nn mlgpu.ops.conv mlgpu.ops.arithmetic numpy.random numba cupy"),
-    ("from mlgpu import nn", "mlgpu.ops.conv mlgpu.ops.ctc mlgpu.linalg mlgpu.optim numba cupy"),
+    ("import mlgpu", """mlgpu.nn mlgpu.ops.conv mlgpu.ops.arithmetic mlgpu.cuda.launch numpy.random
+        ml_dtypes numba cupy"""),
+    ("from mlgpu import nn", """mlgpu.nn.linear mlgpu.nn.utils mlgpu.ops.linear mlgpu.linalg
+        mlgpu.optim numba cupy"""),
     ("from mlgpu import nn; nn.Linear(2, 3)(__import__('mlgpu').ones(1, 2))",
-     "mlgpu.ops.conv mlgpu.ops.norm mlgpu.ops.loss_class mlgpu.linalg mlgpu.optim numba cupy"),
+     """mlgpu.nn.conv mlgpu.nn.rnn mlgpu.ops.conv mlgpu.ops.norm mlgpu.ops.loss_class mlgpu.linalg
+        mlgpu.optim mlgpu.cuda.gemm ml_dtypes numba cupy"""),
+    ("from mlgpu import nn; nn.utils.skip_init(nn.Linear, 2, 3)",
+     "numpy.random mlgpu.random mlgpu.linalg mlgpu.ops.optimizer mlgpu.nn.utils.clip_grad"),
 ])
 def test_what_is_not_used_is_not_loaded(program, absent):
     check = f"import sys; {program}; print(*(m for m in {absent.split()} if m in sys.modules))"
@@ -101,6 +106,41 @@ def test_the_table_of_functional_is_what_the_families_offer():
     assert all(callable(getattr(F, name)) for name in dir(F))
     with pytest.raises(AttributeError, match=r"'mlgpu.nn.functional' has no attribute 'gemm'"):
         F.gemm  # noqa: B018
+
+
+@pytest.mark.parametrize(("package", "table"), [
+    (nn, nn._LAYERS),
+    (nn.utils, {"clip_grad": None, "convert_parameters": None, "init": "skip_init"})])
+def test_the_table_of_nn_is_what_its_modules_offer(package, table):
+    for module, names in table.items():
+        found = importlib.import_module(f"{package.__name__}.{module}")
+        offered = set(names.split()) if names else set(found.__all__)
+        assert {name for name, home in package._HOME.items() if home == module} == offered
+        assert getattr(package, module) is found
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name).__name__.endswith(name) for name in package.__all__)
+    with pytest.raises(AttributeError, match=f"'{package.__name__}' has no attribute 'gemm'"):
+        package.gemm  # noqa: B018
+
+
+def test_a_module_of_cuda_is_imported_when_something_of_it_is_used():
+    code = ("import sys\n"
+            "from mlgpu.cuda import types\n"
+            "assert 'mlgpu.cuda.types' not in sys.modules\n"
+            "types.added = 1\n"
+            "import mlgpu.cuda.types as real\n"
+            "assert type(real) is type(sys) and real.added == 1 and types.ctype is real.ctype\n"
+            "assert types.__dict__ is real.__dict__\n"
+            "del types.added\n"
+            "assert not hasattr(real, 'added') and dir(types) == dir(real)\n"
+            "from mlgpu.cuda import types as again\n"
+            "assert again is real\n"
+            "try:\n"
+            "    from mlgpu.cuda import no_such_module\n"
+            "except ImportError as error:\n"
+            "    print(error)\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("cannot import name 'no_such_module' from 'mlgpu.cuda'")
 
 
 # --- the short way gives what the long way gives --------------------------------------------------

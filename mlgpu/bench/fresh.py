@@ -23,8 +23,10 @@ from .workload import Array, Arrays
 
 STEPS = 4  # of training before the peak is read
 
-_MLP = ("model = nn.Sequential(nn.Linear({inputs}, {hidden}), nn.ReLU(), "
-        "nn.Linear({hidden}, {hidden}), nn.ReLU(), nn.Linear({hidden}, {classes}))\n")
+# As a program that serves a model builds one: weights that are loaded are not drawn before.
+_MLP = ("build = nn.utils.skip_init\n"
+        "model = nn.Sequential(build(nn.Linear, {inputs}, {hidden}), nn.ReLU(), "
+        "build(nn.Linear, {hidden}, {hidden}), nn.ReLU(), build(nn.Linear, {hidden}, {classes}))\n")
 _FIRST = ("import {lib}\nfrom {lib} import nn\n" + _MLP +
           "model.load_state_dict({lib}.load({path!r}))\n"
           "with {lib}.no_grad():\n"

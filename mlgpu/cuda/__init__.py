@@ -1,7 +1,8 @@
 """mlgpu.cuda: NVIDIA GPUs under PyTorch's names (torch.cuda).
 
-Importing it loads nothing: CuPy comes with the first use of a device.  `unavailable_reason()` says
-why there is none.  MLGPU_CUDA=sim gives simulated devices.
+Importing it loads nothing: CuPy comes with the first use of a device, and so do the modules of this
+package that the operations name (`from mlgpu.cuda import gemm`), which a program on the CPU never
+needs.  `unavailable_reason()` says why there is no device.  MLGPU_CUDA=sim gives simulated ones.
 """
 
 from __future__ import annotations
@@ -62,8 +63,37 @@ __all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_s
            "utilization"]
 
 
+class _Later:
+    """Stands for a module of this package, which is imported when something of it is first used."""
+
+    __slots__ = ("_name",)  # and no `__dict__`: that is the module's too
+
+    _name: str
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self._name), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(importlib.import_module(self._name), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(importlib.import_module(self._name), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(importlib.import_module(self._name))
+
+    def __repr__(self) -> str:
+        return f"<module {self._name!r}, imported when first used>"
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
+        if not name.startswith("_") and find_spec(f"mlgpu.cuda.{name}") is not None:
+            # Only until the module is imported: then it takes this place itself.
+            return globals().setdefault(name, _Later(f"mlgpu.cuda.{name}"))
         raise AttributeError(f"module 'mlgpu.cuda' has no attribute {name!r}")
     if find_spec("cupy") is None:  # where only a device is missing, the call says so
         raise DeviceError(f"cuda.{name}: no device can be used: {unavailable_reason()}")

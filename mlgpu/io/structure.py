@@ -26,8 +26,8 @@ from mlgpu.tensor import Size, Tensor
 MAX_DEPTH = 100
 _EXACT_IN_JSON = 2**53
 _SEQUENCES: dict[type, str] = {tuple: "tuple", Size: "size", set: "set", frozenset: "frozenset"}
-_NUMPY = {dtype.name: dtype for dtype in (
-    *(d.numpy for d in dtypes.ALL), *map(np.dtype, (np.uint16, np.uint32, np.uint64)))}
+_UNSIGNED = {dtype.name: dtype for dtype in map(np.dtype, (np.uint16, np.uint32, np.uint64))}
+_NUMPY = {*(d.name for d in dtypes.ALL), *_UNSIGNED}  # scalars of these dtypes
 _MAPPINGS: dict[type, str] = {dict: "dict", OrderedDict: "ordered_dict"}
 
 
@@ -182,7 +182,7 @@ def _text(node: Any) -> str:
 
 def _numpy_scalar(node: Any) -> np.generic[Any]:
     name, content = node
-    dtype = _NUMPY[_text(name)]
+    dtype = _UNSIGNED[name] if _text(name) in _UNSIGNED else dtypes.by_name(name).numpy
     raw = bytes.fromhex(_text(content))
     if len(raw) != dtype.itemsize:
         raise FormatError(f"the structure has {len(raw)} bytes for one {dtype}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlgpu import dtypes
@@ -18,6 +21,34 @@ __all__ = ["calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "
 _GAINS = {"sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2), "selu": 0.75,
           "linear": 1.0, "conv1d": 1.0, "conv2d": 1.0, "conv3d": 1.0, "conv_transpose1d": 1.0,
           "conv_transpose2d": 1.0, "conv_transpose3d": 1.0}
+
+
+class _State(threading.local):
+    skips = False
+
+
+_state = _State()
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Within it the functions below leave the tensors of this thread as they are."""
+    before, _state.skips = _state.skips, True
+    try:
+        yield
+    finally:
+        _state.skips = before
+
+
+def _overwrites(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def wrapped(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
+        if _state.skips:
+            return tensor
+        with no_grad():
+            return function(tensor, *args, **options)
+
+    return wrapped
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -50,19 +81,19 @@ def _fan(tensor: Tensor, mode: str) -> int:
     return _calculate_fan_in_and_fan_out(tensor)[mode.lower() == "fan_out"]
 
 
-@no_grad()
+@_overwrites
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Uniform between `a` and `b`."""
     return tensor.uniform_(a, b, generator=generator)
 
 
-@no_grad()
+@_overwrites
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Normal with the given mean and standard deviation."""
     return tensor.normal_(mean, std, generator=generator)
 
 
-@no_grad()
+@_overwrites
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0,
                   b: float = 2.0, generator: Any = None) -> Tensor:
     """Normal, confined to a <= x <= b, by inverting the cumulative distribution.
@@ -83,7 +114,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     return tensor.copy_(draws)
 
 
-@no_grad()
+@_overwrites
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """`val` everywhere."""
     return tensor.fill_(val)
@@ -99,7 +130,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
-@no_grad()
+@_overwrites
 def eye_(tensor: Tensor) -> Tensor:
     """Ones on the diagonal of a matrix, zeros elsewhere."""
     if tensor.ndim != 2:
@@ -107,7 +138,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return tensor.zero_().fill_diagonal_(1)
 
 
-@no_grad()
+@_overwrites
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution weight that passes as many input channels through as it can.
 
@@ -164,7 +195,7 @@ def kaiming_normal_(tensor: Tensor, a: float = 0, mode: str = "fan_in",
                     nonlinearity)
 
 
-@no_grad()
+@_overwrites
 def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tensor:
     """`gain` times a random (semi-)orthogonal matrix, dimensions after the first flattened.
 
@@ -184,7 +215,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
     return tensor.copy_((gain * (q.T if rows < columns else q)).reshape(tensor.shape))
 
 
-@no_grad()
+@_overwrites
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:
     """A normal matrix in whose columns a fraction `sparsity` of the rows is zero (Martens 2010)."""
     if tensor.ndim != 2:

@@ -11,8 +11,8 @@ from mlgpu import dtypes
 from mlgpu.autograd.mode import mode
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cpu.evaluate import evaluate
+from mlgpu.cuda import evaluate as cuda_evaluate
 from mlgpu.cuda import runtime as cuda
-from mlgpu.cuda.evaluate import evaluate as cuda_evaluate
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM
 from mlgpu.op import Op, check_inputs, run
@@ -44,7 +44,7 @@ class Elementwise(Op):
         return self._compute(cpu, evaluate, arrays)
 
     def forward_cuda(self, *arrays: Any) -> Any:
-        return self._compute(cuda, cuda_evaluate, arrays)
+        return self._compute(cuda, cuda_evaluate.evaluate, arrays)
 
     def _compute(self, engine: Any, run: Evaluate, arrays: Any) -> Any:
         arguments = self.arguments(arrays)
@@ -58,7 +58,7 @@ class Elementwise(Op):
         self._compute_into(cpu, evaluate, out, arrays)
 
     def forward_into_cuda(self, out: Any, *arrays: Any) -> None:
-        self._compute_into(cuda, cuda_evaluate, out, arrays)
+        self._compute_into(cuda, cuda_evaluate.evaluate, out, arrays)
 
     def _compute_into(self, engine: Any, run: Evaluate, out: Any, arrays: Any) -> None:
         arguments = self.arguments(arrays)
@@ -105,7 +105,7 @@ class Elementwise(Op):
         return self._gradients(cpu, evaluate, grads)
 
     def backward_cuda(self, *grads: Any) -> tuple[Any, ...]:
-        return self._gradients(cuda, cuda_evaluate, grads)
+        return self._gradients(cuda, cuda_evaluate.evaluate, grads)
 
     def _gradients(self, engine: Any, run: Evaluate, grads: Any) -> tuple[Any, ...]:
         found = self._gradient()

@@ -12,8 +12,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from mlgpu.cuda import evaluate as cuda_evaluate
 from mlgpu.cuda import runtime as cuda
-from mlgpu.cuda.evaluate import evaluate as cuda_evaluate
 from mlgpu.errors import GraphError
 from mlgpu.expr.graph import Expr, arg, as_expr, trace
 from mlgpu.inplace import run_inplace
@@ -75,7 +75,7 @@ def on_device_arrays(function: ElementwiseFunction[..., Any], dtype: Any, *argum
     formula = function.formula
     program = formula.program(key_of([*arguments]), dtype)
     out = empty_result(cuda, [*arguments], formula.uses[0], program.output_dtypes[0])
-    cuda_evaluate(program, arguments, (out,))
+    cuda_evaluate.evaluate(program, arguments, (out,))
     return out
 
 

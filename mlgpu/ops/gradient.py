@@ -9,8 +9,8 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.autograd import graph
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cuda import accumulate as cuda_accumulate
 from mlgpu.cuda import reduce as cuda_reduce
-from mlgpu.cuda.accumulate import add_into as cuda_add_into
 from mlgpu.device import CPU, runtime
 from mlgpu.errors import ShapeError
 from mlgpu.op import Op, run, wrap
@@ -109,7 +109,7 @@ def _add(a: Tensor, b: Tensor) -> Tensor:
 
 def _add_into(total: Tensor, new: Tensor) -> None:
     storage = total._storage
-    add = _add_arrays if storage.device is CPU else cuda_add_into
+    add = _add_arrays if storage.device is CPU else cuda_accumulate.add_into
     runtime(storage.device).call(add, (total._array, new._array), storage.device, 1)
     storage.version += 1
 
