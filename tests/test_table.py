@@ -7,29 +7,33 @@ second             the derivative of the gradient against differences of the fas
                    which is thereby shown to equal the differentiable one
 strided            inputs with gaps and reversed memory order give the same results
 clean              inputs unchanged, no memory kept, no reference cycle
+
+Each test runs all rows of an operation (tests/eachrow.py).
 """
 
 from __future__ import annotations
 
 import gc
+import os
 
 import numpy as np
-import pytest
-from table.case import TOLERANCE, Case, as_exact, close, exact_dtype, flat, host, rows, tensors
+from eachrow import each_row
+from table.case import TOLERANCE, Case, as_exact, close, exact_dtype, flat, host, tensors
 
 import mlgpu
 
-ROWS = rows()
 STEP = 1e-5
-CHECKED_ELEMENTS = 8  # per input; a random direction stands for all others
+# Elements looked at by themselves in each input, to tell which one is wrong: a random direction,
+# which all of them take part in, has found it.
+CHECKED_ELEMENTS = 8 if os.environ.get("MLGPU_TABLE") == "all" else 2
 
 
-def each(rows_):
-    return pytest.mark.parametrize("case", [pytest.param(c, id=n) for n, c in rows_])
+def main_dtype(case: Case) -> list[str]:
+    """The one that derivatives are exact in, or the first."""
+    return [case.exact() or case.dtypes[0]]
 
 
-@pytest.mark.parametrize(("case", "dtype"), [pytest.param(c, d, id=f"{n}-{d}")
-                                             for n, c in ROWS for d in c.dtypes if c.reference])
+@each_row(lambda case: case.dtypes if case.reference else ())
 def test_forward(case: Case, dtype: str, device):
     given = case.arrays(dtype)
     exact = [a if s.dtype else a.astype(exact_dtype(dtype))
@@ -84,9 +88,8 @@ def inner(a, b):
     return float(np.real(np.vdot(a, b)))
 
 
-@each([(n, c) for n, c in ROWS if c.exact()])
-def test_gradient(case: Case, device):
-    dtype = case.exact()
+@each_row(lambda case: main_dtype(case) if case.exact() else ())
+def test_gradient(case: Case, dtype: str, device):
     places = case.differentiated(dtype)
     arrays = case.arrays(dtype)
     inputs = tensors(case, dtype, True, device)
@@ -136,9 +139,8 @@ def _where(direction):
     return f"element {tuple(map(int, places[0]))}" if len(places) == 1 else "a random direction"
 
 
-@pytest.mark.parametrize(("case", "dtype"), [
-    pytest.param(c, d, id=f"{n}-{d}") for n, c in ROWS for d in c.dtypes
-    if c.differentiated(d) and d != exact_dtype(d) and exact_dtype(d) in c.dtypes])
+@each_row(lambda case: [d for d in case.dtypes if case.differentiated(d)
+                        and d != exact_dtype(d) and exact_dtype(d) in case.dtypes])
 def test_gradient_in_dtype(case: Case, dtype: str, device):
     found = gradients(case, tensors(case, dtype, True, device))
     inputs = tensors(case, dtype, True, device)
@@ -157,9 +159,8 @@ def test_gradient_in_dtype(case: Case, dtype: str, device):
               f"gradient of input {i} in {dtype}")
 
 
-@each([(n, c) for n, c in ROWS if c.second and c.exact()])
-def test_second_derivative(case: Case, device):
-    dtype = case.exact()
+@each_row(lambda case: main_dtype(case) if case.second and case.exact() else ())
+def test_second_derivative(case: Case, dtype: str, device):
     places = case.differentiated(dtype)
     base = tensors(case, dtype, True, device)
     outputs = differentiable(case.fn(*base))
@@ -202,9 +203,8 @@ def test_second_derivative(case: Case, device):
 # --- memory ---------------------------------------------------------------------------------------
 
 
-@each(ROWS)
-def test_strided(case: Case, device):
-    dtype = case.exact() or case.dtypes[0]
+@each_row(main_dtype)
+def test_strided(case: Case, dtype: str, device):
     plain, gapped = (tensors(case, dtype, True, device, strided) for strided in (False, True))
     for y, z in zip(flat(case.fn(*plain)), flat(case.fn(*gapped)), strict=True):
         assert y.dtype is z.dtype
@@ -214,9 +214,8 @@ def test_strided(case: Case, device):
             close(host(h), host(g), 1e-11 * case.tolerance, "gradient of strided inputs")
 
 
-@each(ROWS)
-def test_clean(case: Case, device):
-    dtype = case.exact() or case.dtypes[0]
+@each_row(main_dtype)
+def test_clean(case: Case, dtype: str, device):
     inputs = tensors(case, dtype, True, device)
     before = [host(x) for x in inputs]
 

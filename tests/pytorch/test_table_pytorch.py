@@ -5,13 +5,12 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from table.case import TOLERANCE, Case, as_exact, close, flat, host, rows, tensors
+from eachrow import each_row
+from table.case import TOLERANCE, Case, as_exact, close, flat, host, tensors
 
 import mlgpu
 
 torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed")
-
-ROWS = [(n, c) for n, c in rows() if c.torch]
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +58,7 @@ def call(case, inputs):
         raise
 
 
-@pytest.mark.parametrize(("case", "dtype"), [pytest.param(c, d, id=f"{n}-{d}")
-                                             for n, c in ROWS for d in c.dtypes])
+@each_row(lambda case: case.dtypes if case.torch else ())
 def test_forward(case: Case, dtype: str):
     inputs = theirs(case, dtype, False)
     expected = call(case, inputs)
@@ -86,8 +84,7 @@ def _aliases_theirs(y, inputs):
     return [i for i, x in enumerate(inputs) if start(y) == start(x) and y.numel()]
 
 
-@pytest.mark.parametrize(("case", "dtype"), [
-    pytest.param(c, d, id=f"{n}-{d}") for n, c in ROWS for d in c.dtypes if c.differentiated(d)])
+@each_row(lambda case: [d for d in case.dtypes if case.torch and case.differentiated(d)])
 def test_gradient(case: Case, dtype: str):
     inputs = theirs(case, dtype, True)
     expected = call(case, inputs)
