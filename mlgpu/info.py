@@ -74,6 +74,10 @@ _OPTIONAL = (
     ("progress bars in the examples", "tqdm", "examples"),
     ("digits example", "sklearn", "examples"),
     ("API documentation", "pdoc", "docs"),
+    ("training's dashboard", "rich", "train"),
+    ("TensorBoard", "tensorboardX", "tensorboard"),
+    ("MLflow", "mlflow", "mlflow"),
+    ("Weights & Biases", "wandb", "wandb"),
 )
 
 

@@ -13,7 +13,8 @@ from mlgpu.train.log import JsonLines
 from mlgpu.train.monitor import EarlyStopping, Monitor
 from mlgpu.train.plain import PlainLog
 from mlgpu.train.record import Best, Record, Run
+from mlgpu.train.sinks import MLflow, TensorBoard, WandB
 from mlgpu.train.trainer import Trainer
 
-__all__ = ["Best", "Callback", "Checkpoints", "EarlyStopping", "JsonLines", "Monitor", "PlainLog",
-           "Record", "Run", "Trainer"]
+__all__ = ["Best", "Callback", "Checkpoints", "EarlyStopping", "JsonLines", "MLflow", "Monitor",
+           "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB"]
