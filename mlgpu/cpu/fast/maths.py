@@ -526,34 +526,36 @@ def _erfc32(x: Any) -> Any:
 # --- the normal distribution ----------------------------------------------------------------------
 
 _ROOT_HALF_NUMBER, _INV_ROOT_TWO_PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
-# What is beyond a of the distribution, times exp(a**2 / 2) (a + 4), in (a - 4) / (a + 4), a >= 0.
-_normal_tail32 = _polynomial(
-    0.7552851438522339, -0.6078965663909912, 0.38713690638542175, -0.1865234375,
-    0.06040383130311966, -0.00752527080476284, -0.003512547817081213, 0.0015699247596785426,
-    0.0001793471456039697, -0.00013197603402659297)
-
-
-@exact
-def _normal32(x: Any) -> Any:
-    """exp(-x**2 / 2), and the distribution up to x."""
-    a = abs(x)
-    a = f32(15) if a > f32(15) else a  # nothing is left beyond
-    e = exp32(a * a * f32(-0.5))
-    inverse = f32(1) / (a + f32(4))
-    beyond = e * (inverse * _normal_tail32((a - f32(4)) * inverse))
-    return e, beyond if x < f32(0) else f32(1) - beyond
+# What the distribution is above one half at x, over x; and so its sum with x times the density.
+# Each as a quotient of polynomials in x**2, up to the x**2 after which it is one half.
+_above_over32 = _polynomial(
+    0.39894225568, 0.033757872257, 0.0046710416988, 0.0001677883645, 6.3383435407e-06,
+    2.2785311663e-08)
+_above_under32 = _polynomial(
+    1.0, 0.25128454522, 0.028590484664, 0.0018786958666, 7.3277242707e-05, 1.1975123271e-06)
+_slope_over32 = _polynomial(
+    0.79788454783, -0.022670331161, 0.013869269829, 0.00019717622234, 3.4099763419e-05,
+    9.0661114078e-07, 1.6863036609e-08)
+_slope_under32 = _polynomial(
+    1.0, 0.30492003271, 0.044023408873, 0.0039561463672, 0.00024388471434, 1.0241651111e-05,
+    3.338431182e-07, 1.304953395e-09)
+_ABOVE_END32, _SLOPE_END32 = f32(5.5 ** 2), f32(6.0 ** 2)
 
 
 @exact
 def _gelu32(x: Any) -> Any:
-    _, below = _normal32(x)
-    return x * below
+    square = x * x
+    above = x * (_above_over32(square) / _above_under32(square))
+    above = _copysign32(f32(0.5), x) if square > _ABOVE_END32 else above
+    return x * (f32(0.5) + above)
 
 
 @exact
 def _gelu_slope32(x: Any) -> Any:
-    e, below = _normal32(x)
-    return below + x * (f32(_INV_ROOT_TWO_PI) * e)
+    square = x * x
+    above = x * (_slope_over32(square) / _slope_under32(square))
+    above = _copysign32(f32(0.5), x) if square > _SLOPE_END32 else above
+    return f32(0.5) + (x - x) + above  # infinity times a density of 0 has no value
 
 
 @exact
