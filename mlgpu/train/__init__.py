@@ -4,11 +4,12 @@
     run = trainer.fit(train_loader, val_loader, epochs=10)
     print(run.best)
 
-Checkpoints in the background, exact resumption, early stopping, metrics, callbacks.
+Checkpoints in the background, exact resumption, early stopping, metrics, callbacks, a dashboard.
 """
 
 from mlgpu.train.callback import Callback
 from mlgpu.train.checkpoints import Checkpoints
+from mlgpu.train.dashboard import Dashboard
 from mlgpu.train.log import JsonLines
 from mlgpu.train.monitor import EarlyStopping, Monitor
 from mlgpu.train.plain import PlainLog
@@ -16,5 +17,5 @@ from mlgpu.train.record import Best, Record, Run
 from mlgpu.train.sinks import MLflow, TensorBoard, WandB
 from mlgpu.train.trainer import Trainer
 
-__all__ = ["Best", "Callback", "Checkpoints", "EarlyStopping", "JsonLines", "MLflow", "Monitor",
-           "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB"]
+__all__ = ["Best", "Callback", "Checkpoints", "Dashboard", "EarlyStopping", "JsonLines", "MLflow",
+           "Monitor", "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB"]

@@ -22,13 +22,13 @@ from mlgpu.train import checkpoints as store
 from mlgpu.train.callback import Callback, Callbacks
 from mlgpu.train.checkpoints import Checkpoints, Store
 from mlgpu.train.describe import configuration, environment
+from mlgpu.train.display import display_for
 from mlgpu.train.evaluate import Metric, computed, evaluate, update_metrics
 from mlgpu.train.feed import Feed, length, move, samples
 from mlgpu.train.interrupt import Interrupt
 from mlgpu.train.log import JsonLines, read_history
 from mlgpu.train.means import Means
 from mlgpu.train.monitor import Monitor
-from mlgpu.train.plain import PlainLog
 from mlgpu.train.record import Best, Record, Run, plain
 from mlgpu.train.state import set_state_of, state_of, unpacked
 from mlgpu.train.step import StepFunction, Update, from_loss
@@ -83,7 +83,8 @@ class Trainer:
         Only "ignore" never waits for the device.
     folder: for the log (`log.jsonl`) and checkpoints; without it nothing is written.
     checkpoints: when they are written and which are kept.
-    callbacks: see Callback.  display: "plain" lines, or "none".
+    callbacks: see Callback.  display: "dashboard", "plain", "none", or "auto": the dashboard in a
+        terminal (with the extra `train`), else plain lines.
     log_every: steps per record of training.
     device: where batches are moved; by default where the model's first parameter is.
     also: by name, what else has a state that resuming needs, such as a Generator or an average of
@@ -101,14 +102,14 @@ class Trainer:
                  scaler: Any = None, nonfinite: str = "raise",
                  folder: str | os.PathLike[str] | None = None,
                  checkpoints: Checkpoints | None = None, callbacks: Sequence[Callback] = (),
-                 display: str = "plain", log_every: int = 10, device: Device | str | None = None,
+                 display: str = "auto", log_every: int = 10, device: Device | str | None = None,
                  also: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None
                  ) -> None:
         if (loss is None) == (step is None):
             raise TypeError("Trainer: give either loss, a function of prediction and target, or "
                             "step, a function of model and batch")
         _check_choice("schedule", schedule, ("step", "epoch", "evaluation"))
-        _check_choice("display", display, ("plain", "none"))
+        _check_choice("display", display, ("auto", "dashboard", "plain", "none"))
         _check_choice("nonfinite", nonfinite, ("raise", "skip", "ignore"))
         _check_positive(accumulate=accumulate, log_every=log_every, clip_norm=clip_norm,
                         clip_value=clip_value)
@@ -150,8 +151,8 @@ class Trainer:
         if self._folder is not None:
             given.insert(0, JsonLines(self._folder / LOG))
         self.callbacks = Callbacks(given)
-        if display == "plain":
-            self.callbacks.add(PlainLog())
+        if display != "none":
+            self.callbacks.add(display_for(display))
 
     # --- what users call --------------------------------------------------------------------
 
@@ -191,6 +192,25 @@ class Trainer:
             finally:
                 self.progress.seconds, self._clock = self._seconds(), time.perf_counter()
         return self.run
+
+    @property
+    def total_steps(self) -> int | None:
+        """The steps that `fit` will have taken in all, where its loader has a length."""
+        batches = None if self._feed is None else self._feed.total
+        totals = [self.goal.steps]
+        if self.goal.epochs is not None and batches is not None:
+            totals.append(self.goal.epochs * -(-batches // self.accumulate))
+        return min((total for total in totals if total is not None), default=None)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the run is in, from 1; between epochs, the one that has ended."""
+        return self.progress.epoch + (self._feed is not None and self._feed.within)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed, so that the run ends after its step."""
+        return self._interrupt.asked
 
     def evaluate(self, loader: Iterable[Any]) -> dict[str, float]:
         """The loss and the metrics of the model as it is, by name.
@@ -433,7 +453,7 @@ class Trainer:
         self.progress.epoch += 1
         if self.scheduler is not None and self._schedule == "epoch":
             self.scheduler.step()
-        self._record("epoch", values, self.progress.epoch)
+        self._record("epoch", values)
         self.callbacks.on_epoch_end(self)
         if self.goal.evaluate_every is None:
             self._evaluate()
@@ -463,11 +483,11 @@ class Trainer:
             values["skipped"] = float(self.progress.skipped)
         if self.scaler is not None and hasattr(self.scaler, "get_scale"):
             values["loss_scale"] = float(self.scaler.get_scale())
-        self._record("train", values, self.progress.epoch + 1)
+        self._record("train", values)
 
-    def _record(self, kind: str, values: dict[str, float], epoch: int) -> None:
+    def _record(self, kind: str, values: dict[str, float]) -> None:
         self._tell()
-        record = Record(kind, self.progress.step, epoch, self.run.seconds, values)
+        record = Record(kind, self.progress.step, self.epoch, self.run.seconds, values)
         self.run.history.append(record)
         self.callbacks.on_record(self, record)
 
@@ -502,8 +522,7 @@ class Trainer:
         improved = self.monitor.better(value, None if best is None else best.value)
         if improved:
             self.run.best = self._best_of(self.progress.step, value)
-        epoch = self.progress.epoch + self._checked_feed().within
-        self._record("evaluation", values, epoch)
+        self._record("evaluation", values)
         self._value = (self.progress.step, value)
         if improved and self.checkpoints.keep_best:
             self._save()
