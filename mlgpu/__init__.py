@@ -45,6 +45,7 @@ from mlgpu.tensor import Tensor as Tensor
 if TYPE_CHECKING:
     from mlgpu import amp as amp
     from mlgpu import backends as backends
+    from mlgpu import checkpoint as checkpoint
     from mlgpu import cuda as cuda
     from mlgpu import data as data
     from mlgpu import fft as fft
@@ -69,8 +70,8 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("amp", "backends", "cuda", "data", "fft", "io", "linalg", "nn", "optim", "profiler",
-               "random", "special", "testing", "train", "utils")
+_SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "fft", "io", "linalg", "nn",
+               "optim", "profiler", "random", "special", "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

@@ -13,7 +13,7 @@ import re
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -119,7 +119,7 @@ class Account:
     """
 
     __slots__ = ("allocated", "allocations", "device", "limit", "live", "mapped", "peak",
-                 "withdrawn")
+                 "reliefs", "withdrawn")
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -127,9 +127,12 @@ class Account:
         self.allocations = self.withdrawn = 0  # the number of the last block; those taken back
         self.limit: int | None = None
         self.live: dict[int, Record] = {}  # by number; the books never keep a block alive
+        self.reliefs: tuple[Callable[[int], None], ...] = ()  # make room for so many bytes
 
     def check(self, nbytes: int) -> tuple[_Budget, ...]:
         """This thread's budgets, if they and the limit allow a block; OutOfMemoryError if not."""
+        for relieve in self.reliefs:
+            relieve(nbytes)
         if self.limit is not None and self.allocated + nbytes > self.limit:
             raise self.refuse(nbytes, "limit", self.limit, self.allocated)
         budgets = tuple([b for b in _local.budgets if b.account is self])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from mlgpu.autograd import graph
+from mlgpu.autograd import mode as modes
 from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import FREED, Saved
 from mlgpu.device import CPU, Device, current_device, runtime
@@ -46,6 +47,7 @@ class Op(graph.Node):
     _saved: dict[Any, Saved] | None = None
     _freed = False
     _stashed: dict[str, Any] | None = None
+    recipes: dict[Any, Any] | None = None  # of the outputs, within `checkpoint.auto`
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -136,13 +138,14 @@ class Op(graph.Node):
         for index in self.saved_outputs:
             self._saved[~index] = Saved(outputs[index], self, output=index)
         for name, array in (self._stashed or {}).items():
-            self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self)
+            self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self, stash=name)
         self._stashed = None
         for index, tensor in enumerate(outputs):
             if index not in self.nondifferentiable_outputs and has_gradient(tensor):
                 tensor._node, tensor._index, tensor._requires = self, index, True
 
     def free(self) -> None:
+        self.recipes = None
         if self._saved:
             self._saved = {}
             self._freed = True
@@ -221,7 +224,7 @@ class Op(graph.Node):
 _DERIVATIVES = ("backward", "backward_cpu", "backward_cuda")
 _NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "before_hooks", "after_hooks",
                "recording", "needs", "tuple_output", "_inputs_meta", "_outputs_meta", "_saved",
-               "_freed", "_stashed")
+               "_freed", "_stashed", "recipes")
 
 
 def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
@@ -313,6 +316,8 @@ def run(op: Op, *inputs: Tensor) -> Any:
     device = check_inputs(op, inputs)
     start(op, inputs)
     engine = runtime(device)
+    follows = mode.rematerializer if modes.observers and op.recording else None
+    application = None if follows is None else follows.follow(op, inputs)
     results = engine.call(getattr(op, engine.forward), [t._array for t in inputs], device)
     if isinstance(op, ViewOp):
         return _run_view(op, inputs[0], results)
@@ -320,6 +325,8 @@ def run(op: Op, *inputs: Tensor) -> Any:
     arrays = (results,) if single else results
     outputs = [Tensor._make(a, Storage.owning(a, device)) for a in arrays]
     if op.recording:
+        if application is not None:
+            op.recipes = application.recipes(inputs, outputs)
         op.record_inputs(inputs)
         op.record_outputs(outputs)
     return outputs[0] if single else tuple(outputs)
@@ -356,6 +363,8 @@ def _run_view(op: ViewOp, source: Tensor, array: Any) -> Tensor:
     source._storage.exclusive = False
     view = Tensor._make(array, source._storage)
     if op.recording:
+        if modes.observers and mode.rematerializer is not None:
+            op.recipes = mode.rematerializer.views([op], source)
         op.record_inputs((source,))
         op.record_outputs((view,))
     if not source._storage.inference:

@@ -17,6 +17,7 @@ class _Mode(threading.local):
     inference = False
     frees = False  # whether the graph that is walked is freed on the way
     autocast: Any = None  # the precision within `autocast` (mlgpu.amp.casting.Casting)
+    rematerializer: Any = None  # of `checkpoint.auto` (mlgpu.autograd.rematerialize)
     capture: Any = None  # the graph that is captured (mlgpu.cuda.graphs.Capture), if one is
 
 

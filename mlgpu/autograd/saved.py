@@ -59,7 +59,8 @@ class Saved:
     __slots__ = ("__weakref__", "_array", "_edge", "_output", "_packed", "_requires", "_storage",
                  "_unpack", "_version")
 
-    def __init__(self, tensor: Tensor, node: Node, output: int | None = None) -> None:
+    def __init__(self, tensor: Tensor, node: Node, output: int | None = None,
+                 stash: str | None = None) -> None:
         storage = tensor._storage
         if storage.inference:
             raise GraphError(f"{node.name}: a tensor made in inference_mode cannot be saved for "
@@ -74,11 +75,23 @@ class Saved:
         self._array: Any = tensor._array
         storage.exclusive = False
         storage.join(self)
-        if modes.observers and _hooks.stack:
+        if modes.observers:
+            self._give_away(tensor, node, stash if output is None else output)
+
+    def _give_away(self, tensor: Tensor, node: Node, key: Any) -> None:
+        """Hand the value to whoever asked for saved values, if someone did."""
+        if _hooks.stack:
             pack, self._unpack = _hooks.stack[-1]
             self._packed = pack(tensor.detach())
-            self._array = None
-            self._storage = None  # type: ignore[assignment]
+        elif mode.rematerializer is not None:
+            pin = mode.rematerializer.pin(tensor, node, key)
+            if pin is None:
+                return
+            self._packed, self._unpack = pin, type(pin).tensor
+        else:
+            return
+        self._array = None
+        self._storage = None  # type: ignore[assignment]
 
     def array(self, node: Node) -> Any:
         """The array, if it is still what was saved."""

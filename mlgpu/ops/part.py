@@ -118,6 +118,8 @@ def _cut(name: str, input: Tensor, dim: int, places: Sequence[Any]) -> tuple[Ten
         views = tuple([run(part, input) for part in parts])
     finally:
         mode.grad = True
+    if mode.rematerializer is not None:
+        op.recipes = mode.rematerializer.views(parts, input)
     op.record_inputs((input,))
     op.record_outputs(views)
     return views
