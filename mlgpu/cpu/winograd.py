@@ -220,7 +220,8 @@ class _Form:
         self.dtype = dtype
         self.largest = largest
         n, r, s = largest.images, largest.rows, largest.columns
-        self.slab = Workspace(dtype, n * channels * (2 * r + 2) * (2 * s + 3))
+        self.frame = _Frame(dtype, n * channels * (2 * r + 2) * (2 * s + 3))
+        self.plain = _Frame(dtype)  # of gradients: the borders of the other stay as they are
         self.phases = Workspace(dtype, 4 * n * (r + 1) * (s + 1) * channels)
         self.half = Workspace(dtype, 8 * n * (r + 1) * s * channels)
 
@@ -274,28 +275,42 @@ class _Form:
         n, channels = block.images, x.shape[1]
         rows, columns = block.rows + more, block.columns + more
         # The odd length keeps neighbouring channels out of each other's way in the cache.
-        slab: Array = self.slab.take((n, channels, 2 * rows, 2 * columns + 1))
-        _window(x[block.image:block.image + n], top, left, slab)
+        slab = (self.frame if more else self.plain).take(
+            x[block.image:block.image + n], top, left, (n, channels, 2 * rows, 2 * columns + 1))
         phases = self.phases.take((2, 2, n, rows, columns, channels))
         pairs = slab[..., :2 * columns].reshape(n, channels, rows, 2, columns, 2)
         np.copyto(phases, pairs.transpose(3, 5, 0, 2, 4, 1))
         return phases
 
 
-def _window(x: Array, top: int, left: int, out: Array) -> None:
-    """out (N, C, h, w) = x from (top, left) on, zero outside."""
-    inside, source = [], []
-    for first, size, whole in ((top, out.shape[2], x.shape[2]), (left, out.shape[3], x.shape[3])):
-        low = min(max(0, -first), size)
-        high = max(low, min(size, whole - first))
-        inside.append(slice(low, high))
-        source.append(slice(first + low, first + high))
-    rows, columns = inside
-    out[:, :, :rows.start] = 0
-    out[:, :, rows.stop:] = 0
-    out[:, :, rows, :columns.start] = 0
-    out[:, :, rows, columns.stop:] = 0
-    np.copyto(out[:, :, rows, columns], x[:, :, source[0], source[1]], casting="unsafe")
+class _Frame:
+    """A window of images with zeros around them."""
+
+    def __init__(self, dtype: np.dtype[Any], size: int = 0) -> None:
+        self.space = Workspace(dtype, size)
+        self.cleared: tuple[Any, ...] | None = None
+
+    def take(self, x: Array, top: int, left: int, shape: Ints) -> Array:
+        """x (N, C, H, W) from (top, left) on, zero outside, as (N, C, h, w); until the next call.
+
+        A window as the one before it finds the border zero already.
+        """
+        out: Array = self.space.take(shape)
+        inside, source = [], []
+        for first, size, whole in ((top, shape[2], x.shape[2]), (left, shape[3], x.shape[3])):
+            low = min(max(0, -first), size)
+            high = max(low, min(size, whole - first))
+            inside.append(slice(low, high))
+            source.append(slice(first + low, first + high))
+        rows, columns = inside
+        if self.cleared != (shape, rows, columns):
+            self.cleared = (shape, rows, columns)
+            out[:, :, :rows.start] = 0
+            out[:, :, rows.stop:] = 0
+            out[:, :, rows, :columns.start] = 0
+            out[:, :, rows, columns.stop:] = 0
+        np.copyto(out[:, :, rows, columns], x[:, :, source[0], source[1]], casting="unsafe")
+        return out
 
 
 def _target(out: Array, block: Block) -> Array:
@@ -337,8 +352,9 @@ class _Compiled(_Form):
         self.dtype = dtype
         self.largest = largest
         self.loops = loops
-        n, r, s = largest.images, largest.rows, largest.columns
-        self.slab = Workspace(dtype, n * channels * (2 * r + 2) * (2 * s + 3))
+        s = largest.columns
+        self.frame, self.plain = _Frame(dtype), _Frame(dtype)
+        self.wide = Workspace(dtype)
         self.lines = Workspace(dtype, (s + 1) * channels * 2)
         self.ring = Workspace(dtype, 16 * s * channels)
 
@@ -363,7 +379,7 @@ class _Compiled(_Form):
             return bool(self.loops.write(planes, bias, images, 2 * block.row, 2 * block.column,
                                          sums, lines))
         target = _target(out, block)
-        wide: Array = self.slab.take(target.shape)
+        wide: Array = self.wide.take(target.shape)
         finite = bool(self.loops.write(planes, bias, wide, 0, 0, sums, lines))
         np.copyto(target, wide, casting="unsafe")
         return finite
@@ -374,7 +390,5 @@ class _Compiled(_Form):
         images = x[block.image:block.image + block.images]
         if x.dtype == self.dtype and images.flags.c_contiguous:
             return images, top, left
-        slab: Array = self.slab.take((*images.shape[:2], 2 * (block.rows + more),
-                                      2 * (block.columns + more)))
-        _window(images, top, left, slab)
-        return slab, 0, 0
+        shape = (*images.shape[:2], 2 * (block.rows + more), 2 * (block.columns + more))
+        return (self.frame if more else self.plain).take(images, top, left, shape), 0, 0
