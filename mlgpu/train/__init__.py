@@ -2,7 +2,7 @@
 
     trainer = Trainer(model, optimizer, nn.CrossEntropyLoss(), folder="runs/first")
     run = trainer.fit(train_loader, val_loader, epochs=10)
-    print(run.best)
+    run.report("report.html")
 
 Checkpoints in the background, exact resumption, early stopping, metrics, callbacks, a dashboard.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,6 +80,15 @@ class Run:
         for record in self.history:
             newest.update(record.values)
         return newest
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the run as one HTML page, atomically: curves, settings, machine, model.
+
+        Nothing in it is loaded from elsewhere.  Returns its path.
+        """
+        from mlgpu.train.report import write
+
+        return write(self, path)
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from mlgpu import memory
 from mlgpu.device import Device, current_device, resolve
 from mlgpu.errors import FormatError, MlgpuError
+from mlgpu.nn.model_summary import observed
 from mlgpu.nn.module import Module
 from mlgpu.nn.undisturbed import random_state, set_random_state
 from mlgpu.optim.lr_scheduler import ReduceLROnPlateau
@@ -66,7 +67,7 @@ class Trainer:
 
         trainer = Trainer(model, optimizer, nn.CrossEntropyLoss(), folder="runs/first")
         run = trainer.fit(train_loader, val_loader, epochs=10)
-        print(run.best)
+        run.report("report.html")
 
     scheduler: stepped after every step ("step"), epoch ("epoch") or evaluation ("evaluation"), by
         `schedule`; a ReduceLROnPlateau after every evaluation, with the value `monitor` of
@@ -130,7 +131,7 @@ class Trainer:
         self._schedule = "evaluation" if isinstance(scheduler, ReduceLROnPlateau) else schedule
         self._count = count or samples
         self._autocast = autocast or nullcontext
-        self._update = Update(model, optimizer, self._step, clip_norm=clip_norm,
+        self._update = Update(model, optimizer, self._observed_step, clip_norm=clip_norm,
                               clip_value=clip_value, nonfinite=nonfinite, autocast=autocast,
                               scaler=scaler)
         self._interval, self._epoch = Means(), Means()
@@ -291,6 +292,8 @@ class Trainer:
         self._mark = (state["mark"][0], state["mark"][1])
         self.callbacks.load_state_dict(state["callbacks"])
         self.run.summary = state["summary"]
+        if self.run.summary is not None:
+            self._update.step = self._step
         self.progress = Progress(**state["progress"])
         if state["best"] is not None:
             step, value = state["best"]
@@ -443,6 +446,14 @@ class Trainer:
         every = self.checkpoints.every_steps
         if every is not None and progress.step % every == 0:
             self._save()
+
+    def _observed_step(self, model: Module, batch: Any) -> Any:
+        """The step of the very first batch, which shows what the model is made of."""
+        with observed(model) as seen:
+            output = self._step(model, batch)
+        self.run.summary = seen.summary().as_dict()
+        self._update.step = self._step
+        return output
 
     def _end_epoch(self) -> None:
         self._gather()
