@@ -4,6 +4,9 @@ Forward, a task is a block of queries of some heads, with all the keys they may 
 it is some heads with all their queries and keys, a block of keys at a time: the gradients of keys
 and values are then written once, and those of queries added up in the order of the blocks.  Where
 weights are dropped, blocks are of queries there too, because random words lie in rows of scores.
+
+Compiled loops call BLAS themselves: threads that meet at the interpreter's lock between products
+of so small matrices would wait for it longer than they compute.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -172,6 +176,24 @@ class _Passes:
         np.multiply(grad, weights, out=grad)
 
 
+def _whole(options: Options, plan: Plan, mask: Array | None, *arrays: Array
+           ) -> tuple[ModuleType, int] | None:
+    """The loops that do a head in one call, products included, and BLAS's address; or None.
+
+    For where nothing comes between the products, and rows are such that BLAS reads them.
+    """
+    if mask is not None or options.stream is not None or not plan.depth * plan.width:
+        return None
+    item = plan.compute.itemsize
+    for x in arrays:
+        if x.dtype != plan.compute or x.strides[-1] != item or x.strides[-2] % item or (
+                x.strides[-2] < item * x.shape[-1]):
+            return None
+    compiled = fast.load("attention", plan.work)
+    address = blas.gemm_address(plan.compute) if compiled is not None else 0
+    return (compiled, address) if compiled is not None and address else None
+
+
 def _passes(plan: Plan) -> Any:
     return fast.load("attention", plan.work) or _Passes
 
@@ -217,6 +239,10 @@ def attend(options: Options, plan: Plan, q: Array, k: Array, v: Array, mask: Arr
            out: Array, lse: Array) -> None:
     """Fill `out` and `lse`, whose leading dimensions are the plan's."""
     q, k, v, mask, out, lse = plan.spread(q, k, v, mask, out, lse)
+    whole = _whole(options, plan, mask, q, k, v, out)
+    if whole is not None:
+        _attend_whole(*whole, options, plan, q, k, v, out, lse)
+        return
     heads = plan.heads(plan.rows * plan.keys)
     blocks = -(-plan.queries // plan.rows)
     scale, passes = plan.compute.type(options.scale), _passes(plan)
@@ -261,6 +287,45 @@ def attend(options: Options, plan: Plan, q: Array, k: Array, v: Array, mask: Arr
         parallel(heads.count * blocks, start, plan.work)
 
 
+def _short(plan: Plan, length: int) -> int:
+    """Of a block that is computed without the interpreter: of its half above the diagonal, less."""
+    return min(length, SHORTEST) if plan.causal else length
+
+
+def _lanes(columns: int) -> int:
+    """Room for compiled loops over rows, which would else want the same lines of the cache."""
+    return -(-columns // 32) * 32 + 16
+
+
+def _attend_whole(compiled: ModuleType, gemm: int, options: Options, plan: Plan, q: Array, k: Array,
+                  v: Array, out: Array, lse: Array) -> None:
+    """As `attend`, by compiled loops; a task is some heads, or a block of their queries."""
+    heads, rows = plan.heads(1), _short(plan, plan.rows)
+    length = plan.queries if heads.count >= TASKS else plan.rows
+    blocks = -(-plan.queries // length)
+    scale = plan.compute.type(options.scale)
+
+    def start() -> Callable[[int], None]:
+        scores = empty((rows, _lanes(plan.keys)), plan.compute)
+        turned = empty((plan.depth, _lanes(plan.keys)), plan.compute)
+
+        def run(task: int) -> None:
+            group, number = divmod(task, blocks)
+            some = _slice(blocks - 1 - number, length, plan.queries)  # the longest ones first
+            head, place = heads.place(group)
+            reach = plan.reach(head)
+            if not reach:
+                out[place][:, some], lse[place][:, some] = 0, np.inf
+                return
+            compiled.attend(gemm, q[place], k[place], v[place], out[place], lse[place], scale,
+                            (some.start, some.stop), rows, plan.causal, reach, scores, turned)
+
+        return run
+
+    with blas.one_thread():
+        parallel(heads.count * blocks, start, plan.work)
+
+
 def _slice(number: int, size: int, end: int) -> slice:
     return slice(number * size, min(end, (number + 1) * size))
 
@@ -278,6 +343,10 @@ def attend_backward(options: Options, plan: Plan, dy: Array, q: Array, k: Array,
                     dmask: Array | None) -> None:
     """Fill the gradients of q, k and v, and `dmask`, which must be 0, where queries look."""
     arrays = plan.spread(dy, q, k, v, mask, out, lse, *grads, dmask)
+    whole = _whole(options, plan, mask, *arrays[:4], arrays[5], *arrays[7:10])
+    if whole is not None:
+        _backward_whole(*whole, options, plan, *arrays[:4], *arrays[5:10])
+        return
     dropping = options.stream is not None
     block = plan.rows * plan.keys if dropping else plan.columns * plan.queries
     heads = plan.heads(block)
@@ -285,6 +354,37 @@ def attend_backward(options: Options, plan: Plan, dy: Array, q: Array, k: Array,
     def start() -> Callable[[int], None]:
         worker = _Backward(options, plan, heads, block, arrays)
         return worker.run
+
+    with blas.one_thread():
+        parallel(heads.count, start, plan.work)
+
+
+def _backward_whole(compiled: ModuleType, gemm: int, options: Options, plan: Plan, dy: Array,
+                    q: Array, k: Array, v: Array, out: Array, lse: Array, dq: Array, dk: Array,
+                    dv: Array) -> None:
+    """As `attend_backward`, by compiled loops; a task is some heads."""
+    heads, scale = plan.heads(1), plan.compute.type(options.scale)
+    columns = _short(plan, plan.columns)
+
+    def start() -> Callable[[int], None]:
+        p, dp = (empty((plan.queries, _lanes(columns)), plan.compute) for _ in range(2))
+        keys, values = (empty((width, _lanes(plan.keys)), plan.compute)
+                        for width in (plan.depth, plan.width))
+        deltas = _Buffer(heads.size * plan.queries, plan.compute)
+
+        def run(group: int) -> None:
+            head, place = heads.place(group)
+            reach, grad = plan.reach(head), dy[place]
+            delta = np.vecdot(grad, out[place], out=deltas.of(*grad.shape[:2]))
+            dk[place][:, reach:], dv[place][:, reach:] = 0, 0
+            if not reach:
+                dq[place][...] = 0
+                return
+            compiled.attend_backward(
+                gemm, grad, q[place], k[place], v[place], lse[place], delta, dq[place], dk[place],
+                dv[place], scale, columns, plan.causal, reach, p, dp, keys, values)
+
+        return run
 
     with blas.one_thread():
         parallel(heads.count, start, plan.work)

@@ -57,6 +57,15 @@ class _Library:
             function.restype = None
         return function
 
+    def gemm(self, dtype: np.dtype[Any]) -> int:
+        """The address of CBLAS's product of matrices with 64-bit sizes; 0 if there is none."""
+        if self._direct is None or dtype.char not in "fd":
+            return 0
+        import ctypes
+
+        function = getattr(self._direct, f"scipy_cblas_{'sd'[dtype.char == 'd']}gemm64_", None)
+        return ctypes.cast(function, ctypes.c_void_p).value or 0 if function is not None else 0
+
 
 def _bundled() -> Any:
     """OpenBLAS in NumPy's wheel, whose calls take no microsecond; threadpoolctl takes many."""
@@ -134,6 +143,12 @@ def axpby(a: float, x: np.ndarray[Any, Any], b: float, y: np.ndarray[Any, Any]) 
         return False
     function(x.size, a, x.__array_interface__["data"][0], 1, b, y.__array_interface__["data"][0], 1)
     return True
+
+
+@functools.cache
+def gemm_address(dtype: np.dtype[Any]) -> int:
+    """Where compiled loops find CBLAS's product for this dtype; 0: nowhere."""
+    return _found().gemm(dtype)
 
 
 @functools.cache

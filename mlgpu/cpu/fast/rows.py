@@ -23,9 +23,13 @@ def largest(row: Any, lanes: Any) -> Any:
         for lane in range(LANES):
             x = row[start + lane]
             lanes[lane] = x if x > lanes[lane] else lanes[lane]
+    half = LANES // 2
+    while half:  # by halves: one lane after the other would wait for each
+        for lane in range(half):
+            x = lanes[half + lane]
+            lanes[lane] = x if x > lanes[lane] else lanes[lane]
+        half //= 2
     top = lanes[0]
-    for lane in range(1, LANES):
-        top = lanes[lane] if lanes[lane] > top else top
     for column in range(end, len(row)):
         top = row[column] if row[column] > top else top
     return top
