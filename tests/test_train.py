@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
@@ -151,6 +152,27 @@ def test_a_run_that_crashed_goes_on_bit_for_bit(tmp_path, kind, evaluate_every, 
     assert run.best == expected.best or run.best.path.exists()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["event"] == "train"] == [*range(1, 10)]
+
+
+@pytest.mark.parametrize("dtype", [mlgpu.bfloat16, mlgpu.float16], ids=["bfloat16", "float16"])
+def test_mixed_precision_goes_on_bit_for_bit(tmp_path, dtype, device):
+    def precise(folder, *callbacks):
+        # So small an interval, and so large a scale, that it grows and overflows on the way.
+        scaler = (mlgpu.amp.GradScaler(device, init_scale=2.0**15, growth_interval=2)
+                  if dtype is mlgpu.float16 else None)
+        return made(folder, *callbacks, autocast=dtype, scaler=scaler, device=device)
+
+    expected = precise(None).fit(*loaders(), epochs=3)
+    if dtype is mlgpu.float16:
+        scales = expected.curve("loss_scale")[1]
+        assert any(b > a for a, b in itertools.pairwise(scales))
+        assert any(b < a for a, b in itertools.pairwise(scales))
+    for crash in (2, 5, 7):
+        with pytest.raises(ZeroDivisionError):
+            precise(tmp_path, Counting(fail_at=crash)).fit(*loaders(), epochs=3, resume=True)
+        seed(99)
+    run = precise(tmp_path).fit(*loaders(), epochs=3, resume=True)
+    assert told(run) == told(expected)
 
 
 @pytest.mark.parametrize("every", [2, 4])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from mlgpu.errors import NonFiniteError, ShapeError
@@ -62,11 +62,10 @@ class Update:
 
     def __init__(self, model: Module, optimizer: Optimizer, step: StepFunction, *,
                  clip_norm: float | None, clip_value: float | None, nonfinite: str,
-                 autocast: Callable[[], AbstractContextManager[Any]] | None, scaler: Any) -> None:
+                 autocast: Callable[[], AbstractContextManager[Any]], scaler: Any) -> None:
         self.model, self.optimizer, self.step = model, optimizer, step
         self.clip_norm, self.clip_value, self.nonfinite = clip_norm, clip_value, nonfinite
-        self.autocast = autocast or nullcontext
-        self.scaler = scaler
+        self.autocast, self.scaler = autocast, scaler
 
     def __call__(self, batches: Sequence[Any], counts: Sequence[int], where: str,
                  seen: Callable[[Any], None]) -> dict[str, Any] | None:

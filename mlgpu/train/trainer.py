@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import warnings
@@ -11,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mlgpu import memory
+from mlgpu import amp, memory
 from mlgpu.device import Device, current_device, resolve
+from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import FormatError, MlgpuError
 from mlgpu.nn.model_summary import observed
 from mlgpu.nn.module import Module
@@ -77,8 +79,8 @@ class Trainer:
     accumulate: batches per step of the optimizer.  Its gradient is that of the mean over all their
         samples, which `count(batch)` counts (default: the first dimension of the first tensor).
     clip_norm, clip_value: bounds for the gradients' norm and elements.
-    autocast, scaler: for mixed precision, `autocast()` gives a context for forward passes; the
-        scaler has scale, unscale_, step, update, state_dict and load_state_dict.
+    autocast, scaler: for mixed precision, the dtype (mlgpu.bfloat16 or float16), or a function
+        that gives the context of forward passes; and a mlgpu.amp.GradScaler, which float16 needs.
     nonfinite: a loss (or norm, with clip_norm) that is infinite or NaN raises NonFiniteError before
         anything is changed ("raise"), leaves the step out ("skip"), or is let through ("ignore").
         Only "ignore" never waits for the device.
@@ -99,7 +101,7 @@ class Trainer:
                  train_metrics: Mapping[str, Metric] | None = None, accumulate: int = 1,
                  count: Callable[[Any], int] | None = None, clip_norm: float | None = None,
                  clip_value: float | None = None,
-                 autocast: Callable[[], AbstractContextManager[Any]] | None = None,
+                 autocast: DType | Callable[[], AbstractContextManager[Any]] | None = None,
                  scaler: Any = None, nonfinite: str = "raise",
                  folder: str | os.PathLike[str] | None = None,
                  checkpoints: Checkpoints | None = None, callbacks: Sequence[Callback] = (),
@@ -130,10 +132,12 @@ class Trainer:
         self._step = step if step is not None else from_loss(loss)  # type: ignore[arg-type]
         self._schedule = "evaluation" if isinstance(scheduler, ReduceLROnPlateau) else schedule
         self._count = count or samples
+        if isinstance(autocast, DType):
+            autocast = functools.partial(amp.autocast, self.device.type, autocast)
         self._autocast = autocast or nullcontext
         self._update = Update(model, optimizer, self._observed_step, clip_norm=clip_norm,
-                              clip_value=clip_value, nonfinite=nonfinite, autocast=autocast,
-                              scaler=scaler)
+                              clip_value=clip_value, nonfinite=nonfinite,
+                              autocast=self._autocast, scaler=scaler)
         self._interval, self._epoch = Means(), Means()
         self._mark = (0.0, 0)  # seconds and samples at the last record of training
         self._feed: Feed | None = None
