@@ -1,51 +1,9 @@
 // Updates of all parameters in one launch, and what goes over all gradients before: norm, clipping,
 // unscaling.  The results are those of mlgpu/ops/optimizer.py to the bit: every operation rounds.
-//
-// A table has one row of COLUMNS integers for each tensor: addresses of up to four arrays (the
-// parameter first), that of its count of steps, how many elements there are, the first block that
-// works on them, and which settings hold.  A block works on CHUNK elements; `map` says of which
-// tensor.  Gradients have a table of addresses of their own, as those change more often.
-#include "warp.cuh"
+// A row of the table has four arrays and the count of steps.
+#include "many.cuh"
 
-const int THREADS = 256, CHUNK = 16384, COLUMNS = 8;
-
-enum ml_column { PARAM, FIRST, SECOND, THIRD, STEP, SIZE, START, SETTINGS };
-
-__device__ __forceinline__ float ml_mul(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ double ml_mul(double a, double b) { return __dmul_rn(a, b); }
-__device__ __forceinline__ float ml_plus(float a, float b) { return __fadd_rn(a, b); }
-__device__ __forceinline__ double ml_plus(double a, double b) { return __dadd_rn(a, b); }
-__device__ __forceinline__ float ml_minus(float a, float b) { return __fsub_rn(a, b); }
-__device__ __forceinline__ double ml_minus(double a, double b) { return __dsub_rn(a, b); }
-
-// An address from a table, as a pointer that is known to be global.
-template <typename T>
-__device__ __forceinline__ T* ml_address(ml_index address) {
-  return reinterpret_cast<T*>(__cvta_global_to_generic(size_t(address)));
-}
-
-// The part of its tensor that a block works on; none (tensor -1) where all tensors are empty.
-struct ml_part {
-  const ml_index* row;
-  int tensor;
-  ml_index start;
-  int count;
-  __device__ __forceinline__ ml_part(const ml_index* table, const int* map)
-      : tensor(map[blockIdx.x]) {
-    row = table + ml_index(tensor < 0 ? 0 : tensor) * COLUMNS;
-    start = (blockIdx.x - row[START]) * CHUNK;
-    count = tensor < 0 ? 0 : int(min(row[SIZE] - start, ml_index(CHUNK)));
-  }
-  template <typename T>
-  __device__ __forceinline__ T* array(int column) const {
-    return ml_address<T>(row[column]) + start;
-  }
-};
-
-template <typename T>
-__device__ __forceinline__ bool ml_aligned(const T* p) {
-  return reinterpret_cast<size_t>(p) % 16 == 0;
-}
+enum ml_column { PARAM, FIRST, SECOND, THIRD, STEP };
 
 // --- settings ------------------------------------------------------------------------------------
 
@@ -84,17 +42,6 @@ __device__ __forceinline__ double ml_power(double base, ml_index exponent) {
   return result;
 }
 
-// The factor of the gradients: a device value, 1 where there is none.
-template <typename C>
-__device__ __forceinline__ C ml_factor(const float* factor) {
-  return factor ? C(*factor) : C(1);
-}
-
-// Whether the step is to be left out: something was not finite.
-__device__ __forceinline__ bool ml_skipped(const float* found_inf) {
-  return found_inf && *found_inf != 0;
-}
-
 // Sets the cells of a graph, one block: the next row of the table becomes their contents.  The first
 // number of the table says which row that is; the host sees to it that there is one.
 __global__ void __launch_bounds__(THREADS)
@@ -106,48 +53,7 @@ advance(double* cells, double* table, int columns) {
   if (threadIdx.x == 0) table[0] = row + 1;
 }
 
-// --- updates: `update(values)` changes what stands at one place of the arrays, of which the first
-// `written` are stored and the last is the gradient -----------------------------------------------
-
-template <typename T, int arrays, int written, typename Update>
-__device__ __forceinline__ void ml_update(T* const (&array)[arrays], int count,
-                                          const Update& update) {
-  const int width = 16 / sizeof(T);
-  typedef ml_wide<T> C;
-  bool aligned = true;
-#pragma unroll
-  for (int a = 0; a < arrays; ++a) aligned &= ml_aligned(array[a]);
-  const int whole = aligned ? count / width * width : 0;
-#pragma unroll 1
-  for (int i = threadIdx.x * width; i < whole; i += THREADS * width) {
-    ml_vec<T, width> loaded[arrays];
-#pragma unroll
-    for (int a = 0; a < arrays; ++a)
-      if (update.reads(a)) loaded[a] = ml_load<width>(array[a] + i);
-#pragma unroll
-    for (int e = 0; e < width; ++e) {
-      C values[arrays];
-#pragma unroll
-      for (int a = 0; a < arrays; ++a)
-        values[a] = update.reads(a) ? ml_cast<C>(loaded[a].at[e]) : C(0);
-      update(values);
-#pragma unroll
-      for (int a = 0; a < written; ++a) loaded[a].at[e] = ml_cast<T>(values[a]);
-    }
-#pragma unroll
-    for (int a = 0; a < written; ++a) ml_store_whole<width>(array[a] + i, loaded[a]);
-  }
-#pragma unroll 1
-  for (int i = whole + threadIdx.x; i < count; i += THREADS) {
-    C values[arrays];
-#pragma unroll
-    for (int a = 0; a < arrays; ++a)
-      values[a] = update.reads(a) ? ml_cast<C>(array[a][i]) : C(0);
-    update(values);
-#pragma unroll
-    for (int a = 0; a < written; ++a) array[a][i] = ml_cast<T>(values[a]);
-  }
-}
+// --- updates --------------------------------------------------------------------------------------
 
 template <typename C>
 struct ml_adam {
@@ -181,9 +87,9 @@ adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_setti
   typedef ml_wide<T> C;
   __shared__ ml_adam<C> adam;
   if (ml_skipped(found_inf)) return;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   if (threadIdx.x == 0 && part.count > 0) {
-    const ml_settings& s = settings.at[part.row[SETTINGS]];
+    const ml_settings& s = settings.at[part.row[ml_part<>::SETTINGS]];
     const double lr = ml_learning_rate(s), beta1 = ml_first_beta(s);
     double rest = s.rest, root = s.root;
     if (steps) {
@@ -219,14 +125,7 @@ adam_step(const ml_index* table, const ml_index* grads, const int* map, ml_setti
     }
   }
   if (!steps) return;
-  __shared__ bool last;
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicInc(ticket, gridDim.x - 1) == gridDim.x - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  if (!last) return;
+  if (!ml_last_block(ticket)) return;
   for (int t = threadIdx.x; t < tensors; t += THREADS)
     *ml_address<float>(table[ml_index(t) * COLUMNS + STEP]) += 1.0f;
 }
@@ -264,10 +163,10 @@ sgd_step(const ml_index* table, const ml_index* grads, const int* map, ml_settin
   typedef ml_wide<T> C;
   __shared__ ml_plain_sgd<C> sgd;
   if (ml_skipped(found_inf)) return;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   if (part.count <= 0) return;
   if (threadIdx.x == 0) {
-    const ml_settings& s = settings.at[part.row[SETTINGS]];
+    const ml_settings& s = settings.at[part.row[ml_part<>::SETTINGS]];
     sgd.lr = C(ml_learning_rate(s));
     sgd.decay = C(s.decay);
     sgd.momentum = C(ml_first_beta(s));
@@ -316,7 +215,7 @@ grads_clip(const ml_index* table, const ml_index* grads, const int* map, const N
   typedef ml_wide<T> C;
   const ml_wide<N> factor = ml_clip_factor(norm, limit);
   if (factor == 1) return;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
   ml_update<T, 1, 1>(arrays, part.count, ml_scaling<C>{C(factor)});
 }
@@ -338,7 +237,7 @@ __global__ void __launch_bounds__(THREADS)
 grads_unscale(const ml_index* table, const ml_index* grads, const int* map, const float* inv_scale,
               float* found_inf) {
   typedef ml_wide<T> C;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
   bool odd = false;
   ml_update<T, 1, 1>(arrays, part.count, ml_unscaling<C>{C(*inv_scale), &odd});
@@ -358,7 +257,7 @@ template <typename T>
 __global__ void __launch_bounds__(THREADS)
 grads_clamp(const ml_index* table, const ml_index* grads, const int* map, double limit) {
   typedef ml_wide<T> C;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   T* const arrays[1] = {ml_address<T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start};
   ml_update<T, 1, 1>(arrays, part.count, ml_clamping<C>{C(limit)});
 }
@@ -396,7 +295,7 @@ grads_norm_parts(ml_wide<T>* parts, const ml_index* table, const ml_index* grads
   const int width = 16 / sizeof(T);
   __shared__ C slots[32];
   const ml_norm_join<kind> join;
-  const ml_part part(table, map);
+  const ml_part<> part(table, map);
   const T* grad = ml_address<const T>(part.tensor < 0 ? 0 : grads[part.tensor]) + part.start;
   const bool aligned = ml_aligned(grad);
   const C power = C(p);

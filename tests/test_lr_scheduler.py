@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import warnings
 
@@ -51,6 +52,15 @@ def sequence(t: int, base: float) -> float:
     return cosine(t - 4, 8, 0, base) if t < 12 else base * 0.5 ** (t - 12)
 
 
+def cycle(t: int, up: int, down: int, low: float, high: float) -> float:
+    return piecewise(t % (up + down), (0, low), (up, high), (up + down, low))
+
+
+def swa(lib):
+    """SWALR of the library whose schedulers these are."""
+    return importlib.import_module(lib.__name__.replace("lr_scheduler", "swa_utils")).SWALR
+
+
 # name: (how it is made, with either library's lr_scheduler; its rate at step t from the base rate)
 SCHEDULES = {
     "lambda": (lambda lib, o: lib.LambdaLR(o, lambda t: 0.9 ** t), lambda t, b: b * 0.9 ** t),
@@ -72,6 +82,22 @@ SCHEDULES = {
     "one_cycle_linear": (
         lambda lib, o: lib.OneCycleLR(o, list(BASE), epochs=5, steps_per_epoch=5,
                                       three_phase=True, anneal_strategy="linear"), three_phases),
+    "cyclic": (lambda lib, o: lib.CyclicLR(o, 0.01, list(BASE), 3, 5),
+               lambda t, b: cycle(t, 3, 5, 0.01, b)),
+    "cyclic_halving": (
+        lambda lib, o: lib.CyclicLR(o, 0.01, list(BASE), 4, mode="triangular2"),
+        lambda t, b: 0.01 + cycle(t, 4, 4, 0, b - 0.01) / 2 ** (t // 8)),
+    "cyclic_falling": (
+        lambda lib, o: lib.CyclicLR(o, 0.01, list(BASE), 4, mode="exp_range", gamma=0.9,
+                                    cycle_momentum=False),
+        lambda t, b: 0.01 + cycle(t, 4, 4, 0, b - 0.01) * 0.9 ** t),
+    "cyclic_own": (
+        lambda lib, o: lib.CyclicLR(o, 0.01, list(BASE), 4, scale_fn=lambda x: 1 / (1 + x),
+                                    scale_mode="iterations"),
+        lambda t, b: 0.01 + cycle(t, 4, 4, 0, b - 0.01) / (1 + t)),
+    "swa": (lambda lib, o: swa(lib)(o, 0.05, 6), lambda t, b: cosine(min(t, 6), 6, 0.05, b)),
+    "swa_linear": (lambda lib, o: swa(lib)(o, [0.05, 0.6], 6, "linear"),
+                   lambda t, b: piecewise(t, (0, b), (6, 0.05 if b == BASE[0] else 0.6))),
     "sequence": (lambda lib, o: lib.SequentialLR(
         o, [lib.LinearLR(o, 0.1, 1.0, 4), lib.CosineAnnealingLR(o, 8), lib.ExponentialLR(o, 0.5)],
         [4, 12]), sequence),
@@ -113,6 +139,22 @@ def test_formula(name):
         assert rates == pytest.approx([formula(t, base) for base in BASE], rel=1e-9, abs=1e-15), t
         optimizer.step()
         scheduler.step()
+
+
+def test_noam(tmp_path):
+    """Vaswani et al. 2017, equation 3; and on from a saved state."""
+    optimizer = ours()
+    scheduler = lr_scheduler.NoamLR(optimizer, 512, 10)
+    for step in range(1, STEPS):
+        factor = 512 ** -0.5 * min(step ** -0.5, step * 10 ** -1.5)
+        assert scheduler.get_last_lr() == pytest.approx([b * factor for b in BASE], rel=1e-12)
+        optimizer.step()
+        scheduler.step()
+    again = lr_scheduler.NoamLR(ours(), 512, 10)
+    again.load_state_dict(scheduler.state_dict())
+    scheduler.step()
+    again.step()
+    assert again.get_last_lr() == scheduler.get_last_lr()
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -279,6 +321,13 @@ def test_plateau(mode, threshold_mode):
     (lambda o: lr_scheduler.OneCycleLR(o, 1.0, 5, pct_start=2.0), ValueError),
     (lambda o: lr_scheduler.OneCycleLR(o, 1.0, 5, anneal_strategy="sine"), ValueError),
     (lambda o: lr_scheduler.OneCycleLR(o, [1.0, 1.0, 1.0], 5), ValueError),
+    (lambda o: lr_scheduler.CyclicLR(None, 0.1, 0.2), TypeError),
+    (lambda o: lr_scheduler.CyclicLR(o, 0.1, 0.2, mode="square"), ValueError),
+    (lambda o: lr_scheduler.CyclicLR(optim.Adagrad(o.param_groups[0]["params"]), 0.1, 0.2),
+     ValueError),
+    (lambda o: lr_scheduler.NoamLR(o, 0), ValueError),
+    (lambda o: optim.swa_utils.SWALR(o, 0.1, anneal_strategy="sine"), ValueError),
+    (lambda o: optim.swa_utils.SWALR(o, 0.1, anneal_epochs=-1), ValueError),
     (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.StepLR(o, 3)], [1]), ValueError),
     (lambda o: lr_scheduler.SequentialLR(ours(), [lr_scheduler.StepLR(o, 3)], []), ValueError),
     (lambda o: lr_scheduler.SequentialLR(o, [lr_scheduler.ReduceLROnPlateau(o)], []), ValueError),

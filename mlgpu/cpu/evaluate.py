@@ -148,7 +148,7 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
                 outs: list[Array]) -> None:
     shape = outs[0].shape
     block = _block_lengths(shape)
-    plan = _Registers(program, outs, _result_shapes(program, values))
+    plan = _Registers(program, outs, values)
     counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
     steps = [(function, step.operands, step.result)
              for step, function in zip(program.steps, functions, strict=True)]
@@ -213,17 +213,23 @@ def _result_shapes(program: Program, values: list[Any]) -> dict[int, tuple[int, 
 class _Registers:
     """Where each result lives: in an output, or in a buffer that later results reuse."""
 
-    def __init__(self, program: Program, outs: list[Array],
-                 shapes: dict[int, tuple[int, ...]]) -> None:
-        self.shapes = shapes
+    def __init__(self, program: Program, outs: list[Array], values: list[Any]) -> None:
+        self.shapes = shapes = _result_shapes(program, values)
         self.dtypes = program.dtypes
         last = {i: n for n, s in enumerate(program.steps) for i in s.operands}
+        made = {s.result: n for n, s in enumerate(program.steps)}
+        read: dict[int, int] = {}  # the last step that reads the memory at an address
+        for i, n in last.items():
+            if isinstance(values[i], np.ndarray):
+                address = values[i].ctypes.data
+                read[address] = max(read.get(address, 0), n)
         self.output: dict[int, int] = {}
         self.copies: list[tuple[int, int]] = []
         for position, value in enumerate(program.outputs):
             fits = (value >= program.first_result and value not in self.output
                     and shapes[value] == outs[position].shape
-                    and value not in last)  # an output read again later may alias an input
+                    and value not in last  # an output read again later may alias an input
+                    and read.get(outs[position].ctypes.data, 0) <= made[value])
             if fits:
                 self.output[value] = position
             else:

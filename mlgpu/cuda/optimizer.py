@@ -9,23 +9,25 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cuda.context import context
-from mlgpu.cuda.launch import _device, launch
+from mlgpu.cuda.launch import Kernel, _device, launch
 from mlgpu.cuda.runtime import copy, empty
 from mlgpu.cuda.types import ctype
+from mlgpu.expr import many
+from mlgpu.expr.lower import Program
 
 # As in kernels/optimizer.cu.
-CHUNK, THREADS, GROUPS, COLUMNS, SIZE, START = 16384, 256, 16, 8, 5, 6
+CHUNK, THREADS, GROUPS = 16384, 256, 16
 MAXIMIZE, DECOUPLED, NESTEROV, BEGINS, LR_DOUBLE = 1, 2, 4, 8, 16
 SQUARES, SIZES, LARGEST, SMALLEST, POWERS = range(5)
 KEPT = 32  # tables that are kept for the next time
 
-PLAIN = [0, 1, 2, 3, 4, SIZE, 7]  # the columns that a row is given with
 _SETTINGS = np.dtype([("at", [
     (name, np.float64) for name in ("lr", "decay", "eps", "beta1", "beta2", "rest", "root")
 ] + [(name, np.int64) for name in ("lr_cell", "beta1_cell", "flags")], GROUPS)])
@@ -90,12 +92,11 @@ def _uploaded(values: Any) -> Any:
 
 
 def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
-    """Tables for rows of (four addresses, address of the steps, size, settings)."""
+    """Tables for rows of (addresses..., size, settings)."""
     def make() -> Tables:
-        table = np.zeros((len(rows), COLUMNS), np.int64)
-        table[:, PLAIN] = rows
-        counts = -(-table[:, SIZE] // CHUNK)
-        table[:, START] = np.cumsum(counts) - counts
+        given = np.array(rows, np.int64)
+        counts = -(-given[:, -2] // CHUNK)
+        table = np.insert(given, -1, np.cumsum(counts) - counts, axis=1)
         total = int(counts.sum())
         map = np.repeat(np.arange(len(rows)), counts) if total else np.full(1, -1)
         return Tables(_uploaded(table), _uploaded(map.astype(np.int32)), total, len(rows),
@@ -210,6 +211,51 @@ def sgd(tensors: Sequence[Sequence[Any]], which: Sequence[int], settings: Sequen
     momentum = str(len(tensors[0]) == 3).lower()
     _step(f"sgd_step<{_real_name(tensors[0][0].dtype)}, {momentum}>", tensors, None, which,
           settings, factor, found_inf, False)
+
+
+@lru_cache(maxsize=1024)
+def _rule_kernel(follow: Program, change: Program, shape: many.Shape, dtype: Any) -> Kernel:
+    source = many.rule(follow, change, shape, dtypes.from_numpy(dtype))
+    return Kernel(source.text, source.name, f"{source.name}.cu")
+
+
+class RuleSettings(NamedTuple):
+    """What holds for some of the parameters of a rule."""
+
+    numbers: tuple[float, ...]  # the learning rate first
+    lr_cell: Any  # the rate on the device, float32 or float64; else None
+    momentum_cell: Any  # and the momentum, float64
+    maximize: bool
+
+
+def apply_rule(follow: Program, change: Program, shape: many.Shape,
+               tensors: Sequence[Sequence[Any]], singles: Sequence[Sequence[Any]],
+               which: Sequence[int], settings: Sequence[RuleSettings], factor: Any = None,
+               found_inf: Any = None) -> None:
+    """One step of a rule (mlgpu/expr/many.py) for tensors of one dtype.
+
+    `tensors`: parameter, arrays of the state, gradient; `singles`: the single numbers of each, on
+    the device.  The rest as in `adam`.
+    """
+    dense = _Dense(tensors)
+    dtype = tensors[0][0].real.dtype
+    kernel = _rule_kernel(follow, change, shape, dtype)
+    for first in range(0, len(settings), many.GROUPS):
+        chosen = [i for i, row in enumerate(which) if first <= row < first + many.GROUPS]
+        tables = _tabled([(*(int(a.data.ptr) for a in dense.tensors[i][:-1]),
+                           *(int(a.data.ptr) for a in singles[i]),
+                           _size(dense.tensors[i][0]), which[i] - first) for i in chosen])
+        packed = np.zeros((), many.settings_dtype(shape))
+        for row, s in enumerate(settings[first:first + many.GROUPS]):
+            packed["number"][row] = s.numbers
+            for name, cell in (("lr_cell", s.lr_cell), ("momentum_cell", s.momentum_cell)):
+                packed[name][row] = 0 if cell is None else cell.data.ptr
+            packed["lr_double"][row] = s.lr_cell is not None and s.lr_cell.dtype.itemsize == 8
+            packed["maximize"][row] = s.maximize
+        kernel(max(tables.blocks, 1), THREADS, (
+            tables.rows, _grads([dense.tensors[i][-1] for i in chosen]), tables.map, packed,
+            factor, found_inf, tables.tensors, tables.ticket))
+    dense.write_back([arrays[-1] for arrays in tensors])
 
 
 def advance(cells: Any, table: Any) -> None:

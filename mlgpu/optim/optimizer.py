@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -33,6 +33,7 @@ class Optimizer:
     reads_found_inf: ClassVar[bool] = False
     grad_factor: Tensor | None = None
     found_inf: Tensor | None = None
+    _singles: tuple[str, ...] = ("step",)  # state that is one float32 number
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
@@ -189,7 +190,8 @@ class Optimizer:
             if param is None:
                 state[key] = deepcopy(value)
             else:
-                state[param] = {name: _restored(name, item, param) for name, item in value.items()}
+                state[param] = {name: _restored(item, param, name in self._singles)
+                                for name, item in value.items()}
         self.state = state
         self.param_groups = [
             {**{name: deepcopy(value) for name, value in theirs.items() if name != "params"},
@@ -231,14 +233,25 @@ class PerDevice:
         return self._last[1]
 
 
-def _restored(name: str, value: Any, param: Tensor) -> Any:
+def _restored(value: Any, param: Tensor, single: bool) -> Any:
     """A copy of one piece of state, where and as its parameter needs it."""
+    if isinstance(value, list):
+        return [_restored(item, param, single) for item in value]
     if not isinstance(value, Tensor):
         return deepcopy(value)
-    if name == "step":  # counted in float32 on the host, whatever the parameter
+    if single:  # in float32, whatever the parameter, and counts perhaps on the host
         return value.detach().clone()
     dtype = param.dtype if param.is_floating_point() or param.is_complex() else None
+    if dtype is not None and dtype.is_complex and not value.is_complex():
+        dtype = dtype.to_real()
     return value.detach().to(device=param.device, dtype=dtype, copy=True)
+
+
+def grad_of(param: Tensor, maximize: bool = False) -> Tensor:
+    """The gradient of a parameter that has one, against its sign to maximize."""
+    grad = param.grad
+    assert grad is not None
+    return -grad if maximize else grad
 
 
 def check_setting(owner: str, name: str, value: float, low: float = 0.0,
@@ -247,6 +260,14 @@ def check_setting(owner: str, name: str, value: float, low: float = 0.0,
     if not low <= value < high:
         below = "" if high == float("inf") else f" and below {high:g}"
         raise ShapeError(f"{owner}: {name} must be at least {low:g}{below}, got {value}")
+
+
+def check_betas(owner: str, betas: Sequence[float], count: int = 2) -> None:
+    """Raise ShapeError (a ValueError) unless these are `count` numbers in [0, 1)."""
+    if len(betas) != count:
+        raise ShapeError(f"{owner}: betas must be {count} numbers, got {betas}")
+    for place, beta in enumerate(betas):
+        check_setting(owner, f"betas[{place}]", beta, high=1.0)
 
 
 def check_options(owner: str, differentiable: bool, foreach: bool | None, fused: bool | None

@@ -265,6 +265,59 @@ def test_the_first_step_is_not_captured(name):
         optimizer.step()
 
 
+@pytest.mark.parametrize(("name", "options"), [
+    ("RMSprop", {"momentum": 0.9, "centered": True, "weight_decay": 0.1}),
+    ("Adagrad", {"lr_decay": 0.1, "maximize": True}), ("NAdam", {}), ("RAdam", {}),
+    ("ASGD", {"t0": 2, "lambd": 0.1}), ("Adan", {}), ("LAMB", {}), ("Adafactor", {}),
+    ("Muon", {})])
+def test_rules_and_their_replays(name, options, launches):
+    """Eager and captured steps, with a schedule, are the CPU's steps; a rule is one launch."""
+    start, grads = problem(mlgpu.float32, 4)
+    chosen = [0] if name == "Muon" else [0, 1, 2, 4] if name != "Adafactor" else [0, 1]
+    start, grads = [start[i] for i in chosen], [[step[i] for i in chosen] for step in grads]
+    params, expected = parameters(start, "cuda"), parameters(start, "cpu")
+    optimizer, host = (getattr(optim, name)(p, **options) for p in (params, expected))
+    schedules = [optim.lr_scheduler.ExponentialLR(o, 0.5) for o in (optimizer, host)]
+    graph = mlgpu.cuda.CUDAGraph()
+    give(params, grads[0])
+    if name != "Adagrad":  # whose state begins with the optimizer
+        with (pytest.raises(CaptureError, match="take one before"),
+              mlgpu.cuda.graph(mlgpu.cuda.CUDAGraph())):
+            optimizer.step()
+    for turn, given in enumerate(grads):
+        give(expected, given)
+        host.step()
+        schedules[1].step()
+        for param, grad in zip(params, given, strict=True):
+            param.grad.copy_(grad.to(param.device))
+        if turn == 0:
+            launches.clear()
+            optimizer.step()
+            schedules[0].step()
+            if name not in ("LAMB", "Adafactor", "Muon"):
+                assert len([n for n in launches if "_step" in n]) == 1
+            with mlgpu.cuda.graph(graph):
+                optimizer.step()
+                schedules[0].step()
+        else:
+            graph.replay()
+        for actual, wanted in zip(params, expected, strict=True):
+            np.testing.assert_allclose(actual.detach().cpu().numpy(), wanted.detach().numpy(),
+                                       rtol=1e-2 if name == "Muon" else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [mlgpu.float64, mlgpu.bfloat16], ids=repr)
+def test_rules_of_other_dtypes(dtype):
+    start, grads = problem(dtype)
+    results = [trained("RMSprop", {"centered": True}, start, grads, device)[0]
+               for device in ("cpu", "cuda")]
+    for actual, expected in zip(*results[::-1], strict=True):
+        np.testing.assert_allclose(
+            actual.detach().cpu().to(mlgpu.float64).numpy(),
+            expected.detach().to(mlgpu.float64).numpy(),
+            rtol=1e-13 if dtype is mlgpu.float64 else 1e-2, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [mlgpu.float32, mlgpu.float64, mlgpu.float16], ids=repr)
 @pytest.mark.parametrize("order", [2.0, 1.0, 3.5, math.inf, -math.inf, 0.0])
 def test_clip_grad_norm(order, dtype, launches):

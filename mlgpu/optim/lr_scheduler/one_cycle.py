@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from mlgpu.errors import ShapeError
-from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, per_group
+from mlgpu.optim.lr_scheduler.scheduler import LRScheduler, per_group, set_momentum
 from mlgpu.optim.optimizer import Optimizer
 
 
@@ -59,7 +59,7 @@ class OneCycleLR(LRScheduler):
         if fresh:
             for group, least, most in zip(optimizer.param_groups, low, high, strict=True):
                 group["max_momentum"], group["base_momentum"] = most, least
-                _set_momentum(group, most)
+                set_momentum(group, most)
 
     def _between(self, start: float, end: float, part: float) -> float:
         if self.anneal_strategy == "linear":
@@ -84,7 +84,7 @@ class OneCycleLR(LRScheduler):
         for group in self.optimizer.param_groups:
             rates.append(self._between(group[first_lr], group[last_lr], part))
             if self.cycle_momentum:
-                _set_momentum(group, self._between(group[first_momentum], group[last_momentum],
+                set_momentum(group, self._between(group[first_momentum], group[last_momentum],
                                                    part))
         return rates
 
@@ -108,10 +108,3 @@ def _phases(pct_start: float, total: int, three: bool) -> list[list[Any]]:
     return [rise,
             [2 * pct_start * total - 2, "max_lr", "initial_lr", "base_momentum", "max_momentum"],
             [total - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum"]]
-
-
-def _set_momentum(group: dict[str, Any], value: float) -> None:
-    if "betas" in group:
-        group["betas"] = (value, *group["betas"][1:])
-    else:
-        group["momentum"] = value

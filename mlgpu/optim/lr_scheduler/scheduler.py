@@ -119,6 +119,14 @@ def set_rate(group: dict[str, Any], rate: float) -> None:
         group["lr"] = rate
 
 
+def set_momentum(group: dict[str, Any], value: float) -> None:
+    """Set a group's momentum, or beta1."""
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
 def per_group(owner: str, name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     """One value for each parameter group.  ShapeError (a ValueError) for a wrong number of them."""
     count = len(optimizer.param_groups)
