@@ -7,7 +7,7 @@ import pytest
 
 import mlgpu
 from mlgpu.cpu import blas
-from mlgpu.cpu.gemm import column_sums, gemm
+from mlgpu.cpu.gemm import column_sums, gemm, gemms
 
 SHAPES = [
     ((300, 400), (400, 500)), ((20, 700), (700, 3000)), ((1, 3000), (3000, 2000)),
@@ -46,6 +46,18 @@ def test_products(left, right, dtype, threads):
 def test_sums_of_columns(threads):
     a = given((3000, 777), np.float32)
     np.testing.assert_allclose(column_sums(a), a.sum(0, dtype=np.float64), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("rows", [3, 700], ids=str)
+def test_a_bias_and_products_of_one_loop(rows, threads):
+    a, b, dy = given((rows, 400), np.float32), given((400, 600), np.float32), given(
+        (rows, 600), np.float32)
+    wide = [x.astype(np.float64) for x in (a, b, dy)]
+    bias = given((600,), np.float32)
+    found = [gemm(a, b, bias), *gemms((dy, b.T), (a.T, dy))]
+    expected = wide[0] @ wide[1] + bias, wide[2] @ wide[1].T, wide[0].T @ wide[2]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
 def test_blas_has_its_threads_again():

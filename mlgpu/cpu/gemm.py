@@ -26,25 +26,41 @@ _EXACT = 2**53  # float64 holds every integer up to here
 _ALONE = 1 << 18
 _WORTH_CUTTING = 1 << 22
 _MULTIPLE = 16  # of rows or columns of a part, which BLAS computes in such tiles
+_EACH, _WORTH_MORE = 2, 1 << 26  # parts for each thread: one that is held up takes fewer
 
 
-def gemm(a: Array, b: Array) -> Array:
-    """a @ b over the last two axes, in fresh memory; leading axes broadcast.
+def gemm(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """a @ b, + bias, over the last two axes, in fresh memory; leading axes broadcast.
 
-    Half types are multiplied in float32 and rounded once; integers wrap around.
+    Half types are multiplied in float32 and rounded once; integers wrap around.  A bias has one
+    element for each column.
     """
     if a.dtype.char not in _BLAS:
         if a.dtype.kind in "iu":
-            return _gemm_integers(a, b)
-        return cast(gemm(widen(a), widen(b)), a.dtype)
+            product = _gemm_integers(a, b)
+            return product if bias is None else np.add(product, bias, out=product)
+        wide = gemm(widen(a), widen(b), None if bias is None else widen(bias))
+        return cast(wide, a.dtype)
     if b.ndim == 2 and a.ndim > 2 and a.flags.c_contiguous and a.size:
         # One GEMM over all rows: NumPy would call BLAS once per leading index.
-        product = gemm(a.reshape(-1, a.shape[-1]), b)
+        product = gemm(a.reshape(-1, a.shape[-1]), b, bias)
         return product.reshape(*a.shape[:-1], b.shape[-1])
     if a.ndim == b.ndim == 2 and len(a) * b.shape[1] * a.itemsize < SMALLEST and (
             len(a) == 1 or a.size * b.shape[1] <= _ALONE):
-        return _small(a, b)
-    return multiply(blas_ready(a), blas_ready(b), empty(_product_shape(a, b), a.dtype))
+        product = _small(a, b)
+        return product if bias is None else np.add(product, bias, out=product)
+    return multiply(blas_ready(a), blas_ready(b), empty(_product_shape(a, b), a.dtype), bias)
+
+
+def gemms(*pairs: tuple[Array, Array]) -> list[Array]:
+    """a @ b of each pair of matrices, all in one run of the parallel loop where that pays."""
+    work = sum(a.size * b.shape[1] for a, b in pairs)
+    if work < _WORTH_CUTTING or any(a.dtype.char not in _BLAS for a, _ in pairs):
+        return [gemm(a, b) for a, b in pairs]
+    outs = [empty((len(a), b.shape[1]), a.dtype) for a, b in pairs]
+    multiply_all(*((blas_ready(a), blas_ready(b), out, None)
+                   for (a, b), out in zip(pairs, outs, strict=True)))
+    return outs
 
 
 def _small(a: Array, b: Array) -> Array:
@@ -56,48 +72,72 @@ def _small(a: Array, b: Array) -> Array:
     return product
 
 
-def multiply(a: Array, b: Array, out: Array) -> Array:
-    """out = a @ b in one of BLAS's dtypes, of arrays that BLAS can read (or write)."""
-    work = out.size * a.shape[-1]
+def multiply(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
+    """out = a @ b, + bias, in one of BLAS's dtypes, of arrays that BLAS can read (or write)."""
     # One row, as of an inference, waits for memory more than for the cores.
-    if out.ndim == 2 and (len(out) == 1 or work <= _ALONE):
-        return np.matmul(a, b, out=out)
-    with blas.one_thread():
-        if work < _WORTH_CUTTING or get_num_threads() == 1:
-            np.matmul(a, b, out=out)
-        else:
-            _in_parts(a, b, out, work >> 4)
+    if out.ndim == 2 and (len(out) == 1 or out.size * a.shape[-1] <= _ALONE):
+        np.matmul(a, b, out=out)
+        return out if bias is None else np.add(out, bias, out=out)
+    multiply_all((a, b, out, bias))
     return out
 
 
-def _in_parts(a: Array, b: Array, out: Array, work: int) -> None:
-    """One part for each thread, along the longest axis of a stack or the longer one of a matrix."""
+Product = tuple[Array, Array, Array, Array | None]
+
+
+def multiply_all(*products: Product) -> None:
+    """out = a @ b + bias for each (a, b, out, bias), the parts of all of them in one loop.
+
+    The arrays are such that BLAS can read (or write) them.
+    """
+    work = sum(map(_work, products))
+    threads = 1 if work < _WORTH_CUTTING else get_num_threads()
+    parts = [part for product in products for part in _parts(*product, threads)]
+
+    def start() -> Callable[[int], None]:
+        def multiply_part(task: int) -> None:
+            a, b, out, bias = parts[task]
+            np.matmul(a, b, out=out)
+            if bias is not None:
+                np.add(out, bias, out=out)
+
+        return multiply_part
+
+    with blas.one_thread():
+        parallel(len(parts), start, work >> 4 if threads > 1 else 0)
+
+
+def _work(product: Product) -> int:
+    """The multiplications, or what takes as long as the one pass over memory of a single row."""
+    a, _, out, _ = product
+    return int(out.size * a.shape[-1] * (16 if out.shape[-2] == 1 else 1))
+
+
+def _parts(a: Array, b: Array, out: Array, bias: Array | None, threads: int) -> list[Product]:
+    """Parts for all threads, along the longest axis of a stack or the longer one of a matrix."""
+    if threads == 1:
+        return [(a, b, out, bias)]
+    pieces = threads * (_EACH if out.size * a.shape[-1] >= threads * _WORTH_MORE else 1)
     rows, columns = out.shape[-2:]
     axis = max(range(out.ndim - 2), key=lambda d: out.shape[d], default=None)
     if axis is None or out.shape[axis] < 2:
         axis = out.ndim - (2 if rows >= columns else 1)
-    length, threads = out.shape[axis], get_num_threads()
-    step = -(-length // threads)
+    length = out.shape[axis]
+    step = -(-length // pieces)
     if axis >= out.ndim - 2:
         step = -(-step // _MULTIPLE) * _MULTIPLE
     behind = axis - out.ndim  # counted from the end, because operands may have fewer axes
 
     def part(operand: Array, some: slice) -> Array:
-        if operand.ndim < -behind or (behind < -2 and operand.shape[behind] == 1):
+        if operand.ndim < -behind or operand.shape[behind] == 1:
             return operand
         where: Any = (..., some, *[slice(None)] * (-behind - 1))
         cut: Array = operand[where]
         return cut
 
-    def start() -> Callable[[int], None]:
-        def product(task: int) -> None:
-            some = slice(task * step, min(length, (task + 1) * step))
-            np.matmul(a if behind == -1 else part(a, some), b if behind == -2 else part(b, some),
-                      out=part(out, some))
-
-        return product
-
-    parallel(-(-length // step), start, work)
+    cuts = [slice(first, min(length, first + step)) for first in range(0, length, step)]
+    return [(a if behind == -1 else part(a, some), b if behind == -2 else part(b, some),
+             part(out, some), None if bias is None else part(bias, some)) for some in cuts]
 
 
 def widen(a: Array) -> Array:
@@ -162,12 +202,16 @@ def column_sums(a: Array) -> Array:
     wide = widen(a)
     if wide.dtype.char not in _BLAS:
         return np.add.reduce(a, 0, dtype=a.dtype, out=empty(a.shape[1:], a.dtype))
-    ones = empty((1, len(a)), wide.dtype)
-    ones.fill(1)
     out = empty((1, *a.shape[1:]), wide.dtype)
-    with blas.one_thread():
-        _in_parts(ones, wide, out, a.size)
+    multiply_all((ones_row(wide), wide, out, None))
     return cast(out[0], a.dtype)
+
+
+def ones_row(a: Array) -> Array:
+    """The one row whose product with `a` is the sum of its rows."""
+    ones = empty((1, len(a)), a.dtype)
+    ones.fill(1)
+    return ones
 
 
 def _product_shape(a: Array, b: Array) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from mlgpu.autograd import enable_grad, grad
 from mlgpu.autograd import mode as modes
 from mlgpu.autograd.mode import mode
-from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
+from mlgpu.cpu.gemm import cast, contiguous, gemm, gemms, ones_row, widen
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import empty, quiet
 from mlgpu.cuda import gemm as cuda_gemm
@@ -37,11 +37,9 @@ class Linear(Op):
         return (0,) * needs[1] + (1,) * needs[0]
 
     def forward(self, x: Any, weight: Any, bias: Any = None) -> Any:
-        out = gemm(_rows(x), widen(weight).T)
+        out = gemm(_rows(x), widen(weight).T, None if bias is None else widen(bias))
         if x.ndim != 2:
             out = out.reshape(*x.shape[:-1], len(weight))
-        if bias is not None:
-            np.add(out, widen(bias), out=out)
         return cast(out, x.dtype)
 
     def forward_cuda(self, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -61,20 +59,27 @@ class Linear(Op):
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
         rows = _rows(dy)
+        pairs = []
+        if self.needs[0]:
+            pairs.append((rows, _conj(widen(self.input_array(1)))))
+        if self.needs[1]:
+            pairs.append((rows.T, _conj(_rows(self.input_array(0)))))
+        summed = len(self.needs) > 2 and self.needs[2]
+        if summed and len(rows) != 1:
+            pairs.append((ones_row(rows), rows))
+        found = [cast(made, dy.dtype) for made in gemms(*pairs)]
         dx = dweight = None
         if self.needs[0]:
-            weight = widen(self.input_array(1))
-            dx = cast(gemm(rows, _conj(weight)), dy.dtype)
+            dx = found.pop(0)
             if dy.ndim != 2:
-                dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
+                dx = dx.reshape(*dy.shape[:-1], dx.shape[1])
         if self.needs[1]:
-            dweight = cast(gemm(rows.T, _conj(_rows(self.input_array(0)))), dy.dtype)
+            dweight = found.pop(0)
         if len(self.needs) == 2:
             return dx, dweight
-        dbias = None
-        if self.needs[2]:
-            dbias = cast(rows[0] if len(rows) == 1 else column_sums(rows), dy.dtype)
-        return dx, dweight, dbias
+        if not summed:
+            return dx, dweight, None
+        return dx, dweight, found[0][0] if found else cast(rows[0], dy.dtype)
 
     def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
         return self.factor_gradients_cuda(dy, len(self.needs) > 2)
