@@ -34,7 +34,7 @@ OPERATORS = {**{f"__{name}__": "Tensor" for name in BINARY},
 EQUALITY = "    def {}(self, other: object) -> Tensor: ...  # type: ignore[override]\n"
 
 # Methods of these names hide the builtins within the class.
-HIDDEN = {"bool": "_bool", "float": "_float", "int": "_int"}
+HIDDEN = {"bool": "_bool", "float": "_float", "int": "_int", "type": "_type"}
 
 
 class Imports:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from math import e as e
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 from typing import TYPE_CHECKING, Any
 
 from mlgpu import api as _api
@@ -38,6 +42,13 @@ from mlgpu.dtypes import result_type as result_type
 from mlgpu.dtypes import set_default_dtype as set_default_dtype
 from mlgpu.dtypes import uint8 as uint8
 from mlgpu.errors import *  # noqa: F403
+from mlgpu.layout import channels_last as channels_last
+from mlgpu.layout import channels_last_3d as channels_last_3d
+from mlgpu.layout import contiguous_format as contiguous_format
+from mlgpu.layout import layout as layout
+from mlgpu.layout import memory_format as memory_format
+from mlgpu.layout import preserve_format as preserve_format
+from mlgpu.layout import strided as strided
 from mlgpu.ops.creation import tensor as tensor  # hides the module mlgpu.tensor, as PyTorch's name
 from mlgpu.tensor import Size as Size
 from mlgpu.tensor import Tensor as Tensor
@@ -48,6 +59,7 @@ if TYPE_CHECKING:
     from mlgpu import checkpoint as checkpoint
     from mlgpu import cuda as cuda
     from mlgpu import data as data
+    from mlgpu import distributions as distributions
     from mlgpu import fft as fft
     from mlgpu import io as io
     from mlgpu import linalg as linalg
@@ -63,6 +75,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 device = Device
+newaxis = None
 bool = _dtypes.bool_
 short, int, long = int16, int32, int64
 half, float, double = float16, float32, float64
@@ -70,8 +83,9 @@ cfloat, cdouble = complex64, complex128
 
 _api.bind()
 
-_SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "fft", "io", "linalg", "nn",
-               "optim", "profiler", "random", "special", "testing", "train", "utils")
+_SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
+               "linalg", "nn", "optim", "profiler", "random", "special", "testing", "train",
+               "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

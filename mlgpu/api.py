@@ -35,14 +35,17 @@ FUNCTIONS: dict[str, str] = {
         logical_xor lt ne not_equal signbit""",
     "mlgpu.ops.complex": """complex conj conj_physical imag is_complex is_conj is_neg polar real
         resolve_conj resolve_neg view_as_complex view_as_real""",
-    "mlgpu.ops.creation": """arange as_tensor empty empty_like empty_strided eye full full_like
-        linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
+    "mlgpu.ops.creation": """arange as_tensor asarray empty empty_like empty_strided eye full
+        full_like linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
     "mlgpu.ops.distance": "cosine_similarity pairwise_distance",
     "mlgpu.ops.dropout": "alpha_dropout dropout feature_alpha_dropout feature_dropout",
     "mlgpu.ops.einsum": "einsum tensordot",
     "mlgpu.ops.elementwise": "fuse",
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
+    "mlgpu.ops.facts": """detach is_floating_point is_nonzero is_same_size is_signed is_tensor
+        numel""",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
+    "mlgpu.ops.integrate": "corrcoef cov cumulative_trapezoid trapezoid trapz",
     "mlgpu.ops.interop": "from_dlpack from_numpy",
     "mlgpu.ops.join": """atleast_1d atleast_2d atleast_3d block_diag cartesian_prod cat column_stack
         combinations concat concatenate dstack hstack meshgrid row_stack stack vstack""",
@@ -69,6 +72,8 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
         arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
         tanh""",
+    "mlgpu.ops.placed": """diagonal_scatter dist renorm select_scatter slice_scatter
+        unravel_index""",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.random": """bernoulli multinomial normal poisson rand rand_like randint randint_like
         randn randn_like randperm""",
@@ -82,6 +87,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
     "mlgpu.ops.stft": "istft stft",
+    "mlgpu.ops.strided": "as_strided",
     "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std std_mean var var_mean",
     "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten
@@ -91,6 +97,8 @@ FUNCTIONS: dict[str, str] = {
         kaiser_window""",
     "mlgpu.printing": "get_printoptions set_printoptions",
     "mlgpu.random": "Generator get_rng_state initial_seed manual_seed seed set_rng_state",
+    "mlgpu.typed": """BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor
+        HalfTensor IntTensor LongTensor ShortTensor""",
 }
 
 # Methods of Tensor, likewise; the tensor is the first argument.
@@ -106,10 +114,12 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.complex": "conj conj_physical is_conj is_neg resolve_conj resolve_neg",
     "mlgpu.ops.creation": "new_empty new_full new_ones new_tensor new_zeros",
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
+    "mlgpu.ops.facts": "as_subclass is_nonzero is_same_size ndimension untyped_storage",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
         take""",
+    "mlgpu.ops.integrate": "corrcoef cov",
     "mlgpu.ops.interop": "__array__ __dlpack__ __dlpack_device__",
     "mlgpu.ops.linalg_decompose": "cholesky qr svd",
     "mlgpu.ops.linalg_det": "det logdet slogdet",
@@ -134,6 +144,9 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
         arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
         tanh""",
+    "mlgpu.ops.placed": """addbmm_ addmm_ addmv_ addr_ baddbmm_ diagonal_scatter dist renorm renorm_
+        resize_ resize_as_ select_scatter slice_scatter squeeze_ swapaxes_ swapdims_ t_ transpose_
+        unsqueeze_""",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.random": "bernoulli multinomial",
     "mlgpu.ops.random_inplace": """bernoulli_ cauchy_ exponential_ geometric_ log_normal_ normal_
@@ -146,6 +159,7 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
     "mlgpu.ops.stft": "istft stft",
+    "mlgpu.ops.strided": "as_strided",
     "mlgpu.ops.unique": "unique unique_consecutive",
     "mlgpu.ops.variance": "std var",
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
@@ -179,6 +193,7 @@ RENAMED: dict[str, tuple[str, str]] = {
     "__getitem__": ("mlgpu.ops.index", "getitem"),
     "__iter__": ("mlgpu.ops.part", "iterate"),
     "__setitem__": ("mlgpu.ops.index", "setitem"),
+    "type": ("mlgpu.typed", "cast_to"),
     "unfold": ("mlgpu.ops.fold", "unfold_view"),
     "where": ("mlgpu.ops.operators", "where"),
     **{f"__{name.strip('_')}__": ("mlgpu.ops.operators", name) for name in """abs add and_ eq
@@ -187,9 +202,10 @@ RENAMED: dict[str, tuple[str, str]] = {
         rmod rmul ror_ rpow rrshift rshift rsub rtruediv rxor sub truediv xor""".split()},
 }
 
-CASTS = {"bfloat16": dtypes.bfloat16, "bool": dtypes.bool_, "cdouble": dtypes.complex128,
-         "cfloat": dtypes.complex64, "double": dtypes.float64, "float": dtypes.float32,
-         "half": dtypes.float16, "int": dtypes.int32, "long": dtypes.int64, "short": dtypes.int16}
+CASTS = {"bfloat16": dtypes.bfloat16, "bool": dtypes.bool_, "byte": dtypes.uint8,
+         "cdouble": dtypes.complex128, "cfloat": dtypes.complex64, "char": dtypes.int8,
+         "double": dtypes.float64, "float": dtypes.float32, "half": dtypes.float16,
+         "int": dtypes.int32, "long": dtypes.int64, "short": dtypes.int16}
 
 
 class _Method:

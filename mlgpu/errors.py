@@ -68,5 +68,13 @@ class GradcheckError(MlgpuError):
     """Backward and finite differences disagree, found by `mlgpu.testing.gradcheck`."""
 
 
+class MissingNameError(MlgpuError, AttributeError):
+    """A name of PyTorch's that mlgpu does not have, asked of `mlgpu.as_torch`."""
+
+
+class MissingModuleError(MlgpuError, ModuleNotFoundError):
+    """A module of PyTorch's that mlgpu does not have, imported under `mlgpu.as_torch`."""
+
+
 class NonFiniteError(MlgpuError, ArithmeticError):
     """A loss or gradient in training that is infinite or NaN."""

@@ -100,6 +100,11 @@ class Storage:
         charge = memory.Charge(books, array.nbytes, array.shape, array.dtype, mapped=True)
         return cls(device, charge, False)
 
+    @property
+    def root(self) -> Storage:
+        """Itself; for one that stands for another (mlgpu.as_torch.data), that one."""
+        return self
+
     def settle(self) -> None:
         """Wait for a copy of this host memory that is under way."""
         event, self.pending = self.pending, None
@@ -123,7 +128,7 @@ class Storage:
         for ref in self.holders:
             holder = ref()
             # One that was given other memory since (`data = ...`) keeps that.
-            if holder is not None and holder._storage is self:
+            if holder is not None and holder._storage.root is self:
                 holder._array = _Released(holder._array)
         self.holders = []
         self.charge = None

@@ -124,6 +124,9 @@ class Tensor(TensorMethods):
         """Whether it is on the CPU."""
         return self._storage.device.type == "cpu"
 
+    # Kinds of tensors that PyTorch's programs ask about, and that mlgpu does not have.
+    is_meta = is_mps = is_nested = is_quantized = is_sparse = is_xpu = False
+
     @property
     def itemsize(self) -> int:
         """Bytes per element."""

@@ -18,10 +18,10 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import wrap
 from mlgpu.ops.cast import convert
 from mlgpu.ops.view import size_arguments
-from mlgpu.storage import Storage, as_strided
+from mlgpu.storage import Storage, as_strided, may_share_memory
 from mlgpu.tensor import Tensor
 
-__all__ = ["arange", "as_tensor", "empty", "empty_like", "empty_strided", "eye", "full",
+__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "empty_strided", "eye", "full",
            "full_like", "linspace", "logspace", "new_empty", "new_full", "new_ones", "new_tensor",
            "new_zeros", "ones", "ones_like", "range", "scalar_tensor", "tensor", "zeros",
            "zeros_like"]
@@ -189,6 +189,25 @@ def as_tensor(data: Any, dtype: DTypeLike | None = None, device: DeviceLike | No
 
         return from_numpy(data)
     return tensor(data, dtype=dtype, device=device)
+
+
+def asarray(obj: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+            copy: bool | None = None, requires_grad: bool = False) -> Tensor:
+    """`as_tensor`; with `copy` always in fresh memory, without it (False) never.
+
+    Raises ShapeError where `copy=False` and it cannot be had without one.
+    """
+    made = as_tensor(obj, dtype=dtype, device=device)
+    shares = made is obj or (isinstance(obj, (Tensor, np.ndarray))
+                             and may_share_memory(made._array, getattr(obj, "_array", obj)))
+    if copy is False and not shares:
+        raise ShapeError("asarray: with copy=False an object's own memory is wanted, and this has "
+                         "none that fits")
+    if copy and shares:
+        from mlgpu.ops.cast import clone
+
+        made = clone(made)
+    return made.requires_grad_() if requires_grad else made
 
 
 def scalar_tensor(s: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None
