@@ -8,7 +8,7 @@ import pytest
 import mlgpu
 import mlgpu.nn.functional as F
 from mlgpu.cpu import conv as cpu_conv
-from mlgpu.cpu import winograd
+from mlgpu.cpu import threads, winograd
 from mlgpu.ops.window import Windows
 
 # N, C, O, H, W, padding: whole tiles, cut-off tiles, images grouped and cut by rows and columns.
@@ -222,3 +222,33 @@ def test_max_pool(kernel, stride, padding, dilation, dtype, count):
     np.add.at(dx, (np.arange(16 * 24)[:, None], where.reshape(16 * 24, -1)),
               dy.reshape(16 * 24, -1))
     np.testing.assert_allclose(given.grad.numpy(), dx.reshape(x.shape), rtol=1e-5, atol=1e-5)
+
+
+MAPS = {
+    "avg_pool": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "avg_pool of all sizes": lambda x: F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False),
+    "adaptive": lambda x: F.adaptive_avg_pool2d(x, 7),
+    "global": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "bilinear": lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"),
+    "nearest": lambda x: F.interpolate(x, size=(50, 41)),
+    "unfold": lambda x: F.unfold(x, 3, padding=1, stride=2),
+    "fold": lambda x: F.fold(x.reshape(len(x), 18, -1), (62, 22), 3, padding=1),
+    "windows": lambda x: x.unfold(2, 5, 3),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("dtype", [mlgpu.float32, mlgpu.bfloat16], ids=str)
+def test_maps_of_planes_on_threads_are_those_of_each_image_alone(name, dtype, count):
+    random = np.random.default_rng(0)
+    x = mlgpu.tensor(random.standard_normal((16, 24, 33, 31))).to(dtype).requires_grad_(True)
+    y = MAPS[name](x)
+    assert max(x.numel(), y.numel()) >= threads.SERIAL
+    dy = mlgpu.tensor(random.standard_normal(y.shape)).to(dtype)
+    y.backward(dy)
+    for n in range(16):
+        image = x.detach()[n:n + 1].requires_grad_(True)
+        alone = MAPS[name](image)
+        alone.backward(dy[n:n + 1])
+        assert (alone[0] == y[n]).all()
+        assert (image.grad[0] == x.grad[n]).all()

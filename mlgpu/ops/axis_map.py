@@ -10,12 +10,13 @@ is the same steps with rows and source exchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlgpu.cpu import threads
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import resample as cuda_resample
 from mlgpu.dtypes import compute_dtype, from_numpy
@@ -26,6 +27,8 @@ from mlgpu.tensor import Tensor
 Selection = slice | Array
 # Pairs that fit no slice are worth a step each up to this many; beyond, they are index arrays.
 MAX_SINGLE_STEPS = 6
+# Planes of a task.
+TASK_BYTES = 1 << 20
 
 
 class Pairs(NamedTuple):
@@ -228,11 +231,20 @@ class SeparableMap(Op):
             shapes.append(each.out_shape(shapes[-1]))
         out = empty(shapes[-1], x.dtype)
         dtype = compute_dtype(from_numpy(x.dtype)).numpy
-        work = [Workspace(dtype) for _ in range(len(self.maps) + 2)]
         source, target = with_lead(x, self.maps), with_lead(out, self.maps)
         plane = max(math.prod(shape[-len(source.shape) + 2:]) for shape in shapes)
-        for block in blocks(source.shape[:2], plane * dtype.itemsize):
-            self._block(source[block.box], target[block.box], dtype, work)
+        cut = list(blocks(source.shape[:2], plane * dtype.itemsize, TASK_BYTES))
+
+        def start() -> Callable[[int], None]:
+            work = [Workspace(dtype) for _ in range(len(self.maps) + 2)]
+
+            def map_planes(task: int) -> None:
+                box = cut[task].box
+                self._block(source[box], target[box], dtype, work)
+
+            return map_planes
+
+        threads.parallel(len(cut), start, max(source.size, target.size))
         return out
 
     def forward_cuda(self, x: Array) -> Array:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.runtime import empty, zeros
+from mlgpu.cpu import threads
+from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import fold as cuda_fold
 from mlgpu.dtypes import compute_dtype, from_numpy
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.op import Op, ViewOp, run
-from mlgpu.ops.window import Array, Ints, Size, Windows, per_axis
+from mlgpu.ops.window import Array, Ints, Size, Windows, Workspace, blocks, per_axis
 from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["fold", "unfold", "unfold_view"]
+
+# Columns of a task: they are written or read once, and its planes meanwhile stay in cache.
+TASK_BYTES = 1 << 20
 
 
 class Unfold(Op):
@@ -28,13 +33,22 @@ class Unfold(Op):
     def forward(self, x: Array) -> Array:
         win, lead = self.windows, x.shape[:2]
         taps, count = math.prod(win.kernel), math.prod(win.small)
-        out = zeros((lead[0], lead[1] * taps, count), x.dtype)
+        out = empty((lead[0], lead[1] * taps, count), x.dtype)
         columns: Array = out.reshape(*lead, *win.kernel, *win.small)
-        for tap in win.taps():
-            places = win.tap_slices(tap, (0,) * len(tap), win.small)
-            if places is not None:
-                seen, elements = places
-                columns[(..., *tap, *seen)] = x[(..., *elements)]
+        cut = list(blocks(lead, taps * count * x.itemsize, TASK_BYTES))
+
+        def unfold_planes(task: int) -> None:
+            box = cut[task].box
+            planes: Array = x[box]
+            part: Array = columns[box]
+            part.fill(0)
+            for tap in win.taps():
+                places = win.tap_slices(tap, (0,) * len(tap), win.small)
+                if places is not None:
+                    seen, elements = places
+                    part[(..., *tap, *seen)] = planes[(..., *elements)]
+
+        threads.parallel(len(cut), lambda: unfold_planes, out.size)
         return out
 
     def forward_cuda(self, x: Array) -> Array:
@@ -55,13 +69,30 @@ class Fold(Op):
         channels = columns.shape[1] // math.prod(win.kernel)
         columns = columns.reshape(len(columns), channels, *win.kernel, *win.small)
         dtype = compute_dtype(from_numpy(columns.dtype)).numpy
-        total: Array = zeros((len(columns), channels, *win.large), dtype)
-        for tap in win.taps():
-            places = win.tap_slices(tap, (0,) * len(tap), win.small)
-            if places is not None:
-                seen, elements = places
-                total[(..., *elements)] += columns[(..., *tap, *seen)]
-        return rounded(total, columns.dtype)
+        out = empty((len(columns), channels, *win.large), columns.dtype)
+        cut = list(blocks(out.shape[:2], math.prod(columns.shape[2:]) * dtype.itemsize, TASK_BYTES))
+
+        def start() -> Callable[[int], None]:
+            work = Workspace(dtype)
+
+            def fold_planes(task: int) -> None:
+                box = cut[task].box
+                part: Array = columns[box]
+                planes: Array = out[box]
+                total: Array = planes if out.dtype == dtype else work.take(planes.shape)
+                total.fill(0)
+                for tap in win.taps():
+                    places = win.tap_slices(tap, (0,) * len(tap), win.small)
+                    if places is not None:
+                        seen, elements = places
+                        total[(..., *elements)] += part[(..., *tap, *seen)]
+                if total is not planes:
+                    np.copyto(planes, total, casting="unsafe")
+
+            return fold_planes
+
+        threads.parallel(len(cut), start, columns.size)
+        return out
 
     def forward_cuda(self, columns: Array) -> Array:
         return cuda_fold.fold(columns, self.windows)
@@ -99,16 +130,26 @@ class FoldView(Op):
     def forward(self, dy: Array) -> Array:
         dimension, size, step = self.window
         dtype = compute_dtype(from_numpy(dy.dtype)).numpy
-        total = zeros(self.shape, dtype)
+        total = empty(self.shape, dtype)
         along = np.moveaxis(total, dimension, -1)
         windows = np.moveaxis(dy, dimension, -2)
         count = windows.shape[-2]
-        if size <= count:
-            for tap in range(size):
-                along[..., tap:tap + (count - 1) * step + 1:step] += windows[..., tap]
-        else:
-            for place in range(count):
-                along[..., place * step:place * step + size] += windows[..., place, :]
+        if along.ndim == 1:
+            along, windows = along[None], windows[None]
+        cut = list(blocks(along.shape[:1], windows[:1].size * dtype.itemsize, TASK_BYTES))
+
+        def add_windows(task: int) -> None:
+            box = cut[task].box
+            to, part = along[box], windows[box]
+            to.fill(0)
+            if size <= count:
+                for tap in range(size):
+                    to[..., tap:tap + (count - 1) * step + 1:step] += part[..., tap]
+            else:
+                for place in range(count):
+                    to[..., place * step:place * step + size] += part[..., place, :]
+
+        threads.parallel(len(cut), lambda: add_windows, windows.size)
         return rounded(total, dy.dtype)
 
     def forward_cuda(self, dy: Array) -> Array:
