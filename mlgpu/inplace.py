@@ -99,6 +99,7 @@ def _place(tensor: Tensor, node: graph.Node, index: int) -> None:
     retained = tensor._node.retained if tensor._node is not None else None
     ref = None if retained is None else retained.pop(tensor._index, None)
     tensor._node, tensor._index, tensor._requires = node, index, True
+    tensor._layout = None  # which vouches for the index
     if ref is not None and ref() is tensor:
         tensor.retain_grad()
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from mlgpu.autograd.mode import heed
 from mlgpu.device import CPU, Device, resolve, runtime
 from mlgpu.errors import OutOfMemoryError, ShapeError
 
@@ -104,6 +105,7 @@ def watch(change: int) -> None:
     """Count one more (1) or one less (-1) that wants to know of every operation."""
     global watched
     watched += change  # in one go, as the figures of an `Account`
+    heed(change)
 
 
 # What a snapshot shows of a block: bytes, shape, dtype, when it was made, and where, if traced.
@@ -207,6 +209,14 @@ class Charge:
         books.live[number] = record
         for budget in budgets:
             budget.used += nbytes
+
+    @classmethod
+    def taken_over(cls, books: Account, nbytes: int, number: int) -> Charge:
+        """The charge of a block that is on the books already, with its number."""
+        self = object.__new__(cls)
+        self._account, self.nbytes, self.mapped, self._budgets = books, nbytes, False, ()
+        self._number = number
+        return self
 
     def withdraw(self, peak: int) -> None:
         """Leave the books as if never asked for: there was no such memory.  `peak`: before it."""

@@ -142,7 +142,9 @@ class Op(graph.Node):
         self._stashed = None
         for index, tensor in enumerate(outputs):
             if index not in self.nondifferentiable_outputs and has_gradient(tensor):
-                tensor._node, tensor._index, tensor._requires = self, index, True
+                tensor._node, tensor._requires = self, True
+                if index:
+                    tensor._index = index
 
     def free(self) -> None:
         self.recipes = None
@@ -222,9 +224,8 @@ class Op(graph.Node):
 
 
 _DERIVATIVES = ("backward", "backward_cpu", "backward_cuda")
-_NODE_STATE = ("edges", "outputs", "sequence", "hooks", "retained", "before_hooks", "after_hooks",
-               "recording", "needs", "tuple_output", "_inputs_meta", "_outputs_meta", "_saved",
-               "_freed", "_stashed", "recipes")
+_NODE_STATE = ("edges", "outputs", "sequence", "more", "recording", "needs", "tuple_output",
+               "_inputs_meta", "_outputs_meta", "_saved", "_freed", "_stashed", "recipes")
 
 
 def conform_to(name: str, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:

@@ -7,6 +7,7 @@ was released; all views share it.
 from __future__ import annotations
 
 import weakref
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -62,14 +63,19 @@ def as_strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> 
     return type(array)(shape, array.dtype, memptr=array.data, strides=strides)
 
 
+RELEASED = -1  # the version of what is no more: nothing that was saved has it
+
+
 class Storage:
     """One block of memory and what all tensors on it have in common."""
 
-    __slots__ = ("__weakref__", "charge", "claimed", "device", "exclusive", "holders", "inference",
-                 "pending", "prune_at", "released", "version")
+    __slots__ = ("__weakref__", "array", "charge", "claimed", "device", "exclusive", "holders",
+                 "inference", "pending", "prune_at", "released", "version")
 
-    def __init__(self, device: Device, charge: memory.Charge, claimed: bool) -> None:
+    def __init__(self, device: Device, charge: memory.Charge, claimed: bool, array: Any = None
+                 ) -> None:
         self.device = device
+        self.array = array  # all of it, on the CPU
         self.charge: memory.Charge | None = charge
         self.claimed = claimed  # allocated through the runtime, so certainly nobody else's
         self.version = 0
@@ -89,16 +95,25 @@ class Storage:
             return cls(device, root.charge, first)
         charge = memory.claim(root)
         if charge is not None:
-            return cls(device, charge, True)
+            return cls(device, charge, True, array)
         return cls(device, memory.Charge(memory.account(CPU), root.nbytes, array.shape,
-                                         array.dtype), False)
+                                         array.dtype), False, array)
 
     @classmethod
     def foreign(cls, array: Any, device: Device) -> Storage:
         """The storage of memory that belongs to someone else: NumPy, DLPack, a mapped file."""
         books = memory.account(device)
         charge = memory.Charge(books, array.nbytes, array.shape, array.dtype, mapped=True)
-        return cls(device, charge, False)
+        return cls(device, charge, False, None if device.type == "cuda" else array)
+
+    def wait_for(self, event: Any) -> None:
+        """Let every use of this host memory wait for a copy that is under way, if one is."""
+        self.pending = event
+        if event is not None:
+            for ref in self.holders:
+                holder = ref()
+                if holder is not None:
+                    holder._layout = None
 
     @property
     def root(self) -> Storage:
@@ -125,13 +140,87 @@ class Storage:
     def release(self) -> None:
         """Give the memory back now; every holder raises ReleasedError from here on."""
         self.released = True
+        self.version = RELEASED
         for ref in self.holders:
             holder = ref()
             # One that was given other memory since (`data = ...`) keeps that.
             if holder is not None and holder._storage.root is self:
                 holder._array = _Released(holder._array)
+                holder._layout = None
+        self.array = _Released(self.array) if type(self.array) is np.ndarray else None
         self.holders = []
         self.charge = None
+
+
+class Layout:
+    """Shape and dtype of small C-contiguous CPU tensors: one object for all that have both."""
+
+    __slots__ = ("dtype", "nbytes", "shape", "size")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, size: int) -> None:
+        self.shape, self.dtype, self.size = shape, dtype, size
+        self.nbytes: int = size * dtype.itemsize
+
+
+_books = memory.account(CPU)
+_live = _books.live
+_new = object.__new__
+
+
+class Small(Storage):
+    """The storage of a small CPU result, which stands in the books itself.
+
+    `entry` is its number there, or the charge that has taken the number over, or None.
+    """
+
+    __slots__ = ("entry", "nbytes")
+
+    entry: int | memory.Charge | None
+    nbytes: int
+    device = CPU
+    claimed = True
+    inference = False
+
+    @classmethod
+    def of(cls, array: np.ndarray[Any, Any], layout: Layout) -> Small:
+        """The storage of a fresh array of that layout, while nothing is `memory.watched`."""
+        nbytes = layout.nbytes
+        record = nbytes, layout.shape, layout.dtype, monotonic(), None
+        self: Small = _new(Small)
+        self.entry = self.pending = None
+        self.released = self.exclusive = False
+        self.version = 0
+        self.holders = []
+        self.prune_at = 8
+        self.array = array
+        self.nbytes = nbytes
+        # As in `Charge`: lines without a call, which the interpreter runs in one go.
+        books = _books
+        books.allocated = now = books.allocated + nbytes
+        if now > books.peak:
+            books.peak = now
+        books.allocations = self.entry = number = books.allocations + 1
+        _live[number] = record
+        return self
+
+    @property
+    def charge(self) -> memory.Charge | None:
+        """For those who keep the memory on the books longer than this storage lives."""
+        entry = self.entry
+        if isinstance(entry, int):
+            entry = self.entry = memory.Charge.taken_over(_books, self.nbytes, entry)
+        return entry
+
+    @charge.setter
+    def charge(self, value: memory.Charge | None) -> None:
+        self.__del__()
+        self.entry = value
+
+    def __del__(self) -> None:
+        entry = self.entry
+        if type(entry) is int:
+            del _live[entry]
+            _books.allocated -= self.nbytes
 
 
 class _Released:

@@ -14,7 +14,7 @@ from mlgpu.autograd import graph
 from mlgpu.autograd.mode import mode
 from mlgpu.device import CPU, Device, runtime
 from mlgpu.errors import DeviceError, DTypeError, GraphError, ReleasedError, ShapeError
-from mlgpu.storage import Exported, Storage, address, root_of
+from mlgpu.storage import Exported, Layout, Storage, address, root_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,22 +46,24 @@ class Tensor(TensorMethods):
     `mlgpu.Tensor(2, 3)` an uninitialised one of that size.
     """
 
-    # All are set as a tensor is made; what a user sets on one goes into its dict.
-    __slots__ = ("__dict__", "__weakref__", "_accumulated_hooks", "_array", "_base", "_chain",
-                 "_grad", "_history", "_hooks", "_index", "_leaf", "_node", "_requires", "_storage")
+    # These are set as a tensor is made; what a user sets on one goes into its dict.
+    __slots__ = ("__dict__", "__weakref__", "_array", "_base", "_grad", "_layout", "_node",
+                 "_requires", "_storage")
 
     _array: Any
     _storage: Storage
+    _layout: Layout | None  # of a small CPU tensor, once asked for: see `mlgpu.ops.pointwise`
     _node: graph.Node | None
-    _index: int
     _requires: bool
-    _leaf: Tensor | None  # the leaf a saved alias stands for
     _grad: Tensor | None
     _base: Tensor | None
-    _chain: tuple[ViewOp, ...]
-    _history: int
-    _hooks: dict[int, graph.Hook] | None
-    _accumulated_hooks: dict[int, Callable[[Tensor], Any]] | None
+    # What few tensors have goes into the dict, too.
+    _index: int = 0
+    _leaf: Tensor | None = None  # the leaf a saved alias stands for
+    _chain: tuple[ViewOp, ...] = ()
+    _history: int = 0
+    _hooks: dict[int, graph.Hook] | None = None
+    _accumulated_hooks: dict[int, Callable[[Tensor], Any]] | None = None
     _regenerate: Callable[[Tensor], None]
 
     __array_priority__ = 1000  # NumPy's operators leave mixed expressions to us
@@ -81,11 +83,8 @@ class Tensor(TensorMethods):
         self = object.__new__(cls)
         self._array = array
         self._storage = storage
-        self._node = self._leaf = self._grad = self._base = None
-        self._hooks = self._accumulated_hooks = None
-        self._index = self._history = 0
+        self._node = self._grad = self._base = self._layout = None
         self._requires = False
-        self._chain = ()
         holders = storage.holders  # as `Storage.join`, without a call
         holders.append(weakref.ref(self))
         if len(holders) > storage.prune_at:
@@ -366,7 +365,7 @@ class Tensor(TensorMethods):
             raise TypeError(f"data: expected a Tensor, got {type(value).__name__}")
         value._check()
         value._storage.exclusive = False
-        self._array, self._storage = value._array, value._storage
+        self._array, self._storage, self._layout = value._array, value._storage, None
         self._storage.join(self)
 
     # --- memory -----------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def _own(ctx: FunctionContext, args: Sequence[Any], outputs: Sequence[Any]) -> N
             rebase(out, ctx, index)
             continue
         out._node, out._index, out._requires = ctx, index, True
+        out._layout = None  # which vouches for the index and the base
         source = shown.get(id(out._storage))
         if source is not None:
             made = _MadeByFunction()

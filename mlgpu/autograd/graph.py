@@ -44,20 +44,36 @@ class Arithmetic:
 arithmetic = Arithmetic()
 
 
+def _of_few(name: str) -> Any:
+    """An attribute that few nodes have: it is None, or in `more`."""
+
+    def get(node: Node) -> Any:
+        return None if node.more is None else node.more.get(name)
+
+    def put(node: Node, value: Any) -> None:
+        node.more = {**(node.more or {}), name: value}
+
+    return property(get, put)
+
+
 class Node:
     """One recorded operation: where its inputs came from and how gradients pass through it."""
+
+    if not TYPE_CHECKING:  # which would not let subclasses have a dict
+        __slots__ = ()
 
     name = "Node"
     edges: tuple[tuple[Any, int] | None, ...] = ()
     outputs = 1
     sequence = -1
     nondifferentiable_outputs: tuple[int, ...] = ()
+    more: dict[str, Any] | None = None
     # Per output: hooks on the gradient, and tensors that asked to keep it (weakly: no cycle).
-    hooks: dict[int, dict[int, Hook]] | None = None
-    retained: dict[int, weakref.ref[Tensor]] | None = None
+    hooks: dict[int, dict[int, Hook]] | None = _of_few("hooks")
+    retained: dict[int, weakref.ref[Tensor]] | None = _of_few("retained")
     # On the node as a whole: before its backward and after it.
-    before_hooks: dict[int, Callable[..., Any]] | None = None
-    after_hooks: dict[int, Callable[..., Any]] | None = None
+    before_hooks: dict[int, Callable[..., Any]] | None = _of_few("before_hooks")
+    after_hooks: dict[int, Callable[..., Any]] | None = _of_few("after_hooks")
 
     def stamp(self) -> None:
         """Take the next place in the order of recording."""
@@ -101,6 +117,38 @@ class Node:
         return f"<{self.label} at {id(self):#x}>"
 
 
+class Link(Node):
+    """A node of one output and one or two inputs that carries bare arrays in a chain of its like.
+
+    `a` and `b` are where its inputs' gradients go: output 0 of a node, a leaf, another output of a
+    node as a pair, or None.
+    """
+
+    __slots__ = ("a", "b")
+
+    a: Any
+    b: Any
+
+
+class Chains:
+    """What the walk asks of chains of links; `mlgpu.ops.link` supplies it."""
+
+    kind: type[Any] = Link  # of their nodes, exactly
+
+    def fits(self, node: Any, grad: Tensor) -> bool:
+        """Whether a gradient can enter a chain at this node."""
+        raise NotImplementedError
+
+    def carry(self, chain: list[Any], grad: Tensor, retain: bool
+              ) -> tuple[list[tuple[Tensor, Tensor, int]], Tensor | None]:
+        """What arrives at leaves, (leaf, gradient, edges) each, and the gradient for what the last
+        node leads to, if that is no leaf."""
+        raise NotImplementedError
+
+
+chains = Chains()
+
+
 class _Walk:
     """One backward pass."""
 
@@ -109,7 +157,9 @@ class _Walk:
         self.create_graph = create_graph
         self.retain_graph = retain_graph
         self.deposit = deposit
-        self.order: list[Node] = []  # the next one last
+        self.chain: list[Any] = []  # the first nodes, if they are links, in turn
+        self.after: list[tuple[Any, int]] = []  # what the last of them leads to, if no leaf
+        self.order: list[Node] = []  # the others; the next one last
         self.gradients: dict[Node, list[Tensor | None]] = {}
         self.leaf_gradients: dict[int, Tensor] = {}
         self.leaf_waits: dict[int, int] = {}
@@ -119,12 +169,16 @@ class _Walk:
         self.captured: dict[tuple[int, int], Tensor] = {}
         self.useful: set[int] | None = None
 
-    def plan(self, roots: Sequence[tuple[Any, int]], only_captured: bool) -> None:
+    def plan(self, roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
+             only_captured: bool) -> None:
         """Put the nodes in order, and count the edges into each leaf.
 
         For `grad`, only nodes that lead to an input are of use.
         """
         stack: list[Node] = []
+        if len(roots) == 1 and not self.asked and not self.create_graph and (
+                type(roots[0][0]) is chains.kind) and chains.fits(roots[0][0], grads[0]):
+            roots = self.after = self._follow(roots[0][0])
         for target, _ in roots:
             if isinstance(target, Node):
                 stack.append(target)
@@ -154,6 +208,34 @@ class _Walk:
                        for edge in node.edges):
                     useful.add(id(node))
             self.useful = useful
+
+    def _follow(self, node: Any) -> list[tuple[Any, int]]:
+        """Take a chain as far as there is one way on, and return what comes after it.
+
+        Its nodes are in order as they come, and nothing later leads to them.
+        """
+        kind, chain = chains.kind, self.chain
+        while node.more is None:
+            a, b = node.a, node.b
+            if type(a) is kind and (b is None or _is_plain_leaf(b)):  # most are such
+                if b is not None:
+                    self._expect_leaf(b)
+                chain.append(node)
+                node = a
+                continue
+            ahead = [t for t in (a, b) if isinstance(t, _NODES)]
+            leaves = [t for t in (a, b) if t is not None and not isinstance(t, _NODES)]
+            if len(ahead) > 1 or not all(map(_is_plain_leaf, leaves)):
+                break
+            for leaf in leaves:
+                self._expect_leaf(leaf)
+            chain.append(node)
+            if not ahead:
+                return []
+            node = ahead[0]
+            if type(node) is not kind:
+                return [node if type(node) is tuple else (node, 0)]
+        return [(node, 0)]
 
     def _expect_leaf(self, leaf: Tensor) -> None:
         key = id(leaf)
@@ -195,6 +277,16 @@ class _Walk:
             for hook in list((leaf._accumulated_hooks or {}).values()):
                 hook(leaf)
 
+    def run_chain(self, grad: Tensor) -> None:
+        """Carry a gradient through the chain, and deliver what comes out of it."""
+        arrived, ahead = chains.carry(self.chain, grad, self.retain_graph)
+        for leaf, part, edges in arrived:
+            key = id(leaf)
+            self.leaf_waits[key] -= edges - 1  # the last is counted there
+            self._send_leaf(leaf, part)
+        for target, index in self.after:
+            self.send(target, index, ahead)
+
     def run(self) -> None:
         order, gradients, send = self.order, self.gradients, self.send
         while order:
@@ -202,14 +294,15 @@ class _Walk:
             grads = gradients.pop(node, None)
             if grads is None:
                 continue  # nothing came
-            if node.hooks is not None or node.retained is not None or self.asked:
+            more = node.more
+            if more is not None or self.asked:
                 self._observe(node, grads)
                 if self.useful is not None and id(node) not in self.useful:
                     continue
-            if node.before_hooks:
+            if more is not None and node.before_hooks:
                 grads = _call_hooks(node.before_hooks, grads, ())
             results = node.apply(grads, self.create_graph)
-            if node.after_hooks:
+            if node.more is not None and node.after_hooks:
                 results = _call_hooks(node.after_hooks, results, (tuple(grads),))
             del grads
             if not self.retain_graph:
@@ -238,7 +331,14 @@ class _Walk:
                 self.captured[id(node), index] = grad
 
 
+_NODES = (Node, tuple)  # what a link leads to, if it is no leaf
 _place = attrgetter("sequence")
+
+
+def _is_plain_leaf(target: Any) -> bool:
+    """Whether a link's target is a leaf that nothing but its gradient waits for."""
+    return (not isinstance(target, _NODES) and target._hooks is None
+            and target._accumulated_hooks is None)
 
 
 def run_hooks(hooks: dict[int, Hook] | None, grad: Tensor) -> Tensor:
@@ -297,12 +397,15 @@ def walk(roots: Sequence[tuple[Any, int]], grads: Sequence[Tensor],
     if mode.inference:
         raise GraphError("backward: no graph can be walked inside inference_mode; leave it first")
     pass_ = _Walk(create_graph, retain_graph, inputs, deposit)
-    pass_.plan(roots, bool(inputs))
+    pass_.plan(roots, grads, bool(inputs))
     before = mode.grad, mode.frees, mode.autocast
     mode.grad, mode.frees, mode.autocast = create_graph, not retain_graph, None
     try:
-        for (target, index), grad in zip(roots, grads, strict=True):
-            pass_.send(target, index, grad)
+        if pass_.chain:
+            pass_.run_chain(grads[0])
+        else:
+            for (target, index), grad in zip(roots, grads, strict=True):
+                pass_.send(target, index, grad)
         pass_.run()
     finally:
         mode.grad, mode.frees, mode.autocast = before

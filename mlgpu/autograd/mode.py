@@ -27,11 +27,22 @@ mode = _Mode()
 # so that none takes a short way while there are any.
 observers = 0
 
+# These, inference modes, and what `mlgpu.memory` watches for: while there is any, operations do
+# not go without asking about each.
+special = 0
+
 
 def observe(change: int) -> None:
     """Count one observer more (1) or one less (-1)."""
-    global observers
+    global observers, special
     observers += change  # a line without a call: no other thread comes in between
+    special += change
+
+
+def heed(change: int) -> None:
+    """Count one more (1) or one less (-1) of what is special without being an observer."""
+    global special
+    special += change
 
 
 class _Context:
@@ -46,11 +57,14 @@ class _Context:
         grad, inference = self._target
         mode.grad = grad
         if inference is not None:
+            heed(inference - mode.inference)
             mode.inference = inference
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        mode.grad, mode.inference = self._before.pop()
+        grad, inference = self._before.pop()
+        heed(inference - mode.inference)
+        mode.grad, mode.inference = grad, inference
 
     def __call__(self, function: F) -> F:
         target = self._target

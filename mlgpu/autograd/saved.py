@@ -56,8 +56,9 @@ class saved_tensors_hooks:
 class Saved:
     """One value kept for backward."""
 
-    __slots__ = ("__weakref__", "_array", "_edge", "_output", "_packed", "_requires", "_storage",
-                 "_unpack", "_version")
+    # `_layout` is there for Storage, which takes it from whatever holds its array.
+    __slots__ = ("__weakref__", "_array", "_edge", "_layout", "_output", "_packed", "_requires",
+                 "_storage", "_unpack", "_version")
 
     def __init__(self, tensor: Tensor, node: Node, output: int | None = None,
                  stash: str | None = None) -> None:
@@ -92,6 +93,15 @@ class Saved:
             return
         self._array = None
         self._storage = None  # type: ignore[assignment]
+
+    @classmethod
+    def again(cls, storage: Any, version: int, edge: tuple[Any, int] | None, requires: bool,
+              output: int | None = None) -> Saved:
+        """What a link has kept, as a value that was saved when that was kept."""
+        self = object.__new__(cls)
+        self._storage, self._version, self._array = storage, version, storage.array
+        self._edge, self._requires, self._output, self._unpack = edge, requires, output, None
+        return self
 
     def array(self, node: Node) -> Any:
         """The array, if it is still what was saved."""

@@ -49,7 +49,7 @@ def served(modules: Iterable[Any], input: Any) -> Tensor | None:
     result, passed = found
     _books.workspace(passed - result.nbytes)
     return Tensor._make(result, Storage(CPU, Charge(_books, result.nbytes, result.shape,
-                                                    result.dtype), True))
+                                                    result.dtype), True, result))
 
 
 def _through(layers: list[tuple[Callable[..., Array | None], Any]], x: Array) -> Any:

@@ -113,11 +113,11 @@ class Transfer(Op):
         if self.device.type == "cpu":
             array, pending = engine.to_host(x._array, self.non_blocking)
             moved = wrap(array, self.device)
-            moved._storage.pending = pending
+            moved._storage.wait_for(pending)
             return moved
         storage.settle()
-        array, storage.pending = runtime(self.device).from_host(x._array, self.device,
-                                                                self.non_blocking)
+        array, pending = runtime(self.device).from_host(x._array, self.device, self.non_blocking)
+        storage.wait_for(pending)
         return wrap(array, self.device)
 
     def backward(self, dy: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import GraphError
 from mlgpu.expr.graph import Expr, arg, as_expr, trace
 from mlgpu.inplace import run_inplace
-from mlgpu.ops import applied, pointwise
+from mlgpu.ops import applied, link
 from mlgpu.ops.applied import Elementwise, empty_result, key_of
 from mlgpu.ops.formula import Formula
 from mlgpu.tensor import Tensor
@@ -51,7 +51,7 @@ class ElementwiseFunction(Generic[P, R]):
             bound = self.signature.bind(*args, **kwargs)
             bound.apply_defaults()
             given = bound.args
-        result: Any = pointwise.apply(self.formula, given)
+        result: Any = link.apply(self.formula, given)
         if result is None:
             function: Any = self.function
             symbols = any(isinstance(a, Expr) for a in given)

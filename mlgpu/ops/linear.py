@@ -213,7 +213,8 @@ def _unrecorded(inputs: tuple[Tensor, ...]) -> Tensor | None:
     if x.ndim != 2 or dtype.char not in "fd" or nbytes >= SMALLEST:
         return None
     charge = Charge(_books, nbytes, shape, dtype)
-    return Tensor._make(quiet().run(_affine, x, weight, *rest), Storage(CPU, charge, True))
+    out = quiet().run(_affine, x, weight, *rest)
+    return Tensor._make(out, Storage(CPU, charge, True, out))
 
 
 def _affine(x: Any, weight: Any, bias: Any = None) -> Any:

@@ -17,8 +17,8 @@ from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
 from mlgpu.ops.elementwise import ElementwiseFunction, inplace, symbolic
 from mlgpu.ops.interop import from_numpy
+from mlgpu.ops.link import binary
 from mlgpu.ops.operand import Operand
-from mlgpu.ops.pointwise import binary
 from mlgpu.tensor import Tensor
 
 _OPERANDS = (Tensor, float, int, Expr, bool, complex, np.number, np.bool_)

@@ -39,23 +39,11 @@ _NUMBERS: dict[Any, Callable[[], dtypes.dtype]] = {
 Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, else a number's type
 
 
-def apply(formula: Formula, args: tuple[Any, ...]) -> Tensor | None:
-    """The result of a formula of tensors and numbers; None where this is not the way."""
-    if len(args) == 2:
-        a, b = args
-        if isinstance(a, Tensor):
-            return binary(formula, a, b) if isinstance(b, Tensor) else _scaled(formula, a, args)
-        return _scaled(formula, b, args) if isinstance(b, Tensor) else None
-    if len(args) == 1 and isinstance(args[0], Tensor):
-        return unary(formula, args[0])
-    return None
-
-
 # --- forward --------------------------------------------------------------------------------------
 
 
 def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
-    """As `apply`, of two tensors."""
+    """The result of a formula of two tensors; None where this is not the way."""
     one, two = a._storage, b._storage
     if (one.device is not CPU or two.device is not CPU or one.released or two.released
             or one.pending is not None or two.pending is not None or modes.observers):
@@ -90,7 +78,7 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
 
 
 def unary(formula: Formula, a: Tensor) -> Tensor | None:
-    """As `apply`, of one tensor."""
+    """As `binary`, of one tensor."""
     storage = a._storage
     if (storage.device is not CPU or storage.released or storage.pending is not None
             or modes.observers):
@@ -107,6 +95,18 @@ def unary(formula: Formula, a: Tensor) -> Tensor | None:
     if mode.grad and plan.recorded and (a._requires if a._base is None else a.requires_grad):
         _record(plan, out, shape, (a,), (True,), (None,))
     return out
+
+
+def of_one(formula: Formula, a: Tensor, kinds: Kinds, numbers: tuple[Any, ...] | None
+           ) -> Tensor | None:
+    """The result of a formula of a tensor and perhaps a number; None where this is not the way.
+
+    `numbers` are the two arguments, None for the tensor, or None if it is the only one.
+    """
+    if numbers is None:
+        return unary(formula, a)
+    first, second = numbers
+    return _scaled(formula, a, (a, second) if first is None else (first, a))
 
 
 def _scaled(formula: Formula, a: Tensor, args: tuple[Any, Any]) -> Tensor | None:
@@ -146,7 +146,7 @@ def _computed(steps: Steps, size: int, shape: tuple[int, ...], arguments: tuple[
             array = np.asarray(array)  # NumPy gives a scalar
     else:
         array = steps.results(shape, size, arguments)[0]
-    return Tensor._make(array, Storage(CPU, charge, True))
+    return Tensor._make(array, Storage(CPU, charge, True, array))
 
 
 def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tensor, ...],
@@ -154,9 +154,9 @@ def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tenso
     """Make the node of `out`; `shapes` are those of the inputs where they differ from its own."""
     way = plan.ways.get(needs)
     if way is None:
-        way = plan.ways[needs] = Way(plan.formula, plan.kinds, needs, plan.dtype)
+        way = Way.make(plan, needs)
     edges = tuple([t._edge() if t._requires else None for t in inputs])
-    node = Pointwise(plan, way, needs, slots, shape, edges)
+    node = Short(plan, way, needs, slots, shape, edges)
     node.shapes = shapes
     if way.kept:
         node._saved = {key: Saved(out, node, 0) if key < 0 else Saved(inputs[key], node)
@@ -168,11 +168,8 @@ def _record(plan: Plan, out: Tensor, shape: tuple[int, ...], inputs: tuple[Tenso
 # --- backward -------------------------------------------------------------------------------------
 
 
-class Pointwise(Elementwise):
+class Short(Elementwise):
     """An application of a formula that went the short way."""
-
-    __slots__ = ("_freed", "_saved", "edges", "needs", "plan", "sequence", "shape", "shapes",
-                 "slots", "way")
 
     plan: Plan
     way: Way
@@ -240,6 +237,8 @@ class Pointwise(Elementwise):
             storage.exclusive = True
             made.append(storage)
         arrays = steps.results(shape, size, arguments)
+        for array, storage in zip(arrays, made, strict=True):
+            storage.array = array
         return [Tensor._make(array, storage) for array, storage in zip(arrays, made, strict=True)]
 
 
@@ -253,7 +252,8 @@ class Steps:
     tensor of the arguments' shape.
     """
 
-    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "pure", "scratch")
+    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "lines", "names", "outputs",
+                 "pure", "scratch")
 
     def __init__(self, program: Program, kinds: Kinds) -> None:
         wide = {i for i, kind in enumerate(kinds) if kind is None}
@@ -288,9 +288,10 @@ class Steps:
         if len({o for o in program.outputs if o >= program.first_result and o in wide}) < len(
                 program.outputs):
             raise ValueError
-        lines.append("return " + " ".join([f"v{o}," for o in program.outputs]))
+        self.lines, self.names, self.outputs = lines, names, program.outputs
+        results = "return " + " ".join([f"v{o}," for o in program.outputs])
         given = "".join([f", v{i}" for i in range(len(kinds))])
-        exec(f"def function(shape{given}):\n  " + "\n  ".join(lines), names)
+        exec(f"def function(shape{given}):\n  " + "\n  ".join([*lines, results]), names)
         self.function: Callable[..., tuple[Any, ...]] = names["function"]
         simple = len(program.steps) == 1 and fresh and (
             program.steps[0].operands == tuple(range(len(kinds))))
@@ -328,19 +329,30 @@ class Way:
     `steps` are taken of: such a number, None for the incoming gradient, or a number's place in the
     call, in a tuple.  `results` has per tensor the number of what `steps` compute, -1 for the
     incoming gradient, None for no gradient; it is None itself where this is not the way.
+
+    For nodes of `mlgpu.ops.link`: `back(dy, node)` is all of that in one function, None where the
+    incoming gradient is the result; it gives the gradient, or both.  `fresh` tells of each whether
+    it is computed, `count` how many are; `more` is None unless only the long way is left.
     """
 
-    __slots__ = ("kept", "results", "sources", "steps")
+    __slots__ = ("back", "count", "fresh", "kept", "more", "needs", "plan", "results", "single",
+                 "sources", "steps")
 
-    def __init__(self, formula: Formula, kinds: Kinds, needs: tuple[bool, ...], dtype: Any) -> None:
+    def __init__(self, plan: Plan, needs: tuple[bool, ...]) -> None:
+        formula, kinds, dtype = plan.formula, plan.kinds, plan.dtype
+        self.plan, self.needs, self.single = plan, needs, sum(needs) == 1
+        self.back: Callable[[Any, Any], Any] | None = None
+        self.fresh: tuple[bool, ...] = ()
+        self.count = 0
+        self.more: dict[str, Any] | None = {}
         rest = iter(needs)
         wanted = tuple([kind is None and next(rest) for kind in kinds])
         found = formula.gradient(wanted)
         arity = formula.arity
         number_of = {p: n for n, p in enumerate(p for p, k in enumerate(kinds) if k is None)}
-        self.kept = [number_of[p] for p in sorted(found.needed) if p in number_of]
+        self.kept = tuple([number_of[p] for p in sorted(found.needed) if p in number_of])
         if arity in found.needed:
-            self.kept.append(~0)
+            self.kept += (~0,)
         self.sources: list[int | tuple[int] | None] = []
         self.results: list[int | None] | None = None
         self.steps: Steps | None = None
@@ -363,12 +375,48 @@ class Way:
             if any(d != dtype for d in self.steps.dtypes):
                 return
         self.results = results
+        self.more = None
+        self.fresh = tuple([result is not None and result >= 0 for result in results])
+        self.count = sum(self.fresh)
+        if self.steps is not None:
+            self.back = self._written(self.steps, results)
+
+    @classmethod
+    def make(cls, plan: Plan, needs: tuple[bool, ...]) -> Way:
+        """A new way, in its place among the plan's."""
+        made = plan.ways[needs] = cls(plan, needs)
+        return made
+
+    def _written(self, steps: Steps, results: list[int | None]) -> Callable[[Any, Any], Any]:
+        """One function from checking what was saved to the gradients."""
+        lines = []
+        if self.kept:
+            number = range(len(self.kept))
+            lines += ["saved = node.saved", "if saved is None: node.refuse()",
+                      " ".join([f"s{i}, n{i}," for i in number]) + " = saved",
+                      "if " + " or ".join([f"s{i}.version != n{i}" for i in number])
+                      + ": node.refuse()"]
+        for value, source in enumerate(self.sources):
+            lines.append(f"v{value} = " + (
+                "dy" if source is None else f"s{self.kept.index(source)}.array"
+                if isinstance(source, int) else f"node.numbers[{source[0]}]"))
+        if steps.scratch:
+            lines.append(f"workspace({steps.scratch} * node.layout.size)")
+        if any("shape" in line for line in steps.lines):
+            lines.append("shape = node.layout.shape")
+        given = ["dy" if result < 0 else f"v{steps.outputs[result]}"
+                 for result in results if result is not None]
+        lines += [*steps.lines, "return " + ", ".join(given)]
+        names = {**steps.names, "workspace": _books.workspace}
+        exec("def back(dy, node):\n  " + "\n  ".join(lines), names)
+        return names["back"]  # type: ignore[no-any-return]
 
 
 class Plan:
     """What is decided about a formula for arguments of one dtype, some of them numbers."""
 
-    __slots__ = ("default", "dtype", "formula", "itemsize", "kinds", "recorded", "steps", "ways")
+    __slots__ = ("default", "direct", "dtype", "formula", "itemsize", "kinds", "recorded", "same",
+                 "steps", "ways")
 
     def __init__(self, formula: Formula, dtype: Any, kinds: Kinds) -> None:
         self.formula, self.dtype, self.kinds = formula, dtype, kinds
@@ -377,6 +425,8 @@ class Plan:
         self.ways: dict[tuple[bool, ...], Way] = {}
         self.steps: Steps | None = None  # not the short way
         self.recorded = False
+        self.same = False  # whether the result has the tensors' dtype
+        self.direct: Callable[..., Any] | None = None  # one call that is all there is to do then
         known = all(kind is None or kind in _NUMBERS for kind in kinds)
         if dtype in _FLOATS and known and len(formula.outputs) == 1:
             try:
@@ -386,6 +436,9 @@ class Plan:
             self.recorded = self.steps.dtypes[0] == dtype
             if not self.recorded and self.steps.dtypes[0].kind in "fcV":
                 self.steps = None
+            self.same = self.recorded
+            if self.same and self.steps is not None:
+                self.direct = self.steps.direct
 
     @classmethod
     def make(cls, formula: Formula, dtype: Any, kinds: Kinds) -> Plan:
