@@ -309,18 +309,19 @@ def test_a_row_that_is_not_finite_spoils_no_other_of_layer_norm(form):
 
 @pytest.mark.skipif(fast.problem() is not None, reason=f"compiled loops: {fast.problem()}")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_sent_past_the_caches_are_the_same(monkeypatch, dtype):
+def test_rows_sent_past_the_caches_are_the_same_within_rounding(monkeypatch, dtype):
     from mlgpu.cpu.fast import norm, streams
 
     def run():
         x, _ = given(numbers((2200, 1024)), dtype)
         vectors = [given(numbers(1024, i), dtype)[0] for i in (1, 2)]
         y = functional.layer_norm(x, (1024,), *vectors)
-        assert norm.sends(y.detach().numpy()) is (streams._ENOUGH < 1 << 40)
+        assert norm.sends_parts(y.detach().numpy()) is (streams._ENOUGH < 1 << 40)
         y.backward(given(numbers((2200, 1024), 3), dtype, grad=False)[0])
         return [y, x.grad, *(v.grad for v in vectors)]
 
-    sent = bits(run)
+    sent = run()
     monkeypatch.setattr(streams, "_ENOUGH", 1 << 40)
-    for a, b in zip(sent, bits(run), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for a, b in zip(sent, run(), strict=True):  # sums of gradients are taken in other parts
+        a, b = a.detach().numpy(), b.detach().numpy()
+        assert np.abs(a - b).max() <= 8 * np.finfo(dtype).eps * np.abs(b).max()

@@ -154,13 +154,13 @@ class LayerNorm(Op):
 
         def compiled(*blocks: Any) -> None:
             *arrays, dweight, dbias = blocks if weight is not None else (*blocks, none, none)
-            assert loops is not None
-            loops.backward(*arrays, scale, dweight, dbias, self.centered, stream)
+            backward(*arrays, scale, dweight, dbias, self.centered)
 
         if rows.size:
             loops, none = fast.load("norm", rows.size), np.empty((1, 0), compute)
-            stream = loops is not None and loops.sends(rows)
             form, scratch = (block, 2) if loops is None else (compiled, 0)
+            if loops is not None:
+                backward = loops.backward_sent if loops.sends_parts(rows) else loops.backward
             each_block(form, rows, self._rows(dy), self._rows(x), *self.stats, scratch=scratch,
                        parts=parts, last_first=True)
         return dx, *self._parameter_gradients(*(part.sum(0) for part in parts))

@@ -22,13 +22,12 @@ __all__ = ["attend", "attend_backward", "exponentials", "through_softmax", "weig
 def exponentials(scores: Any, ahead: int, lse: Any, factor: Any) -> None:
     """exp(scores - the largest of the row), the log of the sum of exp, and 1 / the sum."""
     heads, rows, columns = scores.shape
-    lanes = np.empty(LANES, scores.dtype)
     zero = scores.dtype.type(0)
     for head in range(heads):
         for i in range(rows):
             end = min(columns, i + ahead + 1)
             row = scores[head, i, :end]
-            top = largest(row, lanes)
+            top = largest(row)
             if top == -np.inf:
                 top = zero
             total = zero
@@ -94,7 +93,6 @@ def attend(gemm: int, q: Any, k: Any, v: Any, out: Any, lse: Any, scale: Any, ro
     and more, in whole lanes), turned (depth, keys).
     """
     zero, one = scores.dtype.type(0), scores.dtype.type(1)
-    lanes = np.empty(LANES, scores.dtype)
     for head in range(len(q)):
         _turn(k[head, :reach], turned)
         for start in range(rows[0], rows[1], block):
@@ -106,7 +104,7 @@ def attend(gemm: int, q: Any, k: Any, v: Any, out: Any, lse: Any, scale: Any, ro
                 seen = min(end, start + i + 1) if causal else end
                 wide = _hide(scores, i, seen)
                 row = scores[i, :wide]
-                top = largest(row, lanes)
+                top = largest(row)
                 if top == -np.inf:
                     top = zero
                 total = zero

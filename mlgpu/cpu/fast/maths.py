@@ -24,7 +24,8 @@ from numba.extending import intrinsic, overload
 from mlgpu.cpu.fast.compiler import exact
 
 __all__ = ["copysign", "cos", "erf", "erfc", "exp", "exp2", "expm1", "gelu", "gelu_slope", "log",
-           "log1p", "log2", "log10", "power", "rint", "sigmoid", "sin", "tanh"]
+           "log1p", "log2", "log10", "lowest", "of_rank", "power", "rank", "rint", "sigmoid", "sin",
+           "tanh"]
 
 f32, f64, i32, i64 = np.float32, np.float64, np.int32, np.int64
 
@@ -138,6 +139,41 @@ def _power32(n: Any) -> Any:
 def _power64(n: Any) -> Any:
     """2 to a whole number within -1022 and 1023."""
     return floating(i64((n + i64(1023)) << i64(52)))
+
+
+# A number's bits as an integer that is the larger, the larger the number.
+
+
+@exact
+def _rank32(x: Any) -> Any:
+    b = bits(x)
+    return i32(b ^ ((b >> i32(31)) & _REST32))
+
+
+@exact
+def _rank64(x: Any) -> Any:
+    b = bits(x)
+    return i64(b ^ ((b >> i64(63)) & _REST64))
+
+
+@exact
+def _of_rank32(n: Any) -> Any:
+    return floating(i32(n ^ ((n >> i32(31)) & _REST32)))
+
+
+@exact
+def _of_rank64(n: Any) -> Any:
+    return floating(i64(n ^ ((n >> i64(63)) & _REST64)))
+
+
+@exact
+def _lowest32(x: Any) -> Any:
+    return _SIGN32
+
+
+@exact
+def _lowest64(x: Any) -> Any:
+    return _SIGN64
 
 
 # --- exponentials ---------------------------------------------------------------------------------
@@ -601,6 +637,24 @@ def _rint64(x: Any) -> Any:
 
 
 rint = _of_both("rint", _rint32, _rint64)
+rank = _of_both("rank", _rank32, _rank64)
+lowest = _of_both("lowest", _lowest32, _lowest64)  # below the rank of any number of that kind
+
+
+def of_rank(n: Any) -> Any:
+    """The number of a rank, an int32 or int64."""
+    raise TypeError("of_rank: only for use inside compiled loops")
+
+
+@overload(of_rank, jit_options={"forceinline": True})  # type: ignore[untyped-decorator]
+def _of_rank(n: Any) -> Any:
+    def of_single(n: Any) -> Any:
+        return _of_rank32(n)
+
+    def of_double(n: Any) -> Any:
+        return _of_rank64(n)
+
+    return {types.int32: of_single, types.int64: of_double}.get(n)
 
 # --- float32 only ---------------------------------------------------------------------------------
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled
-from mlgpu.cpu.fast.streams import LINE, fence, send, sends
+from mlgpu.cpu.fast.streams import LINE, ask, fence, send, sends
 
-__all__ = ["backward", "forward", "sends"]
+__all__ = ["backward", "backward_sent", "forward", "sends", "sends_parts"]
 
 _SHORT = 4096  # numbers added in the rows' own dtype, before such sums are added in float64
+_PART = 256  # numbers of a row between two times that lines are asked for or sent
+_AHEAD = 2  # rows before the one whose lines are asked for
 _FIRST = 16  # numbers whose mean is near enough to the row's, most of the time
 
 
@@ -79,13 +81,11 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, center
 
 @compiled
 def backward(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight: Any,
-             dbias: Any, centered: bool, stream: bool) -> None:
+             dbias: Any, centered: bool) -> None:
     """dx; to dweight and dbias (1, n), unless they are empty, the sums over the rows are added."""
     rows, n = x.shape
     affine = dweight.size > 0
     zero = x.dtype.type(0)
-    buffer = np.empty(n if stream else 0, x.dtype)
-    step = LINE // x.itemsize
     for i in range(rows):
         middle = mean[i, 0] if centered else zero
         factor = rstd[i, 0]
@@ -111,16 +111,58 @@ def backward(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight
             alone += short
         along = x.dtype.type(with_x / n)
         level = x.dtype.type(alone / n) if centered else zero
-        row = dx[i]
-        if stream:
-            for column in range(n):
-                normal = (x[i, column] - middle) * factor
-                buffer[column] = (dy[i, column] * scale[column] - level - normal * along) * factor
-            for column in range(0, n, step):
+        for column in range(n):
+            normal = (x[i, column] - middle) * factor
+            dx[i, column] = (dy[i, column] * scale[column] - level - normal * along) * factor
+
+
+def sends_parts(rows: Any) -> bool:
+    """Whether `backward_sent` is to compute a result (rows, n), and may."""
+    return sends(rows) and rows.shape[1] % _PART == 0
+
+
+@compiled
+def backward_sent(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight: Any,
+                  dbias: Any, centered: bool) -> None:
+    """As `backward`, with dx past the caches and the lines of coming rows asked for meanwhile.
+
+    Both in small parts among the arithmetic, since memory is what it waits for.
+    """
+    rows, n = x.shape
+    zero = x.dtype.type(0)
+    step = LINE // x.itemsize
+    buffer = np.empty(_PART, x.dtype)
+    weights = dweight if dweight.size else np.zeros((1, n), x.dtype)
+    biases = dbias if dbias.size else np.zeros((1, n), x.dtype)
+    for i in range(rows):
+        middle = mean[i, 0] if centered else zero
+        factor = rstd[i, 0]
+        next_grads, next_values = dy[min(i + _AHEAD, rows - 1)], x[min(i + _AHEAD, rows - 1)]
+        with_x, alone = 0.0, 0.0
+        for start in range(0, n, _PART):
+            for column in range(start, start + _PART, step):
+                ask(next_grads, column)
+                ask(next_values, column)
+            grad, value = dy[i, start:start + _PART], x[i, start:start + _PART]
+            factors = scale[start:start + _PART]
+            of_weight, of_bias = weights[0, start:start + _PART], biases[0, start:start + _PART]
+            short_x, short = zero, zero
+            for column in range(_PART):
+                product = grad[column] * ((value[column] - middle) * factor)
+                of_weight[column] += product
+                of_bias[column] += grad[column]
+                short_x += product * factors[column]
+                short += grad[column] * factors[column]
+            with_x += short_x
+            alone += short
+        along = x.dtype.type(with_x / n)
+        level = x.dtype.type(alone / n) if centered else zero
+        for start in range(0, n, _PART):
+            grad, value = dy[i, start:start + _PART], x[i, start:start + _PART]
+            factors, row = scale[start:start + _PART], dx[i, start:start + _PART]
+            for column in range(_PART):
+                normal = (value[column] - middle) * factor
+                buffer[column] = (grad[column] * factors[column] - level - normal * along) * factor
+            for column in range(0, _PART, step):
                 send(row, buffer, column)
-        else:
-            for column in range(n):
-                normal = (x[i, column] - middle) * factor
-                row[column] = (dy[i, column] * scale[column] - level - normal * along) * factor
-    if stream:
-        fence()
+    fence()

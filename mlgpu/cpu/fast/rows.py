@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mlgpu.cpu.fast.compiler import inlined
+from mlgpu.cpu.fast.maths import lowest, of_rank, rank
 
-LANES = 32  # a running maximum of one number does not become vector code
+LANES = 32  # of rows that are as long as whole steps of vector code, no rest is taken one by one
 
 
 @inlined
-def largest(row: Any, lanes: Any) -> Any:
-    """The largest number of a row; that it may miss NaN does not matter to its exponentials.
+def largest(row: Any) -> Any:
+    """The largest number of a row, or NaN if there is one with its sign bit clear.
 
-    lanes: room for LANES numbers.
+    Of ranks, which are integers: a running maximum of floating numbers does not become vector code.
     """
-    end = len(row) - len(row) % LANES
-    lanes[:] = -np.inf
-    for start in range(0, end, LANES):
-        for lane in range(LANES):
-            x = row[start + lane]
-            lanes[lane] = x if x > lanes[lane] else lanes[lane]
-    half = LANES // 2
-    while half:  # by halves: one lane after the other would wait for each
-        for lane in range(half):
-            x = lanes[half + lane]
-            lanes[lane] = x if x > lanes[lane] else lanes[lane]
-        half //= 2
-    top = lanes[0]
-    for column in range(end, len(row)):
-        top = row[column] if row[column] > top else top
-    return top
+    top = lowest(row.dtype.type(0))
+    for column in range(len(row)):
+        place = rank(row[column])
+        top = place if place > top else top
+    return of_rank(top)

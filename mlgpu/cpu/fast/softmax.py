@@ -11,7 +11,7 @@ import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
 from mlgpu.cpu.fast.maths import exp
-from mlgpu.cpu.fast.rows import LANES, largest
+from mlgpu.cpu.fast.rows import largest
 
 __all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
            "softmax_backward"]
@@ -35,9 +35,8 @@ def _power_sum(row: Any, top: Any) -> Any:
 @compiled
 def softmax(y: Any, x: Any) -> None:
     rows, n = x.shape
-    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = largest(x[i], lanes)
+        top = largest(x[i])
         total = 0.0
         for start in range(0, n, _SHORT):
             source, target = x[i, start:start + _SHORT], y[i, start:start + _SHORT]
@@ -71,9 +70,8 @@ def softmax_backward(dx: Any, dy: Any, y: Any) -> None:
 @compiled
 def log_softmax(y: Any, x: Any) -> None:
     rows, n = x.shape
-    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = largest(x[i], lanes)
+        top = largest(x[i])
         logsum = x.dtype.type(np.log(_power_sum(x[i], top)))
         for column in range(n):
             y[i, column] = (x[i, column] - top) - logsum
@@ -100,9 +98,8 @@ def class_losses(x: Any, index: Any, weights: Any, lse: Any, losses: Any, hit: f
                  by_class: Any, whole: float, smooth: bool) -> None:
     """Of each row the logsumexp and the cross entropy with class `index`; see `CrossEntropy`."""
     rows, n = x.shape
-    lanes = np.empty(LANES, x.dtype)
     for i in range(rows):
-        top = largest(x[i], lanes)
+        top = largest(x[i])
         logsum = np.log(_power_sum(x[i], top))
         lse[i, 0] = top + logsum
         loss = (logsum - (np.float64(x[i, index[i, 0]]) - top)) * weights[i, 0] * hit

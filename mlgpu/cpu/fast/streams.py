@@ -1,8 +1,11 @@
-"""Rows written to memory past the caches.
+"""Rows written to memory past the caches, and rows asked for before they are read.
 
 A store that misses the cache first reads the line that it is about to overwrite, and pushes out
 one that may be wanted: for large results a third to a half of an operation's traffic.  A row is
 made in a buffer that stays in the first level and sent from there, whole lines at a time.
+
+The processor itself asks for lines that follow those read, but only within a page, which a row may
+well fill: each row would then begin with a wait for memory.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LINE", "fence", "send", "sends"]
+__all__ = ["LINE", "ask", "fence", "send", "sends"]
 
 LINE = 64  # bytes of a cache line
 
@@ -56,6 +59,21 @@ def send(typing: Any, out: Any, source: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(out, source, types.intp), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def ask(typing: Any, array: Any, index: Any) -> Any:
+    """Let the line of array[index], which will soon be read, come into the second level."""
+    def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(_place(context, builder, array, given[0], given[1]), byte)
+        read, level, data = 0, 2, 1
+        builder.call(prefetch, [place, *[number(v) for v in (read, level, data)]])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), code
 
 
 @intrinsic  # type: ignore[untyped-decorator]
