@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlgpu.nn import init as init
     from mlgpu.nn import utils as utils
     from mlgpu.nn.activation import *  # noqa: F403
+    from mlgpu.nn.adaptive import *  # noqa: F403
     from mlgpu.nn.attention import *  # noqa: F403
     from mlgpu.nn.batchnorm import *  # noqa: F403
     from mlgpu.nn.containers import *  # noqa: F403
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from mlgpu.nn.distance import *  # noqa: F403
     from mlgpu.nn.dropout import *  # noqa: F403
     from mlgpu.nn.embedding import *  # noqa: F403
+    from mlgpu.nn.further_activation import *  # noqa: F403
+    from mlgpu.nn.further_loss import *  # noqa: F403
     from mlgpu.nn.linear import *  # noqa: F403
     from mlgpu.nn.loss import *  # noqa: F403
     from mlgpu.nn.model_summary import *  # noqa: F403
@@ -39,6 +42,7 @@ _LAYERS: dict[str, str] = {
     "activation": """CELU ELU GELU GLU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU
         LogSigmoid LogSoftmax Mish PReLU ReLU ReLU6 SELU SiLU Sigmoid Softmax Softmax2d Softmin
         Softplus Softshrink Softsign Tanh Tanhshrink Threshold""",
+    "adaptive": "AdaptiveLogSoftmaxWithLoss",
     "attention": "MultiheadAttention",
     "batchnorm": """BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d
         InstanceNorm3d""",
@@ -47,11 +51,15 @@ _LAYERS: dict[str, str] = {
     "distance": "CosineSimilarity PairwiseDistance",
     "dropout": "AlphaDropout Dropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout",
     "embedding": "Embedding EmbeddingBag",
+    "further_activation": """GaussianNoise QuietSoftmax RReLU ReLUSquared Shrink SwiGLU
+        ThresholdedReLU""",
+    "further_loss": """ContrastiveLoss GramMatrixLoss HingeLoss InfoNCELoss LpLoss RNNTLoss
+        SigmoidFocalLoss""",
     "linear": "Bilinear Identity Linear",
     "loss": """BCELoss BCEWithLogitsLoss CTCLoss CosineEmbeddingLoss CrossEntropyLoss
         GaussianNLLLoss HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss MSELoss MarginRankingLoss
-        MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss PoissonNLLLoss SmoothL1Loss
-        SoftMarginLoss TripletMarginLoss TripletMarginWithDistanceLoss""",
+        MultiLabelMarginLoss MultiLabelSoftMarginLoss MultiMarginLoss NLLLoss PoissonNLLLoss
+        SmoothL1Loss SoftMarginLoss TripletMarginLoss TripletMarginWithDistanceLoss""",
     "model_summary": "LayerSummary ModelSummary summary",
     "normalization": "GroupNorm LayerNorm LocalResponseNorm RMSNorm",
     "padding": """CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d

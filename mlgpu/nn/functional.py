@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlgpu.ops.activation import *  # noqa: F403
+    from mlgpu.ops.activation_further import *  # noqa: F403
     from mlgpu.ops.attention import *  # noqa: F403
     from mlgpu.ops.batch_norm import *  # noqa: F403
     from mlgpu.ops.cdist import pdist as pdist
     from mlgpu.ops.conv import *  # noqa: F403
     from mlgpu.ops.ctc import *  # noqa: F403
+    from mlgpu.ops.deform_conv import *  # noqa: F403
     from mlgpu.ops.distance import *  # noqa: F403
     from mlgpu.ops.dropout import *  # noqa: F403
     from mlgpu.ops.embedding import embedding as embedding
@@ -27,8 +29,10 @@ if TYPE_CHECKING:
     from mlgpu.ops.linear import *  # noqa: F403
     from mlgpu.ops.loss_class import *  # noqa: F403
     from mlgpu.ops.loss_elementwise import *  # noqa: F403
+    from mlgpu.ops.loss_further import *  # noqa: F403
     from mlgpu.ops.loss_linear import *  # noqa: F403
     from mlgpu.ops.loss_margin import *  # noqa: F403
+    from mlgpu.ops.loss_transducer import *  # noqa: F403
     from mlgpu.ops.multi_head_attention import *  # noqa: F403
     from mlgpu.ops.norm import *  # noqa: F403
     from mlgpu.ops.pad import *  # noqa: F403
@@ -47,11 +51,14 @@ _FUNCTIONS: dict[str, str] = {
         hardtanh hardtanh_ leaky_relu leaky_relu_ logsigmoid mish prelu relu relu6 relu_ rrelu
         rrelu_ selu selu_ sigmoid silu softplus softshrink softsign tanh tanhshrink threshold
         threshold_""",
+    "mlgpu.ops.activation_further": """quiet_softmax relu_squared shrink swiglu
+        thresholded_relu""",
     "mlgpu.ops.attention": "scaled_dot_product_attention",
     "mlgpu.ops.batch_norm": "batch_norm instance_norm",
     "mlgpu.ops.cdist": "pdist",
     "mlgpu.ops.conv": "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d",
     "mlgpu.ops.ctc": "ctc_loss",
+    "mlgpu.ops.deform_conv": "deform_conv2d",
     "mlgpu.ops.distance": "cosine_similarity local_response_norm normalize pairwise_distance",
     "mlgpu.ops.dropout": """alpha_dropout dropout dropout1d dropout2d dropout3d
         feature_alpha_dropout""",
@@ -65,10 +72,13 @@ _FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.loss_elementwise": """binary_cross_entropy binary_cross_entropy_with_logits
         gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss mse_loss
         poisson_nll_loss smooth_l1_loss soft_margin_loss""",
+    "mlgpu.ops.loss_further": """contrastive_loss gram_matrix gram_matrix_loss hinge_loss
+        info_nce_loss lp_loss sigmoid_focal_loss""",
     "mlgpu.ops.loss_linear": "linear_cross_entropy",
     "mlgpu.ops.loss_margin": """cosine_embedding_loss margin_ranking_loss multi_margin_loss
         multilabel_margin_loss multilabel_soft_margin_loss triplet_margin_loss
         triplet_margin_with_distance_loss""",
+    "mlgpu.ops.loss_transducer": "rnnt_loss",
     "mlgpu.ops.multi_head_attention": "multi_head_attention_forward",
     "mlgpu.ops.norm": "add_layer_norm add_rms_norm group_norm layer_norm rms_norm",
     "mlgpu.ops.pad": "pad",
