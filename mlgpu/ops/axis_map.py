@@ -51,7 +51,12 @@ class Step(NamedTuple):
 
 
 class AxisMap:
-    """A map along `axis`, counted from the last, from `size_in` to `size_out` elements."""
+    """A map along `axis`, counted from the last, from `size_in` to `size_out` elements.
+
+    `halves`: each row takes from the two elements that it alone takes from, 2 row and 2 row + 1.
+    """
+
+    halves = False
 
     def __init__(self, axis: int, size_in: int, size_out: int, pairs: Sequence[Pairs]) -> None:
         self.axis = axis
@@ -191,7 +196,9 @@ def window_map(axis: int, size: int, count: int, kernel: int, stride: int, dilat
         inside = (source >= 0) & (source < size)
         if inside.any():
             pairs.append(Pairs(tap, positions[inside], source[inside], None))
-    return AxisMap(axis, size, count, pairs)
+    made = AxisMap(axis, size, count, pairs)
+    made.halves = (kernel, stride, dilation, before) == (2, 2, 1, 0) and 2 * count <= size
+    return made
 
 
 def adaptive_bounds(size: int, count: int) -> tuple[Array, Array]:
