@@ -11,6 +11,8 @@ from mlgpu import dtypes
 from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, contiguous, widen
 from mlgpu.cpu.rows import (
+    LEAST,
+    MOST,
     as_rows,
     each_block,
     kept,
@@ -30,6 +32,8 @@ from mlgpu.ops.softmax import log_softmax, softmax
 from mlgpu.tensor import Tensor
 
 __all__ = ["cross_entropy", "nll_loss"]
+
+LEAST_LOG, MOST_LOG = math.log(LEAST), math.log(MOST)
 
 
 class ClassLoss(Op):
@@ -244,9 +248,13 @@ class CrossEntropy(ClassLoss):
         whole = by_class.sum()
 
         def block(dx: Any, x: Any, lse: Any, index: Any, weights: Any, row: Any) -> None:
-            np.subtract(x, lse, out=dx)
-            np.exp(dx, out=dx)
-            np.multiply(dx, weights + whole * row if self.smoothing else weights, out=dx)
+            # exp(x - lse) is exp(x) exp(-lse) for scores near enough to 0: a pass fewer.
+            near = (lse > LEAST_LOG) & (lse < MOST_LOG)
+            shift = None if near.all() else np.where(near, x.dtype.type(0), lse)
+            np.exp(x if shift is None else np.subtract(x, shift, out=dx), out=dx)
+            factor = np.exp(-lse.astype(np.float64) + (0 if shift is None else shift))
+            factor *= weights + whole * row if self.smoothing else weights
+            np.multiply(dx, factor.astype(dx.dtype), out=dx)
             at = (np.arange(len(dx)), index[:, 0]) if dx.ndim == 2 else (
                 np.arange(len(dx))[:, None], index[:, 0], np.arange(dx.shape[2]))
             dx[at] -= weights[:, 0]
