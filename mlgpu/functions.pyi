@@ -217,7 +217,6 @@ from mlgpu.ops.join import stack as stack
 from mlgpu.ops.join import vstack as vstack
 from mlgpu.ops.linalg_decompose import cholesky as cholesky
 from mlgpu.ops.linalg_decompose import qr as qr
-from mlgpu.ops.linalg_decompose import svd as svd
 from mlgpu.ops.linalg_det import det as det
 from mlgpu.ops.linalg_det import logdet as logdet
 from mlgpu.ops.linalg_det import slogdet as slogdet
@@ -232,6 +231,7 @@ from mlgpu.ops.linalg_norm import norm as norm
 from mlgpu.ops.linalg_solve import cholesky_inverse as cholesky_inverse
 from mlgpu.ops.linalg_solve import cholesky_solve as cholesky_solve
 from mlgpu.ops.linalg_solve import inverse as inverse
+from mlgpu.ops.linalg_svd import svd as svd
 from mlgpu.ops.mask import masked_fill as masked_fill
 from mlgpu.ops.mask import masked_scatter as masked_scatter
 from mlgpu.ops.mask import masked_select as masked_select

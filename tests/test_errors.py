@@ -335,16 +335,16 @@ def reductions(m):
             ShapeError, "max: must have an element to choose, got shape (0,); name a"),
         "argmax empty": (
             lambda: z(0).argmax(),
-            IndexError, "argmax: must have an element to choose, got shape (0,) and"),
+            PositionError, "argmax: must have an element to choose, got shape (0,) and"),
         "amax empty": (
             lambda: z(0, 3).amax(0),
-            IndexError, "amax: must have an element to choose, got shape (0, 3) and"),
+            PositionError, "amax: must have an element to choose, got shape (0, 3) and"),
         "max dim": (
             lambda: o(2).max(1),
             IndexError, "max: dimension out of range: 1 (expected -1 to 0)"),
         "median empty dim": (
             lambda: z(2, 0).median(1),
-            IndexError, "median: must have an element to choose, got shape (2, 0) and"),
+            PositionError, "median: must have an element to choose, got shape (2, 0) and"),
         "logsumexp dim": (
             lambda: o(2).logsumexp(1),
             IndexError, "logsumexp: dimension out of range: 1 (expected -1 to 0)"),

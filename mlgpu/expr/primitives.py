@@ -217,7 +217,8 @@ _row("signbit", "bool", np.signbit, "ml_signbit({0})")
 _row("copysign", "float", np.copysign, "copysign({0}, {1})",
      adjoint=lambda dy, y, a, b: (
          where(call("eq", a, 0), 0, mul(dy, div(y, a))), None))
-_row("nextafter", "floating", np.nextafter, "nextafter({0}, {1})")
+_row("nextafter", "floating", np.nextafter, "nextafter({0}, {1})",
+     adjoint=lambda dy, y, a, b: (where(call("eq", a, b), 0, dy), None))
 
 # --- choice ---------------------------------------------------------------------------------------
 

@@ -74,6 +74,8 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
     """
     if min_val > max_val:
         raise ShapeError(f"hardtanh: min_val must not exceed max_val, got {min_val} and {max_val}")
+    if isinstance(input, Tensor) and input.dtype.kind == "int":  # which it stays
+        min_val, max_val = int(min_val), int(max_val)
     return _optionally_inplace(_hardtanh, input, (min_val, max_val), inplace)  # type: ignore[no-any-return]
 
 
@@ -299,6 +301,8 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 
     Otherwise the slope is their mean (Xu et al., 2015).
     """
+    if lower > upper:
+        raise ShapeError(f"rrelu: lower must not be above upper, got {lower} and {upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     from mlgpu.ops.random import rand_like

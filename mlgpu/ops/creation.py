@@ -210,10 +210,10 @@ def asarray(obj: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | No
     return made.requires_grad_() if requires_grad else made
 
 
-def scalar_tensor(s: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None
-                  ) -> Tensor:
+def scalar_tensor(s: Any, *, dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+                  requires_grad: bool = False) -> Tensor:
     """A 0-dim tensor of the default dtype."""
-    return full((), s, dtype=_dtype(dtype), device=device)
+    return full((), s, dtype=_dtype(dtype), device=device, requires_grad=requires_grad)
 
 
 def constant(value: Any, dtype: DType, device: Device) -> Tensor:
@@ -427,7 +427,7 @@ def range(start: Any, end: Any = None, step: Any = 1, **options: Any) -> Tensor:
 def linspace(start: Any, end: Any, steps: int, *, dtype: DTypeLike | None = None,
              device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """`steps` evenly spaced values from `start` to `end`, both included."""
-    place = resolve(device)
+    place, steps = resolve(device), _count("linspace", steps)
     if place.type == "cuda" and steps > 0 and not any(
             isinstance(_number(x), complex) for x in (start, end)):
         first, last = float(_number(start)), float(_number(end))
@@ -448,9 +448,16 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *,
     return _finish(_converted(np.power(base, host), kind, place), place, requires_grad)
 
 
-def _spaced(name: str, start: Any, end: Any, steps: int, dtype: Any) -> tuple[DType, Any]:
+def _count(name: str, steps: Any) -> int:
+    if isinstance(steps, float):
+        raise TypeError(f"{name}: steps must be a whole number, got {steps!r}")
     if steps < 0:
         raise ShapeError(f"{name}: steps must be >= 0, got {steps}")
+    return int(steps)
+
+
+def _spaced(name: str, start: Any, end: Any, steps: int, dtype: Any) -> tuple[DType, Any]:
+    steps = _count(name, steps)
     start, end = _number(start), _number(end)
     kind = _dtype(dtype)
     if dtype is None and (isinstance(start, complex) or isinstance(end, complex)):

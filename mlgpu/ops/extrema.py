@@ -21,7 +21,7 @@ from mlgpu.cpu.totals import kept, total
 from mlgpu.cuda import index as cuda_index
 from mlgpu.cuda import reduce as cuda_reduce
 from mlgpu.cuda import runtime as cuda
-from mlgpu.errors import DTypeError, ShapeError
+from mlgpu.errors import DTypeError, PositionError, ShapeError
 from mlgpu.op import on_tensors, run
 from mlgpu.ops.arithmetic import div, mul
 from mlgpu.ops.cast import cast
@@ -334,8 +334,9 @@ def _check_ordered(op: str, input: Tensor, bools: bool = True) -> None:
 
 def _check_elements(op: str, input: Tensor, dims: tuple[int, ...]) -> None:
     if input.ndim and not math.prod(input.shape[d] for d in dims):
-        raise IndexError(f"{op}: must have an element to choose, got shape {tuple(input.shape)} "
-                         f"and dimensions {dims}")
+        raise PositionError(f"{op}: must have an element to choose, got shape "
+                            f"{tuple(input.shape)} "
+                            f"and dimensions {dims}")
 
 
 def _check_any(op: str, input: Tensor) -> None:
@@ -428,7 +429,7 @@ def amin(input: Tensor, dim: Dims = (), keepdim: bool = False) -> Tensor:
 
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> AminmaxResult:
     """(min, max) over one dimension or all.  ShapeError where there is no element."""
-    if not input.numel():
+    if dim is None:
         _check_any("aminmax", input)
     if input.requires_grad and autograd_mode.grad:
         return AminmaxResult(amin(input, dim, keepdim), amax(input, dim, keepdim))

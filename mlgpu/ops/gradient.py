@@ -50,7 +50,9 @@ class SumTo(Op):
 
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
-    """Sum `input` down to `size`, which must broadcast to the input's shape."""
+    """Sum `input` down to `size`, which must broadcast to the input's shape; integers in int64."""
+    if input.dtype.kind in ("bool", "int"):
+        input = input.to(dtypes.int64)
     shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
     if shape == tuple(input.shape):
         return input

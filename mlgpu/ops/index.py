@@ -465,6 +465,8 @@ def index_copy_(self: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """A copy of `input` with positions `index` of a dimension replaced by `source`."""
+    if not input.ndim:
+        return reshape(index_copy(reshape(input, 1), dim, index, reshape(source, -1)), ())
     at, arrays = vector_index("index_copy", input, dim, index)
     _check_source("index_copy", input, at, index, source)
     return run(Put(arrays, False), input, source)  # type: ignore[no-any-return]
@@ -480,6 +482,8 @@ def _check_source(name: str, x: Tensor, dim: int, index: Tensor, source: Tensor)
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """The elements at positions `index` of the flattened input, in the shape of `index`."""
+    if not index.ndim:
+        return reshape(take(input, reshape(index, 1)), ())
     array = index_array("take", input, index, input.numel(), negative=True)
     places: Index = (array,) if input.device.type == "cpu" else Places(
         [Entry(array, message=wrong_index("take"))])

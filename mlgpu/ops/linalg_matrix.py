@@ -201,7 +201,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 def linalg_vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """The powers 0 to N - 1 of each element, along a new last dimension; N is by default n."""
     if x.ndim == 0:
-        raise ShapeError("linalg.vander: expected at least 1 dimension")
+        x = x.unsqueeze(0)
     count = x.shape[-1] if N is None else N
     if count < 1:
         raise ShapeError(f"linalg.vander: N must be at least 1, got {count}")

@@ -177,15 +177,37 @@ def _scores(x: Any, weight: Any, bias: Any) -> Any:
     return scores if bias is None else np.add(scores, widen(bias), out=scores)
 
 
+def _all_scores(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """linear(input, weight, bias) with the dimensions of weight between classes and features."""
+    if input.ndim > 2 or weight.ndim < 2 or (weight.ndim > 2 and input.ndim != 2):
+        raise ShapeError("linear_cross_entropy: expected input (features,) or (N, features), and "
+                         "(N, features) for a weight of more than 2 dimensions, got "
+                         f"{tuple(input.shape)} and {tuple(weight.shape)}")
+    flat = None if bias is None else bias.reshape(-1)
+    scores = linear(input, weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1]), flat)
+    return scores.reshape(*input.shape[:-1], *weight.shape[:-1])
+
+
 def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *,
-                         linear_bias: Tensor | None = None, ignore_index: int = -100,
-                         reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+                         linear_bias: Tensor | None = None, weight: Tensor | None = None,
+                         reduction: str = "mean", ignore_index: int | None = None,
+                         label_smoothing: float = 0.0, options: Any = None) -> Tensor:
     """cross_entropy(linear(input, linear_weight, linear_bias), target), with little memory.
 
-    input (..., features), weight (classes, features), target (...), int64 or uint8.  The scores are
-    computed for some rows at a time, and so are their gradients: what is in memory at once is a
-    part that grows with the features and not with the classes.  Errors as of both functions.
+    input (..., features), linear_weight (classes, features), target (...), int64 or uint8.  The
+    scores are computed for some rows at a time, and so are their gradients: what is in memory at
+    once is a part that grows with the features and not with the classes.
+
+    With class weights, with probabilities for a target, and with linear_weight (classes, d1, ...,
+    features), whose scores are (N, classes, d1, ...), it is what the two functions compute one
+    after the other.  ignore_index is -100 unless given.  `options`, PyTorch's about chunks, is
+    accepted and not needed.  Errors as of both functions.
     """
+    ignored = -100 if ignore_index is None else ignore_index
+    if linear_weight.ndim > 2 or weight is not None or target.dtype.is_floating_point:
+        scores = _all_scores(input, linear_weight, linear_bias)
+        return cross_entropy(scores, target, weight, ignore_index=ignored, reduction=reduction,
+                             label_smoothing=label_smoothing)
     name = "linear_cross_entropy"
     check_reduction(name, reduction)
     more = () if linear_bias is None else (linear_bias,)
@@ -207,6 +229,6 @@ def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *
         raise ShapeError(f"{name}: bias must be ({linear_weight.shape[0]},), got "
                          f"{tuple(linear_bias.shape)}")
     rows = input.reshape(math.prod(input.shape[:-1]), input.shape[-1])
-    op = LinearCrossEntropy(ignore_index, reduction, label_smoothing)
+    op = LinearCrossEntropy(ignored, reduction, label_smoothing)
     loss: Tensor = run(op, rows, linear_weight, target.reshape(-1), *more)[0]
     return loss.reshape(target.shape) if reduction == "none" else loss

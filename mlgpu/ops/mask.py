@@ -68,6 +68,8 @@ def _fill_value(name: str, input: Tensor, value: Any) -> Tensor:
                              f"{tuple(value.shape)}")
         from mlgpu.ops.cast import cast
 
+        if value.dtype.is_complex and not input.dtype.is_complex:
+            raise DTypeError(f"{name}: a value of {value.dtype!r} does not fit {input.dtype!r}")
         return cast(value, input.dtype)
     if isinstance(value, complex) and not input.dtype.is_complex:
         raise DTypeError(f"{name}: value {value!r} does not fit {input.dtype!r}")

@@ -10,7 +10,7 @@ from mlgpu.autograd.mode import mode
 from mlgpu.cpu import runtime as cpu
 from mlgpu.cuda import copy as cuda_copy
 from mlgpu.cuda import runtime as gpu
-from mlgpu.errors import ShapeError
+from mlgpu.errors import PositionError, ShapeError
 from mlgpu.op import Op, ViewOp, run, start
 from mlgpu.ops.view import dim_index
 from mlgpu.storage import as_strided
@@ -141,6 +141,9 @@ def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     if input.ndim == 0:
         raise ShapeError("narrow: a 0-d tensor has no dimension to narrow")
     at = dim_index("narrow", dim, input.ndim)
+    if isinstance(start, Tensor) and (start.ndim or start.dtype.kind != "int"):
+        raise ShapeError("narrow: start must be a number or a 0-d tensor of integers, got "
+                         f"{start.dtype.name} of shape {tuple(start.shape)}")
     first, n = int(start), input.shape[at]
     if not -n <= first <= n:
         raise IndexError(f"narrow: start {first} is out of range for length {n}")
@@ -250,7 +253,7 @@ def _even_split(name: str, input: Tensor, given: Any, dim: int) -> tuple[Tensor,
 def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """A view of each position of a dimension."""
     if input.ndim == 0:
-        raise ShapeError("unbind: a 0-d tensor has no dimension to unbind")
+        raise PositionError("unbind: a 0-d tensor has no dimension to unbind")
     at = dim_index("unbind", dim, input.ndim)
     return _cut("unbind", input, at, range(input.shape[at]))
 

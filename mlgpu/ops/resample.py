@@ -190,7 +190,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise ShapeError(f"pixel_shuffle: input must be (..., C, H, W) with C a multiple of "
                          f"upscale_factor² = {r}², got {tuple(input.shape)}")
     *lead, channels, height, width = input.shape
-    split = input.reshape(-1, channels // (r * r), r, r, height, width)
+    split = input.reshape(math.prod(lead), channels // (r * r), r, r, height, width)
     moved = split.permute(0, 1, 4, 2, 5, 3)
     return moved.reshape(*lead, channels // (r * r), height * r, width * r)
 
@@ -202,7 +202,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         raise ShapeError(f"pixel_unshuffle: input must be (..., C, H, W) with H and W multiples of "
                          f"downscale_factor = {r}, got {tuple(input.shape)}")
     *lead, channels, height, width = input.shape
-    split = input.reshape(-1, channels, height // r, r, width // r, r)
+    split = input.reshape(math.prod(lead), channels, height // r, r, width // r, r)
     moved = split.permute(0, 1, 3, 5, 2, 4)
     return moved.reshape(*lead, channels * r * r, height // r, width // r)
 

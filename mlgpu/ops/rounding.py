@@ -100,7 +100,7 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
 @elementwise
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 for negative input, 1 for positive, `values` at 0."""
-    return where(call("eq", input, 0), values, where(call("gt", input, 0), 1, 0))
+    return where(call("eq", input, 0), values, call("gt", input, 0))
 
 
 fix = trunc

@@ -13,7 +13,8 @@ from mlgpu.cuda.index import Along
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op, run
-from mlgpu.ops.index import Gather, Index, Put, index_array, vector_index, wrong_index
+from mlgpu.ops import choice
+from mlgpu.ops.index import Gather, Index, Put, index_array, take, vector_index, wrong_index
 from mlgpu.ops.part import Part, Place
 from mlgpu.ops.view import dim_index, expand, reshape
 from mlgpu.storage import may_share_memory
@@ -59,6 +60,8 @@ def _check(name: str, x: Tensor, dim: int, index: Tensor, limits: tuple[int, ...
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on; the result has index's shape."""
+    if not index.numel():  # of any integer dtype and shape, as in PyTorch
+        return reshape(take(input, index.to(dtypes.int64)), tuple(index.shape))
     at = _check("gather", input, dim, index, None)
     source = input if input.ndim else reshape(input, 1)
     arrays = _index_arrays("gather", source, at, index)
@@ -77,9 +80,10 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     at = dim_index("take_along_dim", dim, input.ndim)
     common = [max(a, b) if 0 not in (a, b) else 0
               for a, b in zip(input.shape, indices.shape, strict=True)]
-    common[at] = input.shape[at]
+    common[at] = length = input.shape[at]
     wide = expand(input, common)
     common[at] = indices.shape[at]
+    indices = choice.where(indices < 0, indices + length, indices)  # unlike gather's
     return gather(wide, at, expand(indices, common))
 
 
@@ -385,6 +389,8 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
                  include_self: bool = True) -> Tensor:
     """A copy of `input` with source combined in at positions `index`: prod, mean, amax, amin."""
     at, _ = vector_index("index_reduce", input, dim, index)
+    if not source.ndim:
+        source = reshape(source, 1)
     shape = [1] * source.ndim
     shape[at] = index.numel()
     wide = expand(reshape(index, shape), tuple(source.shape))

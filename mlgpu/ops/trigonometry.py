@@ -6,8 +6,11 @@ may be a Python number.
 
 from __future__ import annotations
 
+from typing import Any
+
+from mlgpu import dtypes
 from mlgpu.expr.graph import call
-from mlgpu.ops.elementwise import elementwise
+from mlgpu.ops.elementwise import elementwise, symbolic
 from mlgpu.ops.operand import Operand
 from mlgpu.tensor import Tensor
 
@@ -121,9 +124,16 @@ def sinc(input: Tensor) -> Tensor:
 
 
 @elementwise
+def _angle(input: Any) -> Any:
+    return call("angle", input)
+
+
+@symbolic
 def angle(input: Tensor) -> Tensor:
     """The argument of complex numbers in radians; 0 or pi for real ones."""
-    return call("angle", input)  # type: ignore[return-value]
+    if isinstance(input, Tensor) and input.dtype.kind in ("bool", "int"):
+        input = input.to(dtypes.get_default_dtype())
+    return _angle(input)  # type: ignore[no-any-return]
 
 
 arccos, arccosh, arcsin, arcsinh = acos, acosh, asin, asinh
