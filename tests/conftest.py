@@ -14,9 +14,13 @@ import pytest
 
 import mlgpu
 
+pytest_plugins = ["withtorch"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="the device to test: cpu, cuda or cuda:N")
+    parser.addoption("--torch", action="store_true",
+                     help="only the tests that PyTorch takes part in")
 
 
 def pytest_configure(config):
