@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -214,7 +214,11 @@ def _form(dtype: np.dtype[Any], largest: Block, channels: int, loops: ModuleType
 
 
 class _Form:
-    """The transforms of blocks of tiles, in NumPy."""
+    """The transforms of blocks of tiles, in NumPy.
+
+    What a block's calls read and write is the same for the next one: it is looked up once.  While
+    one thread looks up, another waits for the interpreter.
+    """
 
     def __init__(self, dtype: np.dtype[Any], largest: Block, channels: int) -> None:
         self.dtype = dtype
@@ -224,38 +228,58 @@ class _Form:
         self.plain = _Frame(dtype)  # of gradients: the borders of the other stay as they are
         self.phases = Workspace(dtype, 4 * n * (r + 1) * (s + 1) * channels)
         self.half = Workspace(dtype, 8 * n * (r + 1) * s * channels)
+        self.plans: dict[str, _Plan] = {}
 
     def planes(self, channels: int) -> Callable[[Block], Array]:
         """A workspace for the planes of a block."""
         space = Workspace(self.dtype, 16 * _tiles(self.largest) * channels)
-        return lambda block: space.take((4, 4, block.images, block.rows, block.columns, channels))
+        lent: dict[Ints, Array] = {}
+
+        def lend(block: Block) -> Array:
+            shape = block.images, block.rows, block.columns
+            if shape not in lent:
+                lent[shape] = space.take((4, 4, *shape, channels))
+            return lent[shape]
+
+        return lend
 
     def read(self, x: Array, win: Windows, block: Block, planes: Array) -> None:
         """planes (4, 4, N, r, S, C) = B^T d B of the block's tiles."""
         top, left = 2 * block.row - win.before[0], 2 * block.column - win.before[1]
-        phases = self._phases(x, block, top, left, 1)
-        channels = x.shape[1]
-        half = self.half.take((4, 2, block.images, block.rows + 1, block.columns, channels))
-        _combine(phases.swapaxes(0, 1), 3, half)
-        _combine(half.swapaxes(0, 1), 2, planes)
+        n, rows, columns, channels = planes.shape[2:]
+
+        def calls(phases: Array) -> Iterator[Call]:
+            half = self.half.take((4, 2, n, rows + 1, columns, channels))
+            yield from _combine(phases.swapaxes(0, 1), 3, half)
+            yield from _combine(half.swapaxes(0, 1), 2, planes)
+
+        self._transform(self.frame, x, block, top, left, 1, planes, calls)
 
     def spread(self, y: Array, block: Block, planes: Array) -> None:
         """planes (4, 4, N, r, S, O) = A g A^T of the block's tiles."""
-        phases = self._phases(y, block, 2 * block.row, 2 * block.column, 0)
-        half = self.half.take((4, 2, *phases.shape[2:]))
-        _scatter(phases.swapaxes(0, 1), half)
-        _scatter(half.swapaxes(0, 1), planes)
+
+        def calls(phases: Array) -> Iterator[Call]:
+            half = self.half.take((4, 2, *phases.shape[2:]))
+            yield from _scatter(phases.swapaxes(0, 1), half)
+            yield from _scatter(half.swapaxes(0, 1), planes)
+
+        self._transform(self.plain, y, block, 2 * block.row, 2 * block.column, 0, planes, calls)
 
     def write(self, planes: Array, bias: Array, out: Array, block: Block) -> bool:
         """out = A^T m A + bias at the block's place; whether all is finite."""
         shape = planes.shape[2:]
-        planes[1, 1] += bias  # this element counts once in each of a tile's four
-        rows = self.half.take((2, 4, *shape))
-        _gather(planes, rows)
-        line: Array = self.phases.take((2, *shape[:3], 2, shape[3]))
-        _gather(rows.swapaxes(0, 1), np.moveaxis(line, -2, 0))
-        target = _target(out, block)
         images, high, wide, channels = shape
+        plan = self.plans.get("write")
+        if plan is None or plan.planes is not planes:
+            rows = self.half.take((2, 4, *shape))
+            line: Array = self.phases.take((2, *shape[:3], 2, shape[3]))
+            plan = self.plans["write"] = _Plan(
+                planes, line, line, (*_gather(planes, rows),
+                                     *_gather(rows.swapaxes(0, 1), np.moveaxis(line, -2, 0))))
+        planes[1, 1] += bias  # this element counts once in each of a tile's four
+        plan.run()
+        line = plan.phases
+        target = _target(out, block)
         # (2, N, r, S, 2, O) as (N, O, r, 2, S 2).
         image = line.reshape(2, images, high, 2 * wide, channels).transpose(1, 4, 2, 0, 3)
         if target.shape[2] == 2 * high:
@@ -267,20 +291,42 @@ class _Form:
                 np.copyto(to, image[:, :, :to.shape[2], row, :to.shape[3]], casting="unsafe")
         return bool(np.isfinite(np.add.reduce(line, None)))
 
-    def _phases(self, x: Array, block: Block, top: int, left: int, more: int) -> Array:
-        """The block's elements by the parity of row and column, channels last, zero outside.
+    def _transform(self, frame: _Frame, x: Array, block: Block, top: int, left: int, more: int,
+                   planes: Array, calls: Callable[[Array], Iterator[Call]]) -> None:
+        """Fill planes by calls on the block's elements by the parity of row and column.
 
-        (2, 2, N, r + more, S + more, C)
+        These are (2, 2, N, r + more, S + more, C), zero outside of x.
         """
         n, channels = block.images, x.shape[1]
         rows, columns = block.rows + more, block.columns + more
         # The odd length keeps neighbouring channels out of each other's way in the cache.
-        slab = (self.frame if more else self.plain).take(
-            x[block.image:block.image + n], top, left, (n, channels, 2 * rows, 2 * columns + 1))
-        phases = self.phases.take((2, 2, n, rows, columns, channels))
-        pairs = slab[..., :2 * columns].reshape(n, channels, rows, 2, columns, 2)
-        np.copyto(phases, pairs.transpose(3, 5, 0, 2, 4, 1))
-        return phases
+        slab = frame.take(x[block.image:block.image + n], top, left,
+                          (n, channels, 2 * rows, 2 * columns + 1))
+        name = "read" if more else "spread"
+        plan = self.plans.get(name)
+        if plan is None or plan.planes is not planes:
+            phases = self.phases.take((2, 2, n, rows, columns, channels))
+            pairs = slab[..., :2 * columns].reshape(n, channels, rows, 2, columns, 2)
+            plan = self.plans[name] = _Plan(planes, phases, pairs.transpose(3, 5, 0, 2, 4, 1),
+                                            tuple(calls(phases)))
+        np.copyto(plan.phases, plan.elements)
+        plan.run()
+
+
+Call = tuple[np.ufunc, Array, Array, Array]
+
+
+class _Plan(NamedTuple):
+    """The calls of a transform and what they read, for the planes of one shape of block."""
+
+    planes: Array
+    phases: Array
+    elements: Array
+    calls: tuple[Call, ...]
+
+    def run(self) -> None:
+        for ufunc, first, second, out in self.calls:
+            ufunc(first, second, out=out)
 
 
 class _Frame:
@@ -288,29 +334,41 @@ class _Frame:
 
     def __init__(self, dtype: np.dtype[Any], size: int = 0) -> None:
         self.space = Workspace(dtype, size)
-        self.cleared: tuple[Any, ...] | None = None
+        self.place: tuple[Ints, int, int, Ints] | None = None
+        self.out = self.inside = self.space.buffer
+        self.source: tuple[slice, ...] = ()
 
     def take(self, x: Array, top: int, left: int, shape: Ints) -> Array:
         """x (N, C, H, W) from (top, left) on, zero outside, as (N, C, h, w); until the next call.
 
         A window as the one before it finds the border zero already.
         """
-        out: Array = self.space.take(shape)
+        place = shape, top, left, x.shape[2:]
+        if place != self.place:
+            self._move(place)
+        np.copyto(self.inside, x[self.source], casting="unsafe")
+        return self.out
+
+    def _move(self, place: tuple[Ints, int, int, Ints]) -> None:
+        """Find what is inside, and clear what is not."""
+        shape, top, left, sizes = place
         inside, source = [], []
-        for first, size, whole in ((top, shape[2], x.shape[2]), (left, shape[3], x.shape[3])):
+        for first, size, whole in ((top, shape[2], sizes[0]), (left, shape[3], sizes[1])):
             low = min(max(0, -first), size)
             high = max(low, min(size, whole - first))
             inside.append(slice(low, high))
             source.append(slice(first + low, first + high))
         rows, columns = inside
-        if self.cleared != (shape, rows, columns):
-            self.cleared = (shape, rows, columns)
-            out[:, :, :rows.start] = 0
-            out[:, :, rows.stop:] = 0
-            out[:, :, rows, :columns.start] = 0
-            out[:, :, rows, columns.stop:] = 0
-        np.copyto(out[:, :, rows, columns], x[:, :, source[0], source[1]], casting="unsafe")
-        return out
+        if self.place is None or self.place[0] != shape:
+            self.out = self.space.take(shape)
+        out = self.out
+        out[:, :, :rows.start] = 0
+        out[:, :, rows.stop:] = 0
+        out[:, :, rows, :columns.start] = 0
+        out[:, :, rows, columns.stop:] = 0
+        self.inside = out[:, :, rows, columns]
+        self.source = (slice(None), slice(None), *source)
+        self.place = place
 
 
 def _target(out: Array, block: Block) -> Array:
@@ -319,29 +377,30 @@ def _target(out: Array, block: Block) -> Array:
                2 * block.column:2 * (block.column + block.columns)]
 
 
-def _combine(parity: Array, axis: int, out: Array) -> None:
+def _combine(parity: Array, axis: int, out: Array) -> Iterator[Call]:
     """B^T d: elements d0 to d3 of a tile are even, odd, next even and next odd along the axis."""
     before = (slice(None),) * (axis + 1)
     d01, d23 = parity[(*before, slice(None, -1))], parity[(*before, slice(1, None))]
-    np.subtract(d01, d23, out=out[::3])
-    np.add(d01[1], d23[0], out=out[1])
-    np.subtract(d23[0], d01[1], out=out[2])
+    yield np.subtract, d01, d23, out[::3]
+    yield np.add, d01[1], d23[0], out[1]
+    yield np.subtract, d23[0], d01[1], out[2]
 
 
-def _gather(m: Array, out: Array) -> None:
+def _gather(m: Array, out: Array) -> Iterator[Call]:
     """A^T m."""
-    np.add(m[1], m[2], out=out[0])
-    np.add(out[0], m[0], out=out[0])
-    np.subtract(m[1], m[2], out=out[1])
-    np.subtract(out[1], m[3], out=out[1])
+    yield np.add, m[1], m[2], out[0]
+    yield np.add, out[0], m[0], out[0]
+    yield np.subtract, m[1], m[2], out[1]
+    yield np.subtract, out[1], m[3], out[1]
 
 
-def _scatter(g: Array, out: Array) -> None:
+def _scatter(g: Array, out: Array) -> Iterator[Call]:
     """A g."""
-    np.copyto(out[0], g[0])
-    np.add(g[0], g[1], out=out[1])
-    np.subtract(g[0], g[1], out=out[2])
-    np.negative(g[1], out=out[3])
+    zero = g.dtype.type(0)
+    yield np.add, g[0], zero, out[0]
+    yield np.add, g[0], g[1], out[1]
+    yield np.subtract, g[0], g[1], out[2]
+    yield np.subtract, zero, g[1], out[3]
 
 
 class _Compiled(_Form):
