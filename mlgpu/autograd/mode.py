@@ -50,21 +50,24 @@ class _Context:
 
     def __init__(self, grad: bool, inference: bool | None = None) -> None:
         self._target = (grad, inference)
-        self._before: list[tuple[bool, bool]] = []
+        self._before: list[tuple[bool, bool | None]] = []  # None: it is not changed
 
     def __enter__(self) -> None:
-        self._before.append((mode.grad, mode.inference))
         grad, inference = self._target
-        mode.grad = grad
-        if inference is not None:
+        if inference is None:
+            self._before.append((mode.grad, None))
+        else:
+            self._before.append((mode.grad, mode.inference))
             heed(inference - mode.inference)
             mode.inference = inference
+        mode.grad = grad
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  traceback: TracebackType | None) -> None:
-        grad, inference = self._before.pop()
-        heed(inference - mode.inference)
-        mode.grad, mode.inference = grad, inference
+        mode.grad, inference = self._before.pop()
+        if inference is not None:
+            heed(inference - mode.inference)
+            mode.inference = inference
 
     def __call__(self, function: F) -> F:
         target = self._target

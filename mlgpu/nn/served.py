@@ -6,7 +6,7 @@ would cost as much as the layer.  What does not fit goes the usual way, to the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -20,80 +20,81 @@ from mlgpu.device import CPU
 from mlgpu.memory import Charge
 from mlgpu.nn.activation import ReLU, Tanh
 from mlgpu.nn.linear import Linear
-from mlgpu.storage import Storage
+from mlgpu.storage import Layout, Small, Storage
 from mlgpu.tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 
 _books = memory.account(CPU)
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def served(modules: Iterable[Any], input: Any) -> Tensor | None:
     """The result of the modules in turn; None where this is not the way."""
     if type(input) is not Tensor or modes.observers or memory.watched or mode.autocast:
         return None
-    layers: list[tuple[Callable[..., Array | None], Any]] = []
-    for module in modules:
-        layer = _LAYERS.get(type(module))
-        if layer is None or module._hooks is not None or not (layers or layer is _linear):
-            return None  # the first result is fresh, so that those after it may be written over
-        layers.append((layer, module))
-    x = input._array
-    if not (layers and _plain(input) and x.ndim == 2 and x.nbytes < SMALLEST
-            and x.dtype in _FLOATS):
+    x, storage = input._array, input._storage
+    if (storage.device is not CPU or storage.released or storage.pending is not None
+            or x.ndim != 2 or x.nbytes >= SMALLEST):
         return None
-    found = quiet().run(_through, layers, x)
+    zero = _ZEROS.get(x.dtype)
+    found = None if zero is None else quiet().run(_through, modules, x, zero)
     if found is None:
         return None
     result, passed = found
-    _books.workspace(passed - result.nbytes)
-    return Tensor._make(result, Storage(CPU, Charge(_books, result.nbytes, result.shape,
-                                                    result.dtype), True, result))
+    layout = Layout(result.shape, result.dtype, result.size)
+    _books.workspace(passed - layout.nbytes)
+    if mode.inference:
+        charge = Charge(_books, layout.nbytes, layout.shape, layout.dtype)
+        return Tensor._make(result, Storage(CPU, charge, True, result))
+    return Tensor._make(result, Small.of(result, layout))
 
 
-def _through(layers: list[tuple[Callable[..., Array | None], Any]], x: Array) -> Any:
-    """The last result, and the bytes of all results."""
-    passed = 0
-    for layer, module in layers:
-        y = layer(module, x)
-        if y is None:
+def _through(modules: Iterable[Any], x: Array, zero: Array) -> tuple[Array, int] | None:
+    """The last result, and the bytes of all results; None where a module is not of these kinds.
+
+    One function without calls in between: of a row's layers, they would take a tenth of the time.
+    """
+    dtype, row = x.dtype, x.itemsize * len(x)
+    passed, fresh = 0, False
+    for module in modules:
+        kind = type(module)
+        if module._hooks is not None:
             return None
-        passed += y.nbytes
-        x = y
-    return x, passed
-
-
-def _plain(tensor: Tensor) -> bool:
-    storage = tensor._storage
-    return storage.device is CPU and not storage.released and storage.pending is None
-
-
-def _linear(module: Any, x: Array) -> Array | None:
-    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-    if weight is None or not _plain(weight) or "bias" not in module._parameters:
-        return None  # it is computed from something else
-    w = weight._array
-    if (x.shape[1] != w.shape[1] or w.dtype is not x.dtype
-            or len(x) * len(w) * x.itemsize >= SMALLEST):
-        return None
-    y: Array = x.dot(w.T)
-    if bias is not None:
-        if not _plain(bias) or bias._array.dtype is not x.dtype:
+        if kind is Linear:
+            own = module._parameters
+            weight = own.get("weight")
+            bias = own.get("bias", weight)
+            if weight is None or bias is weight:
+                return None  # they are computed from something else
+            storage, w = weight._storage, weight._array
+            if (storage.device is not CPU or storage.released or storage.pending is not None
+                    or w.dtype is not dtype):
+                return None
+            nbytes = len(w) * row
+            if nbytes >= SMALLEST:
+                return None
+            try:
+                x = x.dot(w.T)
+            except ValueError:  # which is explained on the usual way
+                return None
+            passed += nbytes
+            fresh = True
+            if bias is not None:
+                storage, b = bias._storage, bias._array
+                if (storage.device is not CPU or storage.released or storage.pending is not None
+                        or b.dtype is not dtype):
+                    return None
+                _add(x, b, x)
+        elif not fresh:
+            return None  # only a fresh result may be written over
+        elif kind is ReLU:
+            _maximum(x, zero, out=x)
+        elif kind is Tanh:
+            np.tanh(x, out=x)
+        else:
             return None
-        np.add(y, bias._array, out=y)
-    return y
+    return (x, passed) if fresh else None
 
 
-def _relu(module: Any, x: Array) -> Array:
-    y: Array = np.maximum(x, x.dtype.type(0), out=x)
-    return y
-
-
-def _tanh(module: Any, x: Array) -> Array:
-    y: Array = np.tanh(x, out=x)
-    return y
-
-
-_LAYERS: dict[type, Callable[[Any, Array], Array | None]] = {
-    Linear: _linear, ReLU: _relu, Tanh: _tanh}
+_add, _maximum = np.add, np.maximum
+_ZEROS = {np.dtype(kind): np.zeros((), kind) for kind in (np.float32, np.float64)}
