@@ -43,15 +43,40 @@ _TOGETHER = 8
 _WORTH_TURNING = 8  # steps from which a copy of the weights pays
 
 
-def _turned(w: Array) -> Array:
-    """w^T for products with it from the right, its rows not a power of two apart.
+def _apart(w: Array) -> Array:
+    """A copy whose rows are not a power of two apart.
 
-    Those would all want the same lines of the cache: the product takes twice the time.
+    Those would all want the same lines of the cache: a product takes up to twice the time.
     """
     rows, columns = w.shape
-    room = empty((columns, rows + 16), w.dtype)
-    out: Array = room[:, :rows]
-    np.copyto(out, w.T)
+    room = empty((rows, columns + 16), w.dtype)
+    out: Array = room[:, :columns]
+    np.copyto(out, w)
+    return out
+
+
+# Multiplications up to which BLAS takes its operands as they lie.  It copies those of a larger
+# product, which takes as long as to multiply a few rows.
+_AS_THEY_LIE = 1_000_000
+_NARROWEST = 32
+
+
+def _panels(w: Array, rows: int) -> Array:
+    """w (k, n) as (panels, k, columns), for products with `rows` rows from the left."""
+    depth, width = w.shape
+    count = 1
+    while rows * depth * (width // count) > _AS_THEY_LIE:
+        count *= 2
+        if width % count or width // count < _NARROWEST:
+            count = 1
+            break
+    return w.reshape(depth, count, width // count).swapaxes(0, 1)
+
+
+def _multiply(x: Array, panels: Array, out: Array) -> Array:
+    """out = x @ the matrix that is cut into panels."""
+    count, _, width = panels.shape
+    np.matmul(x, panels, out=out.reshape(len(out), count, width).swapaxes(0, 1))
     return out
 
 
@@ -92,7 +117,8 @@ class LstmSteps:
     def _forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
                  acts: Array, cells: Array) -> None:
         most, hidden, kept = self._largest(), self.hidden, len(acts)
-        turned = _turned(w) if len(self.order) >= _WORTH_TURNING else w.T
+        turned = _apart(w.T) if len(self.order) >= _WORTH_TURNING else w.T
+        panels = _panels(turned, most)
         # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: so all gates take one call.
         factor, offset = empty((4 * hidden,), self.dtype), empty((4 * hidden,), self.dtype)
         factor.fill(0.5)
@@ -107,7 +133,7 @@ class LstmSteps:
                 product = spare[:rows.stop - rows.start]
                 for t in self.order:
                     act, following = acts[t % kept, rows], cells[t % kept, rows]
-                    np.add(np.matmul(state, turned, out=act), x[t, rows], out=act)
+                    np.add(_multiply(state, panels, act), x[t, rows], out=act)
                     np.tanh(np.multiply(act, factor, out=act), out=act)
                     np.add(np.multiply(act, factor, out=act), offset, out=act)
                     i, f, g, o = (act[:, k * hidden:(k + 1) * hidden] for k in range(4))
@@ -135,6 +161,7 @@ class LstmSteps:
             self._backward_compiled(fast, dy, dh, dc, c, w, acts, cells, dgates)
             return
         most, hidden = self._largest(), self.hidden
+        panels = _panels(_apart(w) if len(self.order) >= _WORTH_TURNING else w, most)
 
         def start() -> Callable[[slice], None]:
             slopes = empty((_TOGETHER, most, hidden), self.dtype)
@@ -169,7 +196,7 @@ class LstmSteps:
                     others = dact[:, :3 * hidden].reshape(n, 3, hidden)
                     np.multiply(others, dcell[:, None], out=others)
                     np.multiply(dcell, acts[t, rows, hidden:2 * hidden], out=dcell)
-                    np.matmul(dact, w, out=dstate)
+                    _multiply(dact, panels, dstate)
 
             return run
 
