@@ -207,11 +207,12 @@ class Op(graph.Node):
             shared = roots.get(id(root))
             if tensor is not None:  # passed through, or given to two inputs
                 tensor._storage.exclusive = False
-            elif shared is not None:  # a view of an incoming gradient
+            elif shared is not None:  # a view of an incoming gradient, or of another result
                 shared.exclusive = False
                 tensor = Tensor._make(out, shared)
             else:
                 tensor = known[id(out)] = wrap(out, device)
+                roots[id(root)] = tensor._storage  # of further parts of one block
                 # A view of a saved value is nobody's alone.
                 tensor._storage.exclusive = tensor._storage.claimed or (
                     device is CPU and root is out)

@@ -135,3 +135,28 @@ def test_several_tasks():
     plan = blocks.Plan((2, 3), q, q, q, True, None)
     assert plan.rows < 150
     assert plan.heads(plan.rows * 150).count > 1
+
+
+CUTS = {
+    "unpacked": lambda x: x.view(2, 40, 3, 4, 16).permute(2, 0, 3, 1, 4),
+    "chunk": lambda x: [y.view(2, 40, 4, 16).transpose(1, 2) for y in x.chunk(3, -1)],
+    "one twice": lambda x: [x.view(2, 40, 3, 4, 16).permute(2, 0, 3, 1, 4)[i] for i in (0, 1, 1)],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_gradients_of_what_was_cut_are_those_of_copies(cut, form):
+    random = np.random.default_rng(0)
+    values = random.standard_normal((2, 40, 192)).astype(np.float32)
+    dy = mlgpu.tensor(random.standard_normal((2, 4, 40, 16)).astype(np.float32))
+    found = []
+    for copied in (False, True):
+        leaf = mlgpu.tensor(values, requires_grad=True)
+        before = mlgpu.memory.stats().allocated
+        pieces = CUTS[cut](leaf * 1)
+        y = F.scaled_dot_product_attention(*(x.clone() if copied else x for x in pieces))
+        y.backward(dy)
+        del y, pieces
+        found.append(leaf.grad.numpy())
+        assert mlgpu.memory.stats().allocated == before + leaf.grad.nbytes
+    np.testing.assert_array_equal(*found)

@@ -11,6 +11,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import random as numbers
 from mlgpu.cpu.attention import Plan, attend, attend_backward, kept_scale
+from mlgpu.cpu.pieces import beside_each_other
 from mlgpu.cpu.rows import wide
 from mlgpu.cpu.runtime import empty, empty_like, zeros
 from mlgpu.cuda import attention as cuda_attention
@@ -78,8 +79,10 @@ class ScaledDotProductAttention(Op):
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
         q, k, v, mask, lengths = self._arrays()
         lead = self.lse.shape[:-2]
-        grads = [empty_like(x) if x.shape[:-2] == lead
-                 else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v)]
+        grads = beside_each_other((q, k, v)) if q.shape[:-2] == lead else None
+        if grads is None:
+            grads = [empty_like(x) if x.shape[:-2] == lead
+                     else empty((*lead, *x.shape[-2:]), x.dtype) for x in (q, k, v)]
         dmask = None
         if self._wants_dmask():
             dmask = zeros((*lead, q.shape[-2], k.shape[-2]), wide(q.dtype))

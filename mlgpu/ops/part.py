@@ -8,6 +8,7 @@ from typing import Any
 
 from mlgpu.autograd.mode import mode
 from mlgpu.cpu import runtime as cpu
+from mlgpu.cpu.pieces import joined
 from mlgpu.cuda import copy as cuda_copy
 from mlgpu.cuda import runtime as gpu
 from mlgpu.errors import PositionError, ShapeError
@@ -92,7 +93,12 @@ class Pieces(Op):
 
     def backward_cpu(self, *grads: Any) -> Any:
         known = next(g for g in grads if g is not None)
-        out = cpu.empty(self._inputs_meta[0][0], known.dtype)
+        shape = self._inputs_meta[0][0]
+        if all(g is not None for g in grads):
+            whole = joined(grads, shape, [part.forward for part in self.parts], self.dim)
+            if whole is not None:
+                return whole
+        out = cpu.empty(shape, known.dtype)
         for part, grad in zip(self.parts, grads, strict=True):
             part.forward(out)[...] = 0 if grad is None else grad
         return out
