@@ -319,7 +319,7 @@ BATCH = [mlgpu.zeros(1)]
 @pytest.mark.parametrize(("settings", "epochs"), [
     ({"patience": 2}, 4), ({"patience": 3}, 8), ({"patience": 4}, 9),
     ({"patience": 2, "warmup": 3}, 7), ({"patience": 2, "min_delta": 0.5}, 3),
-    ({"patience": 1, "mode": "max"}, 2)],
+    ({"patience": 1, "monitor": "val_loss", "mode": "max"}, 2)],
     ids=["patience 2", "patience 3", "patience 4", "warmup", "min_delta", "max"])
 def test_early_stopping(settings, epochs):
     losses = [5.0, 4.8, 4.9, math.nan, 4.7, 4.9, 4.9, 4.9, 4.6]
@@ -552,9 +552,8 @@ def test_a_failed_write_is_shown_with_another_error(tmp_path):
     ({}, {"epochs": None}, ValueError, "say how long"),
     ({}, {"epochs": -1}, ValueError, "epochs must be above 0"),
     ({}, {"resume": True}, ValueError, "needs the folder"),
-    ({"checkpoints": Checkpoints(monitor="val_acc"), "folder": "x"}, {}, ValueError, "which way"),
-    ({"checkpoints": Checkpoints(monitor="val_error"), "folder": "x"}, {}, KeyError,
-     "no 'val_error'"),
+    ({"monitor": "val_acc"}, {}, ValueError, "which way is better"),
+    ({"monitor": "val_error"}, {}, KeyError, "no 'val_error'"),
 ], ids=lambda value: None)
 def test_mistakes_are_named(tmp_path, monkeypatch, options, fit, error, message):
     monkeypatch.chdir(tmp_path)

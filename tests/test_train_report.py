@@ -15,7 +15,6 @@ from mlgpu.train.curves import Curve, chart, ticks
 from mlgpu.train.record import Record, Run
 
 
-
 class Checker(HTMLParser):
     """Collects tags, their attributes and text; fails where an end does not match."""
 
@@ -62,7 +61,7 @@ def test_the_page_is_whole_and_stands_alone(run, tmp_path):
     assert not re.search(r"https?://|url\(|@import|\bsrc=|\bhref=", text)
     assert "<script>alert('no')</script>" in page.text  # as text
     for part in ("Sequential", "finished", "best val_loss", "0: Linear", "note", "SGD",
-                 "numpy", f"{run.step:,} steps", run.best.path.name,
+                 "numpy", f"{run.step:,} steps", run.best.path.stem,
                  "(with what backward needs)"):
         assert part in page.text, part
     ids = [value for name, value in page.attributes if name == "id"]

@@ -34,15 +34,13 @@ class Checkpoints:
 
     One is written after every `every_steps` steps and `every_epochs` epochs (None: not for that),
     at the end of `fit`, and after an evaluation that is the best so far if `keep_best`.  The last
-    `keep_last` stay, and the best `keep_best` by the value `monitor` (see Monitor for `mode`).
+    `keep_last` stay, and the best `keep_best` by the value that the Trainer monitors.
     """
 
     every_steps: int | None = None
     every_epochs: int | None = 1
     keep_last: int = 1
     keep_best: int = 1
-    monitor: str = "val_loss"
-    mode: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("every_steps", "every_epochs"):

@@ -175,7 +175,7 @@ class Dashboard(Callback):
         shown["memory"] = f"{format_bytes(used.allocated)}, peak {format_bytes(used.peak)}"
         if trainer.run.best is not None:
             best = trainer.run.best
-            shown["best"] = f"{best.monitor} {best.value:.4g} at step {best.step:,}"
+            shown["best"] = f"{best.monitor} {best.value:.4g} at {best.step:,}"
         if self._checkpoint is not None:
             shown["checkpoint"] = self._checkpoint[1].stem
         grid = Table.grid(padding=(0, 2), expand=True)

@@ -81,7 +81,7 @@ def _figures(run: Run) -> str:
     figures = []
     if run.best is not None:
         figures.append((f"best {run.best.monitor}", number_text(run.best.value),
-                        f"at step {run.best.step:,}" + (f", {run.best.path.name}" if run.best.path
+                        f"at step {run.best.step:,}" + (f": {run.best.path.stem}" if run.best.path
                                                         else "")))
     figures += [(name, number_text(last[name]), "last") for name in last
                 if name == "loss" or name.startswith("val_")]

@@ -72,10 +72,11 @@ class Trainer:
         run.report("report.html")
 
     scheduler: stepped after every step ("step"), epoch ("epoch") or evaluation ("evaluation"), by
-        `schedule`; a ReduceLROnPlateau after every evaluation, with the value `monitor` of
-        `checkpoints`.
+        `schedule`; a ReduceLROnPlateau after every evaluation, with the monitored value.
     metrics, train_metrics: by name, anything with update(prediction, target), compute() and
         reset(); over each evaluation ("val_" before the name), or over each epoch of training.
+    monitor, mode: the value of evaluations that says which is best, and which way is better (see
+        Monitor).
     accumulate: batches per step of the optimizer.  Its gradient is that of the mean over all their
         samples, which `count(batch)` counts (default: the first dimension of the first tensor).
     clip_norm, clip_value: bounds for the gradients' norm and elements.
@@ -98,7 +99,8 @@ class Trainer:
     def __init__(self, model: Module, optimizer: Optimizer, loss: Callable[..., Any] | None = None,
                  *, step: StepFunction | None = None, scheduler: Any = None,
                  schedule: str = "step", metrics: Mapping[str, Metric] | None = None,
-                 train_metrics: Mapping[str, Metric] | None = None, accumulate: int = 1,
+                 train_metrics: Mapping[str, Metric] | None = None, monitor: str = "val_loss",
+                 mode: str | None = None, accumulate: int = 1,
                  count: Callable[[Any], int] | None = None, clip_norm: float | None = None,
                  clip_value: float | None = None,
                  autocast: DType | Callable[[], AbstractContextManager[Any]] | None = None,
@@ -124,7 +126,7 @@ class Trainer:
         self.train_metrics = dict(train_metrics or {})
         self.accumulate, self.log_every = accumulate, log_every
         self.checkpoints = checkpoints or Checkpoints()
-        self.monitor = Monitor(self.checkpoints.monitor, self.checkpoints.mode)
+        self.monitor = Monitor(monitor, mode)
         self.also = dict(also or {})
         self.device = _device_of(model) if device is None else resolve(device)
         self.goal = Goal(None, None, None)
