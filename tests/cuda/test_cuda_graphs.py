@@ -210,7 +210,7 @@ def test_kernels_of_ones_own_are_captured():
     assert x._version == before + 2
 
 
-def trained(capture: bool, steps: int = 50):
+def trained(capture: bool, steps: int = 24):
     """Parameters, state and random state after steps of AdamW, warm-up and cosine, clipping and
     dropout."""
     mlgpu.manual_seed(7)
