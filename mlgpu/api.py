@@ -16,7 +16,7 @@ from mlgpu.tensor import Tensor
 
 # Functions of the package, by the module that has them.
 FUNCTIONS: dict[str, str] = {
-    "mlgpu.amp.autocast": """autocast get_autocast_dtype is_autocast_available is_autocast_enabled
+    "mlgpu.amp.region": """autocast get_autocast_dtype is_autocast_available is_autocast_enabled
         set_autocast_dtype""",
     "mlgpu.backends": "get_float32_matmul_precision set_float32_matmul_precision",
     "mlgpu.cpu.threads": "get_num_threads set_num_threads",
@@ -251,7 +251,7 @@ class _Property(_Method):
 
 
 def _cast_method(name: str, dtype: dtypes.dtype) -> Any:
-    def method(self: Tensor) -> Tensor:
+    def method(self: Tensor, memory_format: Any = None) -> Tensor:
         from mlgpu.ops.cast import cast
 
         return cast(self, dtype)

@@ -1,10 +1,10 @@
 # Functions of the package. Written by docs/stubs.py from mlgpu/api.py.
 
-from mlgpu.amp.autocast import autocast as autocast
-from mlgpu.amp.autocast import get_autocast_dtype as get_autocast_dtype
-from mlgpu.amp.autocast import is_autocast_available as is_autocast_available
-from mlgpu.amp.autocast import is_autocast_enabled as is_autocast_enabled
-from mlgpu.amp.autocast import set_autocast_dtype as set_autocast_dtype
+from mlgpu.amp.region import autocast as autocast
+from mlgpu.amp.region import get_autocast_dtype as get_autocast_dtype
+from mlgpu.amp.region import is_autocast_available as is_autocast_available
+from mlgpu.amp.region import is_autocast_enabled as is_autocast_enabled
+from mlgpu.amp.region import set_autocast_dtype as set_autocast_dtype
 from mlgpu.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from mlgpu.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from mlgpu.cpu.threads import get_num_threads as get_num_threads

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from mlgpu.errors import ShapeError
+from mlgpu import dtypes
+from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.ops.complex import conj
 from mlgpu.ops.reduce import mean
 from mlgpu.ops.scan import cumsum, diff
@@ -58,6 +59,15 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         raise ShapeError(f"cov: expected at most two dimensions, got {tuple(input.shape)}")
     rows = input.reshape(1, -1) if input.ndim < 2 else input
     rows = rows if rows.is_floating_point() or rows.is_complex() else rows.float()
+    if fweights is not None and fweights.dtype.kind != "int":
+        raise DTypeError(f"cov: fweights are counts, integers, got {fweights.dtype.name}")
+    if aweights is not None and not aweights.is_floating_point():
+        raise DTypeError(f"cov: aweights must be floating, got {aweights.dtype.name}")
+    for name, given in (("fweights", fweights), ("aweights", aweights)):
+        if given is not None and bool((given < 0).any()):
+            raise ShapeError(f"cov: {name} must not be negative")
+    kind = rows.dtype if aweights is None else dtypes.promote_types(rows.dtype, aweights.dtype)
+    rows = rows.to(dtypes.compute_dtype(kind))
     weights: Tensor | None = None
     for given in (fweights, aweights):
         if given is not None:
@@ -70,6 +80,7 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         count: Any = rows.shape[1] - correction
         product = centred @ conj(centred).mT
     else:
+        rows = rows.to(dtypes.promote_types(rows.dtype, kind))
         weights = weights.to(rows.dtype)
         total = weights.sum()
         centred = rows - (rows * weights).sum(1, keepdim=True) / total
@@ -80,8 +91,8 @@ def cov(input: Tensor, *, correction: int = 1, fweights: Tensor | None = None,
         warnings.warn("cov: degrees of freedom is <= 0; correction should be less than the number "
                       "of observations", stacklevel=2)
         count = 0
-    found: Tensor = product / count
-    return found.reshape(()) if input.ndim < 2 else found
+    found: Tensor = (product / count).to(kind)
+    return found.reshape(()) if len(rows) == 1 else found
 
 
 def corrcoef(input: Tensor) -> Tensor:

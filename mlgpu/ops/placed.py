@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlgpu import dtypes
 from mlgpu.errors import GraphError, ShapeError
 from mlgpu.ops import addmm as products
 from mlgpu.ops import view as views
@@ -53,6 +54,8 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Each part along `dim` scaled down so that its p-norm is at most `maxnorm`."""
+    if input.ndim < 2:
+        raise ShapeError(f"renorm: expected at least 2 dimensions, got {tuple(input.shape)}")
     at = views.dim_index("renorm", dim, input.ndim)
     others = tuple(d for d in range(input.ndim) if d != at)
     sizes = vector_norm(input, p, others, keepdim=True)
@@ -66,7 +69,7 @@ def renorm_(self: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 
 def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
     """Positions in a flattened tensor of that shape as positions along its dimensions."""
-    found = []
+    found, indices = [], indices.to(dtypes.int64)
     for n in reversed((shape,) if isinstance(shape, int) else tuple(shape)):
         found.append(indices % n)
         indices = indices // n
