@@ -16,6 +16,9 @@ from mlgpu.errors import DTypeError
 if TYPE_CHECKING:
     from mlgpu.tensor import Tensor
 
+# What dtypes and sizes are printed as names of; mlgpu.as_torch makes it "torch".
+library = "mlgpu"
+
 KINDS = ("bool", "int", "float", "complex")
 
 
@@ -55,7 +58,7 @@ class dtype:
         raise AttributeError(f"mlgpu.{self.name} has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        return f"mlgpu.{self.name}"
+        return f"{library}.{self.name}"
 
     def __reduce__(self) -> tuple[Callable[[str], dtype], tuple[str]]:
         return by_name, (self.name,)

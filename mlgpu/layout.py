@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mlgpu import dtypes
+
 
 class memory_format:
     """An order of elements in memory.  mlgpu's tensors keep PyTorch's usual one whatever is asked.
@@ -11,7 +13,7 @@ class memory_format:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"mlgpu.{self.name}"
+        return f"{dtypes.library}.{self.name}"
 
 
 class layout(memory_format):

@@ -36,7 +36,7 @@ class Size(tuple[int, ...]):
         return n
 
     def __repr__(self) -> str:
-        return f"mlgpu.Size({list(self)})"
+        return f"{dtypes.library}.Size({list(self)})"
 
 
 class Tensor(TensorMethods):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlgpu.amp.autocast import autocast as autocast
-    from mlgpu.amp.autocast import get_autocast_dtype as get_autocast_dtype
-    from mlgpu.amp.autocast import is_autocast_available as is_autocast_available
-    from mlgpu.amp.autocast import is_autocast_enabled as is_autocast_enabled
-    from mlgpu.amp.autocast import set_autocast_dtype as set_autocast_dtype
     from mlgpu.amp.custom import custom_bwd as custom_bwd
     from mlgpu.amp.custom import custom_fwd as custom_fwd
     from mlgpu.amp.grad_scaler import GradScaler as GradScaler
+    from mlgpu.amp.region import autocast as autocast
+    from mlgpu.amp.region import get_autocast_dtype as get_autocast_dtype
+    from mlgpu.amp.region import is_autocast_available as is_autocast_available
+    from mlgpu.amp.region import is_autocast_enabled as is_autocast_enabled
+    from mlgpu.amp.region import set_autocast_dtype as set_autocast_dtype
 
 # Imported when first used: every public function asks `mlgpu.amp.policy` about its name.
 _HOMES = {"GradScaler": "grad_scaler", "custom_bwd": "custom", "custom_fwd": "custom"}
@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # a checker knows all names, and reports others
             raise AttributeError(f"module 'mlgpu.amp' has no attribute {name!r}")
         from importlib import import_module
 
-        home = import_module(f"mlgpu.amp.{_HOMES.get(name, 'autocast')}")
+        home = import_module(f"mlgpu.amp.{_HOMES.get(name, 'region')}")
         globals()[name] = found = getattr(home, name)
         return found
 

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from mlgpu.amp.autocast import checked
 from mlgpu.amp.casting import HALVES
+from mlgpu.amp.region import checked
 from mlgpu.autograd.mode import mode
 from mlgpu.dtypes import DTypeLike, as_dtype
 from mlgpu.ops.cast import cast

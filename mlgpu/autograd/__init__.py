@@ -100,10 +100,12 @@ def backward(tensors: Tensor | Sequence[Tensor],
 
 def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor],
          grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
-         retain_graph: bool | None = None, create_graph: bool = False,
+         retain_graph: bool | None = None, create_graph: bool = False, only_inputs: bool = True,
          allow_unused: bool | None = None, materialize_grads: bool = False
          ) -> tuple[Tensor | None, ...]:
     """The gradients of `outputs` with respect to `inputs`; `.grad` is left alone.
+
+    `only_inputs` stands for PyTorch's, where anything but True is gone.
 
     Raises GraphError for an input the outputs do not depend on, unless `allow_unused` (None comes
     back) or `materialize_grads` (zeros come back).

@@ -71,7 +71,7 @@ _LAYERS: dict[str, str] = {
     "reshaping": """ChannelShuffle Flatten Fold PixelShuffle PixelUnshuffle Unflatten Unfold
         Upsample UpsamplingBilinear2d UpsamplingNearest2d""",
     "rnn": "GRU GRUCell LSTM LSTMCell RNN RNNBase RNNCell RNNCellBase",
-    "transformer": """TransformerDecoder TransformerDecoderLayer TransformerEncoder
+    "transformer": """Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder
         TransformerEncoderLayer""",
 }
 _HOME = {name: module for module, names in _LAYERS.items() for name in names.split()}

@@ -331,7 +331,8 @@ class Module:
         return self
 
     def to(self, *args: Any, device: Device | str | int | None = None,
-           dtype: DType | None = None, non_blocking: bool = False) -> Self:
+           dtype: DType | None = None, non_blocking: bool = False, memory_format: Any = None
+           ) -> Self:
         """Move parameters and buffers to a device and cast the floating ones; as Tensor.to.
 
         Works in place: every Parameter stays the same object, so optimizers keep working.

@@ -10,15 +10,17 @@ from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike
 from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
+from mlgpu.nn import init
 from mlgpu.nn.attention import MultiheadAttention
 from mlgpu.nn.containers import ModuleList
 from mlgpu.nn.dropout import Dropout
 from mlgpu.nn.linear import Linear
 from mlgpu.nn.module import Module
 from mlgpu.nn.normalization import LayerNorm
+from mlgpu.ops.creation import full
 from mlgpu.tensor import Tensor
 
-__all__ = ["TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
+__all__ = ["Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder",
            "TransformerEncoderLayer"]
 
 Activation = Callable[[Tensor], Tensor]
@@ -209,3 +211,63 @@ class TransformerDecoder(Module):
             tgt = layer(tgt, memory, tgt_mask, memory_mask, tgt_key_padding_mask,
                         memory_key_padding_mask, bool(tgt_is_causal), memory_is_causal)
         return tgt if self.norm is None else self.norm(tgt)
+
+
+class Transformer(Module):
+    """An encoder and a decoder that attends to it, each with a last norm (Vaswani et al. 2017).
+
+    src: (s, n, d_model), tgt: (t, n, d_model), or (n, ...) with `batch_first`.  Another encoder or
+    decoder can be given.  Weights are drawn as by `init.xavier_uniform_`.
+    """
+
+    def __init__(self, d_model: int = 512, nhead: int = 8, num_encoder_layers: int = 6,
+                 num_decoder_layers: int = 6, dim_feedforward: int = 2048, dropout: float = 0.1,
+                 activation: str | Activation = "relu", custom_encoder: Module | None = None,
+                 custom_decoder: Module | None = None, layer_norm_eps: float = 1e-5,
+                 batch_first: bool = False, norm_first: bool = False, bias: bool = True,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None) -> None:
+        super().__init__()
+        options: Any = (d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps,
+                        batch_first, norm_first, bias, device, dtype)
+
+        def norm() -> LayerNorm:
+            return LayerNorm(d_model, layer_norm_eps, True, bias, device, dtype)
+
+        self.encoder = custom_encoder or TransformerEncoder(
+            TransformerEncoderLayer(*options), num_encoder_layers, norm())
+        self.decoder = custom_decoder or TransformerDecoder(
+            TransformerDecoderLayer(*options), num_decoder_layers, norm())
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                init.xavier_uniform_(parameter)
+        self.d_model, self.nhead, self.batch_first = d_model, nhead, batch_first
+
+    def forward(self, src: Tensor, tgt: Tensor, src_mask: Tensor | None = None,
+                tgt_mask: Tensor | None = None, memory_mask: Tensor | None = None,
+                src_key_padding_mask: Tensor | None = None,
+                tgt_key_padding_mask: Tensor | None = None,
+                memory_key_padding_mask: Tensor | None = None, src_is_causal: bool | None = None,
+                tgt_is_causal: bool | None = None, memory_is_causal: bool = False) -> Tensor:
+        """The decoder's output, in the shape of `tgt`; masks as for MultiheadAttention.
+
+        Raises ShapeError where the batches or the features of src and tgt differ.
+        """
+        batch = 0 if self.batch_first else 1
+        if (src.ndim != tgt.ndim or src.shape[-1] != self.d_model or tgt.shape[-1] != self.d_model
+                or (src.ndim == 3 and src.shape[batch] != tgt.shape[batch])):
+            raise ShapeError(f"Transformer: src of shape {tuple(src.shape)} and tgt of shape "
+                             f"{tuple(tgt.shape)} do not go together with d_model={self.d_model}")
+        memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask,
+                              is_causal=src_is_causal)
+        decoded: Tensor = self.decoder(
+            tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
+            tgt_key_padding_mask=tgt_key_padding_mask,
+            memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,
+            memory_is_causal=memory_is_causal)
+        return decoded
+
+    @staticmethod
+    def generate_square_subsequent_mask(sz: int, device: DeviceLike | None = None,
+                                        dtype: DTypeLike | None = None) -> Tensor:
+        """(sz, sz): 0 on and below the diagonal, -inf above: position i sees none after it."""
+        return full((sz, sz), float("-inf"), device=device, dtype=dtype).triu(1)

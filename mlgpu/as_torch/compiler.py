@@ -1,0 +1,33 @@
+"""torch.compiler: nothing is compiled as a graph, so its marks do nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlgpu.as_torch.toplevel import compile as compile
+
+
+def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
+    """The function itself; also a decorator with options."""
+    return fn if fn is not None else (lambda decorated: decorated)
+
+
+allow_in_graph = disable
+
+
+def is_compiling() -> bool:
+    """False."""
+    return False
+
+
+def is_dynamo_compiling() -> bool:
+    """False."""
+    return False
+
+
+def reset() -> None:
+    """Nothing."""
+
+
+def cudagraph_mark_step_begin() -> None:
+    """Nothing."""

@@ -1,0 +1,82 @@
+"""torch.cuda beside mlgpu.cuda: seeds, flags and statistics in the words of PyTorch's programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlgpu
+from mlgpu import Tensor
+from mlgpu.errors import OutOfMemoryError as OutOfMemoryError
+from mlgpu.typed import CUDA_CLASSES
+
+
+def manual_seed(seed: int) -> None:
+    """Start the one stream of random numbers, which serves every device, anew.
+
+    Nothing where there is no CUDA device, as in PyTorch.
+    """
+    if mlgpu.cuda.is_available():
+        mlgpu.manual_seed(seed)
+
+
+def manual_seed_all(seed: int) -> None:
+    """As `manual_seed`."""
+    manual_seed(seed)
+
+
+def initial_seed() -> int:
+    """What the stream was started from."""
+    return int(mlgpu.initial_seed())
+
+
+def get_rng_state(device: Any = "cuda") -> Tensor:
+    """The state of the one stream."""
+    return mlgpu.get_rng_state()
+
+
+def set_rng_state(new_state: Tensor, device: Any = "cuda") -> None:
+    """Put the one stream where it was."""
+    mlgpu.set_rng_state(new_state)
+
+
+def get_rng_state_all() -> list[Tensor]:
+    """The state, once for each device."""
+    return [get_rng_state() for _ in range(mlgpu.cuda.device_count())]
+
+
+def set_rng_state_all(new_states: list[Tensor]) -> None:
+    """Put the one stream where it was."""
+    for state in new_states[:1]:
+        set_rng_state(state)
+
+
+def is_initialized() -> bool:
+    """Whether there is a device: one is initialised with its first use."""
+    return mlgpu.cuda.is_available()
+
+
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    """Whether bfloat16 can be computed with: on every device that there is."""
+    return mlgpu.cuda.is_available()
+
+
+def max_memory_reserved(device: Any = None) -> int:
+    """The most bytes that were allocated at a time."""
+    return mlgpu.cuda.max_memory_allocated(device)
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait for a device."""
+    mlgpu.cuda.synchronize(device)
+
+
+def empty_cache() -> None:
+    """Give bytes that no tensor has to the system; nothing where there is no device."""
+    if mlgpu.cuda.is_available():
+        mlgpu.cuda.empty_cache()
+
+
+def __getattr__(name: str) -> Any:
+    if name in CUDA_CLASSES:
+        return CUDA_CLASSES[name]
+    raise AttributeError(name)

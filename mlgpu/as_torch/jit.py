@@ -1,0 +1,55 @@
+"""torch.jit: programs are run as they are, so its decorators give back what they are given."""
+
+from __future__ import annotations
+
+from typing import Any
+from typing import Final as Final
+
+from mlgpu.nn import Module as Module
+
+ScriptModule = Module
+
+
+def script(obj: Any = None, **options: Any) -> Any:
+    """The function, class or module itself."""
+    return obj if obj is not None else (lambda decorated: decorated)
+
+
+def _same(obj: Any) -> Any:
+    """What it is given."""
+    return obj
+
+
+script_method = export = unused = interface = _same
+
+
+def ignore(drop: Any = False, **options: Any) -> Any:
+    """The function itself; also a decorator with options."""
+    return drop if callable(drop) else _same
+
+
+def script_if_tracing(fn: Any) -> Any:
+    """The function itself."""
+    return fn
+
+
+def is_scripting() -> bool:
+    """False."""
+    return False
+
+
+def is_tracing() -> bool:
+    """False."""
+    return False
+
+
+def annotate(the_type: Any, the_value: Any) -> Any:
+    """The value."""
+    return the_value
+
+
+def isinstance(obj: Any, target_type: Any) -> bool:
+    """Python's isinstance."""
+    import builtins
+
+    return builtins.isinstance(obj, target_type)

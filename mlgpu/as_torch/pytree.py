@@ -1,0 +1,87 @@
+"""torch.utils._pytree: nested lists, tuples and dicts, taken apart and put together again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+_MAPPINGS = (dict, OrderedDict, defaultdict)
+
+
+class TreeSpec:
+    """How a value was nested: its class, its keys, and the specs of what is in it."""
+
+    def __init__(self, kind: type | None, keys: tuple[Any, ...] = (),
+                 children: tuple[TreeSpec, ...] = ()) -> None:
+        self.type, self.context, self.children_specs = kind, keys, list(children)
+
+    @property
+    def num_leaves(self) -> int:
+        """How many leaves it has."""
+        return 1 if self.type is None else sum(c.num_leaves for c in self.children_specs)
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, TreeSpec) and self.type is other.type
+                and self.context == other.context and self.children_specs == other.children_specs)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def is_leaf(self) -> bool:
+        """Whether it stands for a single value."""
+        return self.type is None
+
+    def unflatten(self, leaves: Iterator[Any]) -> Any:
+        """A value nested so, of the next leaves."""
+        if self.type is None:
+            return next(leaves)
+        items = [child.unflatten(leaves) for child in self.children_specs]
+        if self.type in _MAPPINGS:
+            pairs = zip(self.context, items, strict=True)
+            return dict(pairs) if self.type is not OrderedDict else OrderedDict(pairs)
+        return self.type(*items) if hasattr(self.type, "_fields") else self.type(items)
+
+
+def _is_node(value: Any) -> bool:
+    return (type(value) in (list, tuple, *_MAPPINGS)
+            or (isinstance(value, tuple) and hasattr(value, "_fields")))
+
+
+def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None
+                 ) -> tuple[list[Any], TreeSpec]:
+    """The leaves of a nested value from left to right, and how they were nested."""
+    if not _is_node(tree) or (is_leaf is not None and is_leaf(tree)):
+        return [tree], TreeSpec(None)
+    keys = tuple(tree) if isinstance(tree, dict) else ()
+    leaves: list[Any] = []
+    specs = []
+    for child in tree.values() if isinstance(tree, dict) else tree:
+        found, spec = tree_flatten(child, is_leaf)
+        leaves += found
+        specs.append(spec)
+    return leaves, TreeSpec(type(tree), keys, tuple(specs))
+
+
+def tree_unflatten(leaves: Iterable[Any], treespec: TreeSpec) -> Any:
+    """The value that `tree_flatten` took apart, of other leaves."""
+    return treespec.unflatten(iter(leaves))
+
+
+def tree_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
+    """The leaves of a nested value."""
+    return tree_flatten(tree, is_leaf)[0]
+
+
+def tree_map(func: Callable[..., Any], tree: Any, *rests: Any,
+             is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """`func` of every leaf (and of those in its place in `rests`), nested as `tree`."""
+    leaves, spec = tree_flatten(tree, is_leaf)
+    others = [tree_leaves(rest, is_leaf) for rest in rests]
+    return tree_unflatten([func(*parts) for parts in zip(leaves, *others, strict=True)], spec)
+
+
+def tree_map_only(kind: Any, func: Callable[[Any], Any], tree: Any,
+                  is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """`func` of the leaves of a class; the others as they are."""
+    return tree_map(lambda leaf: func(leaf) if isinstance(leaf, kind) else leaf, tree,
+                    is_leaf=is_leaf)
