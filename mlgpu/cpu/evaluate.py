@@ -21,8 +21,10 @@ from mlgpu.expr.lower import Program, step_function
 from mlgpu.expr.numba import problem
 
 # Elements per block.  Smaller ones would fit the second-level cache better, but every step of a
-# block takes the interpreter's lock, for which threads wait longer than the cache saves.
+# block takes the interpreter's lock, for which threads wait longer than the cache saves.  Where all
+# threads have several blocks of it, a larger one costs no more time in cache, and half the waiting.
 BLOCK = 1 << 17
+_LARGE = 1 << 18
 
 # What one call of NumPy's computes at the speed of memory, and as well as a compiled loop.
 _BY_MEMORY = frozenset("add sub mul div neg square sqrt abs maximum minimum clamp_min clamp_max "
@@ -188,7 +190,7 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
 
 def _block_lengths(shape: tuple[int, ...]) -> list[int]:
     """Full inner dimensions up to a block's size, a part of the next, one of the outer ones."""
-    lengths, room = [1] * len(shape), BLOCK
+    lengths, room = [1] * len(shape), BLOCK if math.prod(shape) < 4 * _LARGE else _LARGE
     for d in reversed(range(len(shape))):
         lengths[d] = max(min(shape[d], room), 1)
         room //= lengths[d]

@@ -323,12 +323,18 @@ def _gelu_tanh_slope(y: Expr, x: Expr) -> tuple[Expr]:
     return (add(mul(mul(mul(e, s), s), inner), s),)
 
 
+def _silu_divisor(x: Expr) -> Expr:
+    return add(call("exp", neg(x)), 1)
+
+
 def _silu(x: Expr) -> Expr:
-    return div(x, add(call("exp", neg(x)), 1))
+    return div(x, _silu_divisor(x))
 
 
 def _silu_slope(y: Expr, x: Expr) -> tuple[Expr]:
-    s = call("sigmoid", x)
+    # Not by the primitive sigmoid: where silu itself is wanted too, for the gradient of a factor
+    # beside it, the exponential is computed once.
+    s = call("reciprocal", _silu_divisor(x))
     return (mul(add(mul(sub(1, s), x), 1), s),)
 
 
