@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from mlgpu import linalg as linalg
     from mlgpu import nn as nn
     from mlgpu import optim as optim
+    from mlgpu import peft as peft
     from mlgpu import profiler as profiler
     from mlgpu import special as special
     from mlgpu import testing as testing
@@ -84,7 +85,7 @@ cfloat, cdouble = complex64, complex128
 _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
-               "linalg", "nn", "optim", "profiler", "random", "special", "testing", "train",
+               "linalg", "nn", "optim", "peft", "profiler", "random", "special", "testing", "train",
                "utils")
 
 

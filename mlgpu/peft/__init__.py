@@ -1,0 +1,22 @@
+"""Training a part of a model: LoRA without editing it, freezing and grouping by pattern.
+
+    names = peft.add_lora(model, ["*.attention.*"], rank=8)
+    optimizer = mlgpu.optim.AdamW(peft.param_groups(model, {"*.lora_B": {"lr": 1e-3}}), lr=1e-4)
+    ...
+    peft.save_adapters(model, "adapters.safetensors")
+"""
+
+from mlgpu.peft.lora import (
+    LoraSettings,
+    add_lora,
+    disabled,
+    load_adapters,
+    merge,
+    remove_lora,
+    save_adapters,
+    unmerge,
+)
+from mlgpu.peft.pattern import freeze, param_groups, unfreeze
+
+__all__ = ["LoraSettings", "add_lora", "disabled", "freeze", "load_adapters", "merge",
+           "param_groups", "remove_lora", "save_adapters", "unfreeze", "unmerge"]
