@@ -1,4 +1,4 @@
-"""An LSTM whose batch is cut among threads is what float64 says it is."""
+"""A recurrent layer whose batch is cut among threads is what float64 says it is."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import mlgpu
 from mlgpu import nn
 
 
-def results(dtype, threads, *, projection=0, reverse=False, n=9):
+def results(dtype, threads, *, kind="LSTM", projection=0, reverse=False, n=9, **more):
     before = mlgpu.get_num_threads()
     mlgpu.manual_seed(0)
-    layer = nn.LSTM(20, 64, proj_size=projection, bidirectional=reverse).to(mlgpu.float64)
+    if projection:
+        more["proj_size"] = projection
+    layer = getattr(nn, kind)(20, 64, bidirectional=reverse, **more).to(mlgpu.float64)
     x = mlgpu.randn(30, n, 20, dtype=mlgpu.float64)
     layer, x = layer.to(dtype), x.to(dtype).requires_grad_()
     mlgpu.set_num_threads(threads)
     try:
-        y, (h, c) = layer(x)
+        y, state = layer(x)
+        h, c = state if kind == "LSTM" else (state, state)
         shape = mlgpu.linspace(-1, 1, y.numel(), dtype=mlgpu.float64).reshape(y.shape).to(dtype)
         ((y * shape).sum() + (h * h).sum() + c.sum()).backward()
     finally:
@@ -27,7 +30,11 @@ def results(dtype, threads, *, projection=0, reverse=False, n=9):
     return [t.detach().numpy() for t in (y, h, c, x.grad, *(p.grad for p in layer.parameters()))]
 
 
-@pytest.mark.parametrize("options", [{}, {"projection": 24}, {"reverse": True}, {"n": 1}], ids=str)
+@pytest.mark.parametrize("options", [
+    {}, {"projection": 24}, {"reverse": True}, {"n": 1},
+    {"kind": "GRU", "n": 33}, {"kind": "GRU", "n": 33, "reverse": True, "bias": False},
+    {"kind": "RNN", "n": 50}, {"kind": "RNN", "n": 50, "reverse": True, "nonlinearity": "relu"},
+], ids=str)
 def test_against_float64(options):
     expected = results(mlgpu.float64, 1, **options)
     for threads in (1, 2, 4):

@@ -1,4 +1,4 @@
-"""The steps of an LSTM on arrays, the rows of a batch cut among the threads.
+"""The steps of recurrent layers on arrays, the rows of a batch cut among the threads.
 
 Rows never meet, so each thread goes through all steps with its own.
 """
@@ -6,6 +6,7 @@ Rows never meet, so each thread goes through all steps with its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -15,9 +16,9 @@ from mlgpu.cpu import blas
 from mlgpu.cpu.fast import load
 from mlgpu.cpu.gemm import cast, contiguous
 from mlgpu.cpu.runtime import empty
-from mlgpu.cpu.threads import get_num_threads, parallel
+from mlgpu.cpu.threads import SERIAL, get_num_threads, parallel
 
-__all__ = ["LstmSteps", "sigmoid", "through_sigmoid"]
+__all__ = ["LstmSteps", "Rows", "multiply", "panels_of", "sigmoid", "through_sigmoid"]
 
 Array = np.ndarray[Any, Any]
 
@@ -61,36 +62,42 @@ _AS_THEY_LIE = 1_000_000
 _NARROWEST = 32
 
 
-def _panels(w: Array, rows: int) -> Array:
-    """w (k, n) as (panels, k, columns), for products with `rows` rows from the left."""
+def panels_of(w: Array, rows: int, steps: int) -> Array:
+    """w (k, n), for products with `rows` rows from the left in each step: as it is, or as panels
+    (count, k, columns); of a copy where the steps are many enough to pay for it.
+    """
+    if steps >= _WORTH_TURNING:
+        w = _apart(w)
     depth, width = w.shape
     count = 1
     while rows * depth * (width // count) > _AS_THEY_LIE:
         count *= 2
         if width % count or width // count < _NARROWEST:
-            count = 1
-            break
-    return w.reshape(depth, count, width // count).swapaxes(0, 1)
+            return w
+    return w if count == 1 else w.reshape(depth, count, width // count).swapaxes(0, 1)
 
 
-def _multiply(x: Array, panels: Array, out: Array) -> Array:
-    """out = x @ the matrix that is cut into panels."""
+def multiply(x: Array, panels: Array, out: Array) -> Array:
+    """out = x @ the matrix of which these are the panels."""
+    if panels.ndim == 2:
+        return np.matmul(x, panels, out=out)
     count, _, width = panels.shape
     np.matmul(x, panels, out=out.reshape(len(out), count, width).swapaxes(0, 1))
     return out
 
 
-class LstmSteps:
-    """All steps of an LSTM for `n` rows, in one order."""
+class Rows:
+    """The rows of a batch in parts: one for each thread, where all steps together are worth it."""
 
-    def __init__(self, order: Sequence[int], n: int, hidden: int, dtype: Any) -> None:
-        self.order, self.n, self.hidden, self.dtype = order, n, hidden, dtype
-        parts = min(n, get_num_threads()) if n else 1
+    def __init__(self, steps: int, n: int, gates: int, hidden: int) -> None:
+        # In elements of simpler operations.
+        self.work = steps * n * gates * hidden * max(1, hidden >> 4)
+        parts = min(n, get_num_threads()) if n and self.work >= SERIAL else 1
         self.cuts = [n * part // parts for part in range(parts + 1)]
-        self.work = len(order) * n * 4 * hidden * max(1, hidden >> 4)
+        self.most = max(b - a for a, b in pairwise(self.cuts))
 
-    def _run(self, start: Callable[[], Callable[[slice], None]]) -> None:
-        """`start()`'s result for every part of the rows."""
+    def run(self, start: Callable[[], Callable[[slice], None]]) -> None:
+        """What `start()` makes for each thread, with every part; BLAS has one thread meanwhile."""
         def begin() -> Callable[[int], None]:
             body = start()
             return lambda part: body(slice(self.cuts[part], self.cuts[part + 1]))
@@ -98,8 +105,13 @@ class LstmSteps:
         with blas.one_thread():
             parallel(len(self.cuts) - 1, begin, self.work)
 
-    def _largest(self) -> int:
-        return max(b - a for a, b in zip(self.cuts, self.cuts[1:], strict=False))
+
+class LstmSteps:
+    """All steps of an LSTM for `n` rows, in one order."""
+
+    def __init__(self, order: Sequence[int], n: int, hidden: int, dtype: Any) -> None:
+        self.order, self.n, self.hidden, self.dtype = order, n, hidden, dtype
+        self.rows = Rows(len(order), n, 4, hidden)
 
     def forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
                 acts: Array, cells: Array, last: tuple[Array, Array]) -> None:
@@ -116,9 +128,8 @@ class LstmSteps:
 
     def _forward(self, x: Array, h: Array, c: Array, w: Array, projection: Array | None, y: Array,
                  acts: Array, cells: Array) -> None:
-        most, hidden, kept = self._largest(), self.hidden, len(acts)
-        turned = _apart(w.T) if len(self.order) >= _WORTH_TURNING else w.T
-        panels = _panels(turned, most)
+        most, hidden, kept = self.rows.most, self.hidden, len(acts)
+        panels = panels_of(w.T, most, len(self.order))
         # sigmoid(x) = tanh(x / 2) / 2 + 1 / 2: so all gates take one call.
         factor, offset = empty((4 * hidden,), self.dtype), empty((4 * hidden,), self.dtype)
         factor.fill(0.5)
@@ -133,7 +144,7 @@ class LstmSteps:
                 product = spare[:rows.stop - rows.start]
                 for t in self.order:
                     act, following = acts[t % kept, rows], cells[t % kept, rows]
-                    np.add(_multiply(state, panels, act), x[t, rows], out=act)
+                    np.add(multiply(state, panels, act), x[t, rows], out=act)
                     np.tanh(np.multiply(act, factor, out=act), out=act)
                     np.add(np.multiply(act, factor, out=act), offset, out=act)
                     i, f, g, o = (act[:, k * hidden:(k + 1) * hidden] for k in range(4))
@@ -147,7 +158,7 @@ class LstmSteps:
 
             return run
 
-        self._run(start)
+        self.rows.run(start)
 
     def backward(self, dy: Array | None, dh: Array, dc: Array, c: Array, w: Array,
                  projection: Array | None, acts: Array, cells: Array, dgates: Array,
@@ -160,8 +171,8 @@ class LstmSteps:
         if fast is not None:
             self._backward_compiled(fast, dy, dh, dc, c, w, acts, cells, dgates)
             return
-        most, hidden = self._largest(), self.hidden
-        panels = _panels(_apart(w) if len(self.order) >= _WORTH_TURNING else w, most)
+        most, hidden = self.rows.most, self.hidden
+        panels = panels_of(w, most, len(self.order))
 
         def start() -> Callable[[slice], None]:
             slopes = empty((_TOGETHER, most, hidden), self.dtype)
@@ -196,11 +207,11 @@ class LstmSteps:
                     others = dact[:, :3 * hidden].reshape(n, 3, hidden)
                     np.multiply(others, dcell[:, None], out=others)
                     np.multiply(dcell, acts[t, rows, hidden:2 * hidden], out=dcell)
-                    _multiply(dact, panels, dstate)
+                    multiply(dact, panels, dstate)
 
             return run
 
-        self._run(start)
+        self.rows.run(start)
 
     def _factors(self, acts: Array, cells: Array, factors: Array, slope: Array,
                  outs: Array | None) -> None:
@@ -233,7 +244,7 @@ class LstmSteps:
 
     def _forward_compiled(self, fast: ModuleType, x: Array, h: Array, c: Array, w: Array, y: Array,
                           acts: Array, cells: Array) -> None:
-        most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
+        most, hidden, lanes = self.rows.most, self.hidden, fast.lanes(self.dtype.itemsize)
         panels = empty((-(-4 * hidden // lanes), hidden, lanes), self.dtype)
         fast.pack_rows(w, panels)
         x, h, c = contiguous(x), contiguous(h), contiguous(c)
@@ -248,11 +259,11 @@ class LstmSteps:
 
             return run
 
-        self._run(start)
+        self.rows.run(start)
 
     def _backward_compiled(self, fast: ModuleType, dy: Array | None, dh: Array, dc: Array,
                            c: Array, w: Array, acts: Array, cells: Array, dgates: Array) -> None:
-        most, hidden, lanes = self._largest(), self.hidden, fast.lanes(self.dtype.itemsize)
+        most, hidden, lanes = self.rows.most, self.hidden, fast.lanes(self.dtype.itemsize)
         panels = empty((-(-hidden // lanes), 4 * hidden, lanes), self.dtype)
         fast.pack_columns(w, panels)
         given = empty((0, 0, 0), self.dtype) if dy is None else contiguous(cast(dy, self.dtype))
@@ -270,4 +281,4 @@ class LstmSteps:
 
             return run
 
-        self._run(start)
+        self.rows.run(start)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlgpu.autograd import enable_grad, grad
 from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
-from mlgpu.cpu.recurrent import LstmSteps, sigmoid, through_sigmoid
+from mlgpu.cpu.recurrent import LstmSteps, Rows, multiply, panels_of, sigmoid, through_sigmoid
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import recurrent as cuda
 from mlgpu.op import Op, run
@@ -192,13 +192,22 @@ class Rnn(Recurrence):
         return (rnn_step(gates, state[0], rest[0], None, self.relu),)
 
     def forward(self, gates: Array, h: Array, w_hh: Array) -> tuple[Array, ...]:
-        x, state, w = widen(gates), widen(h), contiguous(widen(w_hh).T)
+        x, first, w = widen(gates), widen(h), widen(w_hh)
+        order, (n, hidden) = self.order(len(x)), h.shape
         y = empty((*x.shape[:2], len(w)), x.dtype)
-        for t in self.order(len(x)):
-            total = np.add(np.matmul(state, w, out=y[t]), x[t], out=y[t])
-            state = np.maximum(total, 0, out=total) if self.relu else np.tanh(total, out=total)
-        last = empty(state.shape, gates.dtype)
-        np.copyto(last, state, casting="unsafe")
+        parts = Rows(len(x), n, 1, hidden)
+        panels = panels_of(w.T, parts.most, len(x))
+
+        def steps(rows: slice) -> None:
+            state = first[rows]
+            for t in order:
+                total = multiply(state, panels, y[t, rows])
+                np.add(total, x[t, rows], out=total)
+                state = np.maximum(total, 0, out=total) if self.relu else np.tanh(total, out=total)
+
+        parts.run(lambda: steps)
+        last = empty(h.shape, gates.dtype)
+        np.copyto(last, y[order[-1]] if order else h, casting="unsafe")
         return cast(y, gates.dtype), last
 
     def forward_cuda(self, gates: Any, h: Any, w_hh: Any) -> tuple[Any, ...]:
@@ -211,17 +220,25 @@ class Rnn(Recurrence):
 
     def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
         h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
-        y = widen(self.output_array(0))
-        dgates, dh, spare = empty(y.shape, y.dtype), beginning(dlast, h0), empty(h0.shape, y.dtype)
-        for t in reversed(self.order(len(y))):
-            if dy is not None:
-                np.add(dh, dy[t], out=dh)
-            if self.relu:
-                np.multiply(dh, y[t] > 0, out=dgates[t])
-            else:
-                np.subtract(1, np.multiply(y[t], y[t], out=spare), out=spare)
-                np.multiply(dh, spare, out=dgates[t])
-            np.matmul(dgates[t], w, out=dh)
+        y, order = widen(self.output_array(0)), self.order(len(self.output_array(0)))
+        dgates, dh, room = empty(y.shape, y.dtype), beginning(dlast, h0), empty(h0.shape, y.dtype)
+        parts = Rows(len(y), len(h0), 1, h0.shape[1])
+        panels = panels_of(w, parts.most, len(y))
+
+        def steps(rows: slice) -> None:
+            dstate, spare = dh[rows], room[rows]
+            for t in reversed(order):
+                if dy is not None:
+                    np.add(dstate, dy[t, rows], out=dstate)
+                state, dgate = y[t, rows], dgates[t, rows]
+                if self.relu:
+                    np.multiply(dstate, state > 0, out=dgate)
+                else:
+                    np.subtract(1, np.multiply(state, state, out=spare), out=spare)
+                    np.multiply(dstate, spare, out=dgate)
+                multiply(dgate, panels, dstate)
+
+        parts.run(lambda: steps)
         return dgates, dh, self.weight_gradient(dgates, y, h0) if self.needs[2] else None
 
 
