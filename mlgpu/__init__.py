@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from mlgpu import fft as fft
     from mlgpu import io as io
     from mlgpu import linalg as linalg
+    from mlgpu import metrics as metrics
     from mlgpu import nn as nn
     from mlgpu import optim as optim
     from mlgpu import peft as peft
@@ -85,8 +86,8 @@ cfloat, cdouble = complex64, complex128
 _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
-               "linalg", "nn", "optim", "peft", "profiler", "random", "special", "testing", "train",
-               "utils")
+               "linalg", "metrics", "nn", "optim", "peft", "profiler", "random", "special",
+               "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

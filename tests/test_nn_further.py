@@ -116,4 +116,4 @@ def test_clamped_transducer(device):
 ], ids=range(11))
 def test_errors(call, match):
     with pytest.raises(ShapeError, match=match):
-        call(mlgpu.tensor)
+        call(lambda array: mlgpu.tensor(array, device="cpu"))

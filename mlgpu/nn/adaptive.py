@@ -99,7 +99,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     def predict(self, input: Tensor) -> Tensor:
         """The most probable class of each row; clusters are computed only if one may win."""
         head = self.head(input)
-        best = head.argmax(dim=1)
+        best: Tensor = head.argmax(dim=1)
         if bool((best < self.shortlist_size).all()):
             return best
         return self.log_prob(input).argmax(dim=1)
