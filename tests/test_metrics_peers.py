@@ -76,6 +76,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 @pytest.mark.parametrize("row", ROWS, ids=[f"{i}-{row[0]}" for i, row in enumerate(ROWS)])
 def test_equals_torchmetrics(row):
     name, options, batches, home = row
