@@ -40,12 +40,12 @@ ROW, LINEAR = mlgpu.ones(1, 8).requires_grad_(), nn.Linear(8, 8)
 
 # Per link of a chain: Python calls forward, and forward and backward.
 CHAINS = {
-    "x + b": (X, lambda y: y + B, 5, 6),
-    "x + p": (X, lambda y: y + P, 5, 8),
-    "x * b": (X, lambda y: y * B, 5, 7),
-    "x * 2": (X, lambda y: y * 2.0, 9, 12),
-    "relu": (X, lambda y: y.relu(), 9, 12),
-    "tanh": (X, lambda y: y.tanh(), 8, 10),
+    "x + b": (X, lambda y: y + B, 6, 7),
+    "x + p": (X, lambda y: y + P, 6, 8),
+    "x * b": (X, lambda y: y * B, 6, 7),
+    "x * 2": (X, lambda y: y * 2.0, 10, 13),
+    "relu": (X, lambda y: y.relu(), 10, 13),
+    "tanh": (X, lambda y: y.tanh(), 9, 11),
     "matmul": (M, lambda y: y @ M.detach(), 42, 75),
     "linear": (ROW, lambda y: F.linear(y, LINEAR.weight, LINEAR.bias), 50, 140),
 }

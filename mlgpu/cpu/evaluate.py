@@ -93,6 +93,13 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     values = [None if isinstance(v, np.ndarray) else v for v in values]  # of no use, any shape
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
+    if size <= BLOCK and results[0].ndim == 1 and not any(
+            np.may_share_memory(out, a) for out in results for a in laid[:len(inputs)]):
+        line = _line(program, tuple([isinstance(v, np.ndarray) and v.size == size
+                                     for v in values]))
+        if line is not None:
+            line.run(values, results, size)
+            return
     _run_blocks(program, functions, values, results)
 
 
@@ -150,7 +157,8 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
                 outs: list[Array]) -> None:
     shape = outs[0].shape
     block = _block_lengths(shape)
-    plan = _Registers(program, outs, values)
+    plan = _Registers(program, _result_shapes(program, values), [out.shape for out in outs],
+                      _last_reads(program, values, outs))
     counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
     steps = [(function, step.operands, step.result)
              for step, function in zip(program.steps, functions, strict=True)]
@@ -204,6 +212,16 @@ def _sliced(array: Array, index: tuple[slice, ...]) -> Array:
                        for n, i in zip(array.shape, index, strict=True))]
 
 
+def _last_reads(program: Program, values: list[Any], outs: list[Array]) -> list[int]:
+    """For each output, the last step that reads an argument in the same place, or 0."""
+    read: dict[int, int] = {}
+    for n, step in enumerate(program.steps):
+        for i in step.operands:
+            if isinstance(values[i], np.ndarray):
+                read[values[i].ctypes.data] = n
+    return [read.get(out.ctypes.data, 0) for out in outs]
+
+
 def _result_shapes(program: Program, values: list[Any]) -> dict[int, tuple[int, ...]]:
     """The shape each result would have in full: no larger than its operands broadcast to."""
     shapes = {i: v.shape for i, v in enumerate(values) if isinstance(v, np.ndarray)}
@@ -212,26 +230,66 @@ def _result_shapes(program: Program, values: list[Any]) -> dict[int, tuple[int, 
     return shapes
 
 
+class _Line:
+    """A program as calls on whole arrays of one length, where they make one block."""
+
+    def __init__(self, steps: list[Any], plan: _Registers) -> None:
+        self.steps, self.plan = steps, plan
+
+    def run(self, values: list[Any], outs: list[Array], size: int) -> None:
+        """`values` has the arguments and gets the results."""
+        plan = self.plan
+        memory = plan.memory(size)
+        for value, place in plan.place.items():
+            dtype = plan.dtypes[value].numpy
+            values[value] = memory[place][:size * dtype.itemsize].view(dtype)
+        for value, position in plan.output.items():
+            values[value] = outs[position]
+        for function, operands, result in self.steps:
+            function(*[values[i] for i in operands], out=values[result])
+        for position, value in plan.copies:
+            cast_step(values[value], outs[position])
+
+
+@functools.lru_cache(maxsize=4096)
+def _line(program: Program, whole: tuple[bool, ...]) -> _Line | None:
+    """A program of arguments that are whole or of one element, None where a result would not be.
+
+    What is decided here depends on nothing else, so that it is decided once.
+    """
+    full = {i for i, known in enumerate(whole) if known}
+    for step in program.steps:
+        if not full.intersection(step.operands):
+            return None
+        full.add(step.result)
+    if not full.issuperset(program.outputs):
+        return None
+    steps = [(function, step.operands, step.result)
+             for step, function in zip(program.steps, _functions(program), strict=True)]
+    length: tuple[int, ...] = (2,)  # any would do
+    shapes = {i: length if i in full else () for i in range(len(whole))}
+    outputs = [length] * len(program.outputs)
+    return _Line(steps, _Registers(program, shapes, outputs, [0] * len(outputs)))
+
+
 class _Registers:
     """Where each result lives: in an output, or in a buffer that later results reuse."""
 
-    def __init__(self, program: Program, outs: list[Array], values: list[Any]) -> None:
-        self.shapes = shapes = _result_shapes(program, values)
+    def __init__(self, program: Program, shapes: dict[int, tuple[int, ...]],
+                 outs: Sequence[tuple[int, ...]], read: Sequence[int]) -> None:
+        """`outs` are the shapes of the outputs; `read`, the last step that reads an argument in the
+        same memory."""
+        self.shapes = shapes
         self.dtypes = program.dtypes
         last = {i: n for n, s in enumerate(program.steps) for i in s.operands}
         made = {s.result: n for n, s in enumerate(program.steps)}
-        read: dict[int, int] = {}  # the last step that reads the memory at an address
-        for i, n in last.items():
-            if isinstance(values[i], np.ndarray):
-                address = values[i].ctypes.data
-                read[address] = max(read.get(address, 0), n)
         self.output: dict[int, int] = {}
         self.copies: list[tuple[int, int]] = []
         for position, value in enumerate(program.outputs):
             fits = (value >= program.first_result and value not in self.output
-                    and shapes[value] == outs[position].shape
+                    and shapes[value] == outs[position]
                     and value not in last  # an output read again later may alias an input
-                    and read.get(outs[position].ctypes.data, 0) <= made[value])
+                    and read[position] <= made[value])
             if fits:
                 self.output[value] = position
             else:
