@@ -1,7 +1,8 @@
 """Every program of the corpus gives NumPy's results with no finding.
 
-Each runs on two of the targets, in turn, and every second one warp by warp; MLGPU_CORPUS=all runs
-each on every target and so.
+Each runs on one target: the programs of a source, which is compiled for two, one from each side of
+the step to sm_90, take turns.  Every third one also runs warp by warp.  MLGPU_CORPUS=all runs each
+on every target and so.
 """
 
 from __future__ import annotations
@@ -16,18 +17,21 @@ from sim.corpus.program import FOLDER, TARGETS, Program, programs
 from mlgpu import sim
 
 PROGRAMS = programs()
-
-
-EACH = [pytest.param(p, id=n) for n, p in PROGRAMS.items()]
 ALL = os.environ.get("MLGPU_CORPUS") == "all"
+SIDES = TARGETS[:2], TARGETS[2:]
 
 
-def turns() -> Iterator[object]:
-    """A program beside each of its targets."""
-    pairs = itertools.cycle(itertools.combinations(TARGETS, 2))
-    for (name, program), pair in zip(PROGRAMS.items(), pairs, strict=False):
-        for target in TARGETS if ALL else pair:
-            yield pytest.param(program, target, id=f"{name}-{target}")
+def turns(warps: bool = False) -> Iterator[object]:
+    """A program beside its target, or, of those that run warp by warp, beside its other one."""
+    groups = itertools.groupby(PROGRAMS.items(), lambda item: item[1].source)
+    for place, (_, members) in enumerate(groups):
+        pair = [side[place // (k + 1) % 2] for k, side in enumerate(SIDES)]
+        for turn, (name, program) in enumerate(members):
+            possible = [t for t in pair if program.exists_on(t)] or [TARGETS[-1]]
+            target = possible[(turn + warps) % len(possible)]
+            if ALL or not warps or turn % 3 == 0:
+                for each in TARGETS if ALL else (target,):
+                    yield pytest.param(program, each, id=f"{name}-{each}")
 
 
 @pytest.mark.parametrize(("program", "target"), list(turns()))
@@ -35,9 +39,9 @@ def test_program(program: Program, target: str) -> None:
     run(program, sim.Machine(arch=target, findings="raise"))
 
 
-@pytest.mark.parametrize("program", EACH if ALL else EACH[::2])
-def test_warps_one_after_the_other(program: Program) -> None:
-    run(program, sim.Machine(arch="sm_90", findings="raise", schedule="warps"))
+@pytest.mark.parametrize(("program", "target"), list(turns(warps=True)))
+def test_warps_one_after_the_other(program: Program, target: str) -> None:
+    run(program, sim.Machine(arch=target, findings="raise", schedule="warps"))
 
 
 def run(program: Program, m: sim.Machine) -> None:
