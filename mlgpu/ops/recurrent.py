@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.autograd import enable_grad, grad
+from mlgpu.cpu import gru as cpu_gru
 from mlgpu.cpu.gemm import cast, column_sums, contiguous, gemm, widen
 from mlgpu.cpu.recurrent import LstmSteps, Rows, multiply, panels_of, sigmoid, through_sigmoid
 from mlgpu.cpu.runtime import empty, zeros
@@ -315,15 +316,28 @@ class Gru(Recurrence):
 
     def forward(self, gates: Array, h: Array, w_hh: Array, b_hh: Array | None = None
                 ) -> tuple[Array, ...]:
-        x, state, w = widen(gates), widen(h), contiguous(widen(w_hh).T)
+        x, first, w = widen(gates), widen(h), widen(w_hh)
         bias = None if b_hh is None else widen(b_hh)
         steps, n, hidden = len(x), len(h), h.shape[1]
         y = empty((steps, n, hidden), x.dtype)
         kept = steps if self.recording else 1
         # Of each step: reset, update and new, and what reset multiplies.
         acts, inner = empty((kept, n, 3 * hidden), x.dtype), empty((kept, n, hidden), x.dtype)
-        for t in self.order(steps):
-            act, part = acts[t % kept], inner[t % kept]
+        order, fast = self.order(steps), cpu_gru.loops(steps, n, hidden)
+        if fast is not None:
+            cpu_gru.forward(fast, x, first, contiguous(w), bias, y, acts, inner, order)
+        else:
+            self._steps(x, first, contiguous(w.T), bias, y, acts, inner)
+        self.stash(acts=acts, inner=inner)
+        last = empty(first.shape, gates.dtype)
+        np.copyto(last, y[order[-1]] if order else first, casting="unsafe")
+        return cast(y, gates.dtype), last
+
+    def _steps(self, x: Array, state: Array, w: Array, bias: Array | None, y: Array, acts: Array,
+               inner: Array) -> None:
+        hidden = state.shape[1]
+        for t in self.order(len(x)):
+            act, part = acts[t % len(acts)], inner[t % len(acts)]
             np.matmul(state, w, out=act)
             if bias is not None:
                 np.add(act, bias, out=act)
@@ -336,10 +350,6 @@ class Gru(Recurrence):
             np.subtract(state, new, out=y[t])
             np.multiply(y[t], act[:, hidden:2 * hidden], out=y[t])
             state = np.add(y[t], new, out=y[t])
-        self.stash(acts=acts, inner=inner)
-        last = empty(state.shape, gates.dtype)
-        np.copyto(last, state, casting="unsafe")
-        return cast(y, gates.dtype), last
 
     def forward_cuda(self, gates: Any, h: Any, w_hh: Any, b_hh: Any = None) -> tuple[Any, ...]:
         *outputs, acts, inner = cuda.gru(gates, h, w_hh, b_hh, self.order(len(gates)),
@@ -362,9 +372,23 @@ class Gru(Recurrence):
     def backward_cpu(self, dy: Array | None, dlast: Array | None) -> tuple[Array | None, ...]:
         h0, w = widen(self.input_array(1)), contiguous(widen(self.input_array(2)))
         y, acts, inner = widen(self.output_array(0)), self.acts, self.inner
-        hidden, order = h0.shape[1], self.order(len(y))
+        order = self.order(len(y))
         dgates, dinner = empty(acts.shape, acts.dtype), empty(acts.shape, acts.dtype)
-        dh, spare = beginning(dlast, h0), empty(h0.shape, h0.dtype)
+        dh, fast = beginning(dlast, h0), cpu_gru.loops(*y.shape)
+        if fast is not None:
+            cpu_gru.backward(fast, dy, dh, h0, w, y, acts, inner, dgates, dinner, order)
+        else:
+            self._back(dy, dh, h0, w, y, dgates, dinner)
+        dw = self.weight_gradient(dinner, y, h0) if self.needs[2] else None
+        if len(self.needs) == 3:
+            return dgates, dh, dw
+        db = column_sums(dinner.reshape(-1, len(w))) if self.needs[3] else None
+        return dgates, dh, dw, db
+
+    def _back(self, dy: Array | None, dh: Array, h0: Array, w: Array, y: Array, dgates: Array,
+              dinner: Array) -> None:
+        acts, inner, order, hidden = self.acts, self.inner, self.order(len(y)), h0.shape[1]
+        spare = empty(h0.shape, h0.dtype)
         for at in range(len(y) - 1, -1, -1):
             t = order[at]
             before = y[order[at - 1]] if at else h0
@@ -381,11 +405,6 @@ class Gru(Recurrence):
             np.multiply(dnew, reset, out=dinner[t][:, 2 * hidden:])
             np.multiply(dh, update, out=dh)
             np.add(dh, np.matmul(dinner[t], w, out=spare), out=dh)
-        dw = self.weight_gradient(dinner, y, h0) if self.needs[2] else None
-        if len(self.needs) == 3:
-            return dgates, dh, dw
-        db = column_sums(dinner.reshape(-1, 3 * hidden)) if self.needs[3] else None
-        return dgates, dh, dw, db
 
 
 def layer(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor],

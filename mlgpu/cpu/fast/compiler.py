@@ -18,7 +18,8 @@ _AS_WRITTEN = {"contract"}
 def _shared() -> str:
     """What loops of any file are made with: files that Numba does not look at."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("blas.py", "compiler.py", "maths.py", "rows.py", "streams.py"):
+    for name in ("blas.py", "compiler.py", "maths.py", "recurrent.py", "rows.py",
+                 "streams.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     return digest.hexdigest()
 
