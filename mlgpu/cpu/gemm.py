@@ -26,7 +26,6 @@ _EXACT = 2**53  # float64 holds every integer up to here
 _ALONE = 1 << 18
 _WORTH_CUTTING = 1 << 22
 _MULTIPLE = 16  # of rows or columns of a part, which BLAS computes in such tiles
-_EACH, _WORTH_MORE = 2, 1 << 26  # parts for each thread: one that is held up takes fewer
 
 
 def gemm(a: Array, b: Array, bias: Array | None = None) -> Array:
@@ -117,13 +116,12 @@ def _parts(a: Array, b: Array, out: Array, bias: Array | None, threads: int) -> 
     """Parts for all threads, along the longest axis of a stack or the longer one of a matrix."""
     if threads == 1:
         return [(a, b, out, bias)]
-    pieces = threads * (_EACH if out.size * a.shape[-1] >= threads * _WORTH_MORE else 1)
     rows, columns = out.shape[-2:]
     axis = max(range(out.ndim - 2), key=lambda d: out.shape[d], default=None)
     if axis is None or out.shape[axis] < 2:
         axis = out.ndim - (2 if rows >= columns else 1)
     length = out.shape[axis]
-    step = -(-length // pieces)
+    step = -(-length // threads)
     if axis >= out.ndim - 2:
         step = -(-step // _MULTIPLE) * _MULTIPLE
     behind = axis - out.ndim  # counted from the end, because operands may have fewer axes

@@ -59,27 +59,24 @@ class Linear(Op):
 
     def backward_cpu(self, dy: Any) -> tuple[Any, ...]:
         rows = _rows(dy)
+        summed = len(self.needs) > 2 and self.needs[2]
         pairs = []
-        if self.needs[0]:
-            pairs.append((rows, _conj(widen(self.input_array(1)))))
         if self.needs[1]:
             pairs.append((rows.T, _conj(_rows(self.input_array(0)))))
-        summed = len(self.needs) > 2 and self.needs[2]
         if summed and len(rows) != 1:
             pairs.append((ones_row(rows), rows))
+        if self.needs[0]:  # last: the next backward finds it in the cache
+            pairs.append((rows, _conj(widen(self.input_array(1)))))
         found = [cast(made, dy.dtype) for made in gemms(*pairs)]
-        dx = dweight = None
+        dx = dbias = None
         if self.needs[0]:
-            dx = found.pop(0)
+            dx = found.pop()
             if dy.ndim != 2:
                 dx = dx.reshape(*dy.shape[:-1], dx.shape[1])
-        if self.needs[1]:
-            dweight = found.pop(0)
-        if len(self.needs) == 2:
-            return dx, dweight
-        if not summed:
-            return dx, dweight, None
-        return dx, dweight, found[0][0] if found else cast(rows[0], dy.dtype)
+        if summed:
+            dbias = found.pop()[0] if len(rows) != 1 else cast(rows[0], dy.dtype)
+        dweight = found.pop() if self.needs[1] else None
+        return dx, dweight, *((dbias,) if len(self.needs) > 2 else ())
 
     def backward_cuda(self, dy: Any) -> tuple[Any, ...]:
         return self.factor_gradients_cuda(dy, len(self.needs) > 2)
