@@ -327,29 +327,36 @@ class Gru(Recurrence):
         if fast is not None:
             cpu_gru.forward(fast, x, first, contiguous(w), bias, y, acts, inner, order)
         else:
-            self._steps(x, first, contiguous(w.T), bias, y, acts, inner)
+            self._steps(x, first, w, bias, y, acts, inner)
         self.stash(acts=acts, inner=inner)
         last = empty(first.shape, gates.dtype)
         np.copyto(last, y[order[-1]] if order else first, casting="unsafe")
         return cast(y, gates.dtype), last
 
-    def _steps(self, x: Array, state: Array, w: Array, bias: Array | None, y: Array, acts: Array,
+    def _steps(self, x: Array, first: Array, w: Array, bias: Array | None, y: Array, acts: Array,
                inner: Array) -> None:
-        hidden = state.shape[1]
-        for t in self.order(len(x)):
-            act, part = acts[t % len(acts)], inner[t % len(acts)]
-            np.matmul(state, w, out=act)
-            if bias is not None:
-                np.add(act, bias, out=act)
-            new = act[:, 2 * hidden:]
-            np.copyto(part, new)
-            np.add(act[:, :2 * hidden], x[t][:, :2 * hidden], out=act[:, :2 * hidden])
-            sigmoid(act[:, :2 * hidden])
-            np.multiply(act[:, :hidden], part, out=new)
-            np.tanh(np.add(new, x[t][:, 2 * hidden:], out=new), out=new)
-            np.subtract(state, new, out=y[t])
-            np.multiply(y[t], act[:, hidden:2 * hidden], out=y[t])
-            state = np.add(y[t], new, out=y[t])
+        (count, n, hidden), kept, order = y.shape, len(acts), self.order(len(x))
+        parts = Rows(count, n, 3, hidden)
+        panels = panels_of(w.T, parts.most, count)
+
+        def steps(rows: slice) -> None:
+            state = first[rows]
+            for t in order:
+                act, part, out = acts[t % kept, rows], inner[t % kept, rows], y[t, rows]
+                given = x[t, rows]
+                multiply(state, panels, act)
+                if bias is not None:
+                    np.add(act, bias, out=act)
+                both, update, new = (act[:, :2 * hidden], act[:, hidden:2 * hidden],
+                                     act[:, 2 * hidden:])
+                np.copyto(part, new)
+                sigmoid(np.add(both, given[:, :2 * hidden], out=both))
+                np.multiply(act[:, :hidden], part, out=new)
+                np.tanh(np.add(new, given[:, 2 * hidden:], out=new), out=new)
+                np.multiply(np.subtract(state, new, out=out), update, out=out)
+                state = np.add(out, new, out=out)
+
+        parts.run(lambda: steps)
 
     def forward_cuda(self, gates: Any, h: Any, w_hh: Any, b_hh: Any = None) -> tuple[Any, ...]:
         *outputs, acts, inner = cuda.gru(gates, h, w_hh, b_hh, self.order(len(gates)),
@@ -387,24 +394,33 @@ class Gru(Recurrence):
 
     def _back(self, dy: Array | None, dh: Array, h0: Array, w: Array, y: Array, dgates: Array,
               dinner: Array) -> None:
-        acts, inner, order, hidden = self.acts, self.inner, self.order(len(y)), h0.shape[1]
-        spare = empty(h0.shape, h0.dtype)
-        for at in range(len(y) - 1, -1, -1):
-            t = order[at]
-            before = y[order[at - 1]] if at else h0
-            if dy is not None:
-                np.add(dh, dy[t], out=dh)
-            reset, update, new = (acts[t][:, k * hidden:(k + 1) * hidden] for k in range(3))
-            dreset, dupdate, dnew = (dgates[t][:, k * hidden:(k + 1) * hidden] for k in range(3))
-            np.multiply(np.subtract(1, update, out=spare), dh, out=dnew)
-            np.multiply(dnew, np.subtract(1, np.multiply(new, new, out=spare), out=spare), out=dnew)
-            np.multiply(np.subtract(before, new, out=spare), dh, out=dupdate)
-            through_sigmoid(dupdate, update, dupdate)
-            through_sigmoid(np.multiply(dnew, inner[t], out=dreset), reset, dreset)
-            np.copyto(dinner[t], dgates[t])
-            np.multiply(dnew, reset, out=dinner[t][:, 2 * hidden:])
-            np.multiply(dh, update, out=dh)
-            np.add(dh, np.matmul(dinner[t], w, out=spare), out=dh)
+        acts, inner, order = self.acts, self.inner, self.order(len(y))
+        (count, n, hidden), room = y.shape, empty(h0.shape, h0.dtype)
+        parts = Rows(count, n, 3, hidden)
+        panels = panels_of(w, parts.most, count)
+
+        def steps(rows: slice) -> None:
+            dstate, spare = dh[rows], room[rows]
+            for at in range(count - 1, -1, -1):
+                t = order[at]
+                before = y[order[at - 1], rows] if at else h0[rows]
+                if dy is not None:
+                    np.add(dstate, dy[t, rows], out=dstate)
+                act, dact, dpart = acts[t, rows], dgates[t, rows], dinner[t, rows]
+                reset, update, new = (act[:, k * hidden:(k + 1) * hidden] for k in range(3))
+                dreset, dupdate, dnew = (dact[:, k * hidden:(k + 1) * hidden] for k in range(3))
+                np.multiply(np.subtract(1, update, out=spare), dstate, out=dnew)
+                np.subtract(1, np.multiply(new, new, out=spare), out=spare)
+                np.multiply(dnew, spare, out=dnew)
+                np.multiply(np.subtract(before, new, out=spare), dstate, out=dupdate)
+                through_sigmoid(dupdate, update, dupdate)
+                through_sigmoid(np.multiply(dnew, inner[t, rows], out=dreset), reset, dreset)
+                np.copyto(dpart, dact)
+                np.multiply(dnew, reset, out=dpart[:, 2 * hidden:])
+                np.multiply(dstate, update, out=dstate)
+                np.add(dstate, multiply(dpart, panels, spare), out=dstate)
+
+        parts.run(lambda: steps)
 
 
 def layer(mode: str, x: Tensor, state: tuple[Tensor, ...], weights: Sequence[Tensor],
