@@ -15,6 +15,7 @@ from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn import init
 from mlgpu.nn.module import Module
+from mlgpu.nn.packed import PackedSequence
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops import recurrent
 from mlgpu.ops.creation import empty, zeros
@@ -112,9 +113,11 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Does nothing: the weights need no common memory here."""
 
-    def _run(self, input: Tensor, hx: tuple[Tensor, ...] | None
-             ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The outputs, and each part of the last state."""
+    def _run(self, input: Any, hx: tuple[Tensor, ...] | None
+             ) -> tuple[Any, tuple[Tensor, ...]]:
+        """The outputs, and each part of the last state; packed where the input is."""
+        if isinstance(input, PackedSequence):
+            return self._run_packed(input, hx)
         name = type(self).__name__
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             raise ShapeError(f"{name}: input must be 2-d or 3-d with {self.input_size} features, "
@@ -162,6 +165,63 @@ class RNNBase(Module):
             x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
         return x, tuple(_stacked(part) for part in zip(*last, strict=True))
 
+    # --- packed sequences: runs of steps that as many of them have ------------------------------
+
+    def _run_packed(self, packed: PackedSequence, hx: tuple[Tensor, ...] | None
+                    ) -> tuple[PackedSequence, tuple[Tensor, ...]]:
+        x, number = packed.data, int(packed.batch_sizes[0])
+        if x.ndim != 2 or x.shape[-1] != self.input_size:
+            raise ShapeError(f"{type(self).__name__}: packed data must be (steps, "
+                             f"{self.input_size}), got {tuple(x.shape)}")
+        if hx is not None and packed.sorted_indices is not None:
+            hx = tuple(state.index_select(1, packed.sorted_indices) for state in hx)
+        states = self._states(x[None, :number], hx, False)
+        last: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            if layer and self.dropout:
+                x = F.dropout(x, self.dropout, self.training)
+            outputs = []
+            for reverse, suffix in enumerate(self._suffixes(layer)):
+                direction = self._backwards if reverse else self._forwards
+                y, state = direction(x, packed.segments(), states[len(last)],
+                                     self._weights(suffix))
+                outputs.append(y)
+                last.append(state)
+            x = outputs[0] if len(outputs) == 1 else cat(outputs, -1)
+        final = tuple(_stacked(part) for part in zip(*last, strict=True))
+        if packed.unsorted_indices is not None:
+            final = tuple(part.index_select(1, packed.unsorted_indices) for part in final)
+        return packed.with_data(x), final
+
+    def _forwards(self, x: Tensor, segments: list[tuple[int, int, int]],
+                  state: tuple[Tensor, ...], weights: list[Tensor]
+                  ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Sequences end from segment to segment: the shortest, which stand last, first."""
+        outputs, ended = [], []
+        for row, steps, count in segments:
+            if count < len(state[0]):
+                ended.append(tuple(part[count:] for part in state))
+                state = tuple(part[:count] for part in state)
+            piece = x[row:row + steps * count].reshape(steps, count, -1)
+            y, state = _layer(self.mode, piece, state, weights, self.bias, False)
+            outputs.append(y.reshape(steps * count, -1))
+        parts = zip(*(state, *reversed(ended)), strict=True)
+        return cat(outputs), tuple(cat(list(part)) for part in parts)
+
+    def _backwards(self, x: Tensor, segments: list[tuple[int, int, int]],
+                   start: tuple[Tensor, ...], weights: list[Tensor]
+                   ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Sequences join from segment to segment, each at its last step."""
+        outputs: list[Tensor] = []
+        state = tuple(part[:0] for part in start)
+        for row, steps, count in reversed(segments):
+            state = tuple(cat([part, first[len(part):count]])
+                          for part, first in zip(state, start, strict=True))
+            piece = x[row:row + steps * count].reshape(steps, count, -1)
+            y, state = _layer(self.mode, piece, state, weights, self.bias, True)
+            outputs.append(y.reshape(steps * count, -1))
+        return cat(outputs[::-1]), state
+
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
         for name, default in (("proj_size", 0), ("num_layers", 1), ("bias", True),
@@ -178,8 +238,9 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
 class RNN(RNNBase):
     """h[t] = tanh(w_ih x[t] + b_ih + w_hh h[t - 1] + b_hh), or relu of it.
 
-    x: (length, n, input_size), or (n, length, ...) with `batch_first`, or without n.  Returns the
-    last layer's h at all steps, directions side by side, and h_n (layers * directions, n, hidden).
+    x: (length, n, input_size), or (n, length, ...) with `batch_first`, or without n, or packed
+    (nn.utils.rnn).  Returns the last layer's h at all steps, directions side by side, and h_n
+    (layers * directions, n, hidden).
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1,
