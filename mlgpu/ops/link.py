@@ -27,7 +27,7 @@ from mlgpu.errors import GraphError
 from mlgpu.ops import pointwise
 from mlgpu.ops.applied import Elementwise
 from mlgpu.ops.formula import Formula
-from mlgpu.ops.pointwise import Kinds, Plan, Way
+from mlgpu.ops.pointwise import SECOND, Kinds, Plan, Way
 from mlgpu.storage import Layout, Small
 from mlgpu.tensor import Tensor
 
@@ -37,7 +37,6 @@ _new = object.__new__
 _ONE: Kinds = (None,)
 _TWO: Kinds = (None, None)
 _NEEDED = (True,)
-_SECOND = (1,)
 _NOTHING = ()
 
 
@@ -80,9 +79,14 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
     out = _made(array, layout)
     need, other = a._requires, b._requires
     if (need or other) and mode.grad:
-        way = plan.ways.get((need, other)) or Way.make(plan, (need, other))
+        if other:
+            way = plan.both if need else plan.second
+        else:
+            way = plan.first
+        if way is None:
+            way = Way.make(plan, (need, other))
         kept = way.kept
-        if kept == _SECOND:  # without a call: x * w
+        if kept is SECOND:  # without a call: x * w
             storage = b._storage
             storage.exclusive = False
             saved: Any = storage, storage.version
@@ -123,7 +127,7 @@ def _of_one(formula: Formula, a: Tensor, kinds: Kinds, numbers: tuple[Any, ...] 
         array = plan.steps.results(layout.shape, layout.size, arguments)[0]
     out = _made(array, layout)
     if a._requires and mode.grad:
-        way = plan.ways.get(_NEEDED) or Way.make(plan, _NEEDED)
+        way = plan.first or Way.make(plan, _NEEDED)
         node = _new(Pointwise)
         node.sequence = next(order)
         node.way = way

@@ -36,6 +36,7 @@ _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NUMBERS: dict[Any, Callable[[], dtypes.dtype]] = {
     float: dtypes.get_default_dtype, int: lambda: dtypes.int64}
 
+SECOND = (1,)  # `Way.kept` of the second tensor alone: this very object
 Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, else a number's type
 
 
@@ -353,6 +354,8 @@ class Way:
         self.kept = tuple([number_of[p] for p in sorted(found.needed) if p in number_of])
         if arity in found.needed:
             self.kept += (~0,)
+        if self.kept == SECOND:
+            self.kept = SECOND
         self.sources: list[int | tuple[int] | None] = []
         self.results: list[int | None] | None = None
         self.steps: Steps | None = None
@@ -385,6 +388,12 @@ class Way:
     def make(cls, plan: Plan, needs: tuple[bool, ...]) -> Way:
         """A new way, in its place among the plan's."""
         made = plan.ways[needs] = cls(plan, needs)
+        if needs in ((True,), (True, False)):
+            plan.first = made
+        elif needs == (False, True):
+            plan.second = made
+        else:
+            plan.both = made
         return made
 
     def _written(self, steps: Steps, results: list[int | None]) -> Callable[[Any, Any], Any]:
@@ -415,14 +424,18 @@ class Way:
 class Plan:
     """What is decided about a formula for arguments of one dtype, some of them numbers."""
 
-    __slots__ = ("default", "direct", "dtype", "formula", "itemsize", "kinds", "recorded", "same",
-                 "steps", "ways")
+    __slots__ = ("both", "default", "direct", "dtype", "first", "formula", "itemsize", "kinds",
+                 "recorded", "same", "second", "steps", "ways")
 
     def __init__(self, formula: Formula, dtype: Any, kinds: Kinds) -> None:
         self.formula, self.dtype, self.kinds = formula, dtype, kinds
         self.itemsize = dtype.itemsize
         self.default = dtypes.get_default_dtype()
         self.ways: dict[tuple[bool, ...], Way] = {}
+        # The same at hand: where the first tensor needs a gradient, the second, or both.
+        self.first: Way | None = None
+        self.second: Way | None = None
+        self.both: Way | None = None
         self.steps: Steps | None = None  # not the short way
         self.recorded = False
         self.same = False  # whether the result has the tensors' dtype
