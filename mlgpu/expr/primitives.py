@@ -315,7 +315,7 @@ def _gelu_tanh(x: Expr) -> Expr:
 
 def _gelu_tanh_slope(y: Expr, x: Expr) -> tuple[Expr]:
     # Beyond 10 the slope is 0 or 1; within, exp is finite.
-    held = call("clamp_max", call("clamp_min", x, -10), 10)
+    held = call("hardtanh", x, -10, 10)
     e, square = _exp_of_less(held)
     s = call("reciprocal", add(e, 1))
     inner = mul(add(mul(square, 3 * _CUBIC), _LINEAR), held)
