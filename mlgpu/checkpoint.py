@@ -1,7 +1,8 @@
 """Memory of the backward pass: what is saved, recomputed, or kept elsewhere.
 
 `auto` holds training to a number of bytes by itself; `checkpoint` and `checkpoint_sequential`
-recompute the parts of a model that you name, as torch.utils.checkpoint does.
+recompute the parts of a model that you name, as torch.utils.checkpoint does; `offload` keeps saved
+values in host memory meanwhile.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from contextlib import contextmanager
 from mlgpu import memory
 from mlgpu.autograd.checkpoint import checkpoint, checkpoint_sequential
 from mlgpu.autograd.mode import mode, observe
+from mlgpu.autograd.offload import offload, save_on_cpu
 from mlgpu.autograd.rematerialize import Rematerializer
 from mlgpu.device import Device, resolve
 
-__all__ = ["auto", "checkpoint", "checkpoint_sequential"]
+__all__ = ["auto", "checkpoint", "checkpoint_sequential", "offload", "save_on_cpu"]
 
 
 @contextmanager

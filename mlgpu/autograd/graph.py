@@ -417,4 +417,8 @@ def __getattr__(name: str) -> Any:
         from mlgpu.autograd.saved import saved_tensors_hooks
 
         return saved_tensors_hooks
+    if name == "save_on_cpu":
+        from mlgpu.autograd.offload import save_on_cpu
+
+        return save_on_cpu
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

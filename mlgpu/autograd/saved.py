@@ -110,7 +110,11 @@ class Saved:
                 and storage.version == self._version and array is not None):
             return array
         if self._unpack is not None:
-            return self._unpack(self._packed)._array
+            value = self._unpack(self._packed)
+            value._check()
+            if not value.is_cpu:  # it may come from another stream
+                runtime(value.device).reads(value._array)
+            return value._array
         if array is None:
             raise GraphError(FREED.format(node.name))
         if storage.released:

@@ -23,7 +23,7 @@ from mlgpu.device import Device
 from mlgpu.errors import CaptureError
 
 _lock = threading.Lock()
-_staged: deque[tuple[Any, Any]] = deque()  # event, page-locked memory that it frees
+_staged: deque[tuple[Any, Any]] = deque()  # event, page-locked memory held until then
 
 
 def pinned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]:
@@ -68,23 +68,25 @@ def from_host(source: np.ndarray[Any, Any], non_blocking: bool) -> tuple[Any, An
     stream = cupy.cuda.get_current_stream()
     if non_blocking and source.flags.c_contiguous and is_pinned(source):
         out.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream)
-        event = cupy.cuda.Event(block=True, disable_timing=True)
-        event.record(stream)
-        return out, event
+        return out, _kept(source, stream)
     staged = pinned(source)
     out.data.copy_from_host_async(staged.ctypes.data, staged.nbytes, stream)
-    _keep(staged, stream)
+    _kept(staged, stream)
     return out, None
 
 
-def _keep(staged: Any, stream: Any) -> None:
-    """Hold staging memory until its copy is done; let go of what is done."""
-    event = cupy.cuda.Event(disable_timing=True)
+def _kept(memory: Any, stream: Any) -> Any:
+    """The event after which a copy is done, until when its page-locked memory is held.
+
+    Whoever asked for the copy may have let go of it: it must not be given out again before.
+    """
+    event = cupy.cuda.Event(block=True, disable_timing=True)
     event.record(stream)
     with _lock:
-        _staged.append((event, staged))
+        _staged.append((event, memory))
         while _staged and _staged[0][0].done:
             _staged.popleft()
+    return event
 
 
 def to_host(array: Any, non_blocking: bool) -> tuple[np.ndarray[Any, Any], Any]:
@@ -106,8 +108,7 @@ def to_host(array: Any, non_blocking: bool) -> tuple[np.ndarray[Any, Any], Any]:
     if array.size:
         dense.data.copy_to_host_async(out.ctypes.data, dense.nbytes, stream)
         if non_blocking:
-            event = cupy.cuda.Event(block=True, disable_timing=True)
-            event.record(stream)
+            event = _kept(out, stream)
     if event is None:
         stream.synchronize()
         faults.raise_recorded(index)

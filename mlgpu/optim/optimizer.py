@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlgpu.autograd import enable_grad, no_grad
 from mlgpu.cuda.context import context
@@ -14,6 +14,9 @@ from mlgpu.errors import CaptureError, MlgpuError, ShapeError
 from mlgpu.nn.module import clear_grad
 from mlgpu.optim.ahead import Ahead
 from mlgpu.tensor import RemovableHandle, Tensor
+
+if TYPE_CHECKING:
+    from mlgpu.optim.offload import StateOffload
 
 Params = Iterable[Any]
 
@@ -33,6 +36,7 @@ class Optimizer:
     reads_found_inf: ClassVar[bool] = False
     grad_factor: Tensor | None = None
     found_inf: Tensor | None = None
+    _offload: StateOffload | None = None
     _singles: tuple[str, ...] = ("step",)  # state that is one float32 number
 
     def __init__(self, params: Params, defaults: dict[str, Any]) -> None:
@@ -69,10 +73,25 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         with no_grad():
-            self._update_all()
+            if self._offload is None:
+                self._update_all()
+            else:
+                self._offload.update(self)
         for hook in list(self._step_post_hooks.values()):
             hook(self, (closure,), {})
         return loss
+
+    def offload_state(self, piece: int | str = "64 MiB") -> None:
+        """Keep the state of CUDA parameters in page-locked host memory from here on.
+
+        Each step brings it to the device in pieces of about so many bytes of parameters, beside the
+        computation, and sends it back; its numbers are the same bit by bit.  Such a step cannot be
+        part of a captured graph (CaptureError).
+        """
+        from mlgpu.optim.offload import StateOffload
+
+        self._offload = StateOffload(piece)
+        self._offload.away(self)
 
     def _update_all(self) -> None:
         for group in self.param_groups:
@@ -198,6 +217,8 @@ class Optimizer:
              **({"param_names": ours["param_names"]} if "param_names" in ours else {}),
              "params": ours["params"]}
             for theirs, ours in zip(saved, self.param_groups, strict=True)]
+        if self._offload is not None:
+            self._offload.away(self)
 
     # --- hooks ------------------------------------------------------------------------------
 
