@@ -72,12 +72,15 @@ KNOWN: dict[str, str] = {
     "cholesky_solve gradient": "0 for the triangle that is not read; PyTorch mirrors the other",
     "__rpow__": "integers to negative integer powers: MlgpuError; PyTorch gives 0",
     "angle forward": "of negative integers pi in the default dtype; PyTorch in less precision",
+    "cov gradient": "of float32 weights in float64 here",
     "index_add": "of truth values: DTypeError; PyTorch ors them",
     "index_fill": "an index that repeats fills once, and counts once; PyTorch counts each",
     "logit": "of truth values: DTypeError",
     "matrix_exp": "what float16 cannot hold is inf; PyTorch's signs are lost",
     "nn.functional.batch_norm": "an input without channels: ShapeError",
     "nn.functional.embedding": "gradients are dense: sparse=True is refused",
+    "nn.functional.embedding_bag": "gradients are dense: sparse=True is refused",
+    "nn.functional.local_response_norm": "an empty tensor of integers becomes floating, as others",
     "nn.functional.interpolate": "of bytes: DTypeError; convert, interpolate, round",
     "nn.functional.multi_margin_loss": "two things are wrong, the other one is named",
     "square": "of truth values: as `*`",
@@ -97,6 +100,34 @@ class Score:
         if not agrees:
             self.examples.setdefault(kind, example)
 
+
+MARKDOWN = """# PyTorch's operator samples
+
+Made by `python benchmarks/operator_samples.py --markdown docs/operator-samples.md`; edit that
+script, not this page.
+
+The inputs that ship inside the torch package for its own operator tests (torch {version}, up to
+{limit} for each function and dtype) go to PyTorch and to mlgpu, for every function that both have.
+Values, dtypes, gradients in float64, and the kinds of errors agree in
+
+```text
+{rates}
+```
+
+Values agree where they differ by no more than some roundings, or where mlgpu's are as near to the
+result in double precision as PyTorch's. Of samples with `out=`, which no function of mlgpu takes,
+none are counted.
+
+## What differs, and why
+
+| function | what | how often | why |
+|---|---|--:|---|
+{rows}
+
+## What mlgpu does not have
+
+Of PyTorch's table (aliases, internal and experimental functions included): {lacking}.
+"""
 
 # --- from one library to the other ----------------------------------------------------------------
 
@@ -488,25 +519,32 @@ def main() -> None:
 
 def report(scores: dict[str, Score], lacking: list[str], args: argparse.Namespace) -> None:
     unexplained = False
+    rows: list[str] = []
     for name, score in sorted(scores.items(), key=lambda item: -sum(item[1].failed.values())):
         for kind in KINDS:
             if score.failed[kind]:
                 known = KNOWN.get(f"{name} {kind}") or KNOWN.get(name)
                 unexplained |= known is None
-                print(f"{name} {kind}: {score.failed[kind]} of "
-                      f"{score.failed[kind] + score.passed[kind]}: {known or ''}\n    "
-                      f"{score.examples[kind]}")
+                count = f"{score.failed[kind]} of {score.failed[kind] + score.passed[kind]}"
+                print(f"{name} {kind}: {count}: {known or ''}\n    {score.examples[kind]}")
+                rows.append(f"| `{name}` | {kind} | {count} | {known or '**unexplained**'} |")
     total = Counter[str]()
     wrong = Counter[str]()
     for score in scores.values():
         total += score.passed + score.failed
         wrong += score.failed
-    for kind in KINDS:
-        if total[kind]:
-            print(f"{kind:9} {1 - wrong[kind] / total[kind]:8.3%} of {total[kind]}")
+    rates = [f"{kind:9} {1 - wrong[kind] / total[kind]:8.3%} of {total[kind]}"
+             for kind in KINDS if total[kind]]
+    print("\n".join(rates))
     rate = 1 - sum(wrong.values()) / max(1, sum(total.values()))
-    print(f"all       {rate:8.3%} of {sum(total.values())} comparisons, {len(scores)} functions; "
-          f"{len(lacking)} of PyTorch's table mlgpu has not: {' '.join(lacking)}")
+    rates.append(f"all       {rate:8.3%} of {sum(total.values())} comparisons, "
+                 f"{len(scores)} functions")
+    print(f"{rates[-1]}; {len(lacking)} of PyTorch's table mlgpu has not: {' '.join(lacking)}")
+    if args.markdown is not None:
+        args.markdown.write_text(MARKDOWN.format(
+            version=torch.__version__, limit=args.limit, rates="\n".join(rates),
+            rows="\n".join(rows), lacking=", ".join(f"`{name}`" for name in lacking)),
+            encoding="utf-8")
     sys.exit(rate < args.minimum or unexplained)
 
 

@@ -84,3 +84,18 @@ def test_refused(device, name):
     error, message, call = REFUSED[name]
     with pytest.raises(error, match=message):
         call(mlgpu.arange(6.0))
+
+
+def test_singular_values_that_repeat_have_a_gradient(device):
+    """Their vectors have none: what takes the values alone must not ask for it."""
+    for scale in (0.0, 2.0):
+        x = (scale * mlgpu.eye(3, dtype=mlgpu.float64)).requires_grad_()
+        mlgpu.linalg.norm(x, "nuc").backward()
+        np.testing.assert_allclose(x.grad.cpu().numpy(), np.eye(3), atol=1e-12)
+
+
+def test_attention_broadcasts_batches_of_other_ranks(device):
+    q, kv = mlgpu.randn(4, 3, 8), mlgpu.randn(2, 4, 6, 8)
+    found = F.scaled_dot_product_attention(q, kv, kv)
+    expected = F.scaled_dot_product_attention(q.expand(2, 4, 3, 8), kv, kv)
+    np.testing.assert_allclose(found.cpu().numpy(), expected.cpu().numpy(), atol=1e-6)

@@ -253,7 +253,8 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     op = ScaledDotProductAttention(scale, is_causal, attn_mask is not None, dropout_p, stream,
                                    key_lengths is not None)
     out: Tensor = run(op, *inputs)
-    return out.reshape(*heads, *out.shape[-2:]) if len(lead) > len(heads) else out
+    grouped = enable_gqa and len(lead) > len(heads)
+    return out.reshape(*heads, *out.shape[-2:]) if grouped else out
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> None:

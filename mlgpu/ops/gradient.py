@@ -51,9 +51,11 @@ class SumTo(Op):
 
 def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     """Sum `input` down to `size`, which must broadcast to the input's shape; integers in int64."""
+    shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
+    if shape and shape == tuple(input.shape):
+        return input
     if input.dtype.kind in ("bool", "int"):
         input = input.to(dtypes.int64)
-    shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else tuple(size)
     if shape == tuple(input.shape):
         return input
     lead = input.ndim - len(shape)

@@ -15,6 +15,7 @@ from mlgpu.cuda import linalg as cuda_linalg
 from mlgpu.errors import DerivativeError, ShapeError
 from mlgpu.op import Op, run
 from mlgpu.ops.complex import imag, real
+from mlgpu.ops.creation import zeros_like
 from mlgpu.ops.join import cat
 from mlgpu.ops.linalg_check import check_floating, check_matrix, check_square
 from mlgpu.ops.linalg_solve import solve_triangular
@@ -93,6 +94,7 @@ class SVD(Op):
 
     name = "linalg.svd"
     saved_outputs = (0, 1, 2)
+    materialize = False
 
     def __init__(self, full_matrices: bool) -> None:
         self.full_matrices = full_matrices
@@ -103,12 +105,17 @@ class SVD(Op):
     def forward_cuda(self, a: Any) -> Any:
         return cuda_linalg.svd(self.name, a, self.full_matrices)
 
-    def backward(self, du: Tensor, ds: Tensor, dvh: Tensor) -> Tensor:
+    def backward(self, du: Tensor | None, ds: Tensor | None, dvh: Tensor | None) -> Tensor:
         s = self.output(1)
         k = s.shape[-1]
         # Columns beyond k are an arbitrary basis of what is left: they have no derivative.
         u, vh = self.output(0)[..., :k], self.output(2)[..., :k, :]
-        du, dvh = du[..., :k], dvh[..., :k, :]
+        if du is None and dvh is None:  # also where values repeat, for which vectors have none
+            assert ds is not None
+            return matmul(u * ds.unsqueeze(-2), vh)
+        ds = zeros_like(s) if ds is None else ds
+        du = zeros_like(u) if du is None else du[..., :k]
+        dvh = zeros_like(vh) if dvh is None else dvh[..., :k, :]
         left = matmul(conj_transpose(u), du)
         right = matmul(vh, conj_transpose(dvh))
         if u.is_complex():
