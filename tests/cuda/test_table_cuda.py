@@ -1,8 +1,9 @@
 """The op table on CUDA: every row computes what it computes on the CPU, gradients included.
 
 The CPU's results are proven by tests/test_table.py.  Here each operation's first row runs in
-float32 (or its first dtype) and in one other, its second and every third one of the rest in one
-dtype that differs from row to row; MLGPU_TABLE=all runs each in every dtype.
+float32 (or its first dtype), its second one, or where there is none the first again, in another,
+and every fifth one from there in a dtype that differs from row to row; MLGPU_TABLE=all runs each
+in every dtype.
 `pytest --device cuda tests/test_table.py` proves the rows on the device all by themselves.
 """
 
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from eachrow import operation
 from table.case import TOLERANCE, Case, close, flat, host, rows, tensors
 
 import mlgpu
@@ -21,23 +23,33 @@ import mlgpu
 EVERY = os.environ.get("MLGPU_TABLE") == "all"
 
 
-def chosen(name: str, case: Case, seen: Counter[str]) -> list[str]:
-    """The dtypes that a row runs in; `seen`: how many rows an operation has had."""
-    if EVERY:
-        return list(case.dtypes)
-    number = zlib.crc32(name.encode())
-    operation = name.partition("-")[0]
-    seen[operation] += 1
-    if seen[operation] > 1:
-        runs = seen[operation] % 3 == 2
-        return [case.dtypes[number % len(case.dtypes)]] if runs else []
-    first = "float32" if "float32" in case.dtypes else case.dtypes[0]
-    others = [d for d in case.dtypes if d != first]
-    return [first, others[number % len(others)]] if others else [first]
+def chosen(cases: list[tuple[str, Case]]) -> Iterator[tuple[str, Case, str]]:
+    """Rows of one operation, with the dtypes to run them in."""
+    for place, (name, case) in enumerate(cases):
+        number = zlib.crc32(name.encode())
+        first = "float32" if "float32" in case.dtypes else case.dtypes[0]
+        others = [d for d in case.dtypes if d != first] or [first]
+        if EVERY:
+            dtypes = list(case.dtypes)
+        elif place == 0:
+            dtypes = [first, others[number % len(others)]] if len(cases) == 1 else [first]
+        elif place == 1:
+            dtypes = [others[number % len(others)]]
+        else:
+            dtypes = [case.dtypes[number % len(case.dtypes)]] if place % 5 == 1 else []
+        yield from ((name, case, dtype) for dtype in dict.fromkeys(dtypes))
 
 
-SEEN: Counter[str] = Counter()
-PAIRS = [pytest.param(c, d, id=f"{n}-{d}") for n, c in rows() for d in chosen(n, c, SEEN)]
+def operations() -> list[list[tuple[str, Case]]]:
+    """The rows of each operation."""
+    found: dict[str, list[tuple[str, Case]]] = {}
+    for name, case in rows():
+        found.setdefault(operation(name), []).append((name, case))
+    return list(found.values())
+
+
+PAIRS = [pytest.param(case, dtype, id=f"{name}-{dtype}")
+         for cases in operations() for name, case, dtype in chosen(cases)]
 
 
 def results(case: Case, dtype: str, device: str):
