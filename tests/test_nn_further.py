@@ -1,4 +1,4 @@
-"""Layers that PyTorch has not: what they compute, and that it is what their function does."""
+"""Layers that PyTorch has not, caches of attention: what they compute."""
 
 from __future__ import annotations
 
@@ -99,6 +99,148 @@ def test_clamped_transducer(device):
     assert np.abs(found[0]).max() > 0.1
 
 
+# --- positions, experts, deformable convolution ---------------------------------------------------
+
+
+def test_sinusoids(device):
+    layer = nn.SinusoidalPositionalEncoding(6, max_len=20)
+    x = RNG.standard_normal((2, 5, 6))
+    found = layer(mlgpu.tensor(x), offset=3)
+    for token, column in np.ndindex(5, 6):
+        angle = (token + 3) / 10000 ** (column // 2 * 2 / 6)
+        wave = np.sin(angle) if column % 2 == 0 else np.cos(angle)
+        np.testing.assert_allclose(found[:, token, column].cpu().numpy(),
+                                   x[:, token, column] + wave, rtol=1e-6)
+    assert "pe" not in layer.state_dict()
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary(interleaved, device):
+    """Complex numbers turned by their angles; scores depend on distances alone."""
+    layer = nn.RotaryPositionalEmbedding(4, interleaved=interleaved)
+    x = RNG.standard_normal((2, 3, 5, 6))
+    found = layer(mlgpu.tensor(x), offset=100_000).cpu().numpy()
+    pairs = [(0, 1), (2, 3)] if interleaved else [(0, 2), (1, 3)]
+    for i, (u, v) in enumerate(pairs):
+        angles = np.arange(100_000, 100_005) * 10000.0 ** (-2 * i / 4)
+        turned = (x[..., u] + 1j * x[..., v]) * np.exp(1j * angles)
+        np.testing.assert_allclose(found[..., u] + 1j * found[..., v], turned, rtol=1e-9)
+    np.testing.assert_array_equal(found[..., 4:], x[..., 4:])
+    each = mlgpu.tensor([[7, 8, 9, 10, 11], [0, 1, 2, 3, 4]])[:, None]
+    both = layer(mlgpu.tensor(x), positions=each)
+    np.testing.assert_allclose(both[0].cpu().numpy(),
+                               layer(mlgpu.tensor(x[0]), offset=7).cpu().numpy())
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_experts(normalize, device):
+    """Against every token by itself, and all gradients with the naive sum of all experts."""
+    mlgpu.manual_seed(0)
+    layer = nn.MixtureOfExperts(4, 5, lambda: nn.Linear(4, 4), top_k=2, normalize=normalize
+                                ).double()
+    x = mlgpu.tensor(RNG.standard_normal((3, 7, 4))).requires_grad_()
+    output, balance = layer(x)
+    shares = layer.gate(x).softmax(-1)
+    kept = shares * (shares >= shares.topk(2, -1).values[..., 1:])
+    if normalize:
+        kept = kept / kept.sum(-1, keepdim=True)
+    naive = sum(expert(x) * kept[..., i:i + 1] for i, expert in enumerate(layer.experts))
+    np.testing.assert_allclose(output.detach().cpu().numpy(), naive.detach().cpu().numpy(),
+                               rtol=1e-12)
+    load = (kept > 0).to(mlgpu.float64).mean((0, 1))
+    assert balance.item() == pytest.approx((load * shares.mean((0, 1))).sum().item() * 5 / 2)
+    weights = [x, *layer.parameters()]
+    for found, expected in zip(mlgpu.autograd.grad((output ** 2).sum(), weights),
+                               mlgpu.autograd.grad((naive ** 2).sum(), weights), strict=True):
+        np.testing.assert_allclose(found.cpu().numpy(), expected.cpu().numpy(), atol=1e-12)
+
+
+def test_feed_forward(device):
+    layer = nn.PositionWiseFeedForward(4, 8, 0.5, F.relu).double().eval()
+    x = mlgpu.tensor(X)
+    expected = layer.linear2(F.relu(layer.linear1(x)))
+    assert layer(x).tolist() == expected.tolist()
+    layer.train()
+    assert layer(x).tolist() != expected.tolist()
+
+
+def test_deform_conv(device):
+    """Without offsets it is a convolution; an offset of one element is a shift."""
+    layer = nn.DeformConv2d(4, 6, (2, 3), stride=2, padding=1, groups=2).double()
+    x = mlgpu.tensor(RNG.standard_normal((2, 4, 7, 8)))
+    plain = F.conv2d(x, layer.weight, layer.bias, 2, 1, groups=2)
+    offset = mlgpu.zeros(2, 2 * 6, *plain.shape[2:], dtype=mlgpu.float64)
+    np.testing.assert_allclose(layer(x, offset).detach().cpu().numpy(),
+                               plain.detach().cpu().numpy(), rtol=1e-12)
+    offset[:, ::2] = 1
+    shifted = F.pad(x, (0, 0, 0, 1))[:, :, 1:]
+    inner = F.conv2d(shifted, layer.weight, layer.bias, 2, 1, groups=2)[:, :, 1:]
+    np.testing.assert_allclose(layer(x, offset)[:, :, 1:].detach().cpu().numpy(),
+                               inner.detach().cpu().numpy(), rtol=1e-12)
+    assert repr(layer) == ("DeformConv2d(4, 6, kernel_size=(2, 3), stride=2, padding=1, "
+                           "groups=2)")
+
+
+# --- caches ---------------------------------------------------------------------------------------
+
+
+def tokens(*sizes):
+    """Keys and values of parts of one text, and all of it."""
+    parts = [(RNG.standard_normal((2, 3, n, 4)), RNG.standard_normal((2, 3, n, 5))) for n in sizes]
+    return parts, [np.concatenate(x, 2) for x in zip(*parts, strict=True)]
+
+
+def test_growing_cache(device):
+    cache = nn.KVCache()
+    parts, whole = tokens(3, 1, 1, 5)
+    for _ in range(2):
+        for part in parts:
+            found = cache.append(*map(mlgpu.tensor, part))
+        for kept, expected in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(kept.cpu().numpy(), expected)
+        cache.reset()
+    cache.append(*map(mlgpu.tensor, whole))
+    cache.truncate(4)
+    key, _ = cache.append(*map(mlgpu.tensor, parts[1]))
+    np.testing.assert_array_equal(key.cpu().numpy(),
+                                  np.concatenate([whole[0][:, :, :4], parts[1][0]], 2))
+
+
+def test_rotating_cache(device):
+    """What each query of a sliding window sees, whatever the parts."""
+    cache = nn.RotatingKVCache(4)
+    parts, whole = tokens(2, 1, 1, 1, 6, 1, 2)
+    seen = 0
+    for part in parts:
+        found = cache.append(*map(mlgpu.tensor, part))
+        start, seen = max(0, seen - 3), seen + part[0].shape[2]
+        for kept, expected in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(kept.cpu().numpy(), expected[:, :, start:seen])
+    cache.reset()
+    assert cache.append(*map(mlgpu.tensor, parts[0]))[0].shape[2] == 2
+
+
+def test_scattered_cache(device):
+    cache = nn.ScatteredKVCache(3, 2, 6, 4, dtype=mlgpu.float64)
+    first, second = RNG.standard_normal((2, 3, 2, 3, 4))
+    cache.append(mlgpu.tensor(first), mlgpu.tensor(-first))
+    cache.free([1])
+    cache.append(mlgpu.tensor(second[:2]), mlgpu.tensor(-second[:2]), rows=[1, 2])
+    assert cache.lengths.tolist() == [3, 3, 6]
+    key, value = cache.append(mlgpu.tensor(second[2:]), mlgpu.tensor(-second[2:]), rows=[0])
+    rows = [np.concatenate([first[0], second[2]], 1), second[0],
+            np.concatenate([first[2], second[1]], 1)]
+    for row, expected in enumerate(rows):
+        np.testing.assert_array_equal(key[row, :, :expected.shape[1]].cpu().numpy(), expected)
+        np.testing.assert_array_equal(value[row, :, :expected.shape[1]].cpu().numpy(), -expected)
+    query = mlgpu.tensor(RNG.standard_normal((3, 2, 1, 4)))
+    found = F.scaled_dot_product_attention(query, key, value, key_lengths=cache.lengths)
+    alone = F.scaled_dot_product_attention(query[1:2], key[1:2, :, :3], value[1:2, :, :3])
+    np.testing.assert_allclose(found[1].cpu().numpy(), alone[0].cpu().numpy(), rtol=1e-10)
+    with pytest.raises(ShapeError, match="row 0 has 6 of 6 tokens"):
+        cache.append(mlgpu.tensor(second), mlgpu.tensor(second))
+
+
 @pytest.mark.parametrize(("call", "match"), [
     (lambda t: F.rnnt_loss(t(LOGITS[0]), t(LABELS), *map(t, LENGTHS)), "expected logits"),
     (lambda t: F.rnnt_loss(t(LOGITS), t(LABELS), *map(t, LENGTHS), blank=5), "blank"),
@@ -113,7 +255,19 @@ def test_clamped_transducer(device):
                                t(np.zeros((1, 1, 2, 2)))), "offset must be"),
     (lambda t: F.deform_conv2d(t(X[None, None]), t(np.zeros((1, 8, 5, 3))),
                                t(np.zeros((1, 1, 2, 2))), mask=t(X)), "mask must be"),
-], ids=range(11))
+    (lambda t: nn.SinusoidalPositionalEncoding(5), "even"),
+    (lambda t: nn.SinusoidalPositionalEncoding(4, 5)(t(X), 1), "at most 5 positions"),
+    (lambda t: nn.RotaryPositionalEmbedding(3), "even"),
+    (lambda t: nn.MixtureOfExperts(4, 2, nn.Identity, top_k=3), "top_k"),
+    (lambda t: nn.MixtureOfExperts(4, 2, nn.Identity)(t(X[:, :3])), "expected"),
+    (lambda t: nn.DeformConv2d(3, 4, 2, groups=2), "groups must divide"),
+    (lambda t: nn.PositionWiseFeedForward(4, 8, 2.0), "probability"),
+    (lambda t: nn.KVCache().append(t(X), t(X)), "expected keys"),
+    (lambda t: nn.KVCache().truncate(1), "at most 0"),
+    (lambda t: nn.RotatingKVCache(0), "window"),
+    (lambda t: nn.ScatteredKVCache(2, 3, 4, 4).append(t(X[None, None]), t(X[None, None])),
+     "expected keys"),
+], ids=range(22))
 def test_errors(call, match):
     with pytest.raises(ShapeError, match=match):
         call(lambda array: mlgpu.tensor(array, device="cpu"))

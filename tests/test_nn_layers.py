@@ -319,7 +319,8 @@ ELSEWHERE = {"RNNBase", "RNNCellBase", "RNN", "LSTM", "GRU", "RNNCell", "LSTMCel
 # Those that PyTorch has not, in test_nn_further.py.
 OURS = {"ContrastiveLoss", "GaussianNoise", "GramMatrixLoss", "HingeLoss", "InfoNCELoss", "LpLoss",
         "QuietSoftmax", "RNNTLoss", "ReLUSquared", "Shrink", "SigmoidFocalLoss", "SwiGLU",
-        "ThresholdedReLU"}
+        "ThresholdedReLU", "DeformConv2d", "MixtureOfExperts", "PositionWiseFeedForward",
+        "RotaryPositionalEmbedding", "SinusoidalPositionalEncoding"}
 
 
 def made(row: Row):

@@ -184,3 +184,47 @@ def test_skip_init_ends_with_an_error_and_does_not_reach_other_threads():
     assert nn.init.ones_(mlgpu.zeros(2)).tolist() == [1, 1]
     with pytest.raises(MlgpuError, match="skip_init: expected a class derived from Module"):
         utils.skip_init(nn.functional.linear, 3, 4)
+
+
+@pytest.mark.parametrize("kind", ["Conv1d", "Conv2d", "ConvTranspose2d", "Linear"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_fused_batch_norm(kind, bias):
+    """One layer that does what it and the norm behind it did; and PyTorch's parameters."""
+    mlgpu.manual_seed(0)
+    size = () if kind == "Linear" else (3,)
+    dims = 0 if kind == "Linear" else int(kind[-2])
+    layer = getattr(nn, kind)(4, 6, *size, bias=bias).double()
+    norm = getattr(nn, f"BatchNorm{max(dims, 1)}d")(6).double()
+    x = mlgpu.tensor(np.random.default_rng(0).standard_normal((5, 4, 7, 6)[:2 + dims]))
+    norm(layer(x))  # to have statistics
+    for weight in norm.parameters():
+        nn.init.uniform_(weight, 0.5, 2)
+    with pytest.raises(MlgpuError, match="evaluation mode"):
+        utils.fuse_conv_bn_eval(layer, norm)
+    layer.eval()
+    norm.eval()
+    transpose = kind.startswith("ConvTranspose")
+    fused = (utils.fuse_linear_bn_eval(layer, norm) if kind == "Linear" else
+             utils.fuse_conv_bn_eval(layer, norm, transpose))
+    np.testing.assert_allclose(fused(x).detach().numpy(), norm(layer(x)).detach().numpy(),
+                               rtol=1e-10, atol=1e-12)
+    assert isinstance(fused.bias, nn.Parameter)
+    torch = twin.torch()
+    values = [None if v is None else v.detach().numpy() for v in (
+        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)]
+    weight, shift, mean, var, scale, move = [None if v is None else torch.tensor(v)
+                                             for v in values]
+    fusion = torch.nn.utils.fusion
+    expected = (fusion.fuse_linear_bn_weights(weight, shift, mean, var, norm.eps, scale, move)
+                if kind == "Linear" else fusion.fuse_conv_bn_weights(
+                    weight, shift, mean, var, norm.eps, scale, move, transpose))
+    for mine, theirs in zip((fused.weight, fused.bias), expected, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-12)
+
+
+def test_what_cannot_be_fused():
+    layer, norm = nn.Linear(2, 3).eval(), nn.BatchNorm1d(3, track_running_stats=False).eval()
+    with pytest.raises(ShapeError, match="no running statistics"):
+        utils.fuse_linear_bn_eval(layer, norm)
+    with pytest.raises(ShapeError, match="2 features"):
+        utils.fuse_linear_bn_eval(layer, nn.BatchNorm1d(2).eval())

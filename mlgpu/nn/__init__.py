@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from mlgpu.nn.adaptive import *  # noqa: F403
     from mlgpu.nn.attention import *  # noqa: F403
     from mlgpu.nn.batchnorm import *  # noqa: F403
+    from mlgpu.nn.cache import *  # noqa: F403
     from mlgpu.nn.containers import *  # noqa: F403
     from mlgpu.nn.conv import *  # noqa: F403
+    from mlgpu.nn.deform_conv import *  # noqa: F403
     from mlgpu.nn.distance import *  # noqa: F403
     from mlgpu.nn.dropout import *  # noqa: F403
     from mlgpu.nn.embedding import *  # noqa: F403
+    from mlgpu.nn.experts import *  # noqa: F403
+    from mlgpu.nn.feed_forward import *  # noqa: F403
     from mlgpu.nn.further_activation import *  # noqa: F403
     from mlgpu.nn.further_loss import *  # noqa: F403
     from mlgpu.nn.linear import *  # noqa: F403
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from mlgpu.nn.normalization import *  # noqa: F403
     from mlgpu.nn.padding import *  # noqa: F403
     from mlgpu.nn.pooling import *  # noqa: F403
+    from mlgpu.nn.position import *  # noqa: F403
     from mlgpu.nn.reshaping import *  # noqa: F403
     from mlgpu.nn.rnn import *  # noqa: F403
     from mlgpu.nn.transformer import *  # noqa: F403
@@ -46,11 +51,15 @@ _LAYERS: dict[str, str] = {
     "attention": "MultiheadAttention",
     "batchnorm": """BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d
         InstanceNorm3d""",
+    "cache": "KVCache RotatingKVCache ScatteredKVCache",
     "containers": "ModuleDict ModuleList ParameterDict ParameterList Sequential",
     "conv": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+    "deform_conv": "DeformConv2d",
     "distance": "CosineSimilarity PairwiseDistance",
     "dropout": "AlphaDropout Dropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout",
     "embedding": "Embedding EmbeddingBag",
+    "experts": "MixtureOfExperts",
+    "feed_forward": "PositionWiseFeedForward",
     "further_activation": """GaussianNoise QuietSoftmax RReLU ReLUSquared Shrink SwiGLU
         ThresholdedReLU""",
     "further_loss": """ContrastiveLoss GramMatrixLoss HingeLoss InfoNCELoss LpLoss RNNTLoss
@@ -68,6 +77,7 @@ _LAYERS: dict[str, str] = {
     "pooling": """AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d
         AdaptiveMaxPool2d AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d
         LPPool3d MaxPool1d MaxPool2d MaxPool3d""",
+    "position": "RotaryPositionalEmbedding SinusoidalPositionalEncoding",
     "reshaping": """ChannelShuffle Flatten Fold PixelShuffle PixelUnshuffle Unflatten Unfold
         Upsample UpsamplingBilinear2d UpsamplingNearest2d""",
     "rnn": "GRU GRUCell LSTM LSTMCell RNN RNNBase RNNCell RNNCellBase",
