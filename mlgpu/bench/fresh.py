@@ -23,8 +23,10 @@ from .workload import Array, Arrays
 
 STEPS = 4  # of training before the peak is read
 
-# As a program that serves a model builds one: weights that are loaded are not drawn before.
-_MLP = ("build = nn.utils.skip_init\n"
+# What a layer is built by: weights that are loaded need not be drawn before.  PyTorch draws them
+# faster than its skip_init loads what that needs (half a second), so its own layers are plain.
+_BUILD = {"mlgpu": "nn.utils.skip_init", "torch": "lambda layer, *sizes: layer(*sizes)"}
+_MLP = ("build = {build}\n"
         "model = nn.Sequential(build(nn.Linear, {inputs}, {hidden}), nn.ReLU(), "
         "build(nn.Linear, {hidden}, {hidden}), nn.ReLU(), build(nn.Linear, {hidden}, {classes}))\n")
 _FIRST = ("import {lib}\nfrom {lib} import nn\n" + _MLP +
@@ -121,8 +123,9 @@ def _cold_start(setting: Setting) -> Probe:
         x = x if i == 4 else np.maximum(x, 0)
 
     def run(peer: str, text: str) -> tuple[float, str]:
-        code = text.format(lib=_library(peer), path=str(setting.folder / f"mlp.{peer}"),
-                           weights=weights, **sizes)
+        library = _library(peer)
+        code = text.format(lib=library, build=_BUILD[library], weights=weights,
+                           path=str(setting.folder / f"mlp.{peer}"), **sizes)
         return _run(peer, setting.threads, [sys.executable, "-c", code])
 
     def first(peer: str) -> Array:
