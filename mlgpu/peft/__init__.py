@@ -1,4 +1,4 @@
-"""Training a part of a model: LoRA without editing it, freezing and grouping by pattern.
+"""Training a part of a model: LoRA and QLoRA without editing it, freezing and grouping by pattern.
 
     names = peft.add_lora(model, ["*.attention.*"], rank=8)
     optimizer = mlgpu.optim.AdamW(peft.param_groups(model, {"*.lora_B": {"lr": 1e-3}}), lr=1e-4)
@@ -16,7 +16,9 @@ from mlgpu.peft.lora import (
     save_adapters,
     unmerge,
 )
+from mlgpu.peft.nf4 import dequantize, nf4_values, quantize
 from mlgpu.peft.pattern import freeze, param_groups, unfreeze
 
-__all__ = ["LoraSettings", "add_lora", "disabled", "freeze", "load_adapters", "merge",
-           "param_groups", "remove_lora", "save_adapters", "unfreeze", "unmerge"]
+__all__ = ["LoraSettings", "add_lora", "dequantize", "disabled", "freeze", "load_adapters", "merge",
+           "nf4_values", "param_groups", "quantize", "remove_lora", "save_adapters", "unfreeze",
+           "unmerge"]

@@ -109,15 +109,14 @@ def merge(model: Module) -> None:
 
     The weights as they were are kept meanwhile, and come back to the last bit.
     """
-    for name, module in _adapted(model, "merge"):
+    found = list(_adapted(model, "merge"))
+    for name, module in found:
+        if any(module._parameters.get(weight) is None for weight in _adapted_weights(module)):
+            raise MlgpuError(f"merge: the weight of {name!r} is quantised; dequantize(model) first")
+    for _, module in found:
         state = module._lora
-        if state.merged:
-            continue
-        for weight in _adapted_weights(module):
-            own = module._parameters.get(weight)
-            if own is None:
-                raise MlgpuError(f"merge: the weight of {name!r} is quantised; dequantize(model) "
-                                 "first")
+        for weight in () if state.merged else _adapted_weights(module):
+            own = module._parameters[weight]
             with no_grad():
                 change = _change(module, weight)
                 state.merged[weight] = own.detach().clone()
@@ -196,7 +195,7 @@ def load_adapters(model: Module, path: str | os.PathLike[str]) -> list[str]:
                               f"{tuple(value.shape)}")
     with no_grad():
         for name, value in content["parameters"].items():
-            own[name].copy_(value)
+            own[name].copy_(value.to(own[name].device))
     return list(wanted)
 
 
@@ -251,10 +250,8 @@ def _class_for(kind: Any) -> Any:
     base = next(known for known in _WEIGHTS if issubclass(kind, known))
     members: dict[str, Any] = {
         name: property(functools.partial(_effective, name=name)) for name in _WEIGHTS[base]}
-    if base is Linear:
-        members["forward"] = _linear
-    elif base is Embedding:
-        members["forward"] = _embedding
+    if kind.forward in THIN:
+        members["forward"] = THIN[kind.forward]
     return type(f"Lora{kind.__name__}", (Adapted, kind), {**members, "__module__": __name__})
 
 
@@ -323,6 +320,11 @@ def _embedding(self: Any, input: Tensor) -> Tensor:
     rows = F.embedding(input, self._parameters["lora_B"], self.padding_idx)
     change: Tensor = F.linear(rows, self._parameters["lora_A"].T) * self._lora.settings.scale
     return result + change
+
+
+# By what a module computes, the forward that need not make the sum.  One that a subclass defines
+# itself reads the sum as its weight.
+THIN: dict[Any, Any] = {Linear.forward: _linear, Embedding.forward: _embedding}
 
 
 def _adapted(model: Module, function: str) -> Iterator[tuple[str, Any]]:
