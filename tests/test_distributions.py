@@ -26,6 +26,9 @@ FAMILIES = {
     "Bernoulli": ((P,), (P[::-1],), (V > 0.5) * 1.0, lambda p: stats.bernoulli(p)),
     "Geometric": ((P,), None, np.floor(V * 5), lambda p: stats.geom(p, loc=-1)),
     "Poisson": ((P,), (P[::-1],), np.floor(V * 5), lambda r: stats.poisson(r)),
+    "Gamma": ((P * 3, P), None, V, lambda a, r: stats.gamma(a, scale=1 / r)),
+    "Beta": ((P * 3, P + 0.5), None, V, lambda a, b: stats.beta(a, b)),
+    "Dirichlet": ((P * 3,), None, V / V.sum(-1, keepdims=True), None),
     "Categorical": ((P,), (P[::-1],), RNG.integers(0, 4, (2, 3)), None),
     "OneHotCategorical": ((P,), (P[::-1],), np.eye(4)[RNG.integers(0, 4, (2, 3))], None),
 }

@@ -386,8 +386,8 @@ def test_what_is_missing_is_named():
     assert getattr(torch, "float8_e4m3fn", None) is None
     with pytest.raises(ImportError, match=r"torch\.lobpcg: mlgpu does not have this"):
         from torch import lobpcg  # noqa: F401
-    with pytest.raises(ModuleNotFoundError, match=r"torch\.fx: .*mlgpu\.fuse"):
-        importlib.import_module("torch.fx")
+    with pytest.raises(ModuleNotFoundError, match=r"torch\.export: .*mlgpu\.cuda\.graph"):
+        importlib.import_module("torch.export")
     with pytest.raises(ImportError, match=r"torch\.onnx: .*safetensors"):
         from torch import onnx  # noqa: F401
     with pytest.raises(AttributeError, match=r"torch\.nn\.FractionalMaxPool2d: "):

@@ -77,6 +77,8 @@ def empty_cache() -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "_initialized":
+        return is_initialized()
     if name in CUDA_CLASSES:
         return CUDA_CLASSES[name]
     raise AttributeError(name)

@@ -7,7 +7,13 @@ from typing import Final as Final
 
 from mlgpu.nn import Module as Module
 
-ScriptModule = Module
+
+class ScriptModule(Module):
+    """What a scripted module would be; programs derive from it."""
+
+
+class ScriptFunction:
+    """What a scripted function would be: nothing is one."""
 
 
 def script(obj: Any = None, **options: Any) -> Any:

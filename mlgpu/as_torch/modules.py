@@ -30,12 +30,16 @@ _OWN = {
     "cuda.amp.autocast_mode": ".cuda_amp",
     "cuda.amp.grad_scaler": ".cuda_amp",
     "cuda.random": ".cuda",
+    "__config__": ".config",
     "distributed": ".distributed",
+    "distributed.nn": ".distributed",
     "distributions": "mlgpu.distributions",
     "fft": "mlgpu.fft",
     "func": ".func",
     "functional": "mlgpu",
     "_vmap_internals": ".func",
+    "fx": ".fx",
+    "hub": ".hub",
     "jit": ".jit",
     "linalg": "mlgpu.linalg",
     "mps": ".absent",
@@ -55,6 +59,7 @@ _OWN = {
     "nn.utils.stateless": ".func",
     "optim": "mlgpu.optim",
     "optim.lr_scheduler": "mlgpu.optim.lr_scheduler",
+    "optim.optimizer": ".optimizer mlgpu.optim",
     "optim.swa_utils": "mlgpu.optim.swa_utils",
     "profiler": "mlgpu.profiler",
     "random": "mlgpu.random",
@@ -67,6 +72,7 @@ _OWN = {
     "utils._pytree": ".pytree",
     "utils.data": "mlgpu.data",
     "utils.hooks": ".utils",
+    "utils.model_zoo": ".hub",
     "utils.tensorboard": ".tensorboard",
     "version": ".version",
     "torch_version": ".version",
@@ -82,14 +88,16 @@ _PARTS = {
     "nn.modules": """activation batchnorm container conv distance dropout flatten fold
         instancenorm linear loss module normalization padding pixelshuffle pooling rnn sparse
         transformer upsampling""",
-    "nn.utils": "clip_grad convert_parameters spectral_norm weight_norm",
-    "optim": """_multi_tensor adadelta adagrad adam adamax adamw asgd lbfgs nadam optimizer radam
+    "nn.utils": "clip_grad convert_parameters fusion spectral_norm weight_norm",
+    "optim": """_multi_tensor adadelta adagrad adam adamax adamw asgd lbfgs nadam radam
         rmsprop rprop sgd""",
     "utils.data": "_utils dataloader dataset distributed sampler",
 }
 # What answers for torchvision, whose own operators need PyTorch's compiled code.
 _VISION = {
     "torchvision": ".vision",
+    "torchvision.ops": ".vision_ops",
+    "torchvision.ops.misc": ".vision_ops",
     "torchvision.transforms": ".vision_transforms",
     "torchvision.transforms.functional": ".vision_functional",
     "torchvision.transforms.transforms": ".vision_transforms",
@@ -108,8 +116,7 @@ for _package, _names in _PARTS.items():
 # What stands nearby, for the names that programs ask for most and mlgpu does not have.
 NEARBY = {
     "distributed.DistributedDataParallel": "one process and one device",
-    "fx": "mlgpu.fuse, which turns a function of elementwise maths into one pass",
-    "hub": "torch.load of a downloaded file of weights",
+    "export": "mlgpu.cuda.graph, which makes a step one launch",
     "onnx": "mlgpu.save, which writes safetensors",
     "sparse": "index_add and scatter_reduce on dense tensors",
 }

@@ -8,6 +8,8 @@ import warnings
 from typing import Any
 
 from mlgpu.nn import init
+from mlgpu.nn.init import _calculate_fan_in_and_fan_out as _calculate_fan_in_and_fan_out
+from mlgpu.nn.init import _fan as _calculate_correct_fan  # noqa: F401
 
 _OLD = frozenset("""constant dirac eye kaiming_normal kaiming_uniform normal orthogonal sparse
     uniform xavier_normal xavier_uniform""".split())

@@ -112,3 +112,65 @@ def rgb_to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
     red, green, blue = img.float().unbind(-3)
     light = (0.2989 * red + 0.587 * green + 0.114 * blue).to(img.dtype).unsqueeze(-3)
     return light if num_output_channels == 1 else light.expand(img.shape).clone()
+
+
+def _blend(image: Tensor, other: Tensor | float, ratio: float) -> Tensor:
+    """ratio * image + (1 - ratio) * other, kept in the image's range."""
+    top = 1.0 if image.is_floating_point() else 255.0
+    mixed = (image.float() * ratio + other * (1 - ratio)).clamp(0, top)
+    return mixed.to(image.dtype)
+
+
+def adjust_brightness(img: Tensor, brightness_factor: float) -> Tensor:
+    """Every value times a factor."""
+    return _blend(img, 0.0, brightness_factor)
+
+
+def adjust_contrast(img: Tensor, contrast_factor: float) -> Tensor:
+    """Every value's distance from the mean luminance times a factor."""
+    gray = rgb_to_grayscale(img).float()
+    gray = gray if img.is_floating_point() else gray.floor()
+    return _blend(img, gray.mean((-3, -2, -1), keepdim=True), contrast_factor)
+
+
+def adjust_saturation(img: Tensor, saturation_factor: float) -> Tensor:
+    """Every value's distance from the pixel's luminance times a factor."""
+    return _blend(img, rgb_to_grayscale(img).float(), saturation_factor)
+
+
+def adjust_hue(img: Tensor, hue_factor: float) -> Tensor:
+    """Colours turned on the wheel by a fraction from -0.5 to 0.5 of it."""
+    x = img if img.is_floating_point() else img.float() / 255
+    value, low = x.amax(-3), x.amin(-3)
+    chroma = value - low
+    safe = chroma.masked_fill(chroma == 0, 1)
+    red, green, blue = ((value - part) / safe for part in x.unbind(-3))
+    r, g, _ = x.unbind(-3)
+    hue = mlgpu.where(r == value, blue - green,
+                      mlgpu.where(g == value, 2 + red - blue, 4 + green - red))
+    hue = (hue / 6 + 1 + hue_factor) % 1.0
+    saturation = chroma / value.masked_fill(value == 0, 1)
+    parts = []
+    for n in (5, 3, 1):  # red, green, blue from hue, saturation and value
+        k = (n + hue * 6) % 6
+        parts.append(value - value * saturation * mlgpu.minimum(k, 4 - k).clamp(0, 1))
+    turned = mlgpu.stack(parts, -3)
+    return turned if img.is_floating_point() else (turned * 255).round().clamp(0, 255).to(img.dtype)
+
+
+def gaussian_blur(img: Tensor, kernel_size: int | Sequence[int], sigma: float) -> Tensor:
+    """A convolution with a normal density of standard deviation `sigma`, edges reflected."""
+    sizes = [kernel_size] * 2 if isinstance(kernel_size, int) else list(kernel_size)
+    channels = img.shape[-3]
+    batch = (img if img.ndim == 4 else img[None]).float()
+    lines = []
+    for n in sizes:  # width and height
+        places = mlgpu.arange(n, device=img.device) - (n - 1) / 2
+        line = (-0.5 * (places / sigma) ** 2).exp()
+        lines.append(line / line.sum())
+    kernel = (lines[1][:, None] * lines[0]).expand(channels, 1, sizes[1], sizes[0])
+    wide, high = sizes[0] // 2, sizes[1] // 2
+    batch = F.conv2d(F.pad(batch, (wide, wide, high, high), mode="reflect"), kernel,
+                     groups=channels)
+    batch = batch if img.is_floating_point() else batch.round().clamp(0, 255).to(img.dtype)
+    return batch if img.ndim == 4 else batch[0]

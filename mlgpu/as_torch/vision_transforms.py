@@ -4,6 +4,7 @@ stream, as each worker of a DataLoader seeds it.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -171,3 +172,70 @@ class RandomApply(_Chance):
     def change(self, img: Any) -> Any:
         """The image after all of them."""
         return Compose(list(self.transforms))(img)
+
+
+class ColorJitter(_Transform):
+    """Brightness, contrast, saturation and hue changed by random factors, in random order.
+
+    Of a tensor.  A number x stands for the range 1 - x to 1 + x, for the hue -x to x.
+    """
+
+    def __init__(self, brightness: Any = 0, contrast: Any = 0, saturation: Any = 0, hue: Any = 0
+                 ) -> None:
+        super().__init__(brightness=_range(brightness, 1), contrast=_range(contrast, 1),
+                         saturation=_range(saturation, 1), hue=_range(hue, 0))
+
+    def forward(self, img: Any) -> Any:
+        """The image in other colours."""
+        changes: list[tuple[Any, tuple[float, float]]] = [
+            (functional.adjust_brightness, self.brightness),
+            (functional.adjust_contrast, self.contrast),
+            (functional.adjust_saturation, self.saturation), (functional.adjust_hue, self.hue)]
+        random.shuffle(changes)
+        for change, (low, high) in changes:
+            if low != high:
+                img = change(img, random.uniform(low, high))
+        return img
+
+
+def _range(value: Any, middle: float) -> tuple[float, float]:
+    if isinstance(value, (int, float)):
+        return max(middle - value, 0.0) if middle else -value, middle + value
+    return tuple(value)
+
+
+class GaussianBlur(_Transform):
+    """A tensor blurred with a random standard deviation."""
+
+    def __init__(self, kernel_size: int | Sequence[int], sigma: Any = (0.1, 2.0)) -> None:
+        super().__init__(kernel_size=kernel_size,
+                         sigma=(sigma, sigma) if isinstance(sigma, (int, float)) else sigma)
+
+    def forward(self, img: Any) -> Any:
+        """The blurred image."""
+        return functional.gaussian_blur(img, self.kernel_size, random.uniform(*self.sigma))
+
+
+class RandomResizedCrop(_Transform):
+    """A part of random area and aspect, resized."""
+
+    def __init__(self, size: int | Sequence[int], scale: tuple[float, float] = (0.08, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3),
+                 interpolation: Any = InterpolationMode.BILINEAR, antialias: bool = True) -> None:
+        super().__init__(size=(size, size) if isinstance(size, int) else tuple(size), scale=scale,
+                         ratio=ratio, interpolation=interpolation, antialias=antialias)
+
+    def forward(self, img: Any) -> Any:
+        """The part in its new size."""
+        height, width = functional.get_size(img)
+        high, wide = min(height, width), min(height, width)  # where ten tries find nothing
+        for _ in range(10):
+            area = height * width * random.uniform(*self.scale)
+            aspect = math.exp(random.uniform(*map(math.log, self.ratio)))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                high, wide = h, w
+                break
+        part = functional.crop(img, random.randint(0, height - high),
+                               random.randint(0, width - wide), high, wide)
+        return functional.resize(part, self.size, self.interpolation, antialias=self.antialias)

@@ -117,6 +117,12 @@ def inplace(function: Callable[..., Any]) -> Callable[..., Any]:
                 given.append(value)
         named = {}
         for key, value in kwargs.items():
+            if key in ("alpha", "value") and isinstance(value, Tensor):
+                # A number in PyTorch, which takes a tensor of one and reads it.
+                if value.requires_grad:
+                    raise GraphError(f"{name}_: {key} is a number, and its gradient would be lost; "
+                                     "detach() it, or multiply by it")
+                value = value.item()
             if isinstance(value, Tensor):
                 named[key] = arg(len(tensors))
                 tensors.append(value)

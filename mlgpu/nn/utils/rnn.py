@@ -90,7 +90,7 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False,
               for part, count in zip(sequence.data.split(counts), counts, strict=True)]
     out = stack(padded)
     out = pad(out, [*rest, 0, 0, 0, steps - len(counts)], "constant", padding_value)
-    lengths = (sequence.batch_sizes[:, None] > arange(counts[0])).sum(0)
+    lengths = (sequence.batch_sizes[:, None] > arange(counts[0], device="cpu")).sum(0)
     if sequence.unsorted_indices is not None:
         out = out.index_select(1, sequence.unsorted_indices)
         lengths = lengths[sequence.unsorted_indices.cpu()]
