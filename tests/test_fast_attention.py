@@ -14,7 +14,8 @@ from mlgpu.nn import functional as F
 
 FORMS = ["numpy", pytest.param("numba", marks=pytest.mark.skipif(
     fast.problem() is not None, reason=str(fast.problem())))]
-SHAPES = [(2, 3, 150, 150), (3, 40, 170), (5, 170, 33), (200, 190), (2, 2, 2, 70, 70)]
+SHAPES = [(2, 3, 150, 150), (3, 40, 170), (5, 170, 33), (200, 190), (2, 2, 2, 70, 70),
+          (2, 5, 8, 40, 40)]
 
 
 @pytest.fixture(params=FORMS)

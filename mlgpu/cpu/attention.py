@@ -56,9 +56,15 @@ class Plan:
         # A score costs as much as some elements of simpler operations, and more with its depth.
         self.work = heads * self.queries * self.keys * (4 + (self.depth + self.width) // 16)
 
-    def heads(self, scores: int) -> _Heads:
-        """Groups of heads that are computed together, each with so many scores at a time."""
-        return _Heads(self.lead, max(1, min(self.most, BLOCK // scores)))
+    def heads(self, scores: int, blocks: int = 1, across: bool = False) -> _Heads:
+        """Groups of heads that are computed together, each with so many scores at a time.
+
+        blocks: tasks for each group; across: a group may have several of the last dimension but
+        one.  Two threads that call NumPy for a few microseconds each wait for the interpreter.
+        """
+        alike = self.lengths is None  # or else heads of different batches have other keys
+        most = max(1, min(self.most * (blocks if alike else 1), BLOCK // scores))
+        return _Heads(self.lead, most, across and alike)
 
     def _length(self, of: int, others: int) -> int:
         """Of a block along one side of scores; SHORTEST keeps products efficient."""
@@ -79,22 +85,31 @@ class Plan:
 
 
 class _Heads:
-    """The heads in groups of nearly equal size, none across a leading dimension but the last."""
+    """The heads in groups of nearly equal size.
 
-    def __init__(self, lead: tuple[int, ...], most: int) -> None:
-        self.outer, inner = lead[:-1], lead[-1]
-        self.groups = -(-inner // most)
-        self.size = -(-inner // self.groups)
-        self.groups = -(-inner // self.size)
-        self.inner = inner
+    None goes across a leading dimension but the last, or, if they may, the last but one.
+    """
+
+    def __init__(self, lead: tuple[int, ...], most: int, across: bool = False) -> None:
+        self.rest: tuple[Any, ...] = ()
+        self.unit = 1  # heads to each index of the dimension that is cut
+        if across and len(lead) > 1 and most >= 2 * lead[-1]:
+            self.rest, self.unit = (slice(None),), lead[-1]
+            lead, most = lead[:-1], most // lead[-1]
+        self.outer, self.inner = lead[:-1], lead[-1]
+        self.groups = -(-self.inner // most)
+        self.cut = -(-self.inner // self.groups)
+        self.groups = -(-self.inner // self.cut)
+        self.size = self.cut * self.unit  # heads of the largest group
         self.count = math.prod(self.outer) * self.groups
 
     def place(self, group: int) -> tuple[int, tuple[Any, ...]]:
         """The number of the first head of a group, and where the group is in arrays."""
         outer, part = divmod(group, self.groups)
-        first = part * self.size
+        first = part * self.cut
         where = np.unravel_index(outer, self.outer) if self.outer else ()
-        return outer * self.inner + first, (*where, slice(first, first + self.size))
+        return ((outer * self.inner + first) * self.unit,
+                (*where, slice(first, first + self.cut), *self.rest))
 
 
 class _Buffer:
@@ -243,9 +258,9 @@ def attend(options: Options, plan: Plan, q: Array, k: Array, v: Array, mask: Arr
     if whole is not None:
         _attend_whole(*whole, options, plan, q, k, v, out, lse)
         return
-    heads = plan.heads(plan.rows * plan.keys)
-    blocks = -(-plan.queries // plan.rows)
-    scale, passes = plan.compute.type(options.scale), _passes(plan)
+    blocks, passes = -(-plan.queries // plan.rows), _passes(plan)
+    heads = plan.heads(plan.rows * plan.keys, blocks, passes is _Passes and options.stream is None)
+    scale = plan.compute.type(options.scale)
 
     def start() -> Callable[[int], None]:
         scaled = _Buffer(heads.size * plan.rows * plan.depth, plan.compute)
@@ -260,25 +275,25 @@ def attend(options: Options, plan: Plan, q: Array, k: Array, v: Array, mask: Arr
             group, number = divmod(task, blocks)
             rows = _slice(blocks - 1 - number, plan.rows, plan.queries)  # the longest ones first
             head, place = heads.place(group)
-            outs, lses = out[place][:, rows], lse[place][:, rows]
+            outs, lses = out[place][..., rows, :], lse[place][..., rows, :]
             end = plan.reach(head)
             if plan.causal:
                 end = min(end, rows.stop)
             if not end:
                 outs[...], lses[...] = 0, np.inf
                 return
-            some, n = outs.shape[:2]
+            some = outs.shape[:-1]
             ahead = rows.start if plan.causal else end
-            s, factor = scores.of(some, n, end), factors.of(some, n, 1)
-            some_q = np.multiply(q[place][:, rows], scale, out=scaled.of(some, n, plan.depth),
+            s, factor = scores.of(*some, end), factors.of(*some, 1)
+            some_q = np.multiply(q[place][..., rows, :], scale, out=scaled.of(*some, plan.depth),
                                  casting="unsafe", dtype=plan.compute)
-            _scores(s, some_q, keys.of(k[place][:, :end]),
-                    None if mask is None else mask[place][:, rows, :end])
+            _scores(s, some_q, keys.of(k[place][..., :end, :]),
+                    None if mask is None else mask[place][..., rows, :end])
             passes.exponentials(s, ahead, lses, factor)
             if dropped is not None:
-                np.multiply(s, dropped.of(head, some, rows)[..., :end], out=s)
-            product = np.matmul(s, values.of(v[place][:, :end]),
-                                out=products.of(some, n, plan.width))
+                np.multiply(s, dropped.of(head, some[0], rows)[..., :end], out=s)
+            product = np.matmul(s, values.of(v[place][..., :end, :]),
+                                out=products.of(*some, plan.width))
             np.multiply(product, factor, out=outs, casting="unsafe")
 
         return block
@@ -349,7 +364,7 @@ def attend_backward(options: Options, plan: Plan, dy: Array, q: Array, k: Array,
         return
     dropping = options.stream is not None
     block = plan.rows * plan.keys if dropping else plan.columns * plan.queries
-    heads = plan.heads(block)
+    heads = plan.heads(block, 1, _passes(plan) is _Passes and not dropping)
 
     def start() -> Callable[[int], None]:
         worker = _Backward(options, plan, heads, block, arrays)
@@ -416,17 +431,18 @@ class _Backward:
         reach, scale = plan.reach(head), plan.compute.type(self.options.scale)
         sums = [w.room(x) for w, x in zip(self.writes, (dq, dk, dv), strict=True)]
         unseen = 0 if self.dropped is not None else reach
-        sums[1][:, unseen:], sums[2][:, unseen:] = 0, 0
+        sums[1][..., unseen:, :], sums[2][..., unseen:, :] = 0, 0
         if not reach:
             sums[0][...] = 0
         grad, k, v, out = (r.of(x) for r, x in zip(self.reads, (dy, k, v, out), strict=True))
         q = np.multiply(q, scale, out=self.scaled.of(*q.shape), casting="unsafe",
                         dtype=plan.compute)
-        delta = np.vecdot(grad, out, out=self.delta.of(*grad.shape[:2]))[..., None]
+        delta = np.vecdot(grad, out, out=self.delta.of(*grad.shape[:-1]))[..., None]
         for rows, keys in self._tiles(reach):
-            self._tile(head, rows, keys, q[:, rows], k[:, keys], v[:, keys], grad[:, rows],
-                       delta[:, rows], lse[:, rows], None if mask is None else mask[:, rows, keys],
-                       sums, None if dmask is None else dmask[:, rows, keys])
+            self._tile(head, rows, keys, q[..., rows, :], k[..., keys, :], v[..., keys, :],
+                       grad[..., rows, :], delta[..., rows, :], lse[..., rows, :],
+                       None if mask is None else mask[..., rows, keys], sums,
+                       None if dmask is None else dmask[..., rows, keys])
         np.multiply(sums[0], scale, out=sums[0])
         for made, x in zip(sums, (dq, dk, dv), strict=True):
             if made is not x:
@@ -447,7 +463,7 @@ class _Backward:
     def _tile(self, head: int, rows: slice, keys: slice, q: Array, k: Array, v: Array, grad: Array,
               delta: Array, lse: Array, mask: Array | None, sums: list[Array],
               dmask: Array | None) -> None:
-        shape = (len(q), rows.stop - rows.start, keys.stop - keys.start)
+        shape = (*q.shape[:-1], keys.stop - keys.start)
         p, dp = self.first.of(*shape), self.second.of(*shape)
         _scores(p, q, k, mask)
         self.passes.weights(p, rows.start - keys.start if self.plan.causal else keys.stop, lse)
@@ -457,14 +473,15 @@ class _Backward:
         if self.dropped is not None:
             chosen = self.dropped.of(head, len(q), rows)[..., :keys.stop]
             np.multiply(dp, chosen, out=dp)
-            self._add(dv[:, keys], np.multiply(chosen, p, out=chosen).swapaxes(-1, -2), grad, once)
+            kept = np.multiply(chosen, p, out=chosen)
+            self._add(dv[..., keys, :], kept.swapaxes(-1, -2), grad, once)
         else:
-            self._add(dv[:, keys], p.swapaxes(-1, -2), grad, once)
+            self._add(dv[..., keys, :], p.swapaxes(-1, -2), grad, once)
         self.passes.through_softmax(dp, p, delta)
         if dmask is not None:
             np.copyto(dmask, dp)
-        self._add(dq[:, rows], dp, k, keys.start == 0)
-        self._add(dk[:, keys], dp.swapaxes(-1, -2), q, once)
+        self._add(dq[..., rows, :], dp, k, keys.start == 0)
+        self._add(dk[..., keys, :], dp.swapaxes(-1, -2), q, once)
 
     def _add(self, total: Array, a: Array, b: Array, first: bool) -> None:
         """total += a @ b, or = a @ b the first time."""
