@@ -54,7 +54,8 @@ ARCHS = ("sm_80", "sm_90")
 
 @dataclass(frozen=True)
 class Row:
-    """One operation: `make` gives what is counted and the bytes it needs at least.
+    """One operation: `make` gives what is counted and the bytes it needs at least, or what tells
+    them from a result.
 
     extra: bytes that the algorithm named in `note` needs beside them.
     tensor: tensor core operations that the products need, 0 where there are none.
@@ -63,7 +64,7 @@ class Row:
     """
 
     name: str
-    make: Callable[[], tuple[Callable[[], Any], int]]
+    make: Callable[[], tuple[Callable[[], Any], int | Callable[[Any], int]]]
     extra: int = 0
     note: str = ""
     tensor: int = 0
@@ -120,8 +121,11 @@ def count(row: Row) -> tuple[Counted, int]:
     run, least = row.make()
     system = installed()
     assert system is not None, "counting needs simulated devices: MLGPU_CUDA=sim"
-    run()
+    made = run()
     mlgpu.cuda.synchronize()
+    if not isinstance(least, int):
+        least = least(made)
+    del made
     counted = Counted()
     system.watchers.append(counted.add)
     try:
@@ -170,7 +174,7 @@ def forward(function: Callable[..., Any], *inputs: Tensor) -> Any:
         with mlgpu.no_grad():
             return function(*inputs)
 
-    return run, size(*inputs) + size(run())
+    return run, lambda made: size(*inputs) + size(made)
 
 
 def backward(function: Callable[..., Tensor], *inputs: Tensor, saved: int | None = None) -> Any:
@@ -233,7 +237,7 @@ def cell(kind: Any) -> Any:
     made = kind(128, 128, device="cuda", dtype=H)
     state = (x(64, 128), x(64, 128)) if kind is mlgpu.nn.LSTMCell else x(64, 128)
     run, least = forward(lambda a: made(a, state), x(64, 128))
-    return run, least + size(state, *made.parameters())
+    return run, lambda result: least(result) + size(state, *made.parameters())
 
 
 GATES = 64 * 4 * 128 * 2  # bytes of the sums of four gates in `cell`
