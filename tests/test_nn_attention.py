@@ -177,7 +177,8 @@ def stack(nn, decoder):
     kind = "Decoder" if decoder else "Encoder"
     layer = getattr(nn, f"Transformer{kind}Layer")(E, 3, 8, 0.0, batch_first=True)
     nested = {} if decoder else {"enable_nested_tensor": False}
-    return getattr(nn, f"Transformer{kind}")(layer, 2, nn.LayerNorm(E), **nested).double()
+    stack = {"Encoder": nn.TransformerEncoder, "Decoder": nn.TransformerDecoder}[kind]
+    return stack(layer, 2, nn.LayerNorm(E), **nested).double()
 
 
 @pytest.mark.parametrize("decoder", [False, True])
