@@ -11,22 +11,6 @@ from mlgpu.memory import parse_bytes
 from mlgpu.nn.parameter import Parameter
 from mlgpu.tensor import Tensor
 
-_side: dict[Device, Any] = {}  # the stream of copies, by device
-
-
-def beside(device: Device) -> Any:
-    """A context in which copies of a CUDA device run beside what the program computes on it.
-
-    Tensors are ordered by their use, as always: a copy starts when its source has been computed,
-    and who uses its result waits for it.
-    """
-    from mlgpu.cuda.streams import Stream, stream
-
-    found = _side.get(device)
-    if found is None:
-        found = _side.setdefault(device, Stream(device))
-    return stream(found)
-
 
 class save_on_cpu(saved_tensors_hooks):
     """Within it, what is saved for backward is moved to the CPU, and back when it is used.
@@ -54,6 +38,8 @@ class _Away:
     def __init__(self, tensor: Tensor, place: int) -> None:
         self.device, self.place = tensor.device, place
         self.source = weakref.ref(tensor._storage)
+        from mlgpu.cuda.streams import beside
+
         with beside(self.device):
             self.host = tensor.to(CPU, non_blocking=True)
         self.coming: Tensor | None = None  # on its way back
@@ -63,6 +49,8 @@ class _Away:
         """Its copy on the device, which may still be under way."""
         found: Tensor | None = self.there() if self.coming is None else self.coming
         if found is None:
+            from mlgpu.cuda.streams import beside
+
             with beside(self.device):
                 found = self.host.to(self.device, non_blocking=True)
             self.there = weakref.ref(found)

@@ -221,3 +221,19 @@ class Event:
             raise DeviceError("elapsed_time: both events need enable_timing=True")
         return float(cupy.cuda.get_elapsed_time(self.recorded("elapsed_time"),
                                                 end_event.recorded("elapsed_time")))
+
+
+_beside: dict[int, Stream] = {}  # the stream of copies, by device
+
+
+def beside(device: Device) -> stream:
+    """A context in which copies of a device run beside what the program computes on it.
+
+    Tensors are ordered by their use, as always: a copy starts when its source has been computed,
+    and who uses its result waits for it.
+    """
+    index = cuda_device("beside", device)
+    found = _beside.get(index)
+    if found is None:
+        found = _beside.setdefault(index, Stream(device))
+    return stream(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlgpu.autograd.offload import beside
 from mlgpu.device import CPU, Device
 from mlgpu.memory import parse_bytes
 from mlgpu.tensor import Tensor
@@ -62,6 +61,8 @@ class StateOffload:
     @staticmethod
     def _move(optimizer: Optimizer, params: list[Any], target: Device | None) -> None:
         """State of the shape of its parameter, to `target` or (None) to the parameter's device."""
+        from mlgpu.cuda.streams import beside
+
         for param in params:
             if not isinstance(param, Tensor) or param._storage.device is CPU:
                 continue
