@@ -10,6 +10,7 @@ Checkpoints in the background, exact resumption, early stopping, metrics, callba
 from mlgpu.train.callback import Callback
 from mlgpu.train.checkpoints import Checkpoints
 from mlgpu.train.dashboard import Dashboard
+from mlgpu.train.folder import read_run
 from mlgpu.train.log import JsonLines
 from mlgpu.train.monitor import EarlyStopping, Monitor
 from mlgpu.train.plain import PlainLog
@@ -18,4 +19,5 @@ from mlgpu.train.sinks import MLflow, TensorBoard, WandB
 from mlgpu.train.trainer import Trainer
 
 __all__ = ["Best", "Callback", "Checkpoints", "Dashboard", "EarlyStopping", "JsonLines", "MLflow",
-           "Monitor", "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB"]
+           "Monitor", "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB",
+           "read_run"]

@@ -68,7 +68,7 @@ class Store:
         self.folder = folder / "checkpoints"
         self._settings, self._monitor = settings, monitor
         self._background = Background()
-        self.entries = _read_index(self.folder / "index.json")
+        self.entries = read_index(self.folder / "index.json")
 
     @property
     def latest(self) -> Path | None:
@@ -151,7 +151,7 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def _read_index(path: Path) -> list[Entry]:
+def read_index(path: Path) -> list[Entry]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

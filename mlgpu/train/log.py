@@ -16,6 +16,8 @@ from mlgpu.train.record import Record, Run
 if TYPE_CHECKING:
     from mlgpu.train.trainer import Trainer
 
+LOG = "log.jsonl"  # its name in a run's folder
+
 
 class JsonLines(Callback):
     """Writes a run's records to a file, a JSON object a line: the `log.jsonl` of a run's folder.
@@ -72,27 +74,37 @@ class JsonLines(Callback):
             self._file.flush()
 
 
-def read_history(path: Path) -> list[Record]:
-    """The records in a log; a last line that was cut off is left out.
+def read_log(path: Path) -> Run:
+    """The run that a log tells of; a last line that was cut off is left out.
 
     Raises FormatError for any other line that is none of a log.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return []
-    records = []
-    for number, line in enumerate(lines[:-1], 1):
+    run = Run({}, {}, reason="its log has no end")
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
         try:
-            entry = json.loads(line)
-            if "values" in entry:
-                values = {name: float(value) for name, value in entry["values"].items()}
-                records.append(Record(entry["event"], int(entry["step"]), int(entry["epoch"]),
-                                      float(entry["seconds"]), values))
+            _take(run, json.loads(line))
         except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"Trainer: line {number} of {str(path)!r} is none of a log: "
                               f"{error!r}") from error
-    return records
+    if run.history:
+        newest = run.history[-1]
+        run.step, run.seconds = max(run.step, newest.step), newest.seconds
+        run.epoch = sum(record.kind == "epoch" for record in run.history)
+    return run
+
+
+def _take(run: Run, entry: dict[str, Any]) -> None:
+    """What one line adds to a run."""
+    if "values" in entry:
+        values = {name: float(value) for name, value in entry["values"].items()}
+        run.history.append(Record(entry["event"], int(entry["step"]), int(entry["epoch"]),
+                                  float(entry["seconds"]), values))
+    elif entry["event"] == "begin":
+        run.config, run.environment = dict(entry["config"]), dict(entry["environment"])
+        run.status, run.reason = "running", "its log has no end"
+    elif entry["event"] == "end":
+        run.status, run.reason, run.step = (str(entry["status"]), str(entry["reason"]),
+                                            int(entry["step"]))
 
 
 def _begin(run: Run, step: int) -> dict[str, Any]:

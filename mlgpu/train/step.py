@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -67,7 +67,7 @@ class Update:
         self.clip_norm, self.clip_value, self.nonfinite = clip_norm, clip_value, nonfinite
         self.autocast, self.scaler = autocast, scaler
 
-    def __call__(self, batches: Sequence[Any], counts: Sequence[int], where: str,
+    def __call__(self, batches: Iterable[Any], counts: Sequence[int], where: str,
                  seen: Callable[[Any], None]) -> dict[str, Any] | None:
         """Take a step; `seen(output)` is called with what the step function gives for each batch.
 
@@ -81,7 +81,7 @@ class Update:
             if not self._finite("the loss", loss, where):
                 self.optimizer.zero_grad()
                 return None
-            share = count / whole if len(batches) > 1 else 1.0
+            share = count / whole if len(counts) > 1 else 1.0
             self._backward(loss, share)
             seen(named)
             for name, value in logged(named).items():

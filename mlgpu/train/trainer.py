@@ -29,14 +29,12 @@ from mlgpu.train.display import display_for
 from mlgpu.train.evaluate import Metric, computed, evaluate, update_metrics
 from mlgpu.train.feed import Feed, length, move, samples
 from mlgpu.train.interrupt import Interrupt
-from mlgpu.train.log import JsonLines, read_history
+from mlgpu.train.log import LOG, JsonLines, read_log
 from mlgpu.train.means import Means
 from mlgpu.train.monitor import Monitor
 from mlgpu.train.record import Best, Record, Run, plain
 from mlgpu.train.state import set_state_of, state_of, unpacked
 from mlgpu.train.step import StepFunction, Update, from_loss
-
-LOG = "log.jsonl"
 
 
 @dataclass
@@ -124,6 +122,11 @@ class Trainer:
                                                                    scaler)
         self.metrics = dict(metrics or {})
         self.train_metrics = dict(train_metrics or {})
+        both = [name for name, metric in self.metrics.items()
+                if any(metric is other for other in self.train_metrics.values())]
+        if both:
+            raise ValueError(f"Trainer: the metric {both[0]!r} is given for training and for "
+                             "evaluation, which would clear it in the middle of an epoch; give two")
         self.accumulate, self.log_every = accumulate, log_every
         self.checkpoints = checkpoints or Checkpoints()
         self.monitor = Monitor(monitor, mode)
@@ -263,7 +266,8 @@ class Trainer:
             "callbacks": self.callbacks.state_dict(),
             "accumulate": self.accumulate,
             "records": len(self.run.history),
-            "best": None if self.run.best is None else [self.run.best.step, self.run.best.value],
+            "best": (None if self.run.best is None else
+                     [self.run.best.step, self.run.best.value, self.run.best.monitor]),
             "summary": self.run.summary,
         }
 
@@ -302,7 +306,7 @@ class Trainer:
             self._update.step = self._step
         self.progress = Progress(**state["progress"])
         if state["best"] is not None:
-            step, value = state["best"]
+            step, value, _ = state["best"]
             self.run.best = self._best_of(step, value)
         self._checked_feed().load_state_dict(state["feed"])
         set_random_state(state["random"])  # last: what is above may have drawn
@@ -361,7 +365,8 @@ class Trainer:
             self._saved = (self.progress.step, self.progress.epoch)
 
     def _history_of(self, checkpoint: Path, records: int) -> None:
-        history = read_history(checkpoint.parent.parent / LOG)
+        log = checkpoint.parent.parent / LOG
+        history = read_log(log).history if log.exists() else []
         if len(history) < records:
             warnings.warn(f"Trainer: the log beside {str(checkpoint)!r} has {len(history)} of "
                           f"{records} records; the curves of the run have a gap", stacklevel=4)
@@ -430,9 +435,9 @@ class Trainer:
         progress = self.progress
         where = (f"step {progress.step + 1} (epoch {progress.epoch + 1}, batch "
                  f"{self._checked_feed().batches})")
-        batches = [move(batch, self.device) for batch in batches]
         counts = [self._count(batch) for batch in batches]
-        values = self._update(batches, counts, where,
+        moved = (move(batch, self.device) for batch in batches)  # one at a time
+        values = self._update(moved, counts, where,
                               lambda named: update_metrics(self.train_metrics, named))
         progress.step += 1
         progress.samples += sum(counts)
