@@ -21,23 +21,23 @@ def _size(array: Any) -> int:
 
 def _convolve(op: Any, inputs: Sequence[Any], out: Any) -> int:
     weight = inputs[1]
-    return 2 * _size(out) * _size(weight) // max(weight.shape[0], 1)
+    return int(2 * _size(out) * _size(weight) // max(weight.shape[0], 1))
 
 
 def _convolve_transpose(op: Any, inputs: Sequence[Any], out: Any) -> int:
     x, weight = inputs[:2]
-    return 2 * _size(x) * _size(weight) // max(weight.shape[0], 1)
+    return int(2 * _size(x) * _size(weight) // max(weight.shape[0], 1))
 
 
 def _attention(op: Any, inputs: Sequence[Any], out: Any) -> int:
     query, key, value = inputs[:3]
     rows = _size(out) // max(out.shape[-1], 1)
-    return 2 * rows * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    return int(2 * rows * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
 
 
 def _packed_attention(op: Any, inputs: Sequence[Any], out: Any) -> int:
     length = out.shape[1 if op.batch_first else 0]
-    return 4 * _size(out) * length
+    return int(4 * _size(out) * length)
 
 
 def _recurrent(gates: int) -> Rule:

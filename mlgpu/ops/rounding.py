@@ -100,7 +100,8 @@ def nextafter(input: Tensor, other: Tensor) -> Tensor:
 @elementwise
 def heaviside(input: Tensor, values: Tensor) -> Tensor:
     """0 for negative input, 1 for positive, `values` at 0."""
-    return where(call("eq", input, 0), values, call("gt", input, 0))
+    above: Any = call("gt", input, 0)
+    return where(call("eq", input, 0), values, above)
 
 
 fix = trunc
