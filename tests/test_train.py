@@ -209,8 +209,22 @@ def test_any_kept_checkpoint_goes_on_in_a_folder_of_its_own(tmp_path):
         seed(99)
         run = made(tmp_path / path.stem).fit(*loaders(), epochs=3, resume=path)
         assert told(run) == told(expected)
+        assert run.best.path is None or run.best.path.exists()
     with pytest.raises(MlgpuError, match="not the end of"):
         made(tmp_path / "a").fit(*loaders(), epochs=3, resume=files[2])
+
+
+def test_a_stream_that_cannot_be_repeated_is_said(tmp_path):
+    class Drawing(data.IterableDataset):
+        def __iter__(self):
+            return ((mlgpu.rand(4), i % 2) for i in range(16))
+
+    def loader():
+        return data.DataLoader(Drawing(), batch_size=2)
+
+    made(tmp_path).fit(loader(), steps=2)
+    with pytest.warns(UserWarning, match="draws from the process's own random numbers"):
+        made(tmp_path).fit(loader(), steps=3, resume=True)
 
 
 def test_fit_again_goes_on(tmp_path):
@@ -288,7 +302,9 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path, evaluating):
     assert (run.status, run.step) == ("interrupted", 3)
     assert all(module.training for module in first.model.modules())
     seed(99)
-    assert told(made(tmp_path).fit(*loaders(), epochs=3, resume=True)) == told(expected)
+    resumed = made(tmp_path, every=100)
+    assert told(resumed.fit(*loaders(), epochs=3, resume=True)) == told(expected)
+    assert resumed.load_best().step == expected.best.step
 
 
 def test_the_second_ctrl_c_acts_at_once(tmp_path):

@@ -30,6 +30,14 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state(state["numpy"])
 
 
+def drawn(state: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What differs between two states if anything was drawn from mlgpu, Python or NumPy."""
+    _, words, gauss = state["python"]
+    numpy = [value.tobytes() if isinstance(value, np.ndarray) else value
+             for value in state["numpy"]["state"].values()]
+    return (state["mlgpu"].tolist(), words.tobytes(), gauss, numpy, state["numpy"].get("gauss"))
+
+
 @contextmanager
 def evaluating(model: Module) -> Iterator[None]:
     """Within the block the model evaluates; its modes and all random states are put back after."""

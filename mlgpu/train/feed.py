@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlgpu.data.collate import map_leaves
+from mlgpu.data.dataset import IterableDataset
 from mlgpu.device import Device
 from mlgpu.errors import FormatError
-from mlgpu.nn.undisturbed import random_state, set_random_state
+from mlgpu.nn.undisturbed import drawn, random_state, set_random_state
 from mlgpu.tensor import Tensor
 
 
@@ -74,6 +76,13 @@ class Feed:
         now = random_state()
         set_random_state(self._start)
         self._iterator = iter(self.loader)
+        if stateful and self.batches and _streams_here(self.loader) and (
+                drawn(self._start) != drawn(random_state())):
+            warnings.warn(
+                "Trainer: the IterableDataset draws from the process's own random numbers, which "
+                "training draws from too: unless it drew all before its first batch, the batches "
+                "to come are others than without the interruption. Give the DataLoader workers, "
+                "whose numbers are repeated exactly", stacklevel=5)
         if not stateful:
             skipped = sum(1 for _ in itertools.islice(self._iterator, self.batches))
             if skipped != self.batches:
@@ -81,6 +90,12 @@ class Feed:
                                   f"of an epoch, and the loader has only {skipped}; resume with "
                                   "the data that the run was begun with")
         set_random_state(now)
+
+
+def _streams_here(loader: Any) -> bool:
+    """Whether a DataLoader iterates over an IterableDataset in this process."""
+    return (isinstance(getattr(loader, "dataset", None), IterableDataset)
+            and not getattr(loader, "num_workers", 0))
 
 
 def length(loader: Iterable[Any]) -> int | None:

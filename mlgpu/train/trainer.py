@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class Trainer:
         self._stop: tuple[str, str] | None = None  # status and reason
         self._value: tuple[int, float] | None = None  # step and monitored value evaluated last
         self._clock = 0.0
-        self._saved: tuple[int, int] | None = None  # step and epoch of the newest checkpoint
+        self._saved: tuple[int, int, bool] | None = None  # the place of the newest checkpoint
         self._folder = None if folder is None else Path(folder)
         self._store = None if self._folder is None else Store(self._folder, self.checkpoints,
                                                               self.monitor)
@@ -306,8 +306,12 @@ class Trainer:
             self._update.step = self._step
         self.progress = Progress(**state["progress"])
         if state["best"] is not None:
-            step, value, _ = state["best"]
-            self.run.best = self._best_of(step, value)
+            step, value, monitor = state["best"]
+            if monitor == self.monitor.name:
+                best = self._best_of(step, value)
+                # Where a run goes on in another folder, that one's best stays there.
+                here = best.path is not None and best.path.exists()
+                self.run.best = best if here else replace(best, path=None)
         self._checked_feed().load_state_dict(state["feed"])
         set_random_state(state["random"])  # last: what is above may have drawn
 
@@ -362,7 +366,7 @@ class Trainer:
         self._history_of(path, state["records"])
         self.load_state_dict(state)
         if ours:
-            self._saved = (self.progress.step, self.progress.epoch)
+            self._saved = self._place()
 
     def _history_of(self, checkpoint: Path, records: int) -> None:
         log = checkpoint.parent.parent / LOG
@@ -563,7 +567,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Write a checkpoint in the background, unless the newest is of this very place."""
-        place = (self.progress.step, self.progress.epoch)
+        place = self._place()
         if self._store is None or self._saved == place:
             return
         self._gather()
@@ -571,6 +575,10 @@ class Trainer:
         self.callbacks.on_checkpoint(self, self._store.path(self.progress.step))
         self._store.write(self.state_dict(), self.progress.step, value)
         self._saved = place
+
+    def _place(self) -> tuple[int, int, bool]:
+        """What tells two states of a run apart: steps, epochs, whether an evaluation is missing."""
+        return self.progress.step, self.progress.epoch, self.progress.due
 
     def _checked_store(self) -> Store:
         assert self._store is not None
