@@ -270,7 +270,7 @@ class finfo:
         if not d.is_floating_point:
             raise DTypeError(f"finfo: expected a floating or complex dtype, got {d!r}; use iinfo")
         limits: Any = np.finfo
-        if d is bfloat16:
+        if d.numpy.kind == "V":  # bfloat16, and what mlgpu.as_torch names
             from ml_dtypes import finfo as limits  # whose declaration has no types
         info = limits(d.numpy)
         self.dtype = d.name

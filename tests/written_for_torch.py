@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import gzip
 import importlib
 import importlib.metadata
 import io
+import os
+import pickle
 import warnings
 
 import numpy as np
@@ -383,7 +386,8 @@ def test_what_is_missing_is_named():
                                              r"torch\.relu"):
         torch.reluu  # noqa: B018
     assert not hasattr(torch, "lobpcg")
-    assert getattr(torch, "float8_e4m3fn", None) is None
+    with pytest.raises(TypeError, match=r"torch\.float8_e4m3fn"):
+        torch.ones(1, dtype=torch.float8_e4m3fn)
     with pytest.raises(ImportError, match=r"torch\.lobpcg: mlgpu does not have this"):
         from torch import lobpcg  # noqa: F401
     with pytest.raises(ModuleNotFoundError, match=r"torch\.export: .*mlgpu\.cuda\.graph"):
@@ -433,6 +437,41 @@ def test_torchvision():
     net = models.resnet18(num_classes=3)
     assert len(net.state_dict()) == 122
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+
+
+@only_mlgpu
+def test_data_sets_and_addresses(tmp_path):
+    from torchvision import datasets
+
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels = np.arange(2 * 28 * 28).reshape(2, 28, 28).astype(np.uint8)
+    (raw / "t10k-images-idx3-ubyte").write_bytes(
+        b"\0\0\x08\x03" + np.array([2, 28, 28], ">i4").tobytes() + pixels.tobytes())
+    labels = gzip.compress(b"\0\0\x08\x01" + np.array([2], ">i4").tobytes() + b"\x07\x01")
+    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(labels)
+    images, targets = (datasets.MNIST(tmp_path, train=False).data,
+                       datasets.MNIST(tmp_path, train=False).targets)
+    assert images.tolist() == pixels.tolist()
+    assert targets.tolist() == [7, 1]
+    with pytest.raises(FileNotFoundError, match="download=True"):
+        datasets.MNIST(tmp_path)
+    batches = tmp_path / "cifar-10-batches-py"
+    batches.mkdir()
+    colours = np.arange(3072, dtype=np.uint8)[None]
+    (batches / "test_batch").write_bytes(pickle.dumps({"data": colours, "labels": [3]}, 2))
+    cifar = datasets.CIFAR10(tmp_path, train=False)
+    assert (cifar.data[0].transpose(2, 0, 1).ravel() == colours[0]).all()
+    (batches / "test_batch").write_bytes(pickle.dumps({"data": print}, 2))
+    with pytest.raises(ValueError, match="print"):
+        datasets.CIFAR10(tmp_path, train=False)
+    torch.save({"w": torch.ones(2)}, tmp_path / "net-abc.pt")
+    loaded = torch.hub.load_state_dict_from_url(f"file://{tmp_path}/net-abc.pt", tmp_path / "kept")
+    assert loaded["w"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match="SHA-256"):
+        torch.hub.load_state_dict_from_url(f"file://{tmp_path}/net-abc.pt", tmp_path / "again",
+                                           check_hash=True)
+    assert os.listdir(tmp_path / "again") == []
 
 
 @only_mlgpu

@@ -236,10 +236,236 @@ def torchmetrics():
           f"{metrics.auroc(scores.softmax(-1), y, task='multiclass', num_classes=4).item():.5f}")
 
 
+def performer_pytorch():
+    from performer_pytorch import PerformerLM
+
+    model = seeded(PerformerLM(num_tokens=20, max_seq_len=16, dim=32, depth=1, heads=2,
+                               feature_redraw_interval=None, generalized_attention=True))
+    for name, buffer in model.named_buffers():
+        if "projection" in name:  # drawn at the start
+            buffer.copy_(data(5, *buffer.shape))
+    x = labels(0, 20, 2, 16)
+    train(model, lambda: F.cross_entropy(model(x).transpose(1, 2), x))
+
+
+def reformer_pytorch():
+    from reformer_pytorch import ReformerLM
+
+    model = seeded(ReformerLM(num_tokens=20, dim=32, depth=1, max_seq_len=16, heads=2,
+                              bucket_size=4, n_hashes=1, causal=True, full_attn_thres=64))
+    x = labels(0, 20, 2, 16)
+    train(model, lambda: F.cross_entropy(model(x).transpose(1, 2), x))
+
+
+def perceiver_pytorch():
+    from perceiver_pytorch import Perceiver
+
+    model = seeded(Perceiver(input_channels=3, input_axis=2, num_freq_bands=3, max_freq=10.0,
+                             depth=1, num_latents=8, latent_dim=32, num_classes=5,
+                             cross_dim_head=16, latent_dim_head=16, latent_heads=2))
+    x, y = data(0, 2, 8, 8, 3), labels(1, 5, 2)
+    train(model, lambda: F.cross_entropy(model(x), y))
+
+
+def vector_quantize_pytorch():
+    from vector_quantize_pytorch import FSQ, VectorQuantize
+
+    x = data(0, 1, 16, 3).requires_grad_()
+    quantized, _ = FSQ(levels=[8, 5, 5])(x)
+    quantized.square().sum().backward()
+    print(f"  {quantized.sum().item():.5f} {x.grad.abs().sum().item():.5f}")
+    quantized, indices, loss = VectorQuantize(dim=8, codebook_size=16)(data(0, 1, 32, 8))
+    print(" ", tuple(quantized.shape), tuple(indices.shape))
+
+
+def mlp_mixer_pytorch():
+    from mlp_mixer_pytorch import MLPMixer
+
+    model = seeded(MLPMixer(image_size=16, channels=3, patch_size=4, dim=16, depth=1,
+                            num_classes=4))
+    x, y = data(0, 4, 3, 16, 16), labels(1, 4, 4)
+    train(model, lambda: F.cross_entropy(model(x), y))
+
+
+def g_mlp_pytorch():
+    from g_mlp_pytorch import gMLP
+
+    model = seeded(gMLP(num_tokens=20, dim=16, depth=1, seq_len=16)).eval()
+    x = labels(0, 20, 2, 16)
+    train(model, lambda: F.cross_entropy(model(x).transpose(1, 2), x))
+
+
+def soft_moe_pytorch():
+    from soft_moe_pytorch import SoftMoE
+
+    model = seeded(SoftMoE(dim=16, seq_len=8, num_experts=2))
+    x, y = data(0, 2, 8, 16), data(1, 2, 8, 16)
+    train(model, lambda: F.mse_loss(model(x), y))
+
+
+def conformer():
+    from conformer import ConformerBlock
+
+    model = seeded(ConformerBlock(dim=32, dim_head=16, heads=2, ff_mult=2, conv_kernel_size=7))
+    x, y = data(0, 2, 16, 32), data(1, 2, 16, 32)
+    train(model, lambda: F.mse_loss(model(x), y))
+
+
+def siren_pytorch():
+    from siren_pytorch import SirenNet
+
+    model = seeded(SirenNet(dim_in=2, dim_hidden=16, dim_out=3, num_layers=2, w0_initial=30.0))
+    x, y = data(0, 16, 2), data(1, 16, 3)
+    train(model, lambda: F.mse_loss(model(x), y))
+
+
+def egnn_pytorch():
+    from egnn_pytorch import EGNN
+
+    model = seeded(EGNN(dim=16))
+    feats, coors = data(0, 1, 6, 16), data(1, 1, 6, 3)
+    train(model, lambda: sum(t.square().mean() for t in model(feats, coors)))
+
+
+def efficientnet_pytorch():
+    from efficientnet_pytorch import EfficientNet
+
+    model = seeded(EfficientNet.from_name("efficientnet-b0", num_classes=3, image_size=32)).eval()
+    x, y = data(0, 2, 3, 32, 32), labels(1, 3, 2)
+    train(model, lambda: F.cross_entropy(model(x), y))
+
+
+def timm():
+    import timm
+
+    x, y = data(0, 4, 3, 64, 64), labels(1, 3, 4)
+    for name, options in (("resnet18", {}), ("mobilenetv3_small_050", {}),
+                          ("vit_tiny_patch16_224", {"img_size": 64, "depth": 1}),
+                          ("convnext_atto", {"depths": (1, 1, 1, 1)})):
+        print(f" {name}")
+        model = seeded(timm.create_model(name, num_classes=3, **options))
+        train(model, lambda model=model: F.cross_entropy(model(x), y),
+              torch.optim.SGD(model.parameters(), lr=1e-2))
+
+
+def byol_pytorch():
+    from byol_pytorch import BYOL
+    from torchvision import models
+
+    learner = BYOL(models.resnet18(), image_size=32, hidden_layer="avgpool")
+    print(" ", tuple(learner(data(0, 2, 3, 32, 32)).shape), "(its views are drawn)")
+
+
+def pytorch_tcn():
+    from pytorch_tcn import TCN
+
+    model = seeded(TCN(4, [8, 8], kernel_size=3, dropout=0.0))
+    x = data(0, 2, 4, 20)
+    train(model, lambda: model(x).square().mean())
+
+
+def nflows():
+    from nflows import distributions, flows, transforms
+
+    model = seeded(flows.Flow(transforms.CompositeTransform([
+        transforms.MaskedAffineAutoregressiveTransform(features=2, hidden_features=8),
+        transforms.ReversePermutation(features=2)]), distributions.StandardNormal(shape=[2])))
+    x = data(0, 16, 2)
+    train(model, lambda: -model.log_prob(x).mean())
+
+
+def torchsde():
+    import torchsde
+
+    class Drift(torch.nn.Module):
+        noise_type, sde_type = "diagonal", "ito"
+
+        def __init__(self):
+            super().__init__()
+            self.mu = torch.nn.Linear(2, 2)
+
+        def f(self, t, y):
+            return self.mu(y)
+
+        def g(self, t, y):
+            return 0.0 * y  # Brownian motion is each library's own
+
+    model, start, times = seeded(Drift()), data(0, 3, 2), torch.linspace(0, 1, 3)
+    train(model, lambda: torchsde.sdeint(model, start, times, dt=0.25,
+                                         method="euler")[-1].square().mean())
+
+
+def entmax():
+    from entmax import entmax15, sparsemax
+
+    x = data(0, 3, 5).requires_grad_()
+    (sparsemax(x, dim=-1) + entmax15(x, dim=-1)).square().sum().backward()
+    print(f"  {x.grad.abs().sum().item():.4f}")
+
+
+def pytorch_msssim():
+    from pytorch_msssim import ssim
+
+    a, b = data(0, 1, 3, 32, 32).sigmoid(), data(1, 1, 3, 32, 32).sigmoid()
+    print(f"  {ssim(a, (a + b) / 2, data_range=1.0).item():.4f}")
+
+
+def _optimizers(*made):
+    x, y = data(0, 16, 8), data(1, 16, 2)
+    for make in made:
+        model = seeded(torch.nn.Linear(8, 2))
+        optimizer = make(model.parameters())
+        print(f" {type(optimizer).__name__}")
+        train(model, lambda model=model: F.mse_loss(model(x), y), optimizer)
+
+
+def torch_optimizer():
+    import torch_optimizer as o
+
+    _optimizers(*(lambda p, kind=kind: kind(p, lr=1e-2)
+                  for kind in (o.RAdam, o.Yogi, o.AdaBound, o.NovoGrad, o.Lamb)))
+
+
+def adam_atan2_pytorch():
+    from adam_atan2_pytorch import AdamAtan2
+
+    _optimizers(lambda p: AdamAtan2(p, lr=1e-2))
+
+
+def muon():
+    from muon import SingleDeviceMuon
+
+    _optimizers(lambda p: SingleDeviceMuon([q for q in p if q.dim() == 2], lr=1e-2))
+
+
+def torch_ema():
+    from torch_ema import ExponentialMovingAverage
+
+    model = seeded(torch.nn.Linear(8, 2))
+    ema = ExponentialMovingAverage(model.parameters(), decay=0.9)
+    x, y = data(0, 16, 8), data(1, 16, 2)
+    train(model, lambda: F.mse_loss(model(x), y))
+    ema.update()
+    with ema.average_parameters():
+        print(f"  average {F.mse_loss(model(x), y).item():.5f}")
+
+
+def torchinfo():
+    from torchinfo import summary
+
+    shown = summary(torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()),
+                    input_size=(1, 1, 8, 8), verbose=0)
+    print(" ", shown.total_params, shown.total_mult_adds)
+
+
 PACKAGES = {f.__name__: f for f in (
-    vit_pytorch, vit_pytorch_more, x_transformers, x_transformers_more, lion_pytorch, torchdiffeq,
-    denoising_diffusion_pytorch, ema_pytorch, rotary_embedding_torch, nystrom_attention,
-    linear_attention_transformer, local_attention, einops, pytorch_metric_learning, torchmetrics)}
+    vit_pytorch, vit_pytorch_more, x_transformers, x_transformers_more, timm, lion_pytorch,
+    torchdiffeq, denoising_diffusion_pytorch, ema_pytorch, rotary_embedding_torch,
+    nystrom_attention, linear_attention_transformer, local_attention, performer_pytorch,
+    reformer_pytorch, perceiver_pytorch, vector_quantize_pytorch, mlp_mixer_pytorch, g_mlp_pytorch,
+    soft_moe_pytorch, conformer, siren_pytorch, egnn_pytorch, efficientnet_pytorch, byol_pytorch,
+    pytorch_tcn, nflows, torchsde, entmax, pytorch_msssim, torch_optimizer, adam_atan2_pytorch,
+    muon, torch_ema, torchinfo, einops, pytorch_metric_learning, torchmetrics)}
 
 
 if __name__ == "__main__":

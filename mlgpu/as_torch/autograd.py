@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlgpu import Tensor
+from mlgpu.autograd.saved import saved_tensors_hooks
 from mlgpu.errors import DerivativeError
 
 
@@ -45,3 +46,15 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
             return backward(ctx, *grads)
 
     return once
+
+
+def save_on_cpu(pin_memory: bool = False, device_type: str = "cuda") -> Any:
+    """A block in which what backward needs is kept in the host's memory, and brought back."""
+    def pack(tensor: Tensor) -> tuple[Any, Tensor]:
+        kept = tensor.cpu()
+        return tensor.device, kept.pin_memory() if pin_memory and tensor.is_cuda else kept
+
+    def unpack(packed: tuple[Any, Tensor]) -> Tensor:
+        return packed[1].to(packed[0], non_blocking=pin_memory)
+
+    return saved_tensors_hooks(pack, unpack)

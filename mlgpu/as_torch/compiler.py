@@ -12,7 +12,7 @@ def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None
     return fn if fn is not None else (lambda decorated: decorated)
 
 
-allow_in_graph = disable
+allow_in_graph = assume_constant_result = disable
 
 
 def is_compiling() -> bool:
@@ -31,3 +31,11 @@ def reset() -> None:
 
 def cudagraph_mark_step_begin() -> None:
     """Nothing."""
+
+
+class TransformGetItemToIndex:
+    """A block in which nothing is different: vmap is a loop, where a tensor is an index anyway."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlgpu
 from mlgpu import Tensor
+from mlgpu.errors import DeviceError
 from mlgpu.errors import OutOfMemoryError as OutOfMemoryError
 from mlgpu.typed import CUDA_CLASSES
 
@@ -76,9 +77,20 @@ def empty_cache() -> None:
         mlgpu.cuda.empty_cache()
 
 
+class _NeedsDevice(type):
+    """A name of mlgpu.cuda where there is no device: it can be named, and says so when called."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise DeviceError(f"cuda.{cls.__name__}: no device can be used: "
+                          f"{mlgpu.cuda.unavailable_reason()}")
+
+
 def __getattr__(name: str) -> Any:
     if name == "_initialized":
         return is_initialized()
+    if name in mlgpu.cuda.__all__ and not mlgpu.cuda.is_available() and name not in vars(
+            mlgpu.cuda):
+        return _NeedsDevice(name, (), {})
     if name in CUDA_CLASSES:
         return CUDA_CLASSES[name]
     raise AttributeError(name)

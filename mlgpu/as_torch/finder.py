@@ -1,6 +1,7 @@
 """The finder that answers `import torch`, and the modules it makes: views of mlgpu's."""
 
 from __future__ import annotations
+import __future__
 
 import difflib
 import sys
@@ -14,12 +15,14 @@ from types import ModuleType
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.as_torch import data, processes
+from mlgpu.as_torch import copies, data, processes
 from mlgpu.as_torch.modules import MODULES, NEARBY
 from mlgpu.as_torch.version import VERSION
 from mlgpu.errors import MissingModuleError, MissingNameError, MlgpuError
 
 ROOTS = ("torch", "torchvision")
+# A module's own imports: other modules, and `from __future__ import annotations`.
+_NOT_SHOWN = (ModuleType, type(__future__.annotations))
 
 
 class View(ModuleType):
@@ -43,7 +46,7 @@ class View(ModuleType):
             if name.startswith("_") and not _is_own(home) and not _is_private_class(home, name):
                 continue
             found = getattr(home, name, self)
-            if found is self or isinstance(found, ModuleType):
+            if found is self or isinstance(found, _NOT_SHOWN):
                 continue
             if callable(found) or isinstance(found, dtypes.dtype):
                 self.__dict__[name] = found  # anything else may be another at the next look
@@ -68,7 +71,7 @@ def _is_private_class(home: ModuleType, name: str) -> bool:
 
 def _names(homes: Iterable[ModuleType]) -> set[str]:
     return {name for home in homes for name in dir(home) if not name.startswith("_")
-            and not isinstance(home.__dict__.get(name), ModuleType)}
+            and not isinstance(home.__dict__.get(name), _NOT_SHOWN)}
 
 
 def _children(package: str) -> set[str]:
@@ -148,6 +151,7 @@ def install() -> None:
         raise MlgpuError("as_torch.install: torch has been imported already; call it first, or "
                          "run the program with python -m mlgpu.as_torch")
     data.install()
+    copies.install()
     processes.install()
     dtypes.library = "torch"
     sys.meta_path.insert(0, Finder())

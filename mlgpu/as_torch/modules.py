@@ -9,6 +9,8 @@ from __future__ import annotations
 _OWN = {
     "": ".toplevel mlgpu",
     "_C": ".compiled",
+    "_dynamo": ".compiler",
+    "_dynamo._trace_wrapped_higher_order_op": ".compiler",
     "accelerator": ".accelerator",
     "amp": "mlgpu.amp",
     "amp.autocast_mode": "mlgpu.amp",
@@ -17,7 +19,7 @@ _OWN = {
     "autograd.function": ".autograd mlgpu.autograd.function",
     "autograd.functional": "mlgpu.autograd.functional",
     "autograd.grad_mode": "mlgpu.autograd",
-    "autograd.graph": "mlgpu.autograd",
+    "autograd.graph": ".autograd mlgpu.autograd",
     "autograd.profiler": "mlgpu.profiler",
     "autograd.variable": ".autograd",
     "backends": ".backends mlgpu.backends",
@@ -41,6 +43,7 @@ _OWN = {
     "fx": ".fx",
     "hub": ".hub",
     "jit": ".jit",
+    "jit.annotations": "typing",
     "linalg": "mlgpu.linalg",
     "mps": ".absent",
     "multiprocessing": ".multiprocessing multiprocessing",
@@ -102,6 +105,7 @@ _VISION = {
     "torchvision.transforms.functional": ".vision_functional",
     "torchvision.transforms.transforms": ".vision_transforms",
     "torchvision.utils": ".vision_utils",
+    "torchvision.datasets": ".vision_datasets",
     "torchvision.models": ".vision_models",
     "torchvision.models.resnet": ".vision_models",
 }

@@ -7,12 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _MAPPINGS = (dict, OrderedDict, defaultdict)
+# Classes of programs: how a value comes apart into a list and a context, and together again.
+_REGISTERED: dict[type, tuple[Callable[[Any], tuple[Iterable[Any], Any]],
+                              Callable[[list[Any], Any], Any]]] = {}
+
+
+def register_pytree_node(cls: type, flatten_fn: Any, unflatten_fn: Any, **options: Any) -> None:
+    """Take values of a class apart too: `flatten_fn(value)` gives (children, context)."""
+    _REGISTERED[cls] = flatten_fn, unflatten_fn
+
+
+_register_pytree_node = register_pytree_node
 
 
 class TreeSpec:
     """How a value was nested: its class, its keys, and the specs of what is in it."""
 
-    def __init__(self, kind: type | None, keys: tuple[Any, ...] = (),
+    def __init__(self, kind: type | None, keys: Any = (),
                  children: tuple[TreeSpec, ...] = ()) -> None:
         self.type, self.context, self.children_specs = kind, keys, list(children)
 
@@ -36,6 +47,8 @@ class TreeSpec:
         if self.type is None:
             return next(leaves)
         items = [child.unflatten(leaves) for child in self.children_specs]
+        if self.type in _REGISTERED:
+            return _REGISTERED[self.type][1](items, self.context)
         if self.type in _MAPPINGS:
             pairs = zip(self.context, items, strict=True)
             return dict(pairs) if self.type is not OrderedDict else OrderedDict(pairs)
@@ -43,7 +56,7 @@ class TreeSpec:
 
 
 def _is_node(value: Any) -> bool:
-    return (type(value) in (list, tuple, *_MAPPINGS)
+    return (type(value) in (list, tuple, *_MAPPINGS) or type(value) in _REGISTERED
             or (isinstance(value, tuple) and hasattr(value, "_fields")))
 
 
@@ -52,10 +65,15 @@ def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None
     """The leaves of a nested value from left to right, and how they were nested."""
     if not _is_node(tree) or (is_leaf is not None and is_leaf(tree)):
         return [tree], TreeSpec(None)
-    keys = tuple(tree) if isinstance(tree, dict) else ()
+    if type(tree) in _REGISTERED:
+        children, keys = _REGISTERED[type(tree)][0](tree)
+    elif isinstance(tree, dict):
+        children, keys = tree.values(), tuple(tree)
+    else:
+        children, keys = tree, ()
     leaves: list[Any] = []
     specs = []
-    for child in tree.values() if isinstance(tree, dict) else tree:
+    for child in children:
         found, spec = tree_flatten(child, is_leaf)
         leaves += found
         specs.append(spec)
@@ -85,3 +103,15 @@ def tree_map_only(kind: Any, func: Callable[[Any], Any], tree: Any,
     """`func` of the leaves of a class; the others as they are."""
     return tree_map(lambda leaf: func(leaf) if isinstance(leaf, kind) else leaf, tree,
                     is_leaf=is_leaf)
+
+
+def _dict_flatten(d: dict[Any, Any]) -> tuple[list[Any], list[Any]]:
+    return list(d.values()), list(d)
+
+
+def _dict_flatten_with_keys(d: dict[Any, Any]) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    return list(d.items()), list(d)
+
+
+def _dict_unflatten(values: Iterable[Any], context: Any) -> dict[Any, Any]:
+    return dict(zip(context, values, strict=True))

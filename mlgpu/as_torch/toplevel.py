@@ -7,6 +7,7 @@ from typing import Any
 
 import mlgpu
 from mlgpu import Tensor
+from mlgpu.as_torch.absent_dtypes import ABSENT
 from mlgpu.as_torch.func import vmap as vmap
 from mlgpu.as_torch.serialization import load as load
 from mlgpu.as_torch.serialization import save as save
@@ -72,6 +73,8 @@ def __getattr__(name: str) -> Any:
         method = getattr(Tensor, name, None)  # torch.exp_(x) is x.exp_()
         if isinstance(method, Callable):  # type: ignore[arg-type]
             return method
+    if name in ABSENT:
+        return ABSENT[name]
     if name == "GradScaler":
         return mlgpu.amp.GradScaler
     if name in ("Event", "Stream"):

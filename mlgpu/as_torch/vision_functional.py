@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,19 @@ from mlgpu import Tensor
 from mlgpu.errors import DTypeError
 from mlgpu.nn import functional as F
 
-_PIL_MODES = {"nearest": 0, "bilinear": 2, "bicubic": 3}
+
+class InterpolationMode(Enum):
+    """How pixels between pixels are made."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+    BOX = "box"
+    HAMMING = "hamming"
+
+
+_PIL_MODES = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1, "box": 4, "hamming": 5}
 
 
 def to_tensor(pic: Any) -> Tensor:

@@ -7,19 +7,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 from mlgpu.as_torch import vision_functional as functional
+from mlgpu.as_torch.vision_functional import InterpolationMode as InterpolationMode
 from mlgpu.nn import Module
-
-
-class InterpolationMode(Enum):
-    """How pixels between pixels are made."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
 
 
 class Compose:

@@ -175,6 +175,10 @@ class Reader:
     def _build(self, argument: Any) -> None:
         state = self._pop()
         target, = self._top(1)
+        self._set_state(target, state)
+
+    def _set_state(self, target: Any, state: Any) -> None:
+        """Give a value the state that a pickle has for it: a state dict's `_metadata`."""
         if not isinstance(target, OrderedDict) or not isinstance(state, dict) or any(
                 key != "_metadata" for key in state):
             raise FormatError(f"its pickle sets attributes of a {type(target).__name__}")
