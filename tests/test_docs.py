@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", "mlgpu.checkpoint",
            "mlgpu.cuda", "mlgpu.data", "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg",
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
-           "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.peft",
-           "mlgpu.profiler", "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline",
+           "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
+           "mlgpu.peft", "mlgpu.profiler", "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline",
            "mlgpu.special", "mlgpu.testing", "mlgpu.train", "mlgpu.utils.checkpoint"]
 
 

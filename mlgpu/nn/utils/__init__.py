@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlgpu.nn.utils import parametrizations as parametrizations
     from mlgpu.nn.utils import parametrize as parametrize
+    from mlgpu.nn.utils import prune as prune
     from mlgpu.nn.utils import rnn as rnn
     from mlgpu.nn.utils.clip_grad import clip_grad_norm_ as clip_grad_norm_
     from mlgpu.nn.utils.clip_grad import clip_grad_value_ as clip_grad_value_
@@ -33,9 +34,9 @@ _HOME = {"clip_grad_norm_": "clip_grad", "clip_grad_value_": "clip_grad",
          "fuse_linear_bn_eval": "fusion", "fuse_linear_bn_weights": "fusion", "skip_init": "init",
          "remove_spectral_norm": "norm_hooks", "remove_weight_norm": "norm_hooks",
          "spectral_norm": "norm_hooks", "weight_norm": "norm_hooks"}
-_MODULES = {"parametrizations", "parametrize", "rnn", *_HOME.values()}
+_MODULES = {"parametrizations", "parametrize", "prune", "rnn", *_HOME.values()}
 
-__all__ = ["parametrizations", "parametrize", "rnn"]
+__all__ = ["parametrizations", "parametrize", "prune", "rnn"]
 __all__ += _HOME
 
 
