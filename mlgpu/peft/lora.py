@@ -221,6 +221,9 @@ def _kind(module: Module) -> type[Module] | None:
 def _check(name: str, module: Module, settings: LoraSettings) -> None:
     if isinstance(module, Adapted):
         raise MlgpuError(f"add_lora: {name!r} is adapted already; remove_lora(model) first")
+    if hasattr(module, "input_range"):
+        raise MlgpuError(f"add_lora: {name!r} computes with rounded values; finish_qat(model) "
+                         "first")
     if "weight_orig" in module._parameters:
         raise MlgpuError(f"add_lora: {name!r} is pruned; remove_pruning(model) first")
     if isinstance(module, Embedding) and module.max_norm is not None:

@@ -104,6 +104,9 @@ def _chosen(function: str, model: Module, patterns: Sequence[str]) -> dict[str, 
     for name in names:
         if isinstance(modules[name], Adapted):
             raise MlgpuError(f"{function}: {name!r} is adapted; remove_lora(model) first")
+        if hasattr(modules[name], "input_range"):
+            raise MlgpuError(f"{function}: {name!r} computes with rounded values; "
+                             "finish_qat(model) first")
     return {name: modules[name] for name in names}
 
 
