@@ -421,3 +421,23 @@ def test_the_guide(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for section in sections((ROOT / "docs" / "mixed-precision.md").read_text(encoding="utf-8")):
         run(section, "mixed-precision.md", "")
+
+
+def test_the_half_type_of_a_device_is_a_choice():
+    assert mlgpu.is_autocast_available("cpu")
+    assert not mlgpu.is_autocast_available("mps")
+    before = mlgpu.get_autocast_dtype("cpu")
+    mlgpu.set_autocast_dtype("cpu", mlgpu.float16)
+    try:
+        with autocast("cpu"):
+            assert mlgpu.get_autocast_dtype("cpu") is mlgpu.float16
+            assert (mlgpu.ones(2, 2) @ mlgpu.ones(2, 2)).dtype is mlgpu.float16
+    finally:
+        mlgpu.set_autocast_dtype("cpu", before)
+    with pytest.raises(DTypeError, match="set_autocast_dtype"):
+        mlgpu.set_autocast_dtype("cpu", mlgpu.float64)
+
+
+def test_the_class_is_found_however_the_package_was_used():
+    assert mlgpu.autocast is autocast
+    assert mlgpu.amp.autocast is autocast
