@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu import dtypes
-from mlgpu.cpu.evaluate import evaluate
+from mlgpu.cpu.many import update
 from mlgpu.cuda import optimizer as cuda_optimizer
 from mlgpu.device import Device
 from mlgpu.expr import many as emit
@@ -146,13 +146,13 @@ def _on_cpu(rule: Rule, device: Device, params: Sequence[Tensor], grads: Sequenc
         numbers.append(known[key])
 
     def launch(written: Sequence[Any], read: Sequence[Any]) -> None:
+        programs, calls = [], []
         for i, (g, s) in enumerate(zip(read, settings, strict=True)):
             scale = -factor if s.maximize else factor
-            outs = written[i * each:i * each + each]
-            for part in _parts([*outs, g]):
-                *own, grad = part
-                evaluate(_change(rule, grad.dtype), [own[0], grad, *own[1:], *numbers[i][kept:],
-                                                     scale], own)
+            for *own, grad in _parts([*written[i * each:i * each + each], g]):
+                programs.append(_change(rule, grad.dtype))
+                calls.append((own, grad, (*numbers[i][kept:], scale)))
+        update(programs, calls)
 
     many(rule.name, device, launch,
          [t for p, state in zip(params, states, strict=True) for t in (p, *state)], grads)
