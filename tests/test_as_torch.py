@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,39 @@ if __name__ == "__main__":
     print([x.sum().item() for x in DataLoader(Rows(), batch_size=2, num_workers=2)])
 """)
     assert under_mlgpu(script).stdout == "[2.0, 10.0]\n"
+
+
+def test_what_may_stay_on_the_cpu_beside_cuda(tmp_path):
+    pytest.importorskip("cupy")
+    script = tmp_path / "program.py"
+    script.write_text("""
+import io
+import torch
+
+x = torch.arange(3.0, device="cuda")
+print(x[torch.tensor([2, 0])].tolist(), x[torch.tensor([True, False, True])].tolist())
+print((torch.tensor(2.0) * x).tolist(), torch.where(x > 1, x, torch.tensor(0.0)).tolist())
+x[torch.tensor(0)] = torch.tensor(5.0)
+print(x.tolist(), x.copy_(torch.ones(3)).tolist())
+file = io.BytesIO()
+torch.save([x, x[1:]], file)
+file.seek(0)
+a, b = torch.load(file)
+b.zero_()
+print(a.tolist(), a.device, torch.load(file, map_location="cpu")[0].type())
+try:
+    x + torch.ones(3)
+except RuntimeError as error:
+    print(error)
+""")
+    simulated = {} if find_library("cuda") else {"MLGPU_CUDA": "sim"}
+    done = subprocess.run([sys.executable, "-m", "mlgpu.as_torch", str(script)], text=True,
+                          capture_output=True, env={**ALONE, **simulated}, check=False)
+    assert done.stdout.splitlines() == [
+        "[2.0, 0.0] [0.0, 2.0]", "[0.0, 2.0, 4.0] [0.0, 0.0, 2.0]",
+        "[5.0, 1.0, 2.0] [1.0, 1.0, 1.0]",
+        "[1.0, 0.0, 0.0] cuda:0 torch.FloatTensor",
+        "add: tensors are on cuda:0 and cpu; move one with .to()"], done.stderr
 
 
 def test_usage():

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.as_torch import copies, data, processes
+from mlgpu.as_torch import data, devices, processes
 from mlgpu.as_torch.modules import MODULES, NEARBY
 from mlgpu.as_torch.version import VERSION
 from mlgpu.errors import MissingModuleError, MissingNameError, MlgpuError
@@ -151,7 +151,7 @@ def install() -> None:
         raise MlgpuError("as_torch.install: torch has been imported already; call it first, or "
                          "run the program with python -m mlgpu.as_torch")
     data.install()
-    copies.install()
+    devices.install()
     processes.install()
     dtypes.library = "torch"
     sys.meta_path.insert(0, Finder())
