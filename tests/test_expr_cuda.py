@@ -21,7 +21,7 @@ from mlgpu.ops import activation
 ALL = tuple(cuda.TYPES)
 ARITY = {"where": 3, "hardtanh": 3, **dict.fromkeys(
     """add sub mul div floor_divide trunc_divide remainder fmod pow atan2 hypot logaddexp copysign
-    nextafter maximum minimum fmax fmin clamp_min clamp_max eq ne lt le gt ge logical_and
+    nextafter straight maximum minimum fmax fmin clamp_min clamp_max eq ne lt le gt ge logical_and
     logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift right_shift""".split(), 2)}
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(fast.problem() is not None, reason=str(fast.prob
 ARITY = {**dict.fromkeys(("where", "hardtanh"), 3), **dict.fromkeys(
     ("add sub mul div pow copysign maximum minimum clamp_min clamp_max fmax fmin eq ne lt le gt ge "
      "logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift "
-     "right_shift").split(), 2)}
+     "right_shift straight").split(), 2)}
 FLOATS = (dtypes.float32, dtypes.float64)
 WHOLE = (dtypes.bool_, dtypes.uint8, dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64)
 TOLERANCE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 4e-15}

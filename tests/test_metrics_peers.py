@@ -10,7 +10,7 @@ import importlib
 
 import numpy as np
 import pytest
-from test_metrics import (
+from test_metrics_values import (
     BY_INDEX,
     CLASSES,
     CLUSTERS,

@@ -7,7 +7,9 @@ import os
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,9 @@ def test_names_are_listed_and_unknown_ones_are_attribute_errors():
 
 def test_kernel_sources_are_found():
     assert (kernels_dir() / "common.cuh").read_text()
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports them by it: the second would be taken for the first."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []

@@ -97,7 +97,7 @@ def test_the_dashboard_shows_where_a_run_is(tmp_path):
     assert "throughput" in looking.pictures[4]
     final = screen.picture()
     for part in ("epoch 4/4  step 12/12", "· finished", "loss ", "val_loss ", "lr 1.000e-01",
-                 "memory ", "best val_loss ", " at 12 ", "checkpoint step-00000012", "┤"):
+                 "memory ", "best val_loss ", " @12 ", "peak ", "checkpoint step-00000012", "┤"):
         assert part in final
     assert any(0x2800 < ord(character) < 0x2900 for character in final)
     assert all(len(line) == 100 for line in final.splitlines())
@@ -123,6 +123,7 @@ def test_the_dashboard_of_a_run_without_end_and_of_an_interrupted_one():
     assert run.status == "interrupted"
     assert "ending after this step" in ending.picture
     assert "step 4 " in ending.picture
+    assert "· interrupted" in screen.picture()
 
 
 def test_the_dashboard_needs_rich(monkeypatch):
