@@ -315,7 +315,7 @@ ELSEWHERE = {"RNNBase", "RNNCellBase", "RNN", "LSTM", "GRU", "RNNCell", "LSTMCel
              "MultiheadAttention", "Module", "ModuleDict", "ModuleList", "ParameterDict",
              "ParameterList", "Sequential", "TransformerEncoder", "TransformerEncoderLayer",
              "TransformerDecoder", "TransformerDecoderLayer", "Dropout", "Dropout1d", "Dropout2d",
-             "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU"}
+             "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU", "Transformer"}
 # Those that PyTorch has not, in test_nn_further.py.
 OURS = {"ContrastiveLoss", "GaussianNoise", "GramMatrixLoss", "HingeLoss", "InfoNCELoss", "LpLoss",
         "QuietSoftmax", "RNNTLoss", "ReLUSquared", "Shrink", "SigmoidFocalLoss", "SwiGLU",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlgpu.nn.feed_forward import *  # noqa: F403
     from mlgpu.nn.further_activation import *  # noqa: F403
     from mlgpu.nn.further_loss import *  # noqa: F403
+    from mlgpu.nn.lazy import *  # noqa: F403
     from mlgpu.nn.linear import *  # noqa: F403
     from mlgpu.nn.loss import *  # noqa: F403
     from mlgpu.nn.model_summary import *  # noqa: F403
@@ -64,6 +65,9 @@ _LAYERS: dict[str, str] = {
         ThresholdedReLU""",
     "further_loss": """ContrastiveLoss GramMatrixLoss HingeLoss InfoNCELoss LpLoss RNNTLoss
         SigmoidFocalLoss""",
+    "lazy": """LazyBatchNorm1d LazyBatchNorm2d LazyBatchNorm3d LazyConv1d LazyConv2d LazyConv3d
+        LazyConvTranspose1d LazyConvTranspose2d LazyConvTranspose3d LazyInstanceNorm1d
+        LazyInstanceNorm2d LazyInstanceNorm3d LazyLinear UninitializedParameter""",
     "linear": "Bilinear Identity Linear",
     "loss": """BCELoss BCEWithLogitsLoss CTCLoss CosineEmbeddingLoss CrossEntropyLoss
         GaussianNLLLoss HingeEmbeddingLoss HuberLoss KLDivLoss L1Loss MSELoss MarginRankingLoss
