@@ -76,6 +76,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.placed": """diagonal_scatter dist renorm select_scatter slice_scatter
         unravel_index""",
     "mlgpu.ops.quantile": "nanquantile quantile",
+    "mlgpu.ops.quantize": "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine",
     "mlgpu.ops.random": """bernoulli multinomial normal poisson rand rand_like randint randint_like
         randn randn_like randperm""",
     "mlgpu.ops.recurrent": "gru_cell lstm_cell rnn_relu_cell rnn_tanh_cell",

@@ -264,6 +264,8 @@ from mlgpu.ops.placed import slice_scatter as slice_scatter
 from mlgpu.ops.placed import unravel_index as unravel_index
 from mlgpu.ops.quantile import nanquantile as nanquantile
 from mlgpu.ops.quantile import quantile as quantile
+from mlgpu.ops.quantize import fake_quantize_per_channel_affine as fake_quantize_per_channel_affine
+from mlgpu.ops.quantize import fake_quantize_per_tensor_affine as fake_quantize_per_tensor_affine
 from mlgpu.ops.random import bernoulli as bernoulli
 from mlgpu.ops.random import multinomial as multinomial
 from mlgpu.ops.random import normal as normal

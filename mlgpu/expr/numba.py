@@ -52,6 +52,7 @@ _FORMS: dict[str, tuple[str, str, str]] = {
     "fmin": ("{0} & {1}", "minimum({0}, {1})", "fmin({0}, {1})"),
     "relu": ("", "maximum({0}, {t}(0))", "maximum({0}, {t}(0))"),
     "where": ("{1} if {0} else {2}",) * 3,
+    "straight": (_SAME,) * 3,
     "eq": ("{0} == {1}",) * 3,
     "ne": ("{0} != {1}",) * 3,
     "lt": ("{0} < {1}",) * 3,

@@ -74,7 +74,7 @@ def _square(x: Any) -> Expr:
     return mul(x, x)
 
 
-def _through(function: Callable[[Any], Any]) -> Callable[..., Any]:
+def _through(function: Callable[..., Any]) -> Callable[..., Any]:
     """A NumPy function without `out` as a step."""
     def step(*xs: Any, out: Any) -> None:
         out[...] = function(*xs)
@@ -254,6 +254,9 @@ _row("relu", "number", special.relu, "ml_relu({0})",
      adjoint=lambda dy, y, x: (where(call("gt", y, 0), dy, 0),))
 _row("where", "select", special.where, "{0} ? {1} : {2}",
      adjoint=lambda dy, y, c, a, b: (None, where(c, dy, 0), where(c, 0, dy)))
+# The first operand, with the gradient of the second: what rounds passes its gradient straight.
+_row("straight", "promote", _through(lambda value, source: value), "{0}",
+     adjoint=lambda dy, y, value, source: (None, dy))
 
 # --- comparison and logic: no gradient ------------------------------------------------------------
 
