@@ -7,6 +7,7 @@ from mlgpu.guard import guard_module as _guard_module
 from mlgpu.ops.linalg_decompose import cholesky, qr, svd, svdvals
 from mlgpu.ops.linalg_det import det, slogdet
 from mlgpu.ops.linalg_eigen import eig, eigh, eigvals, eigvalsh
+from mlgpu.ops.linalg_ex import inv_ex
 from mlgpu.ops.linalg_least import lstsq, matrix_rank, pinv
 from mlgpu.ops.linalg_matrix import linalg_cross as cross
 from mlgpu.ops.linalg_matrix import linalg_diagonal as diagonal
@@ -19,7 +20,7 @@ from mlgpu.ops.matmul import matmul, multi_dot, vecdot
 
 __all__ = [
     "LinAlgError", "cholesky", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals",
-    "eigvalsh", "inv", "lstsq", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
+    "eigvalsh", "inv", "inv_ex", "lstsq", "matmul", "matrix_exp", "matrix_norm", "matrix_power",
     "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_triangular", "svd",
     "svdvals", "vander", "vecdot", "vector_norm",
 ]

@@ -137,3 +137,16 @@ def test_strides_stay_within_the_memory(device):
                                  ((2,), (), 0)):
         with pytest.raises(ShapeError, match="as_strided"):
             mlgpu.as_strided(x, size, stride, offset)
+
+
+def test_a_singular_matrix_is_told_by_a_number(device):
+    a = mlgpu.tensor([[[2.0, 0], [0, 4]], [[1, 1], [1, 1]]], device=device, requires_grad=True)
+    inverse, info = mlgpu.linalg.inv_ex(a)
+    assert info.tolist() == [0, 1]
+    assert info.dtype is mlgpu.int32
+    assert inverse[0].tolist() == [[0.5, 0], [0, 0.25]]
+    assert bool(inverse[1].isnan().all())
+    inverse[0].sum().backward()
+    assert a.grad[1].tolist() == [[0, 0], [0, 0]]
+    with pytest.raises(mlgpu.LinAlgError):
+        mlgpu.linalg.inv_ex(a, check_errors=True)

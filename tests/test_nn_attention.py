@@ -209,3 +209,30 @@ def test_unknown_activation():
         nn.TransformerEncoderLayer(E, 3, activation="step")
     layer = nn.TransformerEncoderLayer(E, 3, 8, 0.0, activation=mlgpu.tanh)
     assert layer(mlgpu.ones(L, N, E)).shape == (L, N, E)
+
+
+@pytest.mark.parametrize("options", LAYERS, ids=str)
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_transformer(options):
+    """Encoder and decoder together, with all masks."""
+    torch = twin.torch()
+    mine, theirs = twin.twins("Transformer", E, 3, 1, 1, 8, 0.0, **options)
+    shape = (N, L, E) if options.get("batch_first") else (L, N, E)
+    ours, other = twin.leaves([normal(*shape), normal(*shape)])
+    masks = {"src_mask": CAUSAL, "tgt_mask": CAUSAL, "memory_mask": CAUSAL,
+             "src_key_padding_mask": PADDING, "tgt_key_padding_mask": PADDING,
+             "memory_key_padding_mask": PADDING}
+    found = mine(*ours, **{k: mlgpu.tensor(v) for k, v in masks.items()})
+    expected = theirs(*other, **{k: torch.tensor(v) for k, v in masks.items()})
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    twin.close([found, *(x.grad for x in ours), *(p.grad for p in mine.parameters())],
+               [expected, *(x.grad for x in other), *(p.grad for p in theirs.parameters())], 1e-9)
+    assert mlgpu.equal(mine.generate_square_subsequent_mask(3).exp(), mlgpu.ones(3, 3).tril())
+
+
+def test_transformer_refuses_what_does_not_go_together():
+    model = nn.Transformer(4, 2, 1, 1, 8)
+    for src, tgt in (((3, 2, 4), (3, 1, 4)), ((3, 2, 5), (3, 2, 4)), ((3, 4), (3, 2, 4))):
+        with pytest.raises(mlgpu.ShapeError, match="d_model=4"):
+            model(mlgpu.zeros(src), mlgpu.zeros(tgt))

@@ -74,6 +74,7 @@ _OWN = {
     "utils.checkpoint": ".checkpoint mlgpu.utils.checkpoint",
     "utils._pytree": ".pytree",
     "utils.data": "mlgpu.data",
+    "utils.dlpack": ".dlpack",
     "utils.hooks": ".utils",
     "utils.model_zoo": ".hub",
     "utils.tensorboard": ".tensorboard",

@@ -8,6 +8,7 @@ from typing import Any
 import mlgpu
 from mlgpu import Tensor
 from mlgpu.as_torch.absent_dtypes import ABSENT
+from mlgpu.as_torch.dlpack import to_dlpack as to_dlpack
 from mlgpu.as_torch.func import vmap as vmap
 from mlgpu.as_torch.serialization import load as load
 from mlgpu.as_torch.serialization import save as save

@@ -204,6 +204,7 @@ def cdist_rows():
 
 CASES = [
     *squares("linalg.inv", lambda m, a: m.linalg.inv(a)),
+    row("inv_ex", lambda m, a: m.linalg.inv_ex(a)[0], matrix(3, 3), reference=np.linalg.inv),
     row("inverse", lambda m, a: m.inverse(a), matrix(3, 3), reference=np.linalg.inv),
     *squares("linalg.det", lambda m, a: m.linalg.det(a)),
     row("linalg.det-singular", lambda m, a: m.linalg.det(a), In((2, 3, 3), make=singular)),
