@@ -42,7 +42,7 @@ class Picture(Callback):
             console.print(self.dashboard)
             svg = console.export_svg(title="python examples/train_digits.py")
             # Without the fonts that it would load from elsewhere.
-            self.svg = re.sub(r"@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)
+            self.svg = re.sub(r"@font-face \{.*?\}\n|<!--.*?-->", "", svg, flags=re.DOTALL)
 
 
 def captured() -> None:

@@ -147,7 +147,7 @@ class Dashboard(Callback):
         return grid
 
     def _left(self, trainer: Trainer) -> str:
-        if trainer.interrupted:
+        if trainer.interrupted and trainer.run.status == "running":
             return "ending after this step (Ctrl-C again: at once)"
         total, rates = trainer.total_steps, self._rates()
         if trainer.run.status != "running" or total is None or rates is None or not rates[0]:
@@ -172,10 +172,11 @@ class Dashboard(Callback):
         if rates is not None:
             shown["throughput"] = f"{value_text('samples_per_second', rates[1])} samples/s"
         used = memory.stats(trainer.device)
-        shown["memory"] = f"{format_bytes(used.allocated)}, peak {format_bytes(used.peak)}"
+        shown["memory"] = format_bytes(used.allocated)
+        shown["peak"] = format_bytes(used.peak)
         if trainer.run.best is not None:
             best = trainer.run.best
-            shown["best"] = f"{best.monitor} {best.value:.4g} at {best.step:,}"
+            shown["best"] = f"{best.monitor} {best.value:.4g} @{best.step:,}"
         if self._checkpoint is not None:
             shown["checkpoint"] = self._checkpoint[1].stem
         grid = Table.grid(padding=(0, 2), expand=True)

@@ -42,8 +42,10 @@ class TensorBoard(Callback):
                                  "the Trainer a folder")
             folder = trainer.run.folder / "tensorboard"
         step = trainer.run.step
-        self._writer = self._library.SummaryWriter(str(folder), purge_step=step + 1 if step
-                                                   else None)
+        # Named by the step as well: by the second alone, a run resumed at once would take the
+        # place of the file before.
+        self._writer = self._library.SummaryWriter(
+            str(folder), purge_step=step + 1 if step else None, filename_suffix=f".{step:08}")
         lines = [f"| {name} | {value} |" for name, value in trainer.run.config.items()]
         self._writer.add_text("config", "\n".join(["| setting | value |", "|---|---|", *lines]),
                               step)
