@@ -182,6 +182,11 @@ def test_a_linear_with_a_forward_of_its_own():
 
 
 def test_mistakes_are_named():
+    pruned = nn.Sequential(nn.Linear(4, 4))
+    nn.utils.prune.l1_unstructured(pruned[0], "weight", amount=0.5)
+    for change in (peft.add_lora, peft.quantize):
+        with pytest.raises(MlgpuError, match="the weight of '0' is computed from something else"):
+            change(pruned, ["0"])
     model = mixed()
     with pytest.raises(MlgpuError, match="no module that can be adapted matches 'heads'; there"):
         peft.add_lora(model, ["heads"])

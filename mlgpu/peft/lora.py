@@ -221,11 +221,12 @@ def _kind(module: Module) -> type[Module] | None:
 def _check(name: str, module: Module, settings: LoraSettings) -> None:
     if isinstance(module, Adapted):
         raise MlgpuError(f"add_lora: {name!r} is adapted already; remove_lora(model) first")
-    if hasattr(module, "input_range"):
-        raise MlgpuError(f"add_lora: {name!r} computes with rounded values; finish_qat(model) "
-                         "first")
-    if "weight_orig" in module._parameters:
-        raise MlgpuError(f"add_lora: {name!r} is pruned; remove_pruning(model) first")
+    kind: Any = _kind(module)
+    for weight in _WEIGHTS[kind]:
+        if weight not in module._parameters and "_nf4" not in vars(module):
+            raise MlgpuError(f"add_lora: the {weight} of {name!r} is computed from something else, "
+                             "such as a mask or a parametrization; make it a parameter first "
+                             "(nn.utils.prune.remove, parametrize.remove_parametrizations)")
     if isinstance(module, Embedding) and module.max_norm is not None:
         raise MlgpuError(f"add_lora: {name!r} has max_norm, which would change the frozen table; "
                          "leave it out of the patterns")

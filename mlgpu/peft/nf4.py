@@ -116,6 +116,9 @@ def quantize(model: Module, patterns: Sequence[str], *, block: int = 64) -> list
         if isinstance(module, (Quantised, Adapted)):
             raise MlgpuError(f"quantize: {name!r} is quantised or adapted already; quantize comes "
                              "first, and once")
+        if "weight" not in module._parameters:
+            raise MlgpuError(f"quantize: the weight of {name!r} is computed from something else, "
+                             "such as a mask or a parametrization; make it a parameter first")
         if type(module).forward is not Linear.forward:
             raise MlgpuError(f"quantize: {name!r} has a forward of its own, and is left alone; "
                              "leave it out of the patterns")
