@@ -15,13 +15,15 @@ import pdoc
 
 from mlgpu import Tensor, api
 
-MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", "mlgpu.checkpoint",
-           "mlgpu.cuda", "mlgpu.data", "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg",
-           "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
-           "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
-           "mlgpu.peft", "mlgpu.profiler", "mlgpu.random", "mlgpu.sim", "mlgpu.sim.metrics",
-           "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing", "mlgpu.train", "mlgpu.utils",
-           "mlgpu.utils.checkpoint", "mlgpu.utils.data"]
+MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.as_torch", "mlgpu.autograd", "mlgpu.autograd.functional",
+           "mlgpu.checkpoint", "mlgpu.cuda", "mlgpu.data", "mlgpu.distributions", "mlgpu.errors",
+           "mlgpu.fft", "mlgpu.io", "mlgpu.linalg", "mlgpu.memory", "mlgpu.nn",
+           "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
+           "mlgpu.nn.utils.parametrizations", "mlgpu.nn.utils.parametrize", "mlgpu.nn.utils.prune",
+           "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.peft",
+           "mlgpu.profiler", "mlgpu.random", "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline",
+           "mlgpu.special", "mlgpu.testing", "mlgpu.train", "mlgpu.utils", "mlgpu.utils.checkpoint",
+           "mlgpu.utils.data"]
 
 
 def bind_all() -> None:

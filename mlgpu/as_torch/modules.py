@@ -79,6 +79,7 @@ _OWN = {
     "utils.model_zoo": ".hub",
     "utils.tensorboard": ".tensorboard",
     "version": ".version",
+    "torch": ".toplevel mlgpu",  # torch.torch, which PyTorch has by accident and programs use
     "torch_version": ".version",
     "xpu": ".absent",
 }

@@ -7,10 +7,11 @@ import runpy
 from mlgpu.as_torch.finder import install
 from mlgpu.as_torch.processes import MAIN
 
-install()
-_given = json.loads(os.environ[MAIN])
-if "init_main_from_path" in _given:
-    globals().update(runpy.run_path(_given["init_main_from_path"], run_name="__mp_main__"))
-elif not _given.get("init_main_from_name", "__main__").endswith("__main__"):
-    globals().update(runpy.run_module(_given["init_main_from_name"], run_name="__mp_main__",
-                                      alter_sys=True))
+if MAIN in os.environ:  # else this is imported to be looked at
+    install()
+    _given = json.loads(os.environ[MAIN])
+    if "init_main_from_path" in _given:
+        globals().update(runpy.run_path(_given["init_main_from_path"], run_name="__mp_main__"))
+    elif not _given.get("init_main_from_name", "__main__").endswith("__main__"):
+        globals().update(runpy.run_module(_given["init_main_from_name"], run_name="__mp_main__",
+                                          alter_sys=True))
