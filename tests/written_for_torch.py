@@ -440,6 +440,35 @@ def test_torchvision():
 
 
 @only_mlgpu
+def test_a_group_of_one_process(monkeypatch):
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+    from torch.utils.data.distributed import DistributedSampler
+
+    with pytest.raises(ValueError, match="init_process_group"):
+        DistributedDataParallel(nn.Linear(2, 1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="one process"):
+        dist.init_process_group("gloo")
+    monkeypatch.delenv("WORLD_SIZE")
+    dist.init_process_group("gloo")
+    assert (dist.get_rank(), dist.get_world_size()) == (0, 1)
+    net = DistributedDataParallel(nn.Linear(2, 1))
+    with net.no_sync():
+        net(torch.ones(1, 2)).sum().backward()
+    assert list(net.state_dict()) == ["module.weight", "module.bias"]
+    x = torch.ones(2)
+    dist.all_reduce(x, op=dist.ReduceOp.SUM)
+    dist.barrier()
+    assert x.tolist() == [1, 1]
+    dist.destroy_process_group()
+    parts = [list(DistributedSampler(range(5), 2, rank, seed=3)) for rank in range(2)]
+    assert [len(part) for part in parts] == [3, 3]
+    assert set(parts[0] + parts[1]) == set(range(5))
+    assert list(DistributedSampler(range(3), shuffle=False)) == [0, 1, 2]
+
+
+@only_mlgpu
 def test_data_sets_and_addresses(tmp_path):
     from torchvision import datasets
 

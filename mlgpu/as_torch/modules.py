@@ -64,6 +64,7 @@ _OWN = {
     "optim.lr_scheduler": "mlgpu.optim.lr_scheduler",
     "optim.optimizer": ".optimizer mlgpu.optim",
     "optim.swa_utils": "mlgpu.optim.swa_utils",
+    "overrides": ".overrides",
     "profiler": "mlgpu.profiler",
     "random": "mlgpu.random",
     "serialization": ".serialization",
@@ -73,7 +74,7 @@ _OWN = {
     "utils": ".utils mlgpu.utils",
     "utils.checkpoint": ".checkpoint mlgpu.utils.checkpoint",
     "utils._pytree": ".pytree",
-    "utils.data": "mlgpu.data",
+    "utils.data": ".sampler mlgpu.data",
     "utils.dlpack": ".dlpack",
     "utils.hooks": ".utils",
     "utils.model_zoo": ".hub",
@@ -121,7 +122,6 @@ for _package, _names in _PARTS.items():
 
 # What stands nearby, for the names that programs ask for most and mlgpu does not have.
 NEARBY = {
-    "distributed.DistributedDataParallel": "one process and one device",
     "export": "mlgpu.cuda.graph, which makes a step one launch",
     "onnx": "mlgpu.save, which writes safetensors",
     "sparse": "index_add and scatter_reduce on dense tensors",

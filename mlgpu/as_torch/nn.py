@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from mlgpu import cuda
+from mlgpu.as_torch import distributed
 from mlgpu.errors import DeviceError
 from mlgpu.nn import Module
 from mlgpu.nn.batchnorm import _BatchNorm as _BatchNorm
@@ -25,6 +27,28 @@ class SyncBatchNorm(_BatchNorm):
     def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
         """The module itself: its batch norms see the whole batch as it is."""
         return module
+
+
+class DistributedDataParallel(Module):
+    """A model of a group of one process: the module itself, as `.module`.
+
+    PyTorch's options say how gradients travel, which here they do not.
+    """
+
+    def __init__(self, module: Module, device_ids: Any = None, output_device: Any = None,
+                 **options: Any) -> None:
+        super().__init__()
+        distributed.get_world_size()  # ValueError where no group was begun
+        self.module = module
+        self.require_backward_grad_sync = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes."""
+        return self.module(*args, **kwargs)
+
+    def no_sync(self) -> Any:
+        """A block in which nothing is different."""
+        return nullcontext()
 
 
 class DataParallel(Module):
