@@ -35,7 +35,8 @@ FLOPS_PER_BYTE = 16.0  # how many operations of a product take as long as moving
 class Held:
     """An array and its storage, together: releasing the storage takes the array, too."""
 
-    __slots__ = ("__weakref__", "_array", "_storage", "version")
+    # `_layout` is there for Storage, which takes it from whatever holds its array.
+    __slots__ = ("__weakref__", "_array", "_layout", "_storage", "version")
 
     def __init__(self, array: Any, storage: Storage) -> None:
         self._array, self._storage, self.version = array, storage, storage.version

@@ -61,11 +61,11 @@ class StateOffload:
     @staticmethod
     def _move(optimizer: Optimizer, params: list[Any], target: Device | None) -> None:
         """State of the shape of its parameter, to `target` or (None) to the parameter's device."""
-        from mlgpu.cuda.streams import beside
-
         for param in params:
             if not isinstance(param, Tensor) or param._storage.device is CPU:
                 continue
+            from mlgpu.cuda.streams import beside
+
             state = optimizer.state.get(param, {})
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.ndim:
