@@ -255,6 +255,8 @@ def test_scattered_cache(device):
                                t(np.zeros((1, 1, 2, 2)))), "offset must be"),
     (lambda t: F.deform_conv2d(t(X[None, None]), t(np.zeros((1, 8, 5, 3))),
                                t(np.zeros((1, 1, 2, 2))), mask=t(X)), "mask must be"),
+    (lambda t: F.max_unpool2d(t(X), t(X), 2), "3 or 4 dimensions"),
+    (lambda t: F.max_unpool1d(t(X), t(np.zeros((6, 4), int)), 2, output_size=(11,)), "less than"),
     (lambda t: nn.SinusoidalPositionalEncoding(5), "even"),
     (lambda t: nn.SinusoidalPositionalEncoding(4, 5)(t(X), 1), "at most 5 positions"),
     (lambda t: nn.RotaryPositionalEmbedding(3), "even"),
@@ -267,7 +269,7 @@ def test_scattered_cache(device):
     (lambda t: nn.RotatingKVCache(0), "window"),
     (lambda t: nn.ScatteredKVCache(2, 3, 4, 4).append(t(X[None, None]), t(X[None, None])),
      "expected keys"),
-], ids=range(22))
+], ids=range(24))
 def test_errors(call, match):
     with pytest.raises(ShapeError, match=match):
         call(lambda array: mlgpu.tensor(array, device="cpu"))

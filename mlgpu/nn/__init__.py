@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mlgpu.nn.reshaping import *  # noqa: F403
     from mlgpu.nn.rnn import *  # noqa: F403
     from mlgpu.nn.transformer import *  # noqa: F403
+    from mlgpu.nn.unpool import *  # noqa: F403
 
 # The layers, by the module of this package that has them.
 _LAYERS: dict[str, str] = {
@@ -85,6 +86,7 @@ _LAYERS: dict[str, str] = {
     "reshaping": """ChannelShuffle Flatten Fold PixelShuffle PixelUnshuffle Unflatten Unfold
         Upsample UpsamplingBilinear2d UpsamplingNearest2d""",
     "rnn": "GRU GRUCell LSTM LSTMCell RNN RNNBase RNNCell RNNCellBase",
+    "unpool": "MaxUnpool1d MaxUnpool2d MaxUnpool3d",
     "transformer": """Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder
         TransformerEncoderLayer""",
 }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mlgpu.ops.loss_linear import *  # noqa: F403
     from mlgpu.ops.loss_margin import *  # noqa: F403
     from mlgpu.ops.loss_transducer import *  # noqa: F403
+    from mlgpu.ops.max_unpool import *  # noqa: F403
     from mlgpu.ops.multi_head_attention import *  # noqa: F403
     from mlgpu.ops.norm import *  # noqa: F403
     from mlgpu.ops.pad import *  # noqa: F403
@@ -79,6 +80,7 @@ _FUNCTIONS: dict[str, str] = {
         multilabel_margin_loss multilabel_soft_margin_loss triplet_margin_loss
         triplet_margin_with_distance_loss""",
     "mlgpu.ops.loss_transducer": "rnnt_loss",
+    "mlgpu.ops.max_unpool": "max_unpool1d max_unpool2d max_unpool3d",
     "mlgpu.ops.multi_head_attention": "multi_head_attention_forward",
     "mlgpu.ops.norm": "add_layer_norm add_rms_norm group_norm layer_norm rms_norm",
     "mlgpu.ops.pad": "pad",

@@ -199,8 +199,38 @@ def deform_row(tag, sizes, weight, parts, stride=(1, 1), padding=0, dilation=1, 
                 deform(stride, padding, dilation, masked), dtypes=WIDE, second=False)
 
 
+# --- unpooling ------------------------------------------------------------------------------------
+
+
+def places(count):
+    """Different places among `count` in each channel."""
+    def make(rng, shape):
+        lead, size = shape[:2], int(np.prod(shape[2:]))
+        return np.stack([rng.permutation(count)[:size] for _ in range(int(np.prod(lead)))]
+                        ).reshape(shape)
+    return make
+
+
+def unpooled(size):
+    def reference(x, indices):
+        out = np.zeros((*x.shape[:2], int(np.prod(size))))
+        for at in np.ndindex(x.shape):
+            out[(*at[:2], indices[at])] = x[at]
+        return out.reshape(*x.shape[:2], *size)
+    return reference
+
+
+def unpool_row(dims, shape, kernel, size, **options):
+    inputs = In(shape), In(shape, dtype="int64", make=places(int(np.prod(size))))
+    return row(f"max_unpool{dims}d", "plain", unpooled(size), *inputs, gradient=(0,),
+               kernel_size=kernel, **options)
+
+
 CASES = [
     *LOSSES, *ACTIVATIONS,
+    unpool_row(1, (2, 3, 4), 2, (8,)),
+    unpool_row(2, (2, 1, 3, 2), (2, 3), (7, 5), stride=(2, 3), output_size=(7, 5)),
+    unpool_row(3, (1, 2, 2, 2, 1), 2, (4, 4, 2)),
     deform_row("plain", (2, 2, 5, 4), (3, 2, 2, 3), 1),
     deform_row("parts", (1, 4, 5, 6), (4, 2, 2, 2), 2, stride=(2, 1), padding=1, dilation=2,
                masked=True),
