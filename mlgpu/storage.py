@@ -143,8 +143,10 @@ class Storage:
         self.version = RELEASED
         for ref in self.holders:
             holder = ref()
-            # One that was given other memory since (`data = ...`) keeps that.
-            if holder is not None and holder._storage.root is self:
+            # One that was given other memory since (`data = ...`) keeps that; a saved value that
+            # hooks have taken has none.
+            if (holder is not None and holder._storage is not None
+                    and holder._storage.root is self):
                 holder._array = _Released(holder._array)
                 holder._layout = None
         self.array = _Released(self.array) if type(self.array) is np.ndarray else None
