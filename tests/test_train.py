@@ -234,6 +234,9 @@ def test_fit_again_goes_on(tmp_path):
         assert trainer.fit(train, val, steps=steps).step == steps
     with pytest.raises(MlgpuError, match="the same loader"):
         trainer.fit(loaders()[0], val, epochs=3)
+    for wrong in ({"overwrite": True}, {"resume": tmp_path / "x"}):
+        with pytest.raises(ValueError, match="make another Trainer"):
+            trainer.fit(train, val, epochs=3, **wrong)
     assert told(trainer.fit(train, val, epochs=3)) == told(expected)
 
 
@@ -488,7 +491,7 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
 
     def trainer(policy, folder=None):
         seed()
-        model = nn.Linear(1, 1)
+        model = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
         return Trainer(model, mlgpu.optim.SGD(model.parameters(), lr=0.1), nn.MSELoss(),
                        display="none", nonfinite=policy, folder=folder, log_every=1)
 
@@ -497,14 +500,18 @@ def test_a_loss_that_is_not_finite(tmp_path, bad):
         raising.fit(batches, epochs=1)
     other = trainer("raise")
     other.fit(batches, steps=2)
-    assert weights(raising) == weights(other)
+    assert [p.tolist() for p in raising.model.parameters()] == [
+        p.tolist() for p in other.model.parameters()]
     skipping = trainer("skip")
     run = skipping.fit(batches, epochs=1)
     assert run.last["skipped"] == 1
     assert all(map(math.isfinite, run.curve("loss")[1]))
+    without = trainer("raise")
+    without.fit([batches[0], batches[1], batches[3]], epochs=1)
+    assert weights(skipping) == weights(without)  # buffers, too
     ignoring = trainer("ignore")
     ignoring.fit(batches, epochs=1)
-    assert not np.isfinite(ignoring.model.weight.item())
+    assert not np.isfinite(ignoring.model[1].weight.item())
 
 
 @pytest.mark.parametrize("schedule", ["step", "epoch", "evaluation", "plateau"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,17 +52,27 @@ def evaluating(model: Module) -> Iterator[None]:
         set_random_state(state)
 
 
-@contextmanager
-def buffers_kept(model: Module) -> Iterator[None]:
-    """After the block the model's buffers are what they were, with the values that they had."""
+def buffers_of(model: Module) -> Callable[[], None]:
+    """Keep the model's buffers as they are; the function that is returned puts them back."""
     before = [(module, name, buffer, buffer._version, buffer.detach().clone())
               for module in model.modules() for name, buffer in module._buffers.items()
               if buffer is not None]
-    try:
-        yield
-    finally:
+
+    def restore() -> None:
         with no_grad():
             for module, name, buffer, version, values in before:
                 module._buffers[name] = buffer
                 if buffer._version != version:
                     buffer.copy_(values)
+
+    return restore
+
+
+@contextmanager
+def buffers_kept(model: Module) -> Iterator[None]:
+    """After the block the model's buffers are what they were, with the values that they had."""
+    restore = buffers_of(model)
+    try:
+        yield
+    finally:
+        restore()

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from mlgpu.errors import NonFiniteError, ShapeError
 from mlgpu.nn.module import Module
+from mlgpu.nn.undisturbed import buffers_of
 from mlgpu.nn.utils import clip_grad_value_, clip_grads_with_norm_, get_total_norm
 from mlgpu.optim.optimizer import Optimizer
 from mlgpu.tensor import Tensor
@@ -53,6 +54,10 @@ def logged(named: Mapping[str, Any]) -> dict[str, Any]:
             for name, value in named.items() if name == "loss" or name not in _OWN}
 
 
+def _nothing() -> None:
+    """Nothing is to be put back."""
+
+
 class Update:
     """Steps of an optimizer, each over one or more batches.
 
@@ -74,12 +79,14 @@ class Update:
         Returns the values to log, None where the step was left out for a loss that is not finite.
         """
         whole = sum(counts)
+        # A batch that is left out leaves no trace in the statistics of batch norms either.
+        restore = buffers_of(self.model) if self.nonfinite == "skip" else _nothing
         combined: dict[str, Any] = {}
         for batch, count in zip(batches, counts, strict=True):
             with self.autocast():
                 loss, named = parts(self.step(self.model, batch))
             if not self._finite("the loss", loss, where):
-                self.optimizer.zero_grad()
+                self._left_out(restore)
                 return None
             share = count / whole if len(counts) > 1 else 1.0
             self._backward(loss, share)
@@ -90,7 +97,7 @@ class Update:
         norm = self._clip()
         if norm is not None and self.scaler is None and not self._finite(
                 "the gradient's norm", norm, where):
-            self.optimizer.zero_grad()
+            self._left_out(restore)
             return None
         if self.clip_norm is not None and norm is not None:
             clip_grads_with_norm_(self._parameters(), self.clip_norm, norm)
@@ -102,6 +109,10 @@ class Update:
             self.scaler.update()
         self.optimizer.zero_grad()
         return combined
+
+    def _left_out(self, restore: Callable[[], None]) -> None:
+        self.optimizer.zero_grad()
+        restore()
 
     def _backward(self, loss: Tensor, share: float) -> None:
         if share != 1.0:

@@ -81,7 +81,8 @@ class Trainer:
     autocast, scaler: for mixed precision, the dtype (mlgpu.bfloat16 or float16), or a function
         that gives the context of forward passes; and a mlgpu.amp.GradScaler, which float16 needs.
     nonfinite: a loss (or norm, with clip_norm) that is infinite or NaN raises NonFiniteError before
-        anything is changed ("raise"), leaves the step out ("skip"), or is let through ("ignore").
+        a parameter is changed ("raise"), leaves the step out, buffers included ("skip"), or is let
+        through ("ignore").
         Only "ignore" never waits for the device.
     folder: for the log (`log.jsonl`) and checkpoints; without it nothing is written.
     checkpoints: when they are written and which are kept.
@@ -321,6 +322,9 @@ class Trainer:
                  resume: bool | str | os.PathLike[str], overwrite: bool) -> None:
         """The feed, the earlier run in the folder, and what the run says of itself."""
         before = self._feed
+        if before is not None and (overwrite or not isinstance(resume, bool)):
+            raise ValueError("Trainer.fit: this Trainer has trained already and goes on from where "
+                             "it is; for a run from elsewhere, or anew, make another Trainer")
         within = before is not None and before.within
         if before is not None and within and before.loader is not train:
             raise MlgpuError("Trainer.fit: the last fit stopped within an epoch; go on with the "
