@@ -150,3 +150,31 @@ def test_a_singular_matrix_is_told_by_a_number(device):
     assert a.grad[1].tolist() == [[0, 0], [0, 0]]
     with pytest.raises(mlgpu.LinAlgError):
         mlgpu.linalg.inv_ex(a, check_errors=True)
+
+
+def test_new_tensors_are_like_the_one_asked(device):
+    x = mlgpu.ones(2, dtype=mlgpu.float64, device=device)
+    assert x.new(2, 3).shape == (2, 3)
+    assert x.new([1, 2]).tolist() == [1, 2]
+    assert (x.new().shape, x.new([1]).dtype, x.new([1]).device) == ((0,), x.dtype, x.device)
+    assert not x.is_pinned()
+
+
+def test_pinned_memory_says_so():
+    if not mlgpu.cuda.is_available():
+        pytest.skip("there is no page-locked memory without CUDA")
+    assert mlgpu.ones(2).pin_memory().is_pinned()
+    assert not mlgpu.ones(2).is_pinned()
+
+
+def test_a_part_of_a_model_can_be_replaced(device):
+    model = mlgpu.nn.Sequential(mlgpu.nn.Linear(2, 2), mlgpu.nn.Sequential(mlgpu.nn.ReLU()))
+    model.set_submodule("1.0", mlgpu.nn.Tanh(), strict=True)
+    assert type(model[1][0]) is mlgpu.nn.Tanh
+    with pytest.raises(AttributeError, match=r"1\.3"):
+        model.set_submodule("1.3", mlgpu.nn.Tanh(), strict=True)
+    with pytest.raises(ValueError, match="empty"):
+        model.set_submodule("", mlgpu.nn.Tanh())
+    weight = model[0].weight
+    assert model.to_empty(device=device)[0].weight is weight
+    assert str(weight.device) == device

@@ -9,10 +9,11 @@ from mlgpu import dtypes
 from mlgpu.autograd import no_grad
 from mlgpu.device import Device
 from mlgpu.dtypes import dtype as DType
-from mlgpu.errors import DTypeError, GraphError
+from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.nn import hooks, state
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.cast import _to_arguments
+from mlgpu.ops.creation import empty_like
 from mlgpu.tensor import RemovableHandle, Tensor
 
 if TYPE_CHECKING:
@@ -274,6 +275,21 @@ class Module:
                                  f"{type(self).__name__}")
         return member
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module in the place that a dotted name says; `strict` wants one to be there.
+
+        AttributeError where there is none, or no module that it would be a part of; ValueError for
+        an empty name.
+        """
+        path, _, name = target.rpartition(".")
+        if not name:
+            raise ShapeError("set_submodule: the name must not be empty")
+        owner = self.get_submodule(path)
+        if strict and name not in owner._modules:
+            raise AttributeError(f"set_submodule: there is no module {target!r} in "
+                                 f"{type(self).__name__}")
+        setattr(owner, name, module)
+
     def get_parameter(self, target: str) -> Parameter:
         """The parameter with a dotted name.  AttributeError if there is none."""
         return self._get_member("parameter", "_parameters", target)  # type: ignore[no-any-return]
@@ -360,6 +376,11 @@ class Module:
     def type(self, dst_type: DType) -> Self:
         """Cast all parameters and buffers, integer ones too."""
         return self._apply(lambda tensor: tensor.to(dst_type))
+
+    def to_empty(self, *, device: Device | str | int | None) -> Self:
+        """Move parameters and buffers to a device without their values, which are then undefined.
+        """
+        return self._apply(lambda tensor: empty_like(tensor, device=device))
 
     def _cast(self, dtype: DType) -> Self:
         return self._apply(lambda t: t.to(dtype) if t.is_floating_point() else t)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlgpu.cuda import is_available as cuda_available
 from mlgpu.errors import ShapeError
 from mlgpu.storage import address, root_of
 from mlgpu.tensor import Tensor
 
 __all__ = ["as_subclass", "detach", "is_floating_point", "is_nonzero", "is_same_size", "is_signed",
-           "is_tensor", "ndimension", "numel", "untyped_storage"]
+           "is_tensor", "ndimension", "new", "numel", "untyped_storage"]
 
 
 def is_tensor(obj: Any) -> bool:
@@ -82,6 +83,22 @@ class UntypedStorage:
 def untyped_storage(self: Tensor) -> UntypedStorage:
     """The block of memory that the tensor lies on."""
     return UntypedStorage(self)
+
+
+def is_pinned(self: Tensor) -> bool:
+    """Whether it is in page-locked memory of the host."""
+    if not self.is_cpu or not cuda_available():
+        return False
+    from mlgpu.cuda.transfer import is_pinned
+
+    return is_pinned(self._array)
+
+
+def new(self: Tensor, *data: Any) -> Tensor:
+    """A tensor of the same dtype and device: of these sizes, or of this data."""
+    if len(data) == 1 and not isinstance(data[0], int):
+        return self.new_tensor(data[0])
+    return self.new_empty(data or (0,))
 
 
 def ndimension(self: Tensor) -> int:

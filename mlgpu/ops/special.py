@@ -6,16 +6,21 @@ may be a Python number.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mlgpu.errors import ShapeError
 from mlgpu.expr.graph import call
-from mlgpu.ops.choice import clamp_max, clamp_min
+from mlgpu.ops.choice import clamp_max, clamp_min, where
 from mlgpu.ops.elementwise import elementwise, symbolic
 from mlgpu.ops.exponential import log
+from mlgpu.ops.operand import Operand
 from mlgpu.tensor import Tensor
 
-__all__ = ["digamma", "erf", "erfc", "erfinv", "expit", "lgamma", "logit", "polygamma", "sigmoid"]
+__all__ = ["digamma", "entr", "erf", "erfc", "erfinv", "expit", "lgamma", "logit", "ndtr",
+           "polygamma", "sigmoid", "xlog1py"]
+
+_SQRT_HALF = math.sqrt(0.5)
 
 
 @elementwise
@@ -34,6 +39,27 @@ def erfc(input: Tensor) -> Tensor:
 def erfinv(input: Tensor) -> Tensor:
     """The inverse of erf, on (-1, 1)."""
     return call("erfinv", input)  # type: ignore[return-value]
+
+
+@elementwise
+def ndtr(input: Tensor) -> Tensor:
+    """The standard normal distribution: the probability of a value that is not greater."""
+    return 0.5 * erfc(input * -_SQRT_HALF)
+
+
+@elementwise
+def entr(input: Tensor) -> Tensor:
+    """-input log(input): 0 at 0, -inf below."""
+    inside = -input * log(input)
+    return where(input > 0, inside, where(input == 0, 0.0, where(input < 0, -math.inf, input)))
+
+
+@elementwise
+def xlog1py(input: Operand, other: Operand) -> Tensor:
+    """input log(1 + other): 0 where input is 0, whatever other is but NaN."""
+    product: Any = call("mul", input, call("log1p", other))
+    zero = call("logical_and", call("eq", input, 0), call("logical_not", call("isnan", other)))
+    return where(zero, 0, product)
 
 
 @elementwise

@@ -232,6 +232,14 @@ CASES = [
         ("float64", "float32"), torch=lambda torch, x: torch.round(x, decimals=-1)),
     *[row(f"{name}-integers", lambda x, name=name: getattr(x, name)(), lambda x: x, dtypes=INTS,
           gradient=False) for name in ("ceil", "floor", "round", "trunc")],
+    *[row(name, getattr(mlgpu.special, name), getattr(special, name), (In((3, 5), low, 2.0),),
+          torch=lambda torch, x, name=name: getattr(torch.special, name)(x))
+      for name, low in (("entr", 0.2), ("ndtr", -2.0))],
+    row("entr-outside", mlgpu.special.entr, special.entr,
+        (In((3,), make=lambda rng, shape: np.array([-1.0, 0.0, np.nan])),), ("float64",),
+        gradient=False, torch=lambda torch, x: torch.special.entr(x)),
+    row("xlog1py", mlgpu.special.xlog1py, special.xlog1py, (In((3, 5), 0.5, 2), In((5,), -0.5, 2)),
+        torch=lambda torch, x, y: torch.special.xlog1py(x, y)),
     row("polygamma", lambda x: mlgpu.polygamma(2, x), lambda x: special.polygamma(2, x),
         (In((3, 5), 0.5, 4),), torch=lambda torch, x: torch.polygamma(2, x), tolerance=10),
     row("heaviside", lambda x, v: x.heaviside(v),  # of NaN, PyTorch makes 0
