@@ -234,6 +234,9 @@ def test_loaders():
         loader = DataLoader(Squares(), batch_size=4, num_workers=workers)
         batches = [(x.flatten().tolist(), y.tolist()) for x, y in loader]
         assert batches == [([0, 1, 2, 3], [0, 1, 4, 9]), ([4, 5], [16, 25])]
+    if not torch.cuda.is_available():
+        with pytest.warns(UserWarning, match="pin_memory"):
+            assert len(list(DataLoader(Squares(), batch_size=4, pin_memory=True))) == 2
     loader = DataLoader(TensorDataset(torch.arange(6)), batch_size=2, shuffle=True, drop_last=True)
     assert sorted(torch.cat([x for x, in loader]).tolist()) == list(range(6))
 
@@ -409,7 +412,7 @@ def test_the_modules_are_views_of_mlgpu():
     assert F.relu is mlgpu.nn.functional.relu
     assert torch.Tensor is mlgpu.Tensor
     assert optim.AdamW is mlgpu.optim.AdamW
-    assert torch.utils.data.DataLoader is mlgpu.data.DataLoader
+    assert torch.utils.data.TensorDataset is mlgpu.data.TensorDataset
 
 
 @only_mlgpu

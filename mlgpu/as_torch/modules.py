@@ -74,7 +74,7 @@ _OWN = {
     "utils": ".utils mlgpu.utils",
     "utils.checkpoint": ".checkpoint mlgpu.utils.checkpoint",
     "utils._pytree": ".pytree",
-    "utils.data": ".sampler mlgpu.data",
+    "utils.data": ".utils_data mlgpu.data",
     "utils.dlpack": ".dlpack",
     "utils.hooks": ".utils",
     "utils.model_zoo": ".hub",

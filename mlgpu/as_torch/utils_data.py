@@ -1,18 +1,31 @@
-"""torch.utils.data.distributed beside mlgpu.data: a part of the data for each process."""
+"""torch.utils.data beside mlgpu.data: a part of the data for each process, pinning where it can be.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import mlgpu
+from mlgpu import data
 from mlgpu.as_torch import distributed
-from mlgpu.data import Sampler
 from mlgpu.errors import ShapeError
 
 
-class DistributedSampler(Sampler[int]):
+class DataLoader(data.DataLoader[Any]):
+    """mlgpu's; `pin_memory` where there is no CUDA is a warning, as in PyTorch, no error."""
+
+    def __init__(self, dataset: Any, *args: Any, pin_memory: bool = False, **options: Any) -> None:
+        if pin_memory and not mlgpu.cuda.is_available():
+            warnings.warn("DataLoader: pin_memory=True does nothing, as there is no CUDA device",
+                          stacklevel=2)
+            pin_memory = False
+        super().__init__(dataset, *args, **{**options, "pin_memory": pin_memory})
+
+
+class DistributedSampler(data.Sampler[int]):
     """Every `num_replicas`-th index from `rank` on, shuffled by `seed` and `set_epoch`.
 
     The indices are filled up from the first, or (`drop_last`) cut, so that all parts are as long.
