@@ -21,9 +21,9 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.as_torch", "mlgpu.autograd", "mlgpu.auto
            "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.parametrizations", "mlgpu.nn.utils.parametrize", "mlgpu.nn.utils.prune",
            "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.peft",
-           "mlgpu.profiler", "mlgpu.random", "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline",
-           "mlgpu.special", "mlgpu.testing", "mlgpu.train", "mlgpu.utils", "mlgpu.utils.checkpoint",
-           "mlgpu.utils.data"]
+           "mlgpu.profiler", "mlgpu.quantization", "mlgpu.random", "mlgpu.sim",
+           "mlgpu.sim.metrics", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing",
+           "mlgpu.train", "mlgpu.utils", "mlgpu.utils.checkpoint", "mlgpu.utils.data"]
 
 
 def bind_all() -> None:

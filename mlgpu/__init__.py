@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from mlgpu import optim as optim
     from mlgpu import peft as peft
     from mlgpu import profiler as profiler
+    from mlgpu import quantization as quantization
     from mlgpu import special as special
     from mlgpu import testing as testing
     from mlgpu import train as train
@@ -86,8 +87,8 @@ cfloat, cdouble = complex64, complex128
 _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
-               "linalg", "metrics", "nn", "optim", "peft", "profiler", "random", "special",
-               "testing", "train", "utils")
+               "linalg", "metrics", "nn", "optim", "peft", "profiler", "quantization", "random",
+               "special", "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

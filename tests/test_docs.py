@@ -20,8 +20,9 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", 
            "mlgpu.cuda", "mlgpu.data", "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg",
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
-           "mlgpu.peft", "mlgpu.profiler", "mlgpu.sim", "mlgpu.sim.metrics", "mlgpu.sim.roofline",
-           "mlgpu.special", "mlgpu.testing", "mlgpu.train", "mlgpu.utils.checkpoint"]
+           "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.sim", "mlgpu.sim.metrics",
+           "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing", "mlgpu.train",
+           "mlgpu.utils.checkpoint"]
 
 
 def silent(found, name):

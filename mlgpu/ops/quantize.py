@@ -21,7 +21,8 @@ def codes(input: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
 
 
 @elementwise
-def _fake_quantize(input: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
+def fake_quantize(input: Any, scale: Any, zero_point: Any, low: Any, high: Any) -> Any:
+    """(q - zero_point) scale of the integers q, whatever the scale broadcasts from."""
     q = round(input * (1 / scale)) + zero_point
     value: Any = (call("hardtanh", q, low, high) - zero_point) * scale
     # NaN is in no range, and stays NaN.
@@ -48,7 +49,7 @@ def fake_quantize_per_tensor_affine(input: Tensor, scale: float | Tensor, zero_p
                          f"{zero_point}")
     step, zero = (value.reshape(()) if isinstance(value, Tensor) else value
                   for value in (scale, zero_point))
-    return _fake_quantize(input, step, zero, quant_min, quant_max)  # type: ignore[no-any-return]
+    return fake_quantize(input, step, zero, quant_min, quant_max)  # type: ignore[no-any-return]
 
 
 def fake_quantize_per_channel_affine(input: Tensor, scale: Tensor, zero_point: Tensor, axis: int,
@@ -57,15 +58,15 @@ def fake_quantize_per_channel_affine(input: Tensor, scale: Tensor, zero_point: T
 
     scale, zero_point: (input.shape[axis],).  Raises ShapeError for others.
     """
-    name = "fake_quantize_per_channel_affine"
-    _check(name, input, scale, zero_point, quant_min, quant_max)
-    found = _fake_quantize(input, along(name, input, scale, axis),
-                           along(name, input, zero_point, axis), quant_min, quant_max)
+    _check("fake_quantize_per_channel_affine", input, scale, zero_point, quant_min, quant_max)
+    found = fake_quantize(input, _along(input, scale, axis), _along(input, zero_point, axis),
+                          quant_min, quant_max)
     return found.to(input.dtype)  # type: ignore[no-any-return]
 
 
-def along(name: str, input: Tensor, values: Tensor, axis: int) -> Tensor:
+def _along(input: Tensor, values: Tensor, axis: int) -> Tensor:
     """A value for each slice of `axis`, shaped to meet it."""
+    name = "fake_quantize_per_channel_affine"
     if not -input.ndim <= axis < input.ndim:
         raise ShapeError(f"{name}: axis {axis} of an input of shape {tuple(input.shape)}")
     axis %= input.ndim

@@ -19,7 +19,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from mlgpu.autograd import no_grad
-from mlgpu.errors import ShapeError
+from mlgpu.errors import MlgpuError, ShapeError
 from mlgpu.nn.module import Module
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.creation import ones_like, zeros_like
@@ -67,13 +67,16 @@ class BasePruningMethod(ABC):
 
         Returns the hook that computes it: the method, or a PruningContainer where others came
         before.  Raises ShapeError, a ValueError, for scores of another shape, AttributeError where
-        there is no such parameter.
+        there is no such parameter, MlgpuError where it is computed from others.
         """
         method: BasePruningMethod = cls(*args, **kwargs)
         method._tensor_name = name
         before = _hook_of(module, name)
         if before is None and module._parameters.get(name) is None:
             raise AttributeError(f"prune: {type(module).__name__} has no parameter {name!r}")
+        if isinstance(getattr(type(module), name, None), property):
+            raise MlgpuError(f"prune: the {name} of {type(module).__name__} is adapted, quantised "
+                             "or computed otherwise; prune it before")
         current: Tensor = getattr(module, name) if before is None else before.apply_mask(module)
         scores = current if importance_scores is None else importance_scores
         if scores.shape != current.shape:
