@@ -215,6 +215,8 @@ def test_what_cannot_be_prepared_or_converted_is_refused():
     nn.utils.prune.l1_unstructured(model.conv, "weight", 0.5)
     mlgpu.peft.add_lora(model, ["back"])
     quantization.prepare_qat(model, ["head"])
+    with pytest.raises(MlgpuError, match="computed from something else"):
+        mlgpu.peft.add_lora(model, ["head"])
     for name in ("conv", "back", "head"):
         with pytest.raises(MlgpuError, match="no plain parameter"):
             quantization.prepare_qat(model, [name])

@@ -204,6 +204,29 @@ def test_saving_and_loading():
     assert torch.load(file, torch.device("cpu"), weights_only=MLGPU)["epoch"] == 3
 
 
+def test_pruning():
+    import torch.nn.utils.prune as prune
+
+    class Threshold(prune.BasePruningMethod):
+        PRUNING_TYPE = "unstructured"
+
+        def compute_mask(self, t, default_mask):
+            mask = default_mask.clone()
+            mask.view(-1)[t.abs().view(-1) < 0.2] = 0
+            return mask
+
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4)
+    prune.ln_structured(layer, name="weight", amount=0.5, n=2, dim=0)
+    Threshold.apply(layer, "weight")
+    kept = layer.weight[layer.weight != 0]
+    assert 0 < kept.numel() <= 12
+    assert kept.abs().min().item() >= 0.2
+    assert [name for name, _ in layer.named_buffers()] == ["weight_mask"]
+    prune.remove(layer, "weight")
+    assert sorted(name for name, _ in layer.named_parameters()) == ["bias", "weight"]
+
+
 def test_optimizers_and_schedules():
     w = nn.Parameter(torch.tensor([2.0]))
     optimizer = optim.AdamW([{"params": [w], "lr": 0.1}], weight_decay=0.0)

@@ -58,6 +58,7 @@ _OWN = {
     "nn.utils": "mlgpu.nn.utils",
     "nn.utils.parametrizations": "mlgpu.nn.utils.parametrizations",
     "nn.utils.parametrize": "mlgpu.nn.utils.parametrize",
+    "nn.utils.prune": "mlgpu.nn.utils.prune",
     "nn.utils.rnn": "mlgpu.nn.utils.rnn",
     "nn.utils.stateless": ".func",
     "optim": "mlgpu.optim",

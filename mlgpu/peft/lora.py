@@ -223,7 +223,9 @@ def _check(name: str, module: Module, settings: LoraSettings) -> None:
         raise MlgpuError(f"add_lora: {name!r} is adapted already; remove_lora(model) first")
     kind: Any = _kind(module)
     for weight in _WEIGHTS[kind]:
-        if weight not in module._parameters and "_nf4" not in vars(module):
+        computed = (weight not in module._parameters
+                    or isinstance(getattr(type(module), weight, None), property))
+        if computed and "_nf4" not in vars(module):
             raise MlgpuError(f"add_lora: the {weight} of {name!r} is computed from something else, "
                              "such as a mask or a parametrization; make it a parameter first "
                              "(nn.utils.prune.remove, parametrize.remove_parametrizations)")
