@@ -410,7 +410,7 @@ def test_sam(adaptive, device):
     (lambda p: optim.LBFGS(p).step(), TypeError, "closure"),
     (lambda p: optim.SAM(p), TypeError, "expected an Optimizer"),
     (lambda p: optim.SAM(optim.SGD(p)).step(), TypeError, "closure"),
-], ids=str)
+], ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", "_"))
 def test_errors(make, error, match):
     with pytest.raises(error, match=match):
         make([nn.Parameter(mlgpu.ones(3))])
