@@ -116,7 +116,8 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.complex": "conj conj_physical is_conj is_neg resolve_conj resolve_neg",
     "mlgpu.ops.creation": "new_empty new_full new_ones new_tensor new_zeros",
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
-    "mlgpu.ops.facts": "as_subclass is_nonzero is_pinned is_same_size ndimension new untyped_storage",
+    "mlgpu.ops.facts": """as_subclass is_nonzero is_pinned is_same_size ndimension new
+        untyped_storage""",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
