@@ -295,6 +295,15 @@ class CtrlC(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible():
+    """Python's own handler, also where whoever started the tests has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("evaluating", [False, True])
 def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path, evaluating):
     expected = made().fit(*loaders(), epochs=3)
@@ -310,6 +319,7 @@ def test_ctrl_c_ends_cleanly_and_the_run_goes_on(tmp_path, evaluating):
     assert resumed.load_best().step == expected.best.step
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_the_second_ctrl_c_acts_at_once(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, CtrlC(4, times=2)).fit(*loaders(), epochs=3)
