@@ -179,6 +179,7 @@ def test_hooks():
 
 def test_exchange_with_pytorch():
     torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
     mine = net()
     theirs = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3),
                                  torch.nn.Linear(3, 1))
