@@ -21,7 +21,15 @@ from mlgpu.errors import FormatError, MlgpuError, NonFiniteError
 from mlgpu.nn import functional as F
 from mlgpu.optim import lr_scheduler
 from mlgpu.random import Generator
-from mlgpu.train import Callback, Checkpoints, EarlyStopping, Trainer, checkpoints, read_run
+from mlgpu.train import (
+    Callback,
+    Checkpoints,
+    EarlyStopping,
+    SystemMonitor,
+    Trainer,
+    checkpoints,
+    read_run,
+)
 
 
 class Noisy(data.Dataset):
@@ -714,3 +722,22 @@ def test_the_ten_lines_of_the_guide():
                       display="none")
     run = trainer.fit(loader, loader, epochs=12)
     assert run.best.value < run.curve("val_loss")[1][0] / 5
+
+
+def test_readings_of_the_machine(monkeypatch):
+    psutil = pytest.importorskip("psutil", reason="needs mlgpu[train]")
+
+    class Sensor:
+        current = 51.5
+
+    monkeypatch.setattr(psutil, "sensors_temperatures", lambda: {"nvme": [], "k10temp": [Sensor]},
+                        raising=False)
+    run = made(None, SystemMonitor()).fit(*loaders(), epochs=1)
+    for record in run.history:
+        assert ("ram" in record.values) is (record.kind == "train")
+    values = next(record for record in run.history if record.kind == "train").values
+    assert 0.0 <= values["cpu_use"] <= 100.0
+    assert values["ram"] > 2**20
+    assert values["cpu_temperature"] == 51.5
+    monkeypatch.setattr(psutil, "sensors_temperatures", dict, raising=False)
+    assert SystemMonitor()._temperature() is None

@@ -16,8 +16,9 @@ from mlgpu.train.monitor import EarlyStopping, Monitor
 from mlgpu.train.plain import PlainLog
 from mlgpu.train.record import Best, Record, Run
 from mlgpu.train.sinks import MLflow, TensorBoard, WandB
+from mlgpu.train.system import SystemMonitor
 from mlgpu.train.trainer import Trainer
 
 __all__ = ["Best", "Callback", "Checkpoints", "Dashboard", "EarlyStopping", "JsonLines", "MLflow",
-           "Monitor", "PlainLog", "Record", "Run", "TensorBoard", "Trainer", "WandB",
-           "read_run"]
+           "Monitor", "PlainLog", "Record", "Run", "SystemMonitor", "TensorBoard", "Trainer",
+           "WandB", "read_run"]

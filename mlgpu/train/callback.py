@@ -29,6 +29,10 @@ class Callback:
     def on_step_end(self, trainer: Trainer) -> None:
         """After each step of the optimizer."""
 
+    def measure(self, trainer: Trainer) -> dict[str, float]:
+        """Values of its own for the record that is made of the last steps."""
+        return {}
+
     def on_record(self, trainer: Trainer, record: Record) -> None:
         """A record was made: every `log_every` steps, at an epoch's end, after an evaluation."""
 
@@ -86,6 +90,12 @@ class Callbacks(Callback):
     def on_step_end(self, trainer: Trainer) -> None:
         for member in self.members:
             member.on_step_end(trainer)
+
+    def measure(self, trainer: Trainer) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for member in self.members:
+            found.update(member.measure(trainer))
+        return found
 
     def on_record(self, trainer: Trainer, record: Record) -> None:
         for member in self.members:

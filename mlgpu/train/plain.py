@@ -69,7 +69,7 @@ def ending(run: Run) -> str:
 
 def value_text(name: str, value: float) -> str:
     """A value for people, by what its name says it is."""
-    if name == "memory":
+    if name in ("memory", "ram"):
         return format_bytes(int(value))
     if name == "samples_per_second":
         return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

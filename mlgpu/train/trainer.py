@@ -513,6 +513,7 @@ class Trainer:
             values["skipped"] = float(self.progress.skipped)
         if self.scaler is not None and hasattr(self.scaler, "get_scale"):
             values["loss_scale"] = float(self.scaler.get_scale())
+        values.update(self.callbacks.measure(self))
         self._record("train", values)
 
     def _record(self, kind: str, values: dict[str, float]) -> None:
