@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlgpu.errors import DeviceError
 from mlgpu.extras import require
@@ -45,7 +45,7 @@ class SystemMonitor(Callback):
     def _temperature(self) -> float | None:
         """The warmest reading of the processor's sensors; None where there is none."""
         read = getattr(self._psutil, "sensors_temperatures", dict)  # not on every system
-        found = read()
+        found: dict[str, list[Any]] = read()
         for name in CPU_SENSORS:
             if found.get(name):
                 return max(float(sensor.current) for sensor in found[name])
