@@ -72,7 +72,7 @@ def test_tokens_cross_shards(tmp_path):
     data.write_tokens(tmp_path / "t", [[1, 2, 3]])  # replaces what was there
     assert len(list((tmp_path / "t").glob("tokens-*.bin"))) == 1
     with pytest.raises(DTypeError, match="from 0 to 65535"):
-        data.write_tokens(tmp_path / "t", [[70000]])
+        data.write_tokens(tmp_path / "t", [[9] * 4, [70000]], shard=2)  # after two whole shards
     assert data.TokenDataset(tmp_path / "t", 2)[0][0].tolist() == [1, 2]
     with pytest.raises(ShapeError, match="has 3 tokens"):
         data.TokenDataset(tmp_path / "t", 3)

@@ -184,6 +184,9 @@ def write_tokens(path: PathLike, texts: Iterable[Sequence[int] | np.ndarray[Any,
     if kind not in (np.uint16, np.uint32):
         raise DTypeError(f"write_tokens: dtype must be uint16 or uint32, got {dtype!r}")
     folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.glob("tokens-[0-9]*-*.bin"))
+    # Names that are not there: what was written before can be read until the index is replaced.
+    number = 1 + max((int(path.stem.split("-")[1]) for path in before), default=0)
     names: list[str] = []
     total = 0
     held: list[np.ndarray[Any, Any]] = []
@@ -193,7 +196,7 @@ def write_tokens(path: PathLike, texts: Iterable[Sequence[int] | np.ndarray[Any,
         nonlocal held, waiting
         while waiting >= shard or (final and waiting):
             whole = np.concatenate(held)
-            names.append(f"tokens-{len(names):05}.bin")
+            names.append(f"tokens-{number}-{len(names):05}.bin")
             with replace_file(folder / names[-1]) as file:
                 file.write(np.ascontiguousarray(whole[:shard]).data)
             held = [whole[shard:]]
@@ -212,6 +215,6 @@ def write_tokens(path: PathLike, texts: Iterable[Sequence[int] | np.ndarray[Any,
     flush(True)
     with replace_file(folder / _INDEX) as file:
         file.write(json.dumps({"dtype": kind.name, "shards": names}).encode())
-    for old in set(folder.glob("tokens-*.bin")) - {folder / name for name in names}:
+    for old in before:
         old.unlink()
     return total

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.cpu import runtime as cpu
-from mlgpu.device import CPU
+from mlgpu.device import CPU, Device
 from mlgpu.errors import ShapeError
 from mlgpu.op import wrap
 from mlgpu.ops.creation import as_tensor, tensor
@@ -124,3 +124,10 @@ def pin(data: Any) -> Any:
     if isinstance(data, Tensor):
         return data.pin_memory()
     return map_leaves(pin, data)
+
+
+def move(data: Any, device: Device) -> Any:
+    """`data` with its tensors on `device`; from page-locked memory without waiting."""
+    if isinstance(data, Tensor):
+        return data.to(device, non_blocking=True)
+    return map_leaves(lambda part: move(part, device), data)

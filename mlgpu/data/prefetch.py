@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mlgpu.data.collate import move
 from mlgpu.device import CPU, DeviceLike, resolve
-from mlgpu.tensor import Tensor
 
 __all__ = ["Prefetcher"]
 
@@ -42,16 +42,4 @@ class Prefetcher:
         from mlgpu.cuda.streams import beside
 
         with beside(self.device):
-            return _changed(batch, lambda t: t.to(self.device, non_blocking=True))
-
-
-def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _changed(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_changed(item, change) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_changed(item, change) for item in value)
-    return value
+            return move(batch, self.device)

@@ -114,8 +114,8 @@ class Normalize:
 class Resize:
     """The image at another size; an int is the length of the shorter side."""
 
-    def __init__(self, size: Size, mode: str = "bilinear", antialias: bool = False) -> None:
-        self.size, self.mode, self.antialias = size, mode, antialias
+    def __init__(self, size: Size, mode: str = "bilinear") -> None:
+        self.size, self.mode = size, mode
 
     def __call__(self, image: Tensor) -> Tensor:
         height, width = _image("Resize", image)

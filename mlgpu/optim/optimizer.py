@@ -86,9 +86,14 @@ class Optimizer:
 
         Each step brings it to the device in pieces of about so many bytes of parameters, beside the
         computation, and sends it back; its numbers are the same bit by bit.  Such a step cannot be
-        part of a captured graph (CaptureError).
+        part of a captured graph (CaptureError).  Raises MlgpuError for an optimizer whose step is
+        of its own, such as L-BFGS.
         """
         from mlgpu.optim.offload import StateOffload
+
+        if type(self).step is not Optimizer.step:
+            raise MlgpuError(f"{type(self).__name__}: a step of its own cannot have its state "
+                             "elsewhere; leave offload_state out")
 
         self._offload = StateOffload(piece)
         self._offload.away(self)

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from mlgpu.autograd import no_grad
+from mlgpu.data.collate import move
 from mlgpu.device import Device
 from mlgpu.nn.module import Module
 from mlgpu.nn.undisturbed import evaluating
 from mlgpu.tensor import Tensor
-from mlgpu.train.feed import move
 from mlgpu.train.means import Means, number
 from mlgpu.train.step import StepFunction, logged, parts
 

@@ -7,9 +7,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mlgpu.data.collate import map_leaves
 from mlgpu.data.dataset import IterableDataset
-from mlgpu.device import Device
 from mlgpu.errors import FormatError
 from mlgpu.nn.undisturbed import drawn, random_state, set_random_state
 from mlgpu.tensor import Tensor
@@ -104,13 +102,6 @@ def length(loader: Iterable[Any]) -> int | None:
         return len(loader)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-def move(batch: Any, device: Device) -> Any:
-    """`batch` with its tensors on `device`; from page-locked memory without waiting."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    return map_leaves(lambda part: move(part, device), batch)
 
 
 def samples(batch: Any) -> int:

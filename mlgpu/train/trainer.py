@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlgpu import amp, memory
+from mlgpu.data.collate import move
 from mlgpu.device import Device, current_device, resolve
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import FormatError, MlgpuError
@@ -27,7 +28,7 @@ from mlgpu.train.checkpoints import Checkpoints, Store
 from mlgpu.train.describe import configuration, environment
 from mlgpu.train.display import display_for
 from mlgpu.train.evaluate import Metric, computed, evaluate, update_metrics
-from mlgpu.train.feed import Feed, length, move, samples
+from mlgpu.train.feed import Feed, length, samples
 from mlgpu.train.interrupt import Interrupt
 from mlgpu.train.log import LOG, JsonLines, read_log
 from mlgpu.train.means import Means

@@ -10,7 +10,7 @@ import pytest
 import mlgpu
 from mlgpu import nn, optim
 from mlgpu.checkpoint import offload, save_on_cpu
-from mlgpu.errors import CaptureError
+from mlgpu.errors import CaptureError, MlgpuError
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +102,8 @@ def test_a_step_with_state_away_is_not_captured(device):
     with pytest.raises(CaptureError, match="between host and device"), \
             mlgpu.cuda.graph(mlgpu.cuda.CUDAGraph()):
         optimizer.step()
+
+
+def test_a_step_of_its_own_is_refused(device):
+    with pytest.raises(MlgpuError, match="LBFGS: a step of its own"):
+        optim.LBFGS(model().parameters()).offload_state()
