@@ -28,6 +28,8 @@ CORNERS = {
                               np.array([0, 1, 1, 1, 1, 1], np.int32)),
     "relu6 of integers": (lambda x: F.relu6(x.long() * 3), np.array([0, 3, 6, 6, 6, 6])),
     "sum_to_size of integers": (lambda x: x.int().sum_to_size(1), np.array([15])),
+    "entr of bytes": (lambda x: mlgpu.special.entr(x.to(mlgpu.uint8)[:3]),
+                      [0.0, 0.0, -2 * np.log(2)]),
     "angle of integers": (lambda x: mlgpu.angle(x.int() - 1)[:2], [np.pi, 0.0]),
     "linear_cross_entropy of probabilities": (
         lambda x: F.linear_cross_entropy(x[None], x.new_zeros(4, 6), x.new_full((1, 4), 0.25)),

@@ -50,7 +50,7 @@ def ndtr(input: Tensor) -> Tensor:
 @elementwise
 def entr(input: Tensor) -> Tensor:
     """-input log(input): 0 at 0, -inf below."""
-    inside = -input * log(input)
+    inside = -(input * log(input))  # the product is floating: -input would wrap for uint8
     return where(input > 0, inside, where(input == 0, 0.0, where(input < 0, -math.inf, input)))
 
 
