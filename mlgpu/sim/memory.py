@@ -156,7 +156,14 @@ class AddressSpace:
                                             [self.used + more])))
 
     def adopt(self, region: Region) -> None:
-        """Take in a region that has its place and its bytes already."""
+        """Take in a region that has its place and its bytes already.
+
+        What was freed where its own bytes and their padding lie is forgotten: an address there is
+        this region's now, or past its end.
+        """
+        end = region.start + len(region.data)
+        self.freed = deque((r for r in self.freed if r.end <= region.start or r.start >= end),
+                           maxlen=REMEMBERED)
         at = bisect.bisect_left(self.starts, region.start)
         self._replace(at, 0, [region], region.size)
 

@@ -248,6 +248,18 @@ def test_the_end_of_pinned_memory(kernels):
     runtime.freeHost(p)
 
 
+def test_the_end_of_pinned_memory_where_more_was_freed(kernels):
+    """An address is past the end of what is there, whatever was there before."""
+    held = np.zeros(64, np.int32)
+    p = -(-held.ctypes.data // 64) * 64
+    runtime.hostRegister(p, 128, 0)
+    runtime.hostUnregister(p)
+    runtime.hostRegister(p, 32, 0)
+    kernels.get_function("add")((1,), (9,), (p, np.int32(9), np.int32(3)))
+    found = fault()
+    assert (found.kind, found.address) == ("out of bounds", p + 32)
+
+
 def test_a_pinned_pool():
     pool = cupy.cuda.PinnedMemoryPool()
     a = pool.malloc(1000)
