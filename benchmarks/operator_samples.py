@@ -83,6 +83,9 @@ KNOWN: dict[str, str] = {
     "nn.functional.local_response_norm": "an empty tensor of integers becomes floating, as others",
     "nn.functional.interpolate": "of bytes: DTypeError; convert, interpolate, round",
     "nn.functional.multi_margin_loss": "two things are wrong, the other one is named",
+    **{f"signal.windows.{name} error": "not floating: DTypeError, which is no ValueError; halves "
+       "are computed" for name in """bartlett blackman cosine exponential gaussian
+       general_cosine general_hamming hamming hann kaiser nuttall""".split()},
     "square": "of truth values: as `*`",
 }
 
@@ -192,7 +195,7 @@ def convert(value: Any) -> Any:
         return type(value)(map(convert, value))
     if isinstance(value, dict):
         return {key: convert(item) for key, item in value.items()
-                if not isinstance(item, torch.layout)}  # all are strided
+                if item is not torch.strided}  # what all tensors are
     return value
 
 

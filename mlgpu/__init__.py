@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from mlgpu import peft as peft
     from mlgpu import profiler as profiler
     from mlgpu import quantization as quantization
+    from mlgpu import signal as signal
     from mlgpu import special as special
     from mlgpu import testing as testing
     from mlgpu import train as train
@@ -88,7 +89,7 @@ _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
                "linalg", "metrics", "nn", "optim", "peft", "profiler", "quantization", "random",
-               "special", "testing", "train", "utils")
+               "signal", "special", "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

@@ -69,6 +69,8 @@ _OWN = {
     "profiler": "mlgpu.profiler",
     "random": "mlgpu.random",
     "serialization": ".serialization",
+    "signal": "mlgpu.signal",
+    "signal.windows": "mlgpu.signal.windows",
     "special": "mlgpu.special",
     "testing": "mlgpu.testing",
     "types": ".types",
