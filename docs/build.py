@@ -23,7 +23,8 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.as_torch", "mlgpu.autograd", "mlgpu.auto
            "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.peft",
            "mlgpu.profiler", "mlgpu.quantization", "mlgpu.random", "mlgpu.sim",
            "mlgpu.signal.windows", "mlgpu.sim.metrics", "mlgpu.sim.roofline", "mlgpu.special",
-           "mlgpu.testing", "mlgpu.train", "mlgpu.utils", "mlgpu.utils.checkpoint", "mlgpu.utils.data"]
+           "mlgpu.testing", "mlgpu.train", "mlgpu.utils", "mlgpu.utils.checkpoint",
+           "mlgpu.utils.data"]
 
 
 def bind_all() -> None:

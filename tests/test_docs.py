@@ -21,8 +21,8 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", 
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
            "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.sim", "mlgpu.sim.metrics",
-           "mlgpu.signal.windows", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing", "mlgpu.train",
-           "mlgpu.utils.checkpoint"]
+           "mlgpu.signal.windows", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing",
+           "mlgpu.train", "mlgpu.utils.checkpoint"]
 
 
 def silent(found, name):
