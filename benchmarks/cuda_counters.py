@@ -196,6 +196,24 @@ def backward(function: Callable[..., Tensor], *inputs: Tensor, saved: int | None
 MAP, FILTERS = 2 * 4 * 64 * 32 * 32, 2 * 64 * 64 * 9  # bytes of what `filters` gives
 
 
+def transducer(grad: bool) -> Any:
+    """Logits of four sequences in which all frames and labels count; the classes are read once.
+
+    Beside them go scores, alpha and beta, of each cell of a diagonal, and logsumexps.
+    """
+    logits = x(*SPOKEN, grad=grad)
+    rest = [ints(4, 7, below=500), *(mlgpu.full((4,), n, device="cuda") for n in (24, 7))]
+
+    def run(logits: Tensor) -> Tensor:
+        return F.rnnt_loss(logits, *rest, reduction="none")
+
+    return backward(run, logits) if grad else forward(run, logits)
+
+
+SPOKEN = 4, 24, 8, 512  # sequences, frames, columns, classes
+LATTICE = 4 * (24 + 8) * 8 * 4  # bytes of a number for each cell
+
+
 def filters(taps: int, wanted: str = "") -> tuple[Tensor, Tensor]:
     """A map, and the weight of a convolution whose result is as large."""
     return (x(4, 64, 32, 32, grad=wanted == "x"),
@@ -349,6 +367,10 @@ ROWS = [
         2 * 8 * 32 * 256 * 2, "x and dy are read twice: for sums, before anything is written"),
     Row("cross_entropy", lambda: forward(
         lambda a, t: F.cross_entropy(a, t), x(64, 8192), mlgpu.arange(64, device="cuda"))),
+    Row("rnnt_loss", lambda: transducer(False), 4 * LATTICE + 3 * LATTICE // 4,
+        "two scores a cell, which are written in the order of diagonals and read, and alpha"),
+    Row("rnnt_loss backward", lambda: transducer(True), 4 * LATTICE + 3 * LATTICE // 4,
+        "scores, alpha and beta are read", sectors=1.1),
     Row("embedding", lambda: forward(
         lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
     Row("gather rows", lambda: forward(

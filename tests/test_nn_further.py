@@ -99,6 +99,24 @@ def test_clamped_transducer(device):
     assert np.abs(found[0]).max() > 0.1
 
 
+def test_transducers_that_nothing_can_read(device):
+    """An impossible target's loss is infinite; a class that none needs may be."""
+    logits = LOGITS.copy()
+    logits[0, ..., 1], logits[1, ..., 3] = -np.inf, -np.inf  # the first target has the label 1
+    logits[1, 3] = np.nan  # beyond the frames of the second
+    logits = mlgpu.tensor(logits).requires_grad_()
+    losses = F.rnnt_loss(logits, mlgpu.tensor(LABELS), *map(mlgpu.tensor, LENGTHS),
+                         reduction="none")
+    losses.backward(mlgpu.ones(2, dtype=mlgpu.float64))
+    first, second = losses.tolist()
+    assert first == np.inf
+    assert np.isfinite(second)
+    found = logits.grad.cpu().numpy()
+    assert np.isnan(found[0, :, :, 0]).all()
+    assert np.isfinite(found[1]).all()
+    assert not found[1, 3].any()
+
+
 # --- positions, experts, deformable convolution ---------------------------------------------------
 
 
@@ -244,6 +262,7 @@ def test_scattered_cache(device):
 @pytest.mark.parametrize(("call", "match"), [
     (lambda t: F.rnnt_loss(t(LOGITS[0]), t(LABELS), *map(t, LENGTHS)), "expected logits"),
     (lambda t: F.rnnt_loss(t(LOGITS), t(LABELS), *map(t, LENGTHS), blank=5), "blank"),
+    (lambda t: F.rnnt_loss(t(LOGITS[:, :0]), t(LABELS), *map(t, LENGTHS)), "must have frames"),
     (lambda t: F.rnnt_loss(t(LOGITS), t(LABELS), t(np.array([5, 3])), t(LENGTHS[1])), "between 1"),
     (lambda t: F.hinge_loss(t(X), t(X[0])), "one shape"),
     (lambda t: F.contrastive_loss(t(X), t(Y), t(X)), "target must be"),
@@ -269,7 +288,7 @@ def test_scattered_cache(device):
     (lambda t: nn.RotatingKVCache(0), "window"),
     (lambda t: nn.ScatteredKVCache(2, 3, 4, 4).append(t(X[None, None]), t(X[None, None])),
      "expected keys"),
-], ids=range(24))
+], ids=range(25))
 def test_errors(call, match):
     with pytest.raises(ShapeError, match=match):
         call(lambda array: mlgpu.tensor(array, device="cpu"))

@@ -28,7 +28,9 @@ def random(*shape, **options):
     (lambda x, t: F.multilabel_margin_loss(x, on([[9, -1, 0, 0, 0]] * 3)),
      "multilabel_margin_loss: target 9 is out of range for 5 classes"),
     (lambda x, t: F.ctc_loss(F.log_softmax(x[:, None], -1), on([[9]]), on([3]), on([1])),
-     "ctc_loss: label 9 is out of range for 5 classes")])
+     "ctc_loss: label 9 is out of range for 5 classes"),
+    (lambda x, t: F.rnnt_loss(x[None, :, None].expand(1, 3, 2, 5), on([[9]]), on([3]), on([1])),
+     "rnnt_loss: label 9 is out of range for 5 classes")])
 def test_wrong_classes_are_raised_by_what_waits_next(call, message):
     loss = call(random(3, 5), on([1, 9, 0]))
     with pytest.raises(PositionError, match=message):
@@ -64,6 +66,30 @@ def test_a_negative_variance_is_raised_by_what_waits_next():
     with pytest.raises(ShapeError, match="gaussian_nll_loss: var must not be negative"):
         loss.item()
     assert F.gaussian_nll_loss(x, x, var * np.inf).item() == np.inf
+
+
+@pytest.mark.parametrize(("frames", "labels", "message"), [
+    (0, 1, "rnnt_loss: logit_lengths must lie between 1 and 3, got 0"),
+    (4, 1, "rnnt_loss: logit_lengths must lie between 1 and 3, got 4"),
+    (2, 3, "rnnt_loss: target_lengths must lie between 0 and 2, got 3")])
+def test_wrong_lengths_of_a_transducer_are_raised_by_what_waits_next(frames, labels, message):
+    loss = F.rnnt_loss(random(1, 3, 3, 5), on([[1, 2]]), on([frames]), on([labels]))
+    with pytest.raises(ShapeError, match=message):
+        loss.item()
+
+
+def test_the_gradient_of_a_transducer_takes_the_memory_of_the_logits():
+    """Nothing else of their size is made, forward or backward, and two runs are equal bits."""
+    found = []
+    for _ in range(2):
+        x = random(2, 6, 4, 300, requires_grad=True)
+        mlgpu.cuda.synchronize()
+        before = mlgpu.cuda.memory_allocated()
+        mlgpu.cuda.reset_peak_memory_stats()
+        F.rnnt_loss(x * 2, on([[1, 2, 3], [2, 2, 0]]), on([6, 4]), on([3, 2])).backward()
+        assert mlgpu.cuda.max_memory_allocated() - before < 2.2 * x.nbytes
+        found.append(x.grad.cpu().numpy().tobytes())
+    assert found[0] == found[1]
 
 
 def test_a_gaussian_loss_can_be_captured():

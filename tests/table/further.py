@@ -99,8 +99,7 @@ def rnnt(tag, frames, labels, blank=-1, reduction="mean", **options):
 
     return Case(f"rnnt_loss-{tag}", call, (
         In((len(frames), most, width + 1, 4)),
-        In((len(frames), width), dtype="int32", make=labels_of)), reference, dtypes=WIDE,
-        gradient=(0,))
+        In((len(frames), width), dtype="int32", make=labels_of)), reference, gradient=(0,))
 
 
 LOSSES = [
