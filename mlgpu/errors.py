@@ -56,6 +56,10 @@ class FormatError(MlgpuError, ValueError):
     """A file or byte stream that is not what it claims to be."""
 
 
+class MissingDataError(MlgpuError, FileNotFoundError):
+    """A file of a data set that is not there or cannot be fetched; it says where to put it."""
+
+
 class MissingExtraError(MlgpuError, ImportError):
     """A feature needs an optional dependency; the message names the `pip install` to run."""
 

@@ -17,7 +17,8 @@ from mlgpu import Tensor, api
 
 ROOT = Path(__file__).parent.parent
 MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", "mlgpu.checkpoint",
-           "mlgpu.cuda", "mlgpu.data", "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg",
+           "mlgpu.cuda", "mlgpu.data", "mlgpu.data.datasets", "mlgpu.errors", "mlgpu.fft",
+           "mlgpu.io", "mlgpu.linalg",
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
            "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.sim", "mlgpu.sim.metrics",

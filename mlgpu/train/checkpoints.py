@@ -20,6 +20,7 @@ from typing import Any
 from mlgpu.errors import FormatError, MlgpuError
 from mlgpu.io import load, save
 from mlgpu.io.atomic import replace_file
+from mlgpu.io.lock import try_lock
 from mlgpu.train.background import Background
 from mlgpu.train.monitor import Monitor
 from mlgpu.train.state import snapshot
@@ -180,19 +181,8 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+b") as file:
         try:
-            _lock(file.fileno())
+            try_lock(file.fileno())
         except OSError:
             raise MlgpuError(f"Trainer: another run is under way in {str(folder)!r}; choose "
                              "another folder, or wait for it") from None
         yield
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
