@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import gzip
 import importlib
 import importlib.metadata
 import io
@@ -503,8 +502,8 @@ def test_data_sets_and_addresses(tmp_path):
     pixels = np.arange(2 * 28 * 28).reshape(2, 28, 28).astype(np.uint8)
     (raw / "t10k-images-idx3-ubyte").write_bytes(
         b"\0\0\x08\x03" + np.array([2, 28, 28], ">i4").tobytes() + pixels.tobytes())
-    labels = gzip.compress(b"\0\0\x08\x01" + np.array([2], ">i4").tobytes() + b"\x07\x01")
-    (raw / "t10k-labels-idx1-ubyte.gz").write_bytes(labels)
+    labels = b"\0\0\x08\x01" + np.array([2], ">i4").tobytes() + b"\x07\x01"
+    (raw / "t10k-labels-idx1-ubyte").write_bytes(labels)
     images, targets = (datasets.MNIST(tmp_path, train=False).data,
                        datasets.MNIST(tmp_path, train=False).targets)
     assert images.tolist() == pixels.tolist()
@@ -515,6 +514,7 @@ def test_data_sets_and_addresses(tmp_path):
     batches.mkdir()
     colours = np.arange(3072, dtype=np.uint8)[None]
     (batches / "test_batch").write_bytes(pickle.dumps({"data": colours, "labels": [3]}, 2))
+    (batches / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b", "c", "d"]}, 2))
     cifar = datasets.CIFAR10(tmp_path, train=False)
     assert (cifar.data[0].transpose(2, 0, 1).ravel() == colours[0]).all()
     (batches / "test_batch").write_bytes(pickle.dumps({"data": print}, 2))
