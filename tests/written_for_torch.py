@@ -386,6 +386,55 @@ def test_subclasses():
     assert (x + 1).tolist() == [2, 2]
 
 
+def test_results_are_written_into_what_is_given():
+    a, out = torch.arange(3.0), torch.empty(3)
+    assert torch.add(a, 1, out=out) is out
+    assert out.tolist() == [1.0, 2.0, 3.0]
+    values, indices = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    found = torch.max(torch.tensor([[1.0, 3.0], [5.0, 4.0]]), 1, out=(values, indices))
+    assert found.values is values
+    assert (values.tolist(), indices.tolist()) == ([3.0, 5.0], [1, 0])
+    rows = torch.zeros(2, 3)
+    torch.mul(a, a, out=rows[1])
+    assert rows.tolist() == [[0.0, 0.0, 0.0], [0.0, 1.0, 4.0]]
+    counted = torch.empty(0, dtype=torch.float64)
+    assert torch.arange(3, out=counted).dtype == torch.float64
+    with pytest.raises(RuntimeError):
+        torch.add(a, 1, out=torch.empty(3, dtype=torch.int64))
+    with pytest.raises(RuntimeError):
+        torch.exp(a.clone().requires_grad_(), out=out)
+
+
+def test_classes_have_a_say_in_functions():
+    called = []
+
+    class Logged(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            called.append(func.__name__)
+            return super().__torch_function__(func, types, args, kwargs)
+
+    x = torch.ones(3).as_subclass(Logged)
+    assert type(torch.add(x, 1)) is type(x * 2) is type(x[0]) is type(F.relu(x)) is Logged
+    assert {"add", "mul", "relu"} <= set(called)
+    with torch._C.DisableTorchFunctionSubclass():
+        assert type(x + 1) is torch.Tensor
+
+    class Diagonal:
+        def __init__(self, n, value):
+            self.n, self.value = n, value
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            return args[0].value / args[0].n if func is torch.mean else NotImplemented
+
+    assert torch.mean(Diagonal(5, 2)) == 0.4
+    with pytest.raises(TypeError):
+        torch.mul(Diagonal(5, 2), torch.ones(2))
+    assert torch.overrides.has_torch_function((Diagonal(1, 1),))
+    assert type(nn.Parameter(torch.ones(1)) + 1) is torch.Tensor
+
+
 def test_distributions():
     from torch.distributions import Categorical, Normal, kl_divergence
     from torch.distributions.normal import Normal as Same
@@ -419,8 +468,8 @@ def test_what_is_missing_is_named():
         importlib.import_module("torch.export")
     with pytest.raises(ImportError, match=r"torch\.onnx: .*safetensors"):
         from torch import onnx  # noqa: F401
-    with pytest.raises(AttributeError, match=r"torch\.nn\.FractionalMaxPool2d: "):
-        nn.FractionalMaxPool2d(2)
+    with pytest.raises(AttributeError, match=r"torch\.nn\.CrossMapLRN2d: "):
+        nn.CrossMapLRN2d(2)
     assert not hasattr(torch, "api")  # mlgpu's own modules do not show through
     assert "relu" in dir(torch)
     assert {"functional", "Linear"} <= set(dir(nn))
@@ -431,7 +480,8 @@ def test_the_modules_are_views_of_mlgpu():
     import mlgpu
 
     assert nn.Linear is mlgpu.nn.Linear
-    assert F.relu is mlgpu.nn.functional.relu
+    assert F.relu.__wrapped__ is mlgpu.nn.functional.relu
+    assert F.relu.__name__ == "relu"
     assert torch.Tensor is mlgpu.Tensor
     assert optim.AdamW is mlgpu.optim.AdamW
     assert torch.utils.data.TensorDataset is mlgpu.data.TensorDataset

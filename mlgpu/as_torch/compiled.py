@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlgpu.as_torch.dispatch import DisableTorchFunctionSubclass as DisableTorchFunctionSubclass
+from mlgpu.as_torch.dispatch import disabled as _disabled_torch_function_impl  # noqa: F401
+
+DisableTorchFunction = DisableTorchFunctionSubclass
+
 
 def _log_api_usage_once(*names: Any) -> None:
     """Nothing: mlgpu keeps no log of what is used."""

@@ -11,16 +11,20 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import Distribution, DistributionFinder
 from importlib.util import find_spec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.as_torch import data, devices, processes
+from mlgpu.as_torch import data, devices, dispatch, processes
 from mlgpu.as_torch.modules import MODULES, NEARBY
 from mlgpu.as_torch.version import VERSION
 from mlgpu.errors import MissingModuleError, MissingNameError, MlgpuError
+from mlgpu.ops.elementwise import ElementwiseFunction
 
 ROOTS = ("torch", "torchvision")
+# Whose functions ask the classes of their arguments what to do, and take out=.
+_OVERRIDABLE = frozenset("""mlgpu mlgpu.fft mlgpu.linalg mlgpu.special mlgpu.nn.functional
+    mlgpu.as_torch.nn_functional""".split())
 # A module's own imports: other modules, and `from __future__ import annotations`.
 _NOT_SHOWN = (ModuleType, type(__future__.annotations))
 
@@ -48,6 +52,8 @@ class View(ModuleType):
             found = getattr(home, name, self)
             if found is self or isinstance(found, _NOT_SHOWN):
                 continue
+            if home.__name__ in _OVERRIDABLE and _is_function(found):
+                found = dispatch.function(found)
             if callable(found) or isinstance(found, dtypes.dtype):
                 self.__dict__[name] = found  # anything else may be another at the next look
             return found
@@ -58,6 +64,12 @@ class View(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*self.__dict__, *_names(self._homes), *_children(self.__name__)})
+
+
+def _is_function(found: object) -> bool:
+    """Whether it is one of the functions of tensors, which classes may override."""
+    return isinstance(found, (FunctionType, ElementwiseFunction)) and not (
+        found.__module__.startswith("mlgpu.autograd"))
 
 
 def _is_own(home: ModuleType) -> bool:
@@ -152,6 +164,7 @@ def install() -> None:
                          "run the program with python -m mlgpu.as_torch")
     data.install()
     devices.install()
+    dispatch.install()
     processes.install()
     dtypes.library = "torch"
     sys.meta_path.insert(0, Finder())
