@@ -72,7 +72,7 @@ class WorkerPool:
         process = context.Process(  # type: ignore[attr-defined]
             target=work, args=(theirs, inherited, worker, self.slots, setup), daemon=True,
             name=f"mlgpu DataLoader worker {worker}")
-        with _interrupts_blocked():
+        with interrupts_blocked():
             process.start()
         self._processes.append(process)
         theirs.close()
@@ -160,7 +160,7 @@ class WorkerPool:
         if code is None:
             how = "closed its connection"
         elif code < 0:
-            how = f"was killed by {_signal_name(-code)}"
+            how = f"was killed by {signal_name(-code)}"
         else:
             how = f"exited with code {code}"
         hint = {-9: "; the system kills processes when memory runs out",
@@ -206,7 +206,7 @@ def _pack(setup: Setup, context: BaseContext) -> Packed:
             "multiprocessing_context='fork' if no other thread is running") from error
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -214,7 +214,7 @@ def _signal_name(number: int) -> str:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
+def interrupts_blocked() -> Iterator[None]:
     """Start processes with Ctrl-C blocked: until they ignore it, it would kill them noisily."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -70,16 +70,16 @@ def get_worker_info() -> WorkerInfo | None:
 def work(channel: Channel, inherited: Sequence[Channel], worker: int, slots: int,
          setup: Setup | None) -> None:
     """The life of worker number `worker`; the setup comes by the channel where it is None."""
-    _ignore_interrupts()
+    ignore_interrupts()
     for other in inherited:
         other.close()
     set_num_threads(1)  # workers share the machine with each other and with training
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         state: Setup | Failure | None = setup
         if state is None:
             segment = Segment.receive(channel, private=True)
-            state = _guarded(unpack, segment, channel.recv(), False)
+            state = guarded(unpack, segment, channel.recv(), False)
         channel.send("up")
         _serve(channel, worker, slots, state)
     except (EOFError, ConnectionError):
@@ -95,24 +95,24 @@ def _serve(channel: Channel, worker: int, slots: int, state: Any) -> None:
         if kind == "epoch":
             # A Failure, here or in unpacking, is the answer to every request until the parent ends.
             failed = isinstance(state, Failure)
-            fetch = state if failed else _guarded(_start, state, worker, content)
+            fetch = state if failed else guarded(_start, state, worker, content)
             base_seed = content
         elif isinstance(fetch, Failure):
             outbox.put(fetch)
         else:
             number, request = content
             _seed(np.random.SeedSequence(base_seed, spawn_key=(number,)))
-            outbox.put(_guarded(fetch, request))
+            outbox.put(guarded(fetch, request))
 
 
-def _ignore_interrupts() -> None:
+def ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         # Blocked by the parent while it started us, so that none could strike before this line.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
@@ -143,7 +143,7 @@ def _seed(sequence: np.random.SeedSequence) -> None:
     np.random.seed(words)
 
 
-def _guarded(function: Callable[..., Any], *arguments: Any) -> Any:
+def guarded(function: Callable[..., Any], *arguments: Any) -> Any:
     """The function's result, or the Failure that says what it raised."""
     try:
         return function(*arguments)
@@ -170,7 +170,7 @@ class _Outbox:
         self._count = 0
 
     def put(self, result: Any) -> None:
-        packed = _guarded(Packed, result)
+        packed = guarded(Packed, result)
         if isinstance(packed, Failure):
             packed = Packed(packed)
         slot = self._count % len(self._segments)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STYLES = ("cyan", "magenta", "yellow", "green")
 _CHART_LINES = 8
 _WINDOW = 20  # steps that the throughput is a mean over
+_FIRST = ("loss", "reward")  # curves that there is always room for
 
 
 class Dashboard(Callback):
@@ -211,7 +212,8 @@ class Dashboard(Callback):
             if not name.startswith(hidden):
                 groups.setdefault(name.removeprefix("val_"), []).append(series)
         rate = groups.pop("lr", None)
-        return [*list(groups.values())[:3], *([rate] if rate else [])]
+        names = sorted(groups, key=lambda name: name not in _FIRST)
+        return [*[groups[name] for name in names[:3]], *([rate] if rate else [])]
 
 
 def _chart(group: list[Series], width: int) -> Any:
