@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from mlgpu import peft as peft
     from mlgpu import profiler as profiler
     from mlgpu import quantization as quantization
+    from mlgpu import rl as rl
     from mlgpu import signal as signal
     from mlgpu import special as special
     from mlgpu import testing as testing
@@ -89,7 +90,7 @@ _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
                "linalg", "metrics", "nn", "optim", "peft", "profiler", "quantization", "random",
-               "signal", "special", "testing", "train", "utils")
+               "rl", "signal", "special", "testing", "train", "utils")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others
