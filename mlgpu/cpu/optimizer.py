@@ -68,16 +68,13 @@ class SgdRule(Rule):
             g = np.add(g, spare, out=d)
         if state:
             g = self._direction(state[0], g, d, spare)
-        np.multiply(g, self.lr, out=spare)
-        np.subtract(p, spare, out=p)
+        _add(p, 1, g, -self.lr, spare)
 
     def _direction(self, buffer: Array, g: Array, d: Array, spare: Array) -> Array:
         if self.first:
             np.copyto(buffer, g)
         else:
-            np.multiply(buffer, self.momentum, out=buffer)
-            np.multiply(g, 1 - self.dampening, out=spare)
-            np.add(buffer, spare, out=buffer)
+            _add(buffer, self.momentum, g, 1 - self.dampening, spare)
         if not self.nesterov:
             return buffer
         np.multiply(buffer, self.momentum, out=spare)
@@ -125,14 +122,14 @@ class AdamRule(Rule):
             g = np.add(g, spare, out=d)
         _approach(mean, g, 1 - self.beta1, spare)
         np.multiply(g, g, out=spare)
-        _blend(square, self.beta2, spare, 1 - self.beta2)
+        _add(square, self.beta2, spare, 1 - self.beta2, spare)
         largest = np.maximum(peak[0], square, out=peak[0]) if peak else square
         np.sqrt(largest, out=spare)
         np.divide(spare, self.root, out=spare)
         np.add(spare, self.eps, out=spare)
         np.divide(mean, spare, out=spare)
         kept = 1 - self.lr * self.weight_decay if self.decoupled else 1.0
-        _blend(p, kept, spare, -self.step_size)
+        _add(p, kept, spare, -self.step_size, spare)
 
     def update_compiled(self, loops: Any, written: Sequence[Array], g: Array) -> None:
         number = g.dtype.type
@@ -154,13 +151,13 @@ def _approach(y: Array, x: Array, share: float, spare: Array) -> None:
         np.add(y, spare, out=y)
 
 
-def _blend(y: Array, kept: float, x: Array, share: float) -> None:
-    """y = kept * y + share * x; x is lost."""
+def _add(y: Array, kept: float, x: Array, share: float, spare: Array) -> None:
+    """y = kept * y + share * x; `spare` may be x, which is lost then."""
     if not axpby(share, x, kept, y):
         if kept != 1:
             np.multiply(y, kept, out=y)
-        np.multiply(x, share, out=x)
-        np.add(y, x, out=y)
+        np.multiply(x, share, out=spare)
+        np.add(y, spare, out=y)
 
 
 def power(base: float, exponent: int) -> float:

@@ -1,4 +1,5 @@
-"""The short way of elementwise operations: small, contiguous CPU tensors of one floating dtype.
+"""The short way of elementwise operations: contiguous CPU tensors of one floating dtype that fit
+the cache, so that blocks and threads would bring nothing.
 
 A call of a formula is mostly decisions: which steps it takes, what comes out, what backward needs.
 Here they depend on nothing but the dtype, on which arguments are numbers, and on which tensors need
@@ -10,6 +11,7 @@ What does not fit goes the long way (`applied.apply`), to the same result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,7 @@ from mlgpu.autograd import mode as modes
 from mlgpu.autograd.graph import order
 from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import Saved
+from mlgpu.cpu import pool
 from mlgpu.cpu.evaluate import cast_step
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import quiet
@@ -35,6 +38,8 @@ _books = memory.account(CPU)
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NUMBERS: dict[Any, Callable[[], dtypes.dtype]] = {
     float: dtypes.get_default_dtype, int: lambda: dtypes.int64}
+
+SHORT = 1 << 19  # bytes of a tensor from which blocks, threads and compiled loops may pay
 
 SECOND = (1,)  # `Way.kept` of the second tensor alone: this very object
 Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, else a number's type
@@ -67,7 +72,7 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
         if not y.flags.c_contiguous:
             return None
         shapes, shape, size = (shape, y.shape), spread.shape, spread.size
-    if size * plan.itemsize >= SMALLEST or not (shape or plan.steps.pure):
+    if size * plan.itemsize >= SHORT or not (shape or plan.steps.pure):
         return None
     out = _computed(plan.steps, size, shape, (x, y))
     if mode.grad and plan.recorded:
@@ -89,7 +94,7 @@ def unary(formula: Formula, a: Tensor) -> Tensor | None:
     plan = formula.plans.get(dtype)
     if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, (None,))
-    if (plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous
+    if (plan.steps is None or x.nbytes >= SHORT or not x.flags.c_contiguous
             or not (shape or plan.steps.pure)):
         return None
     out = _computed(plan.steps, x.size, shape, (x,))
@@ -128,7 +133,7 @@ def _scaled(formula: Formula, a: Tensor, args: tuple[Any, Any]) -> Tensor | None
     plan = formula.plans.get((dtype, kinds))
     if plan is None or plan.default is not dtypes._default:
         plan = Plan.make(formula, dtype, kinds)
-    if (plan.steps is None or x.nbytes >= SMALLEST or not x.flags.c_contiguous
+    if (plan.steps is None or x.nbytes >= SHORT or not x.flags.c_contiguous
             or not (shape or plan.steps.pure)):
         return None
     out = _computed(plan.steps, x.size, shape, arguments)
@@ -141,7 +146,9 @@ def _computed(steps: Steps, size: int, shape: tuple[int, ...], arguments: tuple[
               ) -> Tensor:
     """The result, charged before it is made."""
     charge = Charge(_books, size * steps.itemsize, shape, steps.dtype)
-    if steps.direct is not None:
+    if size * steps.itemsize >= SMALLEST:
+        array = steps.pooled.results(shape, size, arguments)[0]
+    elif steps.direct is not None:
         array = quiet().run(steps.direct, *arguments)
         if not shape:
             array = np.asarray(array)  # NumPy gives a scalar
@@ -237,6 +244,8 @@ class Short(Elementwise):
             storage = Storage(CPU, Charge(_books, size * dtype.itemsize, shape, dtype), True)
             storage.exclusive = True
             made.append(storage)
+        if dy.nbytes >= SMALLEST:
+            steps = steps.pooled
         arrays = steps.results(shape, size, arguments)
         for array, storage in zip(arrays, made, strict=True):
             storage.array = array
@@ -249,17 +258,20 @@ class Short(Elementwise):
 class Steps:
     """A program as NumPy calls on whole arrays, for where all that is computed stays in the cache.
 
+    `pooled` writes each result into memory of the pool, which is for arrays from SMALLEST on.
     ValueError for a program that is none: where a result is an argument or a constant, or is no
     tensor of the arguments' shape.
     """
 
-    __slots__ = ("direct", "dtype", "dtypes", "function", "itemsize", "lines", "names", "outputs",
-                 "pure", "scratch")
+    __slots__ = ("_pooled", "direct", "dtype", "dtypes", "function", "itemsize", "kinds", "lines",
+                 "names", "outputs", "program", "pure", "scratch")
 
-    def __init__(self, program: Program, kinds: Kinds) -> None:
+    def __init__(self, program: Program, kinds: Kinds, pooled: bool = False) -> None:
+        self.program, self.kinds = program, kinds
+        self._pooled = self if pooled else None
         wide = {i for i, kind in enumerate(kinds) if kind is None}
         # One line of Python per step, over the values by their number.
-        names: dict[str, Any] = {"array": np.array, "empty": np.empty}
+        names: dict[str, Any] = {"array": np.array, "empty": _room if pooled else np.empty}
         names |= {f"v{len(kinds) + i}": constant for i, constant in enumerate(program.constants)}
         lines = []
         for value, argument, dtype in program.numbers:
@@ -275,7 +287,8 @@ class Steps:
                 if result not in program.outputs:
                     live[result] = stored.itemsize
                     self.scratch = max(self.scratch, sum(live.values()))
-            function, fresh = _call(step, [program.dtypes[i].numpy for i in step.operands], stored)
+            function, fresh = (_writing(step), False) if pooled else _call(
+                step, [program.dtypes[i].numpy for i in step.operands], stored)
             names[f"f{result}"], names[f"t{result}"] = function, stored
             self.pure = self.pure and fresh  # others want a dimension
             inputs = ", ".join([f"v{i}" for i in step.operands])
@@ -301,12 +314,29 @@ class Steps:
         self.dtype = self.dtypes[0]
         self.itemsize = self.dtype.itemsize
 
+    @property
+    def pooled(self) -> Steps:
+        """The same for arrays from SMALLEST on."""
+        if self._pooled is None:
+            self._pooled = Steps(self.program, self.kinds, True)
+        return self._pooled
+
     def results(self, shape: tuple[int, ...], size: int, arguments: Any) -> tuple[Any, ...]:
         """What it gives for arrays of one shape and numbers."""
         if self.scratch:
             _books.workspace(self.scratch * size)
         results: tuple[Any, ...] = quiet().run(self.function, shape, *arguments)
         return results if shape else tuple([np.asarray(result) for result in results])
+
+
+def _room(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Memory for a result, or for what is computed on the way and may be smaller."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    return np.empty(shape, dtype) if nbytes < SMALLEST else pool.array(shape, dtype, nbytes)
+
+
+def _writing(step: Step) -> Callable[..., Any]:
+    return cast_step if step.primitive == "cast" else step_function(step.primitive, step.attr)
 
 
 def _call(step: Step, taken: list[Any], stored: Any) -> tuple[Callable[..., Any], bool]:
@@ -316,9 +346,7 @@ def _call(step: Step, taken: list[Any], stored: Any) -> tuple[Callable[..., Any]
     if step.primitive == "relu" and taken[0] == stored:
         zero = np.zeros((), stored)
         return lambda x: np.maximum(x, zero), True
-    if step.primitive == "cast":
-        return cast_step, False
-    function = step_function(step.primitive, step.attr)
+    function = _writing(step)
     return function, isinstance(function, np.ufunc) and (
         function.resolve_dtypes((*taken, None))[-1] == stored)
 
