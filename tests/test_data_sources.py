@@ -149,7 +149,7 @@ def test_image_folders(tmp_path):
     with pytest.raises(FormatError, match=r"bad.png"):
         data.read_image(tmp_path / "cat" / "bad.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match="empty has no image"):
+    with pytest.raises(FormatError, match=r"empty has no file that ends in \.bmp"):
         data.ImageFolder(tmp_path)
 
 

@@ -112,11 +112,7 @@ class Subset(Dataset[T_co]):
         return self.dataset[self.indices[index]]
 
     def __getitems__(self, indices: Sequence[int]) -> list[T_co]:
-        chosen = [self.indices[i] for i in indices]
-        together = getattr(self.dataset, "__getitems__", None)
-        if together is not None:
-            return list(together(chosen))
-        return [self.dataset[i] for i in chosen]
+        return samples(self.dataset, [self.indices[i] for i in indices])
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -151,6 +147,12 @@ def _shares(fractions: Sequence[float], size: int) -> list[int]:
     for i in range(size - sum(counts)):
         counts[i % len(counts)] += 1
     return counts
+
+
+def samples(dataset: Dataset[T_co], indices: Sequence[int]) -> list[T_co]:
+    """The samples at `indices`, all at once where the dataset can."""
+    together = getattr(dataset, "__getitems__", None)
+    return [dataset[i] for i in indices] if together is None else list(together(indices))
 
 
 def _length(dataset: Dataset[T_co]) -> int:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from mlgpu.data.arrays import place
-from mlgpu.data.dataset import Dataset, IterableDataset, Subset
+from mlgpu.data.dataset import Dataset, IterableDataset, Subset, samples
 from mlgpu.data.sampler import permutation
 from mlgpu.errors import ShapeError
+from mlgpu.ops.creation import as_tensor
 from mlgpu.random import Generator
+from mlgpu.tensor import Tensor
 
 __all__ = ["FilteredDataset", "MappedDataset", "SampledDataset", "ShuffledDataset",
            "StreamDataset", "WindowDataset"]
@@ -29,6 +31,9 @@ class MappedDataset(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self.function(self.dataset[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        return [self.function(sample) for sample in samples(self.dataset, indices)]
 
 
 class FilteredDataset(Subset[Any]):
@@ -50,20 +55,43 @@ class ShuffledDataset(Subset[Any]):
 class SampledDataset(Subset[Any]):
     """`size` samples drawn at random when it is made, with replacement or without.
 
-    Raises ShapeError where more are asked for, without replacement, than there are.
+    `weights`: how often each is drawn, in proportion (default: all the same).  Raises ShapeError
+    where more are asked for, without replacement, than there are (with a weight above 0), or
+    weights and samples differ in number.
     """
 
     def __init__(self, dataset: Dataset[Any], size: int, replacement: bool = False,
-                 generator: Generator | None = None) -> None:
+                 generator: Generator | None = None, *,
+                 weights: Sequence[float] | Tensor | None = None) -> None:
         from mlgpu.ops.random import randint
 
         count = len(dataset)  # type: ignore[arg-type]
+        if weights is not None:
+            super().__init__(dataset, _weighted(weights, count, size, replacement, generator))
+            return
         if size < 0 or (size > count and not replacement) or (size and not count):
             raise ShapeError(f"SampledDataset: cannot draw {size} of {count} samples"
                              f"{'' if replacement else ' without replacement'}")
         chosen: Sequence[int] = (randint(count, (size,), generator=generator).tolist()
                                  if replacement and size else permutation(count, generator)[:size])
         super().__init__(dataset, chosen)
+
+
+def _weighted(weights: Sequence[float] | Tensor, count: int, size: int, replacement: bool,
+              generator: Generator | None) -> Sequence[int]:
+    from mlgpu.ops.random import multinomial
+
+    shares = as_tensor(weights).double()
+    if tuple(shares.shape) != (count,):
+        raise ShapeError(f"SampledDataset: {count} samples need as many weights, got the shape "
+                         f"{tuple(shares.shape)}")
+    possible = int((shares > 0).sum().item())
+    if size < 0 or (size > possible and not replacement) or (size and not possible):
+        raise ShapeError(f"SampledDataset: cannot draw {size} of {possible} samples with a weight "
+                         f"above 0{'' if replacement else ' without replacement'}")
+    drawn: list[int] = (multinomial(shares, size, replacement, generator=generator).tolist()
+                        if size else [])
+    return drawn
 
 
 class WindowDataset(Dataset[list[Any]]):

@@ -128,11 +128,12 @@ class ParquetDataset(IterableDataset[dict[str, Any]]):
             file = self._parquet().ParquetFile(path)
             for group in range(file.num_row_groups):
                 if number % parts == part:
-                    yield from map(_row, file.read_row_group(group, self.columns).to_pylist())
+                    yield from map(as_row, file.read_row_group(group, self.columns).to_pylist())
                 number += 1
 
 
-def _row(cells: dict[str, Any]) -> dict[str, Any]:
+def as_row(cells: dict[str, Any]) -> dict[str, Any]:
+    """A row as Parquet and frames give it: lists of numbers as NumPy arrays."""
     def number(value: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
 
