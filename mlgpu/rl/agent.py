@@ -48,5 +48,5 @@ def follow(target: Module, source: Module, tau: float) -> None:
             theirs.copy_(ours)
         else:
             theirs.lerp_(ours, tau)
-    for theirs, ours in zip(target.buffers(), source.buffers(), strict=True):
-        theirs.copy_(ours)
+    for copied, buffer in zip(target.buffers(), source.buffers(), strict=True):
+        copied.copy_(buffer)

@@ -58,7 +58,7 @@ class DQN(Agent):
                              f"{tau} and {target_every}")
         self.policy = EpsilonGreedy(network, exploration)
         self.target = target_of(network)
-        self.double, self.tau, self.target_every = double, tau, target_every
+        self.double_q, self.tau, self.target_every = double, tau, target_every
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         """The Huber loss of the TD errors, each times its "weight", where there is one."""
@@ -66,7 +66,7 @@ class DQN(Agent):
         values = self.policy.network(batch["observation"]).gather(-1, action).squeeze(-1)
         with no_grad():
             after = self.target(batch["next_observation"])
-            chooser = self.policy.network(batch["next_observation"]) if self.double else after
+            chooser = self.policy.network(batch["next_observation"]) if self.double_q else after
             follows = after.gather(-1, chooser.argmax(-1, keepdim=True)).squeeze(-1)
             target = batch["reward"] + batch["discount"] * follows
         losses = smooth_l1_loss(values, target, reduction="none")

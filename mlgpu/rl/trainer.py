@@ -97,10 +97,12 @@ class AgentTrainer(Trainer):
         self._val_env = None if val_env is None else vector_of(val_env)
         self._episodes, self._seed = episodes, seed
         self._told: tuple[Tensor, Tensor] | None = None  # index and TD errors of the last batch
-        own = {"environments": source.actor.env.num_envs, **(options.get("config") or {})}
+        given: TrainerOptions = {
+            **options,
+            "config": {"environments": source.actor.env.num_envs, **(options.get("config") or {})},
+            "callbacks": [_Learning(self), *options.get("callbacks", ())]}
         super().__init__(agent, optimizer, step=self._loss, monitor="val_reward", mode="max",
-                         **{**options, "config": own,
-                            "callbacks": [_Learning(self), *options.get("callbacks", ())]})
+                         **given)
 
     def _loss(self, agent: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
         found = dict(agent.loss(batch))
