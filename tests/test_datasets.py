@@ -473,10 +473,10 @@ def hub_pages(site, files):
     for folder, entries in folders.items():
         for number, path in enumerate(sorted(entries)):
             entry = {"type": "directory", "path": path} if path not in files else {
-                "type": "file", "path": path, "size": len(files[path]),
-                "lfs": {"oid": hashlib.sha256(files[path]).hexdigest()}}
+                "type": "file", "path": path, "size": 130,
+                "lfs": {"oid": hashlib.sha256(files[path]).hexdigest(), "size": len(files[path])}}
             url = f"{top}{f'/{folder}' if folder else ''}"
-            more = {"Link": f'<{site.url}{url}?cursor={number + 1}>; rel="next"'}
+            more = {"Link": f'<https://hub.example{url}?cursor={number + 1}>; rel="next"'}
             site.files[f"{url}?cursor={number}" if number else url] = (
                 200, more if number + 1 < len(entries) else {}, json.dumps([entry]).encode())
     for path, content in files.items():

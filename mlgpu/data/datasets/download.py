@@ -190,7 +190,7 @@ def _check(name: str, path: Path, target: Path, checksum: str | None, size: int 
     if checksum is None:
         return
     kind, _, expected = checksum.partition(":")
-    digest = hashlib.new(kind)
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
             digest.update(piece)

@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mlgpu.data.arrays import PathLike
 from mlgpu.data.datasets.download import ask, obtain, reason
@@ -100,10 +100,11 @@ class _Hub:
         for path, name, what in (("", config, "configurations"), (config, split, "splits")):
             if name not in (known := self.folders(path)):
                 raise ValueError(f"from_hub: {self.repo} has the {what} {known}, and no {name!r}")
-        found = [{"path": entry["path"], "size": entry["size"],
-                  "sha256": (entry.get("lfs") or {}).get("oid")}
+        found = [{"path": entry["path"], "size": large.get("size", entry["size"]),
+                  "sha256": large.get("oid")}
                  for entry in self._entries(f"{config}/{split}")
-                 if entry["type"] == "file" and entry["path"].endswith(".parquet")]
+                 if entry["type"] == "file" and entry["path"].endswith(".parquet")
+                 for large in [entry.get("lfs") or {}]]
         if not found:
             raise FormatError(f"from_hub: {self.repo} has no Parquet files in {config}/{split}")
         return sorted(found, key=lambda entry: str(entry["path"]))
@@ -128,6 +129,6 @@ class _Hub:
             except (ValueError, TypeError, KeyError) as error:
                 raise FormatError(f"from_hub: {url} gave no list of files: {error}") from None
             yield from page
-            url = more and more[1]
-            if url and not url.startswith(f"{self.server}/"):  # the token is for this server
-                raise FormatError(f"from_hub: {self.server} goes on at another server, {url}")
+            # At this server, which has the token: mirrors name the hub that they stand for.
+            url = more and urlsplit(more[1])._replace(scheme="", netloc="").geturl()
+            url = url and self.server + url

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlgpu.data.arrays import PathLike
 from mlgpu.data.audio import read_wav
 from mlgpu.data.datasets.archive import unpack
 from mlgpu.data.datasets.download import obtain
 from mlgpu.data.datasets.labelled import LabelledDataset, Transform
 from mlgpu.errors import FormatError
-from mlgpu.ops.creation import tensor
-from mlgpu.tensor import Tensor
+from mlgpu.ops.interop import from_numpy
 
 __all__ = ["SpeechCommands"]
 
@@ -54,7 +55,8 @@ class SpeechCommands(LabelledDataset):
             raise FormatError(f"SpeechCommands: {self.folder} lacks sounds of the subset {subset!r}"
                               f", such as {next(iter(chosen - files), 'any')}")
         self.data = [self.folder / name for name in sorted(chosen)]
-        self.targets: Tensor = tensor([self.class_to_idx[path.parent.name] for path in self.data])
+        self.targets = from_numpy(np.array([self.class_to_idx[path.parent.name]
+                                            for path in self.data], np.int64))
 
     @property
     def noises(self) -> list[Path]:
