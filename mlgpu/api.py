@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.addmm": "addbmm addmm addmv addr baddbmm",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat_interleave roll rot90
         tile tril tril_indices triu triu_indices""",
+    "mlgpu.ops.bessel": "i0",
     "mlgpu.ops.cast": "clone",
     "mlgpu.ops.cdist": "cdist pdist",
     "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf
@@ -44,6 +45,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
     "mlgpu.ops.facts": """detach is_floating_point is_nonzero is_same_size is_signed is_tensor
         numel""",
+    "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
     "mlgpu.ops.integrate": "corrcoef cov cumulative_trapezoid trapezoid trapz",
     "mlgpu.ops.interop": "from_dlpack from_numpy",
@@ -75,6 +77,7 @@ FUNCTIONS: dict[str, str] = {
         tanh""",
     "mlgpu.ops.placed": """diagonal_scatter dist renorm select_scatter slice_scatter
         unravel_index""",
+    "mlgpu.ops.number": "frexp gcd lcm ldexp",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.quantize": "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine",
     "mlgpu.ops.random": """bernoulli multinomial normal poisson rand rand_like randint randint_like
@@ -109,6 +112,7 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.addmm": "addbmm addmm addmv addr baddbmm",
     "mlgpu.ops.arrange": """diag diag_embed diagflat flip fliplr flipud repeat repeat_interleave
         roll rot90 tile tril tril_ triu triu_""",
+    "mlgpu.ops.bessel": "i0",
     "mlgpu.ops.cast": "clone contiguous copy_ cpu cuda pin_memory to type_as",
     "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf
         isnan isneginf isposinf isreal le less less_equal logical_and logical_not logical_or
@@ -120,6 +124,8 @@ METHODS: dict[str, str] = {
         untyped_storage""",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
+    "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
+    "mlgpu.ops.number": "frexp gcd lcm ldexp",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero
         take""",
     "mlgpu.ops.integrate": "corrcoef cov",
@@ -179,8 +185,11 @@ INPLACE: dict[str, str] = {
         lerp mul multiply neg negative reciprocal remainder sub subtract true_divide""",
     "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
         bitwise_right_shift bitwise_xor""",
+    "mlgpu.ops.bessel": "i0",
     "mlgpu.ops.choice": "clamp clamp_max clamp_min clip",
     "mlgpu.ops.exponential": "exp exp2 expm1 log log10 log1p log2 pow rsqrt sqrt square xlogy",
+    "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
+    "mlgpu.ops.number": "gcd lcm ldexp",
     "mlgpu.ops.rounding": "ceil copysign fix floor frac heaviside nextafter round sgn sign trunc",
     "mlgpu.ops.special": "digamma erf erfc erfinv lgamma logit sigmoid",
     "mlgpu.ops.trigonometry": """acos acosh arccos arccosh arcsin arcsinh arctan arctan2 arctanh

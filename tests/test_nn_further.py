@@ -7,8 +7,10 @@ import pytest
 from scipy import special
 
 import mlgpu
+import mlgpu.cpu.deform_conv
+import mlgpu.cuda.deform_conv
 from mlgpu import nn
-from mlgpu.errors import ShapeError
+from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.nn import functional as F
 
 RNG = np.random.default_rng(0)
@@ -199,6 +201,59 @@ def test_deform_conv(device):
                            "groups=2)")
 
 
+def test_deform_conv_in_blocks(monkeypatch, device):
+    """Whether columns are made at once or for some places or images at a time; forever the same."""
+    arrays = [RNG.standard_normal(shape) for shape in (
+        (3, 4, 5, 6), (3, 16, 4, 5), (4, 2, 2, 2), (4,), (3, 8, 4, 5))]
+    upstream = mlgpu.tensor(RNG.standard_normal((3, 4, 4, 5)))
+
+    def gradients(block, chunk):
+        monkeypatch.setattr(mlgpu.cpu.deform_conv, "BLOCK", block)
+        monkeypatch.setattr(mlgpu.cuda.deform_conv, "CHUNK", chunk)
+        x, offset, weight, bias, mask = leaves = [
+            mlgpu.tensor(a).requires_grad_() for a in arrays]
+        y = F.deform_conv2d(x, offset, weight, bias, mask=mask)
+        return [t.detach().cpu().numpy() for t in (
+            y, *mlgpu.autograd.grad([y], leaves, [upstream]))]
+
+    whole = gradients(1 << 17, 64 << 20)
+    for found, again, expected in zip(gradients(30, 1), gradients(30, 1), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(found, again)
+
+
+def test_what_is_needed_of_a_deform_conv(device):
+    """One gradient alone is that among all; those of weight and mask differentiate again."""
+    arrays = [RNG.standard_normal(shape) for shape in (
+        (1, 2, 3, 3), (1, 8, 2, 2), (2, 2, 2, 2), (2,), (1, 4, 2, 2))]
+
+    def run(wanted):
+        x, offset, weight, bias, mask = leaves = [
+            mlgpu.tensor(a).requires_grad_(i in wanted) for i, a in enumerate(arrays)]
+        y = F.deform_conv2d(x, offset, weight, bias, mask=mask)
+        return (y ** 2).sum(), [leaves[i] for i in wanted]
+
+    loss, leaves = run(range(5))
+    together = mlgpu.autograd.grad([loss], leaves)
+    for i in range(5):
+        loss, leaf = run([i])
+        np.testing.assert_allclose(mlgpu.autograd.grad([loss], leaf)[0].cpu().numpy(),
+                                   together[i].cpu().numpy(), rtol=1e-12)
+    loss, leaves = run([2, 4])
+    first = mlgpu.autograd.grad([loss], leaves, create_graph=True)
+    second = mlgpu.autograd.grad([first[0].sum() + first[1].sum()], leaves)
+    loss, moved = run([2, 4])
+    with mlgpu.no_grad():
+        for leaf in moved:
+            leaf += 1e-6
+    y = F.deform_conv2d(*(mlgpu.tensor(a) for a in arrays[:2]), moved[0], mlgpu.tensor(arrays[3]),
+                        mask=moved[1])
+    after = mlgpu.autograd.grad([(y ** 2).sum()], moved)
+    for found, before, then in zip(second, first, after, strict=True):
+        np.testing.assert_allclose(found.cpu().numpy(), ((then - before) / 1e-6).detach().cpu(),
+                                   rtol=1e-4, atol=1e-4)
+
+
 # --- caches ---------------------------------------------------------------------------------------
 
 
@@ -259,6 +314,15 @@ def test_scattered_cache(device):
         cache.append(mlgpu.tensor(second), mlgpu.tensor(second))
 
 
+def test_deform_conv_takes_one_dtype():
+    x, offset, weight = (mlgpu.zeros(shape, dtype=mlgpu.float64) for shape in (
+        (1, 1, 4, 4), (1, 8, 3, 3), (1, 1, 2, 2)))
+    with pytest.raises(DTypeError, match="offset must have the input's dtype float64"):
+        F.deform_conv2d(x, offset.float(), weight)
+    with pytest.raises(DTypeError, match="must be floating"):
+        F.deform_conv2d(x.long(), offset, weight)
+
+
 @pytest.mark.parametrize(("call", "match"), [
     (lambda t: F.rnnt_loss(t(LOGITS[0]), t(LABELS), *map(t, LENGTHS)), "expected logits"),
     (lambda t: F.rnnt_loss(t(LOGITS), t(LABELS), *map(t, LENGTHS), blank=5), "blank"),
@@ -274,6 +338,8 @@ def test_scattered_cache(device):
                                t(np.zeros((1, 1, 2, 2)))), "offset must be"),
     (lambda t: F.deform_conv2d(t(X[None, None]), t(np.zeros((1, 8, 5, 3))),
                                t(np.zeros((1, 1, 2, 2))), mask=t(X)), "mask must be"),
+    (lambda t: F.deform_conv2d(t(np.zeros((1, 1, 0, 4))), t(np.zeros((1, 8, 5, 3))),
+                               t(np.zeros((1, 1, 2, 2)))), "only the batch"),
     (lambda t: F.max_unpool2d(t(X), t(X), 2), "3 or 4 dimensions"),
     (lambda t: F.max_unpool1d(t(X), t(np.zeros((6, 4), int)), 2, output_size=(11,)), "less than"),
     (lambda t: nn.SinusoidalPositionalEncoding(5), "even"),
@@ -288,7 +354,7 @@ def test_scattered_cache(device):
     (lambda t: nn.RotatingKVCache(0), "window"),
     (lambda t: nn.ScatteredKVCache(2, 3, 4, 4).append(t(X[None, None]), t(X[None, None])),
      "expected keys"),
-], ids=range(25))
+], ids=range(26))
 def test_errors(call, match):
     with pytest.raises(ShapeError, match=match):
         call(lambda array: mlgpu.tensor(array, device="cpu"))

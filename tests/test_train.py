@@ -427,6 +427,67 @@ def test_accumulation_gives_the_gradient_of_all_samples(sizes, device):
             np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def by_closure(kind, parameters):
+    if kind == "lbfgs":
+        return mlgpu.optim.LBFGS(parameters, lr=0.5, max_iter=4, history_size=5)
+    return mlgpu.optim.SAM(mlgpu.optim.SGD(parameters, lr=0.1, momentum=0.9))
+
+
+@pytest.mark.parametrize("kind", ["lbfgs", "sam"])
+def test_optimizers_that_compute_gradients_anew(kind, tmp_path):
+    """As by hand, and going on in the middle."""
+    seed()
+    x, y = mlgpu.randn(12, 4), mlgpu.randint(2, (12,))
+    batches, loss = list(zip(x.split(4), y.split(4), strict=True)), nn.CrossEntropyLoss()
+
+    def begun():
+        seed()
+        model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        return model, by_closure(kind, model.parameters())
+
+    model, optimizer = begun()
+    wanted = []
+    for _ in range(3):
+        for inputs, classes in batches:
+            def closure(inputs=inputs, classes=classes):
+                optimizer.zero_grad()
+                value = loss(model(inputs), classes)
+                value.backward()
+                return value
+
+            wanted.append(float(optimizer.step(closure)))
+
+    def trainer():
+        model, optimizer = begun()
+        return Trainer(model, optimizer, loss, display="none", log_every=1, folder=tmp_path)
+
+    trainer().fit(batches, steps=4)
+    run = trainer().fit(batches, epochs=3, resume=True)
+    assert run.curve("loss", "train")[1] == wanted
+
+
+def test_a_scale_that_could_change_within_a_step_is_refused():
+    model = nn.Linear(4, 2)
+    with pytest.raises(ValueError, match="LBFGS computes gradients several times"):
+        Trainer(model, by_closure("lbfgs", model.parameters()), nn.CrossEntropyLoss(),
+                scaler=mlgpu.amp.GradScaler("cpu"))
+
+
+def test_a_search_looks_at_all_batches_of_a_step():
+    seed()
+    x, y = mlgpu.randn(6, 4), mlgpu.randint(2, (6,))
+
+    def trained(batches, **options):
+        seed()
+        model = nn.Linear(4, 2)
+        Trainer(model, by_closure("lbfgs", model.parameters()), nn.CrossEntropyLoss(),
+                display="none", clip_norm=0.5, **options).fit(batches, epochs=2)
+        return model.weight.detach().numpy()
+
+    np.testing.assert_allclose(
+        trained([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2), trained([(x, y)]), rtol=1e-4)
+
+
 def test_clipping_bounds_what_the_optimizer_sees():
     class Seen(mlgpu.optim.SGD):
         def step(self, closure=None):

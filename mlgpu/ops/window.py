@@ -89,6 +89,26 @@ class Windows(NamedTuple):
         return tuple(seen), tuple(elements)
 
 
+class Deformed(NamedTuple):
+    """Windows whose taps offsets move, and which channels belong together."""
+
+    windows: Windows
+    groups: int  # of channels with weights of their own
+    parts: int  # of channels with offsets of their own
+
+    @property
+    def taps(self) -> int:
+        return math.prod(self.windows.kernel)
+
+    @property
+    def places(self) -> int:
+        return math.prod(self.windows.small)
+
+    def unit(self, channels: int) -> int:
+        """Neighbouring channels that share offsets and weights."""
+        return math.gcd(channels // self.groups, channels // self.parts)
+
+
 class Block(NamedTuple):
     """A box of (image, *position): half-open ranges."""
 

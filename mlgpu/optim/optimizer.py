@@ -33,6 +33,7 @@ class Optimizer:
     element, which are read where they are.
     """
 
+    needs_closure: ClassVar[bool] = False  # whether a step computes gradients several times
     reads_found_inf: ClassVar[bool] = False
     grad_factor: Tensor | None = None
     found_inf: Tensor | None = None

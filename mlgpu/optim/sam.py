@@ -22,6 +22,8 @@ class SAM(Optimizer):
     `first_step`, compute the gradients again, then `second_step`.
     """
 
+    needs_closure = True
+
     def __init__(self, optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"SAM: expected an Optimizer, got {type(optimizer).__name__}")

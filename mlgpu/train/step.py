@@ -78,15 +78,37 @@ class Update:
 
         Returns the values to log, None where the step was left out for a loss that is not finite.
         """
-        whole = sum(counts)
         # A batch that is left out leaves no trace in the statistics of batch norms either.
         restore = buffers_of(self.model) if self.nonfinite == "skip" else _nothing
+        if self.optimizer.needs_closure:
+            batches = list(batches)
+        combined = self._gradients(batches, counts, where, seen)
+        if combined is None:
+            self.optimizer.zero_grad()
+            restore()
+            return None
+        if self.optimizer.needs_closure:
+            self.optimizer.step(self._closure(batches, counts, combined["loss"]))
+        elif self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad()
+        return combined
+
+    def _gradients(self, batches: Iterable[Any], counts: Sequence[int], where: str | None,
+                   seen: Callable[[Any], None]) -> dict[str, Any] | None:
+        """Add to the gradients; the values to log, None for a loss that is not finite.
+
+        Without `where` nobody looks whether it is.
+        """
+        whole = sum(counts)
         combined: dict[str, Any] = {}
         for batch, count in zip(batches, counts, strict=True):
             with self.autocast():
                 loss, named = parts(self.step(self.model, batch))
             if not self._finite("the loss", loss, where):
-                self._left_out(restore)
                 return None
             share = count / whole if len(counts) > 1 else 1.0
             self._backward(loss, share)
@@ -97,22 +119,29 @@ class Update:
         norm = self._clip()
         if norm is not None and self.scaler is None and not self._finite(
                 "the gradient's norm", norm, where):
-            self._left_out(restore)
             return None
         if self.clip_norm is not None and norm is not None:
             clip_grads_with_norm_(self._parameters(), self.clip_norm, norm)
             combined["grad_norm"] = norm
-        if self.scaler is None:
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        self.optimizer.zero_grad()
         return combined
 
-    def _left_out(self, restore: Callable[[], None]) -> None:
-        self.optimizer.zero_grad()
-        restore()
+    def _closure(self, batches: Iterable[Any], counts: Sequence[int], first: Any
+                 ) -> Callable[[], Any]:
+        """The loss and its gradients where the parameters are: the first time as they are.
+
+        A search may come by places where the loss is not finite; it sees that itself.
+        """
+        known = [first]
+
+        def closure() -> Any:
+            if known:
+                return known.pop()
+            self.optimizer.zero_grad()
+            values = self._gradients(batches, counts, None, lambda output: None)
+            assert values is not None
+            return values["loss"]
+
+        return closure
 
     def _backward(self, loss: Tensor, share: float) -> None:
         if share != 1.0:
@@ -137,9 +166,9 @@ class Update:
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _finite(self, what: str, value: Tensor, where: str) -> bool:
+    def _finite(self, what: str, value: Tensor, where: str | None) -> bool:
         """Whether a value is finite, or nobody wants to know.  NonFiniteError by the policy."""
-        if self.nonfinite == "ignore" or math.isfinite(found := number(value)):
+        if where is None or self.nonfinite == "ignore" or math.isfinite(found := number(value)):
             return True
         if self.nonfinite == "raise":
             raise NonFiniteError(

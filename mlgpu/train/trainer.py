@@ -72,6 +72,8 @@ class Trainer:
 
     scheduler: stepped after every step ("step"), epoch ("epoch") or evaluation ("evaluation"), by
         `schedule`; a ReduceLROnPlateau after every evaluation, with the monitored value.
+    optimizer: also one that computes the gradients of a step several times (LBFGS, SAM); metrics
+        and the log have the first of them.  It takes no scaler.
     metrics, train_metrics: by name, anything with update(prediction, target), compute() and
         reset(); over each evaluation ("val_" before the name), or over each epoch of training.
     monitor, mode: the value of evaluations that says which is best, and which way is better (see
@@ -120,6 +122,10 @@ class Trainer:
                         clip_value=clip_value)
         if checkpoints is not None and folder is None:
             raise ValueError("Trainer: checkpoints need a folder to be written to; pass folder=")
+        if optimizer.needs_closure and scaler is not None:
+            raise ValueError(f"Trainer: {type(optimizer).__name__} computes gradients several "
+                             "times a step, whose scale could change between them; leave scaler= "
+                             "out, and use bfloat16 for mixed precision")
         self.model, self.optimizer, self.scheduler, self.scaler = (model, optimizer, scheduler,
                                                                    scaler)
         self.metrics = dict(metrics or {})

@@ -1,4 +1,4 @@
-"""kernels/transducer.cu against the CPU's sweeps: several columns a thread, long rows of classes."""
+"""kernels/transducer.cu against the CPU: several columns a thread, long rows of classes."""
 
 from __future__ import annotations
 
