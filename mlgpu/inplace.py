@@ -14,6 +14,7 @@ from mlgpu.autograd.mode import mode
 from mlgpu.device import runtime
 from mlgpu.errors import GraphError, ShapeError
 from mlgpu.op import Op, ViewOp, check_inputs, has_gradient, run, start
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 
@@ -81,7 +82,7 @@ def rebase(target: Tensor, node: graph.Node, index: int = 0) -> None:
         _place(target, node, index)
         target._history += 1
         return
-    scatter = ViewScatter(target._chain)
+    scatter = ViewScatter(target._chain, base.stride())
     scatter.edges = (base._edge() if base._requires else None, (node, index))
     scatter.needs = (base._requires, True)
     scatter._inputs_meta = ((base._array.shape, base._array.dtype),
@@ -131,26 +132,64 @@ def replay(chain: Sequence[ViewOp], tensor: Tensor) -> Tensor:
 
 
 class ViewScatter(Op):
-    """base with the region of one of its views replaced: the history of an in-place change."""
+    """base with the region of one of its views replaced: the history of an in-place change.
 
-    def __init__(self, chain: Sequence[ViewOp]) -> None:
-        self.chain = tuple(chain)
+    Which elements a view shows may depend on how the base lies in memory: `strides`, in elements.
+    """
+
+    def __init__(self, chain: Sequence[ViewOp], strides: tuple[int, ...]) -> None:
+        self.chain, self.strides = tuple(chain), strides
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, Tensor]:
-        outside = run(ZeroRegion(self.chain), dy) if self.needs[0] else None
+        outside = run(ZeroRegion(self.chain, self.strides), dy) if self.needs[0] else None
+        if dy.stride() != self.strides:
+            dy = run(LaidOut(self.strides), dy)
         return outside, replay(self.chain, dy)
 
 
-class ZeroRegion(Op):
-    """A copy with the region of a view set to zero."""
+class LaidOut(Op):
+    """A copy with given strides, in elements."""
 
-    def __init__(self, chain: Sequence[ViewOp]) -> None:
-        self.chain = tuple(chain)
+    name = "clone"
+
+    def __init__(self, strides: tuple[int, ...]) -> None:
+        self.strides = strides
+
+    def empty(self, x: Any, engine: Any) -> Any:
+        reach = [(n - 1) * s for n, s in zip(x.shape, self.strides, strict=True)]
+        extent = 0 if 0 in x.shape else 1 + sum(map(abs, reach))
+        first = engine.empty((extent,), x.dtype)[sum(-r for r in reach if r < 0):]
+        return as_strided(first, x.shape, tuple(s * x.itemsize for s in self.strides))
 
     def forward(self, x: Any) -> Any:
         from mlgpu.cpu import runtime as cpu
 
-        out = cpu.copy(x)
+        out = self.empty(x, cpu)
+        out[...] = x
+        return out
+
+    def forward_cuda(self, x: Any) -> Any:
+        from mlgpu.cuda import copy, runtime
+
+        out = self.empty(x, runtime)
+        copy.copy_into(out, x)
+        return out
+
+    def backward(self, dy: Tensor) -> Tensor:
+        return dy
+
+
+class ZeroRegion(LaidOut):
+    """The same with the region of a view set to zero."""
+
+    name = "zero_region"
+
+    def __init__(self, chain: Sequence[ViewOp], strides: tuple[int, ...]) -> None:
+        super().__init__(strides)
+        self.chain = tuple(chain)
+
+    def forward(self, x: Any) -> Any:
+        out = super().forward(x)
         region = out
         for op in self.chain:
             region = op.forward(region)
@@ -158,9 +197,9 @@ class ZeroRegion(Op):
         return out
 
     def forward_cuda(self, x: Any) -> Any:
-        from mlgpu.cuda import copy, runtime
+        from mlgpu.cuda import copy
 
-        out = runtime.copy(x)
+        out = super().forward_cuda(x)
         region = out
         for op in self.chain:
             region = op.forward_cuda(region)
@@ -168,7 +207,7 @@ class ZeroRegion(Op):
         return out
 
     def backward(self, dy: Tensor) -> Tensor:
-        return run(ZeroRegion(self.chain), dy)  # type: ignore[no-any-return]
+        return run(ZeroRegion(self.chain, self.strides), dy)  # type: ignore[no-any-return]
 
 
 Tensor._regenerate = staticmethod(regenerate)

@@ -361,6 +361,23 @@ def test_random_programs_do_as_in_pytorch(seed):
 # --- versions -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("change", [
+    lambda x: x.mT.view(-1)[2:].mul_(3), lambda x: x.mT.view(6, 2)[1].fill_(0),
+    lambda x: x.as_strided((2, 3), (1, 4), 2).mul_(3)])
+def test_a_view_of_memory_in_another_order_changes_its_own_elements(change):
+    weights = mlgpu.arange(12.0).reshape(4, 3) + 1
+    values = (mlgpu.arange(12.0) + 1).reshape(3, 4)
+    leaf = values.clone().requires_grad_()
+    base = leaf.mT.clone()  # which keeps the order: its transposed one can be seen flat
+    change(base)
+    (base * weights).sum().backward()
+    constant = values.mT.clone()
+    before = constant.clone()
+    change(constant)
+    scale = constant / before
+    assert mlgpu.equal(leaf.grad, (weights * scale).mT)
+
+
 def test_every_change_counts_and_all_views_share_the_count():
     x = mlgpu.zeros(3, 4)
     v, d = x[1], x.detach()
