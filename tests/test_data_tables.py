@@ -270,6 +270,27 @@ def test_json_lines(tmp_path):
         lines[3]
 
 
+# --- tokens of others -----------------------------------------------------------------------------
+
+
+def test_token_files_of_others(tmp_path):
+    for name, tokens in (("b.bin", [4, 5, 60000]), ("a.bin", [1, 2, 3])):
+        np.array(tokens, np.uint16).tofile(tmp_path / name)
+    assert data.index_tokens(tmp_path) == 6
+    x, y = data.TokenDataset(tmp_path, 5)[0]
+    assert (x.tolist(), y.tolist()) == ([1, 2, 3, 4, 5], [2, 3, 4, 5, 60000])
+    assert data.index_tokens(tmp_path, ["b.bin"]) == 3
+    assert data.TokenDataset(tmp_path, 2)[0][0].tolist() == [4, 5]
+    with pytest.raises(FormatError, match=r"uint32 tokens, got \{'a.bin': 6"):
+        data.index_tokens(tmp_path, dtype="uint32")
+    (tmp_path / "deep").mkdir()
+    for files in (None, ["../a.bin"]):
+        with pytest.raises(FormatError, match="deep must hold files of uint16 tokens"):
+            data.index_tokens(tmp_path / "deep", files)
+    with pytest.raises(DTypeError, match="int64"):
+        data.index_tokens(tmp_path, dtype="int64")
+
+
 # --- derived --------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mlgpu.data.arrays import NumpyDataset, SafetensorsDataset, TokenDataset, write_tokens
+from mlgpu.data.arrays import (
+    NumpyDataset,
+    SafetensorsDataset,
+    TokenDataset,
+    index_tokens,
+    write_tokens,
+)
 from mlgpu.data.audio import read_wav
 from mlgpu.data.coco import CocoDetection, collate_detection
 from mlgpu.data.collate import default_collate, default_convert
@@ -97,6 +103,7 @@ __all__ = [
     "default_convert",
     "encode_rle",
     "get_worker_info",
+    "index_tokens",
     "random_split",
     "read_image",
     "read_mask",

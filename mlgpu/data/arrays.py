@@ -23,7 +23,7 @@ from mlgpu.io.atomic import replace_file
 from mlgpu.ops.interop import from_numpy
 from mlgpu.tensor import Tensor
 
-__all__ = ["NumpyDataset", "SafetensorsDataset", "TokenDataset", "write_tokens"]
+__all__ = ["NumpyDataset", "SafetensorsDataset", "TokenDataset", "index_tokens", "write_tokens"]
 
 PathLike = str | os.PathLike[str]
 
@@ -114,9 +114,9 @@ class SafetensorsDataset(Dataset[dict[str, Tensor]]):
 class TokenDataset(Dataset[tuple[Tensor, Tensor]]):
     """Pieces of a long text as (tokens, the same one later), each (length,) int64.
 
-    `path`: a folder that `write_tokens` has made.  Pieces begin every `stride` tokens (default:
-    `length`, so that they do not overlap), shards are read as one text.  Raises FormatError for
-    other folders, ShapeError where the text is shorter than a piece.
+    `path`: a folder that `write_tokens` or `index_tokens` has made.  Pieces begin every `stride`
+    tokens (default: `length`, so that they do not overlap), shards are read as one text.  Raises
+    FormatError for other folders, ShapeError where the text is shorter than a piece.
     """
 
     def __init__(self, path: PathLike, length: int, stride: int | None = None) -> None:
@@ -213,8 +213,34 @@ def write_tokens(path: PathLike, texts: Iterable[Sequence[int] | np.ndarray[Any,
         total += tokens.size
         flush(False)
     flush(True)
-    with replace_file(folder / _INDEX) as file:
-        file.write(json.dumps({"dtype": kind.name, "shards": names}).encode())
+    _write_index(folder, kind, names)
     for old in before:
         old.unlink()
     return total
+
+
+def index_tokens(path: PathLike, files: Sequence[str] | None = None, *,
+                 dtype: str = "uint16") -> int:
+    """Let TokenDataset read a folder of token files that others wrote; how many there are.
+
+    `files`: names of files in the folder that hold nothing but tokens, one after the other, as
+    the tools of llama2.c write TinyStories (default: all *.bin by name).  dtype: of
+    the files, uint16 or uint32.  Raises FormatError where there are none, or one ends within a
+    token.
+    """
+    folder, kind = Path(path), np.dtype(dtype)
+    if kind not in (np.uint16, np.uint32):
+        raise DTypeError(f"index_tokens: dtype must be uint16 or uint32, got {dtype!r}")
+    names = sorted(file.name for file in folder.glob("*.bin")) if files is None else list(files)
+    sizes = [os.path.getsize(folder / name) for name in names]
+    if not names or any(not size or size % kind.itemsize or Path(name).name != name
+                        for name, size in zip(names, sizes, strict=True)):
+        raise FormatError(f"index_tokens: {folder} must hold files of {kind.name} tokens, got "
+                          f"{dict(zip(names, sizes, strict=True))} bytes")
+    _write_index(folder, kind, names)
+    return sum(sizes) // kind.itemsize
+
+
+def _write_index(folder: Path, kind: np.dtype[Any], names: Sequence[str]) -> None:
+    with replace_file(folder / _INDEX) as file:
+        file.write(json.dumps({"dtype": kind.name, "shards": names}).encode())
