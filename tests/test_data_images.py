@@ -115,6 +115,9 @@ def test_segmentation(tmp_path, save):
     save(tmp_path / "images" / "c.png", colour(2, 3))
     with pytest.raises(FormatError, match="alone is c"):
         data.SegmentationFolder(tmp_path / "images", tmp_path / "masks")
+    save(tmp_path / "images" / "c.bmp", colour(2, 3))
+    with pytest.raises(FormatError, match=r"c\.(png|bmp) and .*c\.(bmp|png) have one name"):
+        data.SegmentationFolder(tmp_path / "images", tmp_path / "masks")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FormatError, match="there are none"):
         data.SegmentationFolder(tmp_path / "empty", tmp_path / "empty")

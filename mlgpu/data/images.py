@@ -148,8 +148,13 @@ class SegmentationFolder(Dataset[tuple[Any, Any]]):
 
     @staticmethod
     def _files(folder: Path) -> dict[str, Path]:
-        return {str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*")
-                if path.suffix.lower() in SUFFIXES}
+        found: dict[str, Path] = {}
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in SUFFIXES:
+                other = found.setdefault(str(path.relative_to(folder).with_suffix("")), path)
+                if other is not path:
+                    raise FormatError(f"SegmentationFolder: {other} and {path} have one name")
+        return found
 
     def __len__(self) -> int:
         return len(self.samples)
