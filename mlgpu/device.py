@@ -186,6 +186,9 @@ def resolve(device: DeviceLike | None) -> Device:
         device = Device(device)
     if device.type == "cpu":
         return CPU
+    if device.type != "cuda":
+        raise DeviceError(f"device: mlgpu has no {device.type!r} devices; use one of cpu, cuda, "
+                          "auto")
     problem = cuda_problem()
     if problem is not None:
         raise DeviceError(f"device: {device} was asked for, but {problem}; use device='cpu' or "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlgpu import Tensor
 from mlgpu.autograd.saved import saved_tensors_hooks
 from mlgpu.errors import DerivativeError
+from mlgpu.tensor import RemovableHandle
 
 
 def Variable(data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Tensor:
@@ -58,3 +59,42 @@ def save_on_cpu(pin_memory: bool = False, device_type: str = "cuda") -> Any:
         return packed[1].to(packed[0], non_blocking=pin_memory)
 
     return saved_tensors_hooks(pack, unpack)
+
+
+def register_multi_grad_hook(tensors: Sequence[Tensor], fn: Callable[..., Any], *,
+                             mode: str = "all") -> _Handles:
+    """Call `fn` when all tensors have their gradients: with a list, None for one without a graph.
+
+    With `mode="any"` call `fn(gradient)` at the first that comes in a backward pass.  The count
+    begins anew when it is full.
+    """
+    watched = [t for t in tensors if t.requires_grad]
+    grads: dict[int, Tensor] = {}
+
+    def arrived(place: int) -> Callable[[Tensor], None]:
+        def hook(grad: Tensor) -> None:
+            first = not grads
+            grads[place] = grad
+            if mode == "any" and first:
+                fn(grad)
+            if len(grads) == len(watched):
+                if mode == "all":
+                    fn([grads.get(i) for i in range(len(tensors))])
+                grads.clear()
+
+        return hook
+
+    return _Handles([t.register_hook(arrived(i)) for i, t in enumerate(tensors)
+                     if t.requires_grad])
+
+
+class _Handles:
+    """Several hooks that are taken away together."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        """Take them away; doing so twice is harmless."""
+        for handle in self._handles:
+            handle.remove()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlgpu import Tensor
 from mlgpu.as_torch.dispatch import DisableTorchFunctionSubclass as DisableTorchFunctionSubclass
 from mlgpu.as_torch.dispatch import disabled as _disabled_torch_function_impl  # noqa: F401
 
+_TensorMeta = type(Tensor)
+TensorType = Tensor
+_has_xpu = _has_mps = _has_cuda = False
 DisableTorchFunction = DisableTorchFunctionSubclass
 
 

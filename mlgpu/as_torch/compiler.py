@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu.as_torch.toplevel import compile as compile
+from mlgpu.nn import Module
 
 
 def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:
@@ -12,6 +13,15 @@ def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None
     return fn if fn is not None else (lambda decorated: decorated)
 
 
+class OptimizedModule(Module):
+    """What a compiled module would be: none is one, as `compile` gives back the module itself."""
+
+
+class _Switches:
+    """Settings of the compiler: they can be set, and do nothing."""
+
+
+config = _Switches()
 allow_in_graph = assume_constant_result = disable
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import mlgpu
@@ -64,6 +65,19 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
 def max_memory_reserved(device: Any = None) -> int:
     """The most bytes that were allocated at a time."""
     return mlgpu.cuda.max_memory_allocated(device)
+
+
+class StreamContext:
+    """A block whose work goes to a stream, as `torch.cuda.stream(stream)`; None changes nothing."""
+
+    def __init__(self, stream: Any) -> None:
+        self._block = nullcontext() if stream is None else mlgpu.cuda.stream(stream)
+
+    def __enter__(self) -> Any:
+        return self._block.__enter__()
+
+    def __exit__(self, *exception: object) -> Any:
+        return self._block.__exit__(*exception)  # type: ignore[arg-type]
 
 
 def synchronize(device: Any = None) -> None:

@@ -7,6 +7,7 @@ Programs for PyTorch count on it: `x_on_cuda[torch.randperm(n)]`, `torch.tensor(
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from mlgpu.device import Device
@@ -70,8 +71,14 @@ def _elementwise(self: Any, *args: Any, **kwargs: Any) -> Any:
                  **{name: _beside(a, device) for name, a in kwargs.items()})
 
 
+# Kinds of devices that programs compare with; using one raises DeviceError.
+_NAMED = ("meta", "mps", "xpu", "hpu", "mtia", "xla", "npu", "mlu", "musa", "ipu", "privateuseone")
+
+
 def install() -> None:
     """Give Tensor and elementwise functions these forms."""
+    names: Any = import_module("mlgpu.device")  # mlgpu.device is the class
+    names.TYPES = (*names.TYPES, *_NAMED)
     forms: dict[str, Callable[..., Any]] = {"copy_": copy_, "__getitem__": getitem,
                                             "__setitem__": setitem}
     for name, form in forms.items():

@@ -22,8 +22,8 @@ _PROPERTIES = ("H", "T", "imag", "mH", "mT", "real")
 # What makes, names or describes an object, and is nobody's to override.
 _KEPT = frozenset("""__new__ __init__ __init_subclass__ __class__ __getattribute__ __setattr__
     __delattr__ __del__ __dir__ __doc__ __hash__ __reduce__ __reduce_ex__ __sizeof__
-    __subclasshook__ __torch_function__ __getstate__ __class_getitem__ as_subclass requires_grad_ _make _check
-    __format__ __deepcopy__""".split())
+    __subclasshook__ __torch_function__ __getstate__ __class_getitem__ as_subclass requires_grad_
+    _make _check __format__ __deepcopy__""".split())
 
 
 class _State(threading.local):

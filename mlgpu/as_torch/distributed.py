@@ -98,28 +98,91 @@ def barrier(group: Any = None, **options: Any) -> None:
     _begun("barrier")
 
 
+class Work:
+    """What is under way between processes: nothing."""
+
+    def wait(self, timeout: Any = None) -> bool:
+        """True."""
+        return True
+
+    def is_completed(self) -> bool:
+        """True."""
+        return True
+
+
+def _done(name: str, async_op: bool) -> Work | None:
+    _begun(name)
+    return Work() if async_op else None
+
+
+def new_group(ranks: list[int] | None = None, *args: Any, **options: Any) -> ProcessGroup:
+    """The group of the one process.  DeviceError for others."""
+    _begun("new_group")
+    if ranks not in (None, [0]):
+        raise DeviceError(f"new_group: mlgpu runs one process, number 0; got {ranks}")
+    return ProcessGroup()
+
+
 def all_reduce(tensor: Tensor, op: Any = ReduceOp.SUM, group: Any = None, async_op: bool = False
-               ) -> None:
+               ) -> Work | None:
     """Nothing: the tensor is the result."""
-    _begun("all_reduce")
+    return _done("all_reduce", async_op)
 
 
-def broadcast(tensor: Tensor, src: int = 0, group: Any = None, async_op: bool = False) -> None:
+def broadcast(tensor: Tensor, src: int = 0, group: Any = None, async_op: bool = False,
+              **options: Any) -> Work | None:
     """Nothing: the tensor is its own source."""
-    _begun("broadcast")
+    return _done("broadcast", async_op)
 
 
 def reduce(tensor: Tensor, dst: int = 0, op: Any = ReduceOp.SUM, group: Any = None,
-           async_op: bool = False) -> None:
+           async_op: bool = False) -> Work | None:
     """Nothing: the tensor is the result."""
-    _begun("reduce")
+    return _done("reduce", async_op)
 
 
 def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None,
-               async_op: bool = False) -> None:
+               async_op: bool = False) -> Work | None:
     """Copy the tensor into the only one of the list."""
-    _begun("all_gather")
     tensor_list[0].copy_(tensor)
+    return _done("all_gather", async_op)
+
+
+def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: Any = None,
+                           async_op: bool = False) -> Work | None:
+    """Copy the one tensor into the other."""
+    output_tensor.copy_(input_tensor.view_as(output_tensor))
+    return _done("all_gather_into_tensor", async_op)
+
+
+def reduce_scatter_tensor(output: Tensor, input: Tensor, op: Any = ReduceOp.SUM, group: Any = None,
+                          async_op: bool = False) -> Work | None:
+    """Copy the one tensor into the other."""
+    output.copy_(input.view_as(output))
+    return _done("reduce_scatter_tensor", async_op)
+
+
+def reduce_scatter(output: Tensor, input_list: list[Tensor], op: Any = ReduceOp.SUM,
+                   group: Any = None, async_op: bool = False) -> Work | None:
+    """Copy the only tensor of the list into the output."""
+    output.copy_(input_list[0])
+    return _done("reduce_scatter", async_op)
+
+
+def gather(tensor: Tensor, gather_list: list[Tensor] | None = None, dst: int = 0,
+           group: Any = None, async_op: bool = False, **options: Any) -> Work | None:
+    """Copy the tensor into the only one of the list."""
+    if gather_list:
+        gather_list[0].copy_(tensor)
+    return _done("gather", async_op)
+
+
+def scatter(tensor: Tensor, scatter_list: list[Tensor] | None = None, src: int = 0,
+            group: Any = None, async_op: bool = False, **options: Any) -> Work | None:
+    """Copy the only tensor of the list into the tensor."""
+    if scatter_list:
+        tensor.copy_(scatter_list[0])
+    return _done("scatter", async_op)
 
 
 def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:

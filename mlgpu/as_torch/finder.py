@@ -15,7 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.as_torch import data, devices, dispatch, processes
+from mlgpu.as_torch import data, devices, dispatch, processes, tensor
 from mlgpu.as_torch.modules import MODULES, NEARBY
 from mlgpu.as_torch.version import VERSION
 from mlgpu.errors import MissingModuleError, MissingNameError, MlgpuError
@@ -25,6 +25,9 @@ ROOTS = ("torch", "torchvision")
 # Whose functions ask the classes of their arguments what to do, and take out=.
 _OVERRIDABLE = frozenset("""mlgpu mlgpu.fft mlgpu.linalg mlgpu.special mlgpu.nn.functional
     mlgpu.as_torch.nn_functional""".split())
+# Modules whose `__dict__` programs go through: `models.__dict__[args.arch]`.
+_LOOKED_INTO = frozenset("""torch.distributions torch.optim torch.optim.lr_scheduler
+    torchvision.models""".split())
 # A module's own imports: other modules, and `from __future__ import annotations`.
 _NOT_SHOWN = (ModuleType, type(__future__.annotations))
 
@@ -133,7 +136,10 @@ class Finder(MetaPathFinder, Loader):
         return View(spec.name, [import_module(home) for home in _homes_of(spec.name)])
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing: a view has no code of its own."""
+        """Nothing, as a view has no code of its own; some are looked up in by `__dict__`."""
+        if module.__name__ in _LOOKED_INTO:
+            for name in dir(module):
+                getattr(module, name)
 
     def find_distributions(self, context: Any = DistributionFinder.Context()  # noqa: B008
                            ) -> Iterable[Distribution]:
@@ -166,5 +172,6 @@ def install() -> None:
     devices.install()
     dispatch.install()
     processes.install()
+    tensor.install()
     dtypes.library = "torch"
     sys.meta_path.insert(0, Finder())

@@ -9,11 +9,11 @@ from typing import Any
 import mlgpu
 from mlgpu import Tensor, autograd
 from mlgpu.as_torch.pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
-from mlgpu.autograd.functional import jacobian, jvp, vjp
 from mlgpu.errors import ShapeError
 from mlgpu.nn import Module
 
-__all__ = ["functional_call", "grad", "grad_and_value", "jacrev", "jvp", "vjp", "vmap"]
+__all__ = ["functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp",
+           "stack_module_state", "vjp", "vmap"]
 
 
 def functional_call(module: Module, parameter_and_buffer_dicts: Any, args: Any = None,
@@ -107,16 +107,105 @@ def grad(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: 
     return found
 
 
-def jacrev(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
-    """A function that returns the Jacobian of `func` with respect to one argument."""
+def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """`func(*primals)`, and a function that takes gradients of its outputs back to the primals.
+
+    With `has_aux` the function returns (outputs, more), and (outputs, function, more) comes back.
+    The gradients are a tuple, nested as the primals are.
+    """
+    flat, spec = tree_flatten(primals)
+    with mlgpu.enable_grad():
+        own = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in flat]
+        made = func(*tree_unflatten(own, spec))
+    outputs, more = made if has_aux else (made, None)
+    ends, shape = tree_flatten(outputs)
+    outside = any(t.requires_grad for t in flat)
+
+    def back(*cotangents: Any) -> Any:
+        given = tree_leaves(cotangents[0] if len(cotangents) == 1 else cotangents)
+        used = [(e, g) for e, g in zip(ends, given, strict=True) if e.requires_grad]
+        grads = autograd.grad([e for e, _ in used], own, [g for _, g in used],
+                              create_graph=outside or any(g.requires_grad for g in given),
+                              retain_graph=True, materialize_grads=True)
+        return tree_unflatten(grads, spec)
+
+    shown = outputs if outside else tree_unflatten([e.detach() for e in ends], shape)
+    return (shown, back, more) if has_aux else (shown, back)
+
+
+def jvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any, ...], *,
+        has_aux: bool = False) -> Any:
+    """`func(*primals)` and its derivative along the tangents, by differentiating backward twice."""
+    flat, spec = tree_flatten(primals)
+    with mlgpu.enable_grad():
+        own = [t.view_as(t) if t.requires_grad else t.detach().requires_grad_() for t in flat]
+        made = func(*tree_unflatten(own, spec))
+        outputs, more = made if has_aux else (made, None)
+        ends, shape = tree_flatten(outputs)
+        dummies = [mlgpu.zeros_like(e).requires_grad_() for e in ends]
+        pulled = autograd.grad(ends, own, dummies, create_graph=True, materialize_grads=True)
+        outside = any(t.requires_grad for t in (*flat, *tree_leaves(tangents)))
+        found = autograd.grad(pulled, dummies, tree_leaves(tangents), create_graph=outside,
+                              materialize_grads=True)
+    shown = outputs if outside else tree_unflatten([e.detach() for e in ends], shape)
+    along = tree_unflatten(found, shape)
+    return (shown, along, more) if has_aux else (shown, along)
+
+
+def jacrev(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False,
+           **options: Any) -> Callable[..., Any]:
+    """A function that returns the Jacobian of `func` with respect to one argument or several.
+
+    Where an argument or the result is nested, so is the Jacobian: first as the result, then as the
+    argument.  PyTorch's options of speed and memory change nothing here.
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
+
     @wraps(func)
     def found(*args: Any) -> Any:
-        def of_one(x: Tensor) -> Any:
-            return func(*args[:argnums], x, *args[argnums + 1:])
+        def of_those(*given: Any) -> Any:
+            inner = list(args)
+            for n, value in zip(numbers, given, strict=True):
+                inner[n] = value
+            return func(*inner)
 
-        return jacobian(of_one, args[argnums])
+        made = vjp(of_those, *[args[n] for n in numbers], has_aux=has_aux)
+        ends, shape = tree_flatten(made[0])
+        parts = [_rows(made[1], ends, k, isinstance(argnums, int)) for k in range(len(ends))]
+        result = tree_unflatten(parts, shape)
+        return (result, made[2]) if has_aux else result
 
     return found
+
+
+def _rows(back: Callable[..., Any], ends: list[Tensor], k: int, single: bool) -> Any:
+    """The Jacobian of one output: backward from each of its elements, stacked."""
+    rows = []
+    for i in range(ends[k].numel()):
+        cotangents = [mlgpu.zeros_like(e) for e in ends]
+        cotangents[k].view(-1)[i] = 1
+        rows.append(back(*cotangents))
+    nested = tree_map(lambda *parts: mlgpu.stack(parts).reshape(*ends[k].shape, *parts[0].shape),
+                      *rows)
+    return nested[0] if single else nested
+
+
+jacfwd = jacrev  # one Jacobian, by whichever way
+
+
+def hessian(func: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """A function that returns the second derivatives of `func` with respect to one argument."""
+    return jacrev(jacrev(func, argnums), argnums)
+
+
+def stack_module_state(models: list[Module]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters and buffers of modules alike, stacked along a first dimension, by name."""
+    def stacked(tables: list[dict[str, Tensor]], learned: bool) -> dict[str, Any]:
+        return {name: mlgpu.stack([table[name] for table in tables]).detach().requires_grad_(
+            learned and tables[0][name].requires_grad) for name in tables[0]}
+
+    return (stacked([dict(m.named_parameters()) for m in models], True),
+            stacked([dict(m.named_buffers()) for m in models], False))
 
 
 def vmap(func: Callable[..., Any], in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error",

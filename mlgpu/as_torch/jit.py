@@ -26,7 +26,28 @@ def _same(obj: Any) -> Any:
     return obj
 
 
-script_method = export = unused = interface = _same
+script_method = export = unused = interface = freeze = optimize_for_inference = _same
+_overload = _overload_method = _same
+
+
+def trace(func: Any, *args: Any, **options: Any) -> Any:
+    """The function or module itself: what it computes is looked up at every call."""
+    return func
+
+
+def trace_module(mod: Module, inputs: Any, **options: Any) -> Module:
+    """The module itself."""
+    return mod
+
+
+def fork(func: Any, *args: Any, **kwargs: Any) -> Any:
+    """What the function returns: it is called at once, and `wait` has nothing to wait for."""
+    return func(*args, **kwargs)
+
+
+def wait(future: Any) -> Any:
+    """What `fork` gave."""
+    return future
 
 
 def ignore(drop: Any = False, **options: Any) -> Any:

@@ -7,16 +7,18 @@ only programs for PyTorch need; everything else is mlgpu itself, or Python's sta
 from __future__ import annotations
 
 _OWN = {
-    "": ".toplevel mlgpu",
+    "": ".toplevel .names mlgpu",
     "_C": ".compiled",
     "_dynamo": ".compiler",
     "_dynamo._trace_wrapped_higher_order_op": ".compiler",
     "accelerator": ".accelerator",
+    "ao": ".ao",
+    "ao.quantization": ".ao mlgpu.quantization",
     "amp": "mlgpu.amp",
     "amp.autocast_mode": "mlgpu.amp",
     "amp.grad_scaler": "mlgpu.amp",
     "autograd": ".autograd mlgpu.autograd",
-    "autograd.function": ".autograd mlgpu.autograd.function",
+    "autograd.function": ".function .autograd mlgpu.autograd.function",
     "autograd.functional": "mlgpu.autograd.functional",
     "autograd.grad_mode": "mlgpu.autograd",
     "autograd.graph": ".autograd mlgpu.autograd",
@@ -27,6 +29,7 @@ _OWN = {
     "backends.cudnn": ".backends_cudnn",
     "backends.mps": ".absent",
     "compiler": ".compiler",
+    "cpu": ".host",
     "cuda": ".cuda mlgpu.cuda",
     "cuda.amp": ".cuda_amp",
     "cuda.amp.autocast_mode": ".cuda_amp",
@@ -34,26 +37,44 @@ _OWN = {
     "cuda.random": ".cuda",
     "__config__": ".config",
     "distributed": ".distributed",
+    "distributed.distributed_c10d": ".distributed",
     "distributed.nn": ".distributed",
+    "distributed.optim": ".distributed_optim",
     "distributions": "mlgpu.distributions",
+    "distributions.constraint_registry": "mlgpu.distributions.constraint_registry",
+    "distributions.constraints": "mlgpu.distributions.constraints",
+    "distributions.transforms": ".distributions_transforms mlgpu.distributions.transforms",
+    "distributions.utils": ".distributions_utils",
     "fft": "mlgpu.fft",
     "func": ".func",
     "functional": "mlgpu",
+    "_subclasses": ".subclasses",
+    "_subclasses.fake_tensor": ".subclasses",
+    "_tensor_str": ".tensor_str",
     "_vmap_internals": ".func",
+    "futures": ".futures",
     "fx": ".fx",
+    "fx.experimental": ".proxies",
+    "fx.experimental.proxy_tensor": ".proxies",
     "hub": ".hub",
     "jit": ".jit",
     "jit.annotations": "typing",
+    "library": ".library",
     "linalg": "mlgpu.linalg",
     "mps": ".absent",
     "multiprocessing": ".multiprocessing multiprocessing",
     "nn": ".nn mlgpu.nn",
     "nn.attention": ".attention",
+    "nn.attention.flex_attention": ".flex_attention",
     "nn.functional": ".nn_functional mlgpu.nn.functional",
     "nn.init": ".nn_init mlgpu.nn.init",
     "nn.modules": ".nn mlgpu.nn",
+    "nn.modules.module": ".nn_module .nn mlgpu.nn",
     "nn.modules.utils": ".nn_utils",
     "nn.parallel": ".nn",
+    "nn.parallel.data_parallel": ".nn",
+    "nn.parallel.distributed": ".nn",
+    "nn.parallel.scatter_gather": ".scatter_gather",
     "nn.parameter": ".nn mlgpu.nn.parameter",
     "nn.utils": "mlgpu.nn.utils",
     "nn.utils.parametrizations": "mlgpu.nn.utils.parametrizations",
@@ -61,12 +82,14 @@ _OWN = {
     "nn.utils.prune": "mlgpu.nn.utils.prune",
     "nn.utils.rnn": "mlgpu.nn.utils.rnn",
     "nn.utils.stateless": ".func",
+    "ops": ".ops",
     "optim": "mlgpu.optim",
-    "optim.lr_scheduler": "mlgpu.optim.lr_scheduler",
+    "optim.lr_scheduler": ".lr_scheduler mlgpu.optim.lr_scheduler",
     "optim.optimizer": ".optimizer mlgpu.optim",
     "optim.swa_utils": "mlgpu.optim.swa_utils",
     "overrides": ".overrides",
     "profiler": "mlgpu.profiler",
+    "quantization": "mlgpu.quantization",
     "random": "mlgpu.random",
     "serialization": ".serialization",
     "signal": "mlgpu.signal",
@@ -76,14 +99,16 @@ _OWN = {
     "types": ".types",
     "utils": ".utils mlgpu.utils",
     "utils.checkpoint": ".checkpoint mlgpu.utils.checkpoint",
+    "utils._foreach_utils": ".foreach",
     "utils._pytree": ".pytree",
     "utils.data": ".utils_data mlgpu.data",
+    "utils.data._utils.collate": ".collate .utils_data mlgpu.data",
     "utils.dlpack": ".dlpack",
     "utils.hooks": ".utils",
     "utils.model_zoo": ".hub",
     "utils.tensorboard": ".tensorboard",
     "version": ".version",
-    "torch": ".toplevel mlgpu",  # torch.torch, which PyTorch has by accident and programs use
+    "torch": ".toplevel .names mlgpu",  # torch.torch, which PyTorch has by accident
     "torch_version": ".version",
     "xpu": ".absent",
 }
@@ -91,20 +116,26 @@ _OWN = {
 # Modules whose public names PyTorch also shows in the package above: a layer is found in
 # torch.nn.modules.conv as in torch.nn.
 _PARTS = {
-    "distributions": """bernoulli beta categorical cauchy constraints dirichlet distribution
-        exponential gamma gumbel independent kl laplace log_normal multivariate_normal normal
-        one_hot_categorical uniform utils""",
+    "distributions": """bernoulli beta binomial categorical cauchy chi2 continuous_bernoulli
+        dirichlet distribution exp_family exponential fishersnedecor gamma geometric gumbel
+        half_cauchy half_normal independent inverse_gamma kl kumaraswamy laplace log_normal
+        logistic_normal lowrank_multivariate_normal mixture_same_family multinomial
+        multivariate_normal negative_binomial normal one_hot_categorical pareto poisson
+        relaxed_bernoulli relaxed_categorical studentT transformed_distribution uniform
+        weibull lkj_cholesky wishart""",
     "nn.modules": """activation batchnorm container conv distance dropout flatten fold
-        instancenorm linear loss module normalization padding pixelshuffle pooling rnn sparse
+        instancenorm linear loss normalization padding pixelshuffle pooling rnn sparse
         transformer upsampling""",
     "nn.utils": "clip_grad convert_parameters fusion spectral_norm weight_norm",
     "optim": """_multi_tensor adadelta adagrad adam adamax adamw asgd lbfgs nadam radam
         rmsprop rprop sgd""",
-    "utils.data": "_utils dataloader dataset distributed sampler",
+    "utils.data": "_utils _utils.worker dataloader dataset distributed sampler",
 }
 # What answers for torchvision, whose own operators need PyTorch's compiled code.
 _VISION = {
     "torchvision": ".vision",
+    "torchvision.io": ".vision_io",
+    "torchvision.ops.boxes": ".vision_ops",
     "torchvision.ops": ".vision_ops",
     "torchvision.ops.misc": ".vision_ops",
     "torchvision.transforms": ".vision_transforms",

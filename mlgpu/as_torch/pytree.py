@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 _MAPPINGS = (dict, OrderedDict, defaultdict)
 # Classes of programs: how a value comes apart into a list and a context, and together again.
 _REGISTERED: dict[type, tuple[Callable[[Any], tuple[Iterable[Any], Any]],
                               Callable[[list[Any], Any], Any]]] = {}
+
+
+class _Nodes(Mapping[type, Any]):
+    """The classes that are taken apart, as PyTorch's table of them: to be asked, not changed."""
+
+    def __getitem__(self, kind: type) -> Any:
+        if kind in _REGISTERED:
+            return _REGISTERED[kind]
+        if kind not in (list, tuple, *_MAPPINGS):
+            raise KeyError(kind)
+        return kind
+
+    def __iter__(self) -> Iterator[type]:
+        return iter((list, tuple, *_MAPPINGS, *_REGISTERED))
+
+    def __len__(self) -> int:
+        return 2 + len(_MAPPINGS) + len(_REGISTERED)
+
+
+SUPPORTED_NODES = _Nodes()
+PyTree = Any
 
 
 def register_pytree_node(cls: type, flatten_fn: Any, unflatten_fn: Any, **options: Any) -> None:
@@ -53,6 +74,16 @@ class TreeSpec:
             pairs = zip(self.context, items, strict=True)
             return dict(pairs) if self.type is not OrderedDict else OrderedDict(pairs)
         return self.type(*items) if hasattr(self.type, "_fields") else self.type(items)
+
+
+def LeafSpec() -> TreeSpec:
+    """The spec of a single value."""
+    return TreeSpec(None)
+
+
+def _get_node_type(tree: Any) -> Any:
+    """The class by which a value is taken apart."""
+    return tuple if isinstance(tree, tuple) and hasattr(tree, "_fields") else type(tree)
 
 
 def _is_node(value: Any) -> bool:
@@ -115,3 +146,18 @@ def _dict_flatten_with_keys(d: dict[Any, Any]) -> tuple[list[tuple[Any, Any]], l
 
 def _dict_unflatten(values: Iterable[Any], context: Any) -> dict[Any, Any]:
     return dict(zip(context, values, strict=True))
+
+
+def tree_structure(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> TreeSpec:
+    """How a value is nested."""
+    return tree_flatten(tree, is_leaf)[1]
+
+
+def tree_any(pred: Callable[[Any], bool], tree: Any) -> bool:
+    """Whether it holds of a leaf."""
+    return any(map(pred, tree_leaves(tree)))
+
+
+def tree_all(pred: Callable[[Any], bool], tree: Any) -> bool:
+    """Whether it holds of all leaves."""
+    return all(map(pred, tree_leaves(tree)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlgpu.device import Device, resolve
@@ -35,6 +37,25 @@ def load(f: File, map_location: Any = None, pickle_module: Any = None, *,
         return resolve(location) if placed is None else placed.device
 
     return load_pytorch(f, placing=placing)
+
+
+DEFAULT_PROTOCOL = 2
+MAP_LOCATION = Any
+
+
+@contextmanager
+def safe_globals(safe_globals: list[Any]) -> Iterator[None]:
+    """A block in which nothing is different: see `add_safe_globals`."""
+    yield
+
+
+def get_safe_globals() -> list[Any]:
+    """None: what a file may name is fixed."""
+    return []
+
+
+def clear_safe_globals() -> None:
+    """Nothing: what a file may name is fixed."""
 
 
 def add_safe_globals(safe_globals: list[Any]) -> None:

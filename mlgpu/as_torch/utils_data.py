@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,14 +16,62 @@ from mlgpu.errors import ShapeError
 
 
 class DataLoader(data.DataLoader[Any]):
-    """mlgpu's; `pin_memory` where there is no CUDA is a warning, as in PyTorch, no error."""
+    """mlgpu's, with what PyTorch's does of itself: workers are started as Python starts processes.
 
-    def __init__(self, dataset: Any, *args: Any, pin_memory: bool = False, **options: Any) -> None:
+    That is "fork" on Linux (before Python 3.14), where programs need no `if __name__ ==
+    "__main__":` and data sets no name.  `pin_memory` without CUDA is a warning, no error.
+    """
+
+    def __init__(self, dataset: Any, *args: Any, pin_memory: bool = False,
+                 multiprocessing_context: Any = None, **options: Any) -> None:
+        if multiprocessing_context is None and _workers(args, options):
+            multiprocessing_context = multiprocessing.get_start_method()
         if pin_memory and not mlgpu.cuda.is_available():
             warnings.warn("DataLoader: pin_memory=True does nothing, as there is no CUDA device",
                           stacklevel=2)
             pin_memory = False
-        super().__init__(dataset, *args, **{**options, "pin_memory": pin_memory})
+        super().__init__(dataset, *args, pin_memory=pin_memory,
+                         multiprocessing_context=multiprocessing_context, **options)
+
+
+def _workers(args: tuple[Any, ...], options: dict[str, Any]) -> int:
+    """How many are asked for: after the data set, the sixth argument."""
+    place = 4  # batch_size, shuffle, sampler, batch_sampler come before it
+    return int(args[place]) if len(args) > place else int(options.get("num_workers", 0))
+
+
+class _BaseDataLoaderIter(Iterator[Any]):
+    """What going over a DataLoader makes; programs name it in annotations."""
+
+
+class _SingleProcessDataLoaderIter(_BaseDataLoaderIter):
+    """The same, without workers."""
+
+
+class _MultiProcessingDataLoaderIter(_BaseDataLoaderIter):
+    """The same, with workers."""
+
+
+class StackDataset(data.Dataset[Any]):
+    """Data sets side by side: an item is a tuple of theirs, or a dict where they are named.
+
+    Raises ShapeError where their lengths differ.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.datasets: Any = args or kwargs
+        parts = list(kwargs.values() if kwargs else args)
+        self._length = len(parts[0])
+        if any(len(part) != self._length for part in parts):
+            raise ShapeError(f"StackDataset: lengths differ: {[len(part) for part in parts]}")
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: part[index] for name, part in self.datasets.items()}
+        return tuple(part[index] for part in self.datasets)
+
+    def __len__(self) -> int:
+        return self._length
 
 
 class DistributedSampler(data.Sampler[int]):

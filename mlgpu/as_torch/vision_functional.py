@@ -19,6 +19,7 @@ class InterpolationMode(Enum):
     """How pixels between pixels are made."""
 
     NEAREST = "nearest"
+    NEAREST_EXACT = "nearest-exact"
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     LANCZOS = "lanczos"
@@ -26,15 +27,36 @@ class InterpolationMode(Enum):
     HAMMING = "hamming"
 
 
-_PIL_MODES = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1, "box": 4, "hamming": 5}
+_PIL_MODES = {"nearest": 0, "nearest-exact": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1, "box": 4,
+              "hamming": 5}
 
 
 def to_tensor(pic: Any) -> Tensor:
     """A PIL image or a NumPy array (H, W, C) as a float tensor (C, H, W); bytes become 0 to 1."""
+    tensor = pil_to_tensor(pic)
+    return tensor.float() / 255 if tensor.dtype is mlgpu.uint8 else tensor
+
+
+def pil_to_tensor(pic: Any) -> Tensor:
+    """A PIL image as a tensor (C, H, W) of its own numbers."""
     array = np.array(pic)
     array = array[:, :, None] if array.ndim == 2 else array
-    tensor = mlgpu.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
-    return tensor.float() / 255 if array.dtype == np.uint8 else tensor
+    return mlgpu.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+
+def to_pil_image(pic: Any, mode: str | None = None) -> Any:
+    """A tensor (C, H, W) or (H, W), or a NumPy array (H, W, C), as a PIL image.
+
+    Floating numbers from 0 to 1 become bytes.
+    """
+    from PIL import Image
+
+    if isinstance(pic, Tensor):
+        planes = pic.detach().cpu()
+        planes = (planes * 255).byte() if planes.is_floating_point() else planes
+        pic = (planes if planes.ndim == 2 else planes.permute(1, 2, 0)).numpy()
+    array = np.ascontiguousarray(pic[:, :, 0] if pic.ndim == 3 and pic.shape[2] == 1 else pic)
+    return Image.fromarray(array) if mode is None else Image.fromarray(array, mode)
 
 
 def normalize(tensor: Tensor, mean: Sequence[float], std: Sequence[float], inplace: bool = False

@@ -114,8 +114,11 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
 
 
 def jacobian(func: Callable[..., Any], inputs: Any, create_graph: bool = False,
-             strict: bool = False) -> Any:
-    """d func / d inputs: shape output.shape + input.shape, nested for tuples as PyTorch's."""
+             strict: bool = False, vectorize: bool = False, strategy: str = "reverse-mode") -> Any:
+    """d func / d inputs: shape output.shape + input.shape, nested for tuples as PyTorch's.
+
+    PyTorch's `vectorize` and `strategy` say how, and change nothing here.
+    """
     from mlgpu.ops.join import stack
 
     with enable_grad():
@@ -148,8 +151,12 @@ def _scalar(name: str, func: Callable[..., Any]) -> Callable[..., Tensor]:
 
 
 def hessian(func: Callable[..., Any], inputs: Any, create_graph: bool = False,
-            strict: bool = False) -> Any:
-    """The second derivatives of a function with one output: input.shape + input.shape."""
+            strict: bool = False, vectorize: bool = False,
+            outer_jacobian_strategy: str = "reverse-mode") -> Any:
+    """The second derivatives of a function with one output: input.shape + input.shape.
+
+    PyTorch's last two options say how, and change nothing here.
+    """
     given, _ = _as_tuple("hessian", inputs)
     checked = _scalar("hessian", func)
 

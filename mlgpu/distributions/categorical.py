@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mlgpu.autograd import no_grad
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import Distribution, check, one_of
 from mlgpu.dtypes import finfo
 from mlgpu.errors import ShapeError
@@ -16,6 +18,13 @@ from mlgpu.tensor import Size, Tensor
 
 class Categorical(Distribution):
     """The numbers 0 to K - 1 by `probs` (normalised here) or `logits`, along the last dimension."""
+
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+
+    @property
+    def support(self) -> Any:  # type: ignore[override]
+        """0 to K - 1."""
+        return constraints.integer_interval(0, self._num_events - 1)
 
     has_enumerate_support = True
 
@@ -75,6 +84,9 @@ class Categorical(Distribution):
 
 class OneHotCategorical(Distribution):
     """As Categorical, its values written as vectors with a single 1."""
+
+    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
+    support = constraints.one_hot
 
     def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
                  validate_args: bool | None = None) -> None:

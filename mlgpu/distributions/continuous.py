@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import Distribution, ExponentialFamily, check, parameters
 from mlgpu.ops.random import rand, randn
 from mlgpu.tensor import Tensor
@@ -15,6 +17,9 @@ _EULER = 0.57721566490153286
 
 class _LocationScale(Distribution):
     """Two parameters that shift and stretch one curve."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    support = constraints.real
 
     has_rsample = True
 
@@ -80,6 +85,8 @@ class Normal(_LocationScale, ExponentialFamily):
 
 class LogNormal(Normal):
     """The distribution of exp(x) where x is normal."""
+
+    support = constraints.positive
 
     @property
     def mean(self) -> Tensor:
@@ -180,6 +187,13 @@ class Gumbel(_LocationScale):
 class Uniform(Distribution):
     """Every number in [low, high) alike; the density outside is 0."""
 
+    arg_constraints = {"low": constraints.dependent, "high": constraints.dependent}  # noqa: RUF012
+
+    @property
+    def support(self) -> Any:  # type: ignore[override]
+        """From low to high."""
+        return constraints.interval(self.low, self.high)
+
     has_rsample = True
 
     def __init__(self, low: Tensor | float, high: Tensor | float,
@@ -220,6 +234,9 @@ class Uniform(Distribution):
 
 class Exponential(ExponentialFamily):
     """The time to the next of events that come `rate` times in a unit."""
+
+    arg_constraints = {"rate": constraints.positive}  # noqa: RUF012
+    support = constraints.nonnegative
 
     has_rsample = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlgpu.autograd import no_grad
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import ExponentialFamily, check, one_of, parameters
 from mlgpu.nn import functional as F
 from mlgpu.ops.random import bernoulli, poisson, rand
@@ -13,6 +14,9 @@ from mlgpu.tensor import Tensor
 
 class _Probability(ExponentialFamily):
     """One parameter: a probability, or its logit."""
+
+    arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
+    support = constraints.boolean
 
     has_enumerate_support = False
 
@@ -74,6 +78,8 @@ class Bernoulli(_Probability):
 class Geometric(_Probability):
     """How often an event fails to come before it comes."""
 
+    support = constraints.nonnegative_integer
+
     @property
     def mean(self) -> Tensor:
         """1 / p - 1."""
@@ -103,6 +109,9 @@ class Geometric(_Probability):
 
 class Poisson(ExponentialFamily):
     """How many events come in a unit of time, where `rate` come on average."""
+
+    arg_constraints = {"rate": constraints.nonnegative}  # noqa: RUF012
+    support = constraints.nonnegative_integer
 
     def __init__(self, rate: Tensor | float, validate_args: bool | None = None) -> None:
         self.rate, = parameters(rate)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from mlgpu.autograd import no_grad
 from mlgpu.cuda.context import context
+from mlgpu.distributions import constraints
 from mlgpu.dtypes import get_default_dtype
 from mlgpu.errors import DerivativeError, ShapeError
 from mlgpu.ops.creation import tensor
 from mlgpu.ops.view import broadcast_tensors
 from mlgpu.tensor import Size, Tensor
+
+_validate = True
 
 
 class Distribution:
@@ -23,10 +27,44 @@ class Distribution:
 
     has_rsample = False
     has_enumerate_support = False
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 -- the set each parameter lies in
+    support: Any = None  # the set its values lie in; None where it is not known
+    _validate_args = False
 
     def __init__(self, batch_shape: Sequence[int] = (), event_shape: Sequence[int] = (),
                  validate_args: bool | None = None) -> None:
         self._batch_shape, self._event_shape = Size(batch_shape), Size(event_shape)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Any:
+        """The same distribution for each index of a larger batch, without a copy."""
+        made = copy.copy(self) if _instance is None else _instance
+        shape, before = Size(batch_shape), len(self._batch_shape)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                made.__dict__[name] = value.expand(*shape, *value.shape[before:])
+            elif isinstance(value, Distribution):
+                made.__dict__[name] = value.expand((*shape, *value.batch_shape[before:]))
+            else:
+                made.__dict__[name] = value
+        made._batch_shape = shape
+        return made
+
+    @staticmethod
+    def set_default_validate_args(value: bool) -> None:
+        """Whether parameters are checked where `validate_args` does not say (at first: yes)."""
+        global _validate
+        _validate = value
+
+    def _validate_sample(self, value: Tensor) -> None:
+        """Raise ShapeError (a ValueError) for a value outside the support."""
+        support = self.support
+        if support is not None and not constraints.is_dependent(support) and not bool(
+                support.check(value).all()):
+            raise ShapeError(f"{type(self).__name__}: a value is outside the support, {support!r}")
+
+    def _get_checked_instance(self, cls: type, _instance: Any = None) -> Any:
+        """An object of the class without its `__init__`, for a subclass's own `expand`."""
+        return type(self).__new__(type(self)) if _instance is None else _instance
 
     @property
     def batch_shape(self) -> Size:
@@ -63,6 +101,14 @@ class Distribution:
         """The entropy in nats, of the shape batch_shape."""
         raise NotImplementedError(f"{type(self).__name__}: has no entropy")
 
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose cdf is `value`."""
+        raise NotImplementedError(f"{type(self).__name__}: has no icdf")
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All values, along a new first dimension, where there are finitely many."""
+        raise NotImplementedError(f"{type(self).__name__}: has no enumerate_support")
+
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a value that is not greater."""
         raise NotImplementedError(f"{type(self).__name__}: has no cdf")
@@ -76,6 +122,11 @@ class Distribution:
     def variance(self) -> Tensor:
         """The expected square of the distance from the mean."""
         raise NotImplementedError(f"{type(self).__name__}: has no variance")
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value."""
+        raise NotImplementedError(f"{type(self).__name__}: has no mode")
 
     @property
     def stddev(self) -> Tensor:
@@ -107,9 +158,10 @@ def parameters(*values: Tensor | float) -> tuple[Tensor, ...]:
 def check(owner: Distribution, validate: bool | None, **valid: tuple[Tensor, str]) -> None:
     """Raise ShapeError, a ValueError, for a parameter of which some entry is not as it must be.
 
-    Not asked where `validate_args=False`, and not while a CUDA graph is captured.
+    Not asked where `validate_args=False` or `set_default_validate_args` says so, and not while a
+    CUDA graph is captured.
     """
-    if validate is False or context.capture is not None:
+    if not (_validate if validate is None else validate) or context.capture is not None:
         return
     for name, (good, rule) in valid.items():
         if not bool(good.all()):

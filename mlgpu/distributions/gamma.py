@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlgpu.autograd import no_grad
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import ExponentialFamily, check, parameters
 from mlgpu.errors import ShapeError
 from mlgpu.ops.choice import where
@@ -40,6 +41,9 @@ class Gamma(ExponentialFamily):
 
     Samples have no gradients (PyTorch's have); densities do.
     """
+
+    arg_constraints = {"concentration": constraints.positive, "rate": constraints.positive}  # noqa: RUF012
+    support = constraints.nonnegative
 
     def __init__(self, concentration: Tensor | float, rate: Tensor | float,
                  validate_args: bool | None = None) -> None:
@@ -80,6 +84,9 @@ class Dirichlet(ExponentialFamily):
 
     Samples have no gradients (PyTorch's have); densities do.
     """
+
+    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}  # noqa: RUF012
+    support = constraints.simplex
 
     def __init__(self, concentration: Tensor, validate_args: bool | None = None) -> None:
         if concentration.ndim < 1:
@@ -124,6 +131,10 @@ class Beta(ExponentialFamily):
 
     Samples have no gradients (PyTorch's have); densities do.
     """
+
+    arg_constraints = {"concentration1": constraints.positive,  # noqa: RUF012
+                       "concentration0": constraints.positive}
+    support = constraints.unit_interval
 
     def __init__(self, concentration1: Tensor | float, concentration0: Tensor | float,
                  validate_args: bool | None = None) -> None:

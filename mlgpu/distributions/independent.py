@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import Distribution
 from mlgpu.errors import ShapeError
 from mlgpu.tensor import Tensor
@@ -32,6 +34,13 @@ class Independent(Distribution):
         super().__init__(batch[:kept], (*batch[kept:], *base_distribution.event_shape))
 
     @property
+    def support(self) -> Any:  # type: ignore[override]
+        """The base's, wider."""
+        inner = self.base_dist.support
+        n = self.reinterpreted_batch_ndims
+        return constraints.independent(inner, n) if n and inner is not None else inner
+
+    @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         """As the base."""
         return self.base_dist.has_rsample
@@ -45,6 +54,11 @@ class Independent(Distribution):
     def variance(self) -> Tensor:
         """As the base's."""
         return self.base_dist.variance
+
+    @property
+    def mode(self) -> Tensor:
+        """As the base's."""
+        return self.base_dist.mode
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """As the base's."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mlgpu import linalg
+from mlgpu.distributions import constraints
 from mlgpu.distributions.distribution import Distribution
 from mlgpu.errors import ShapeError
 from mlgpu.ops.random import randn
@@ -19,6 +20,12 @@ class MultivariateNormal(Distribution):
     Raises ShapeError unless exactly one of the three is given; LinAlgError where a matrix is not
     positive definite.
     """
+
+    arg_constraints = {"loc": constraints.real_vector,  # noqa: RUF012
+                       "covariance_matrix": constraints.positive_definite,
+                       "precision_matrix": constraints.positive_definite,
+                       "scale_tril": constraints.lower_cholesky}
+    support = constraints.real_vector
 
     has_rsample = True
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mlgpu.nn.module import Module as Module
+from mlgpu.nn.parameter import Buffer as Buffer
 from mlgpu.nn.parameter import Parameter as Parameter
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ _LAYERS: dict[str, str] = {
 _HOME = {name: module for module, names in _LAYERS.items() for name in names.split()}
 _MODULES = {"functional", "init", "utils", *_LAYERS}
 
-__all__ = ["Module", "Parameter", "functional", "init", "utils"]
+__all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils"]
 __all__ += _HOME
 
 

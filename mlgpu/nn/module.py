@@ -11,7 +11,7 @@ from mlgpu.device import Device
 from mlgpu.dtypes import dtype as DType
 from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.nn import hooks, state
-from mlgpu.nn.parameter import Parameter
+from mlgpu.nn.parameter import Buffer, Parameter
 from mlgpu.ops.cast import _to_arguments
 from mlgpu.ops.creation import empty_like
 from mlgpu.tensor import RemovableHandle, Tensor
@@ -97,6 +97,9 @@ class Module:
             modules = self._table("module", "_modules")
             self._forget(name, modules)
             modules[name] = value
+        elif isinstance(value, Buffer):
+            self._forget(name, self._table("buffer", "_buffers"))
+            self.register_buffer(name, value, value.persistent)
         elif name in own.get("_parameters", ()):
             if value is not None:
                 raise TypeError(f"{type(self).__name__}: {name!r} is a parameter; only a Parameter "

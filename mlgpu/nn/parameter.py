@@ -1,4 +1,4 @@
-"""Parameter: a tensor that a Module counts among what it learns."""
+"""Parameter and Buffer: tensors that a Module registers when they are assigned to it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,29 @@ class Parameter(Tensor):
         return made.requires_grad_() if requires_grad else made  # type: ignore[return-value]
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
+        """Everything is done by `__new__`; declared for the signature."""
+
+
+class Buffer(Tensor):
+    """`data` as a tensor that a Module registers as a buffer when it is assigned to it.
+
+    It is part of the module's state_dict if `persistent`.
+    """
+
+    persistent: bool
+
+    def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Self:
+        if data is None:
+            from mlgpu.ops.creation import empty
+
+            data = empty(0)
+        elif not isinstance(data, Tensor):
+            raise TypeError(f"Buffer: data must be a Tensor, got {type(data).__name__}")
+        made: Self = data.detach().as_subclass(cls)  # type: ignore[assignment]
+        made.persistent = persistent
+        return made
+
+    def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
         """Everything is done by `__new__`; declared for the signature."""
 
 

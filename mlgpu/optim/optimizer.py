@@ -49,6 +49,9 @@ class Optimizer:
         self.param_groups: list[dict[str, Any]] = []
         self._step_pre_hooks: OrderedDict[int, Callable[..., Any]] = OrderedDict()
         self._step_post_hooks: OrderedDict[int, Callable[..., Any]] = OrderedDict()
+        self._state_dict_hooks: dict[str, OrderedDict[int, Callable[..., Any]]] = {
+            when: OrderedDict() for when in ("before_save", "after_save", "before_load",
+                                             "after_load")}
         groups = list(params)
         if not groups:
             raise ShapeError(f"{type(self).__name__}: got an empty parameter list")
@@ -180,6 +183,8 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": by the parameters' numbers, "param_groups": settings and numbers}."""
+        for hook in list(self._state_dict_hooks["before_save"].values()):
+            hook(self)
         numbers: dict[int, int] = {}
         groups = []
         for group in self.param_groups:
@@ -190,7 +195,10 @@ class Optimizer:
             groups.append(packed)
         state = {numbers[id(key)] if isinstance(key, Tensor) else key: value
                  for key, value in self.state.items()}
-        return {"state": state, "param_groups": groups}
+        made = {"state": state, "param_groups": groups}
+        for hook in list(self._state_dict_hooks["after_save"].values()):
+            made = hook(self, made) or made
+        return made
 
     @no_grad()
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -199,6 +207,8 @@ class Optimizer:
         State is moved to its parameter's device and, where floating, cast to its dtype (but the
         count of steps).  Raises ShapeError (a ValueError) where groups or their sizes differ.
         """
+        for hook in list(self._state_dict_hooks["before_load"].values()):
+            state_dict = hook(self, dict(state_dict)) or state_dict
         saved = state_dict["param_groups"]
         if len(saved) != len(self.param_groups):
             raise ShapeError(f"load_state_dict: the state has {len(saved)} parameter groups, the "
@@ -225,6 +235,8 @@ class Optimizer:
             for theirs, ours in zip(saved, self.param_groups, strict=True)]
         if self._offload is not None:
             self._offload.away(self)
+        for hook in list(self._state_dict_hooks["after_load"].values()):
+            hook(self)
 
     # --- hooks ------------------------------------------------------------------------------
 
@@ -235,6 +247,23 @@ class Optimizer:
     def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """After each step call `hook(optimizer, args, kwargs)`."""
         return RemovableHandle(self._step_post_hooks, hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Before each state_dict call `hook(optimizer)`."""
+        return RemovableHandle(self._state_dict_hooks["before_save"], hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """After each state_dict call `hook(optimizer, state_dict)`, which may return another."""
+        return RemovableHandle(self._state_dict_hooks["after_save"], hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Before each load_state_dict call `hook(optimizer, state_dict)`, which may return another.
+        """
+        return RemovableHandle(self._state_dict_hooks["before_load"], hook)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """After each load_state_dict call `hook(optimizer)`."""
+        return RemovableHandle(self._state_dict_hooks["after_load"], hook)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import mlgpu
 from mlgpu import linalg
 from mlgpu.autograd import no_grad
-from mlgpu.errors import ShapeError
+from mlgpu.errors import GraphError, ShapeError
 from mlgpu.nn.functional import normalize
 from mlgpu.nn.module import Module
 from mlgpu.nn.utils.parametrize import register_parametrization
 from mlgpu.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 
 def norm_except_dim(v: Tensor, dim: int | None) -> Tensor:
@@ -96,6 +96,90 @@ class _SpectralNorm(Module):
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return value
+
+
+class _Orthogonal(Module):
+    """Columns of length 1 at right angles (rows, where there are more columns than rows)."""
+
+    base: Tensor | None
+
+    def __init__(self, how: str, trivialization: bool) -> None:
+        super().__init__()
+        self.how, self.trivialization = how, trivialization
+        if trivialization:
+            self.register_buffer("base", None)
+
+    def forward(self, free: Tensor) -> Tensor:
+        wide = free.shape[-2] < free.shape[-1]
+        tall = free.mT if wide else free
+        if self.how == "householder":
+            q = self._reflections(tall)
+        else:
+            q = self._rotation(tall)
+        if self.trivialization and self.base is not None:
+            q = self.base @ q
+        return q.mT if wide else q
+
+    @staticmethod
+    def _reflections(tall: Tensor) -> Tensor:
+        below = tall.tril(-1)
+        tau = 2 / (1 + below.square().sum(-2))
+        return linalg.householder_product(below, tau) * tall.detach().diagonal(0, -2, -1).sgn()[
+            ..., None, :]
+
+    def _rotation(self, tall: Tensor) -> Tensor:
+        n, k = tall.shape[-2:]
+        lower = tall.tril(-1)
+        if n > k:
+            lower = mlgpu.cat([lower, lower.new_zeros((*lower.shape[:-1], n - k))], -1)
+        skew = lower - lower.mT
+        if self.how == "matrix_exp":
+            return mlgpu.matrix_exp(skew)[..., :k]
+        eye = mlgpu.eye(n, dtype=tall.dtype, device=tall.device)
+        return linalg.solve(eye - skew / 2, eye + skew / 2)[..., :k]
+
+    @no_grad()
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        wide = weight.shape[-2] < weight.shape[-1]
+        tall = weight.mT if wide else weight
+        free = mlgpu.zeros_like(tall)
+        if self.trivialization:
+            q, r = linalg.qr(tall, mode="complete")
+            k = tall.shape[-1]
+            signs = r.diagonal(0, -2, -1).sgn()
+            self.base = mlgpu.cat([q[..., :k] * signs[..., None, :], q[..., k:]], -1)
+            if self.how == "householder":
+                free.diagonal(0, -2, -1).fill_(-1)
+        elif self.how == "householder":
+            free, tau = mlgpu.geqrf(tall)
+            signs = free.diagonal(0, -2, -1).sgn()
+            free.diagonal(0, -2, -1).copy_(mlgpu.where(tau == 0, -signs, signs))
+        else:
+            raise GraphError("orthogonal: without use_trivialization a weight cannot be assigned "
+                             f"under {self.how!r}; use householder, or the default")
+        return free.mT if wide else free
+
+
+def orthogonal(module: Module, name: str = "weight", orthogonal_map: str | None = None, *,
+               use_trivialization: bool = True) -> Module:
+    """The weight (n, k) with orthonormal columns, or rows where n < k; the module comes back.
+
+    `orthogonal_map` makes it of free numbers: "matrix_exp" and "cayley" of a skew-symmetric matrix,
+    "householder" of reflections (default: matrix_exp where n = k, else householder).
+    `use_trivialization` multiplies by a fixed matrix, so that the free numbers start where the map
+    is well behaved (Lezcano-Casado, 2019).  A weight that is not orthogonal is first made so by QR.
+    """
+    weight = getattr(module, name)
+    if weight.ndim < 2:
+        raise ShapeError(f"orthogonal: expected a matrix or a batch of them, got "
+                         f"{tuple(weight.shape)}")
+    how = orthogonal_map or (
+        "matrix_exp" if weight.shape[-2] == weight.shape[-1] else "householder")
+    if how not in ("matrix_exp", "cayley", "householder"):
+        raise ShapeError(f"orthogonal: orthogonal_map must be matrix_exp, cayley or householder, "
+                         f"got {how!r}")
+    return register_parametrization(module, name, _Orthogonal(how, use_trivialization),
+                                    unsafe=True)
 
 
 def default_dim(module: Module, dim: int | None) -> int:
