@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from mlgpu import testing as testing
     from mlgpu import train as train
     from mlgpu import utils as utils
+    from mlgpu import vision as vision
     from mlgpu.functions import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -90,7 +91,7 @@ _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
                "linalg", "metrics", "nn", "optim", "peft", "profiler", "quantization", "random",
-               "rl", "signal", "special", "testing", "train", "utils")
+               "rl", "signal", "special", "testing", "train", "utils", "vision")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

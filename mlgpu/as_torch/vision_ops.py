@@ -1,4 +1,4 @@
-"""torchvision.ops: layers that models of images are made of, beside detection."""
+"""torchvision.ops: boxes, regions and layers of models of images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,35 @@ from typing import Any
 
 import mlgpu
 from mlgpu import Tensor
-from mlgpu.errors import ShapeError
 from mlgpu.nn import Module
+from mlgpu.vision import (
+    StochasticDepth,
+    batched_nms,
+    box_area,
+    box_convert,
+    box_iou,
+    clip_boxes_to_image,
+    complete_box_iou,
+    complete_box_iou_loss,
+    deform_conv2d,
+    distance_box_iou,
+    distance_box_iou_loss,
+    generalized_box_iou,
+    generalized_box_iou_loss,
+    masks_to_boxes,
+    nms,
+    remove_small_boxes,
+    roi_align,
+    roi_pool,
+    sigmoid_focal_loss,
+    stochastic_depth,
+)
+
+__all__ = ["FrozenBatchNorm2d", "StochasticDepth", "batched_nms", "box_area", "box_convert",
+           "box_iou", "clip_boxes_to_image", "complete_box_iou", "complete_box_iou_loss",
+           "deform_conv2d", "distance_box_iou", "distance_box_iou_loss", "generalized_box_iou",
+           "generalized_box_iou_loss", "masks_to_boxes", "nms", "remove_small_boxes", "roi_align",
+           "roi_pool", "sigmoid_focal_loss", "stochastic_depth"]
 
 
 class FrozenBatchNorm2d(Module):
@@ -34,30 +61,3 @@ class FrozenBatchNorm2d(Module):
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
         return x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
-
-
-def stochastic_depth(input: Tensor, p: float, mode: str, training: bool = True) -> Tensor:
-    """The input with whole samples ("row"), or all of it ("batch"), set to 0 with probability p.
-
-    What is left is scaled by 1 / (1 - p).  Huang et al., 2016.
-    """
-    if mode not in ("row", "batch") or not 0 <= p <= 1:
-        raise ShapeError(f"stochastic_depth: expected mode 'row' or 'batch' and 0 <= p <= 1, got "
-                         f"{mode!r} and {p}")
-    if not training or p == 0:
-        return input
-    rows = input.shape[0] if mode == "row" else 1
-    kept = input.new_empty(rows, *[1] * (input.ndim - 1)).bernoulli_(1 - p)
-    return input * (kept / (1 - p) if p < 1 else kept)
-
-
-class StochasticDepth(Module):
-    """`stochastic_depth` in training."""
-
-    def __init__(self, p: float, mode: str) -> None:
-        super().__init__()
-        self.p, self.mode = p, mode
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The input, or parts of it."""
-        return stochastic_depth(input, self.p, self.mode, self.training)

@@ -40,7 +40,9 @@ ALLOWED = {
 UNREACHED = ("softmax masked_softmax_rows<T, bool, 4, 1, 32, false>",
              "softmax masked_softmax_long<T, T, 4, true>", "softmax softmax_parts<T, W, 4>",
              "softmax softmax_pieces<T, W, 4, true>", "cross_entropy weight_sums<T, W>",
-             "mask coordinates", "optimizer advance", "optimizer grads_unscale<T>",
+             "components components_measure", "mask coordinates",
+             "morphology morphology_take<T, unsigned char>", "nms nms_mask<T, W>",
+             "optimizer advance", "optimizer grads_unscale<T>",
              "pool pool_choose<T, long long, 2>", "random random_advance", "random random_place",
              "random random_check<T>", "resample resample_divided<T, T, W>")
 DTYPES = {"float": "float", "__half": "float", "__nv_bfloat16": "float", "double": "double"}
