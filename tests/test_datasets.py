@@ -515,6 +515,9 @@ def test_from_hub(site, tmp_path, monkeypatch):
         datasets.from_hub("who/else", root=tmp_path)
     with pytest.raises(MissingDataError, match="not there"):
         datasets.from_hub("who/else", root=tmp_path, download=False)
+    hub_pages(site, {"main/odd/..\\x.parquet": b""})
+    with pytest.raises(FormatError, match="no plain name"):
+        datasets.from_hub("who/what", "odd", root=tmp_path)
     hub_pages(site, {"other/train/0000.parquet": b"", **files})
     with pytest.raises(ValueError, match=r"\['main', 'other'\]; choose one by config="):
         datasets.from_hub("who/what", root=tmp_path / "new")

@@ -107,6 +107,10 @@ class _Hub:
                  for large in [entry.get("lfs") or {}]]
         if not found:
             raise FormatError(f"from_hub: {self.repo} has no Parquet files in {config}/{split}")
+        for entry in found:  # what becomes the name of a file here
+            if not re.fullmatch(r"[\w.-]+", entry["path"].rpartition("/")[2]):
+                raise FormatError(f"from_hub: {self.repo} has a file {entry['path']!r}, which is "
+                                  "no plain name")
         return sorted(found, key=lambda entry: str(entry["path"]))
 
     def _entries(self, path: str) -> Iterator[dict[str, Any]]:
