@@ -55,7 +55,11 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.linalg_det": "det logdet slogdet",
     "mlgpu.ops.linalg_least": "pinverse",
     "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace vander",
+    "mlgpu.ops.linalg_householder": "geqrf orgqr ormqr",
     "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.linalg_lowrank": "pca_lowrank svd_lowrank",
+    "mlgpu.ops.linalg_lu": "lu_unpack triangular_solve",
+    "mlgpu.ops.linalg_lu_old": "lu lu_solve",
     "mlgpu.ops.linalg_svd": "svd",
     "mlgpu.ops.linalg_solve": "cholesky_inverse cholesky_solve inverse",
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
@@ -141,7 +145,10 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.matmul": "bmm dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind vsplit""",
+    "mlgpu.ops.linalg_householder": "geqrf orgqr ormqr",
     "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
+    "mlgpu.ops.linalg_lu": "triangular_solve",
+    "mlgpu.ops.linalg_lu_old": "lu lu_solve",
         lerp mul multiply neg negative positive reciprocal remainder sub subtract true_divide""",
     "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
         bitwise_right_shift bitwise_xor""",

@@ -226,7 +226,16 @@ from mlgpu.ops.linalg_matrix import kron as kron
 from mlgpu.ops.linalg_matrix import matrix_exp as matrix_exp
 from mlgpu.ops.linalg_matrix import matrix_power as matrix_power
 from mlgpu.ops.linalg_matrix import trace as trace
+from mlgpu.ops.linalg_householder import geqrf as geqrf
+from mlgpu.ops.linalg_householder import orgqr as orgqr
+from mlgpu.ops.linalg_householder import ormqr as ormqr
 from mlgpu.ops.linalg_matrix import vander as vander
+from mlgpu.ops.linalg_lowrank import pca_lowrank as pca_lowrank
+from mlgpu.ops.linalg_lowrank import svd_lowrank as svd_lowrank
+from mlgpu.ops.linalg_lu import lu_unpack as lu_unpack
+from mlgpu.ops.linalg_lu import triangular_solve as triangular_solve
+from mlgpu.ops.linalg_lu_old import lu as lu
+from mlgpu.ops.linalg_lu_old import lu_solve as lu_solve
 from mlgpu.ops.linalg_norm import norm as norm
 from mlgpu.ops.linalg_solve import cholesky_inverse as cholesky_inverse
 from mlgpu.ops.linalg_solve import cholesky_solve as cholesky_solve

@@ -116,6 +116,12 @@ def qr(a: Array, mode: Any) -> tuple[Array, Array]:
     return q, r
 
 
+def geqrf(a: Array) -> tuple[Array, Array]:
+    """R with the Householder vectors under it, and their factors."""
+    h, tau = np.linalg.qr(a, "raw")
+    return copy(h.swapaxes(-1, -2)), tau
+
+
 def svd(op: str, a: Array, full_matrices: bool) -> tuple[Array, Array, Array]:
     """u, s and v^H.  LinAlgError for a matrix with inf or NaN."""
     _check_finite(op, a)

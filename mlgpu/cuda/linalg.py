@@ -16,7 +16,7 @@ import numpy as np
 from mlgpu.cpu.lapack import located
 from mlgpu.cuda.context import context
 from mlgpu.cuda.loading import load
-from mlgpu.cuda.lu import LU
+from mlgpu.cuda.lu import LDL, LU
 from mlgpu.cuda.runtime import contiguous, copy, empty, zeros
 from mlgpu.errors import CaptureError, DeviceError, LinAlgError, MissingExtraError
 from mlgpu.op import on_tensors
@@ -159,11 +159,59 @@ def lu(op: str, a: Any) -> tuple[Any, Any]:
     return made.factors.reshape(a.shape), made.pivots.reshape(a.shape[:-1])
 
 
+def lu_factor(op: str, a: Any, pivot: bool) -> tuple[Any, Any, Any]:
+    """L and U of (..., m, n) in one matrix; pivots and info, both counted from 1."""
+    batch, pivots = a.shape[:-2], (*a.shape[:-2], min(a.shape[-2:]))
+    if not a.size:
+        return empty(a.shape, a.dtype), empty(pivots, np.dtype(np.int32)), _no_info(batch)
+    with library(op):
+        made = LU(a.swapaxes(-1, -2), pivot)
+    return (copy(made.factors.swapaxes(-1, -2)).reshape(a.shape), made.pivots.reshape(pivots),
+            made.info.reshape(batch))
+
+
+def ldl_factor(op: str, a: Any, hermitian: bool) -> tuple[Any, Any, Any]:
+    """L and D in one lower triangle; pivots and info, both counted from 1."""
+    if hermitian and a.dtype.kind == "c":
+        raise DeviceError(f"{op}: cuSOLVER has no LDL factors of complex Hermitian matrices; move "
+                          "the input with .cpu()")
+    if not a.size:
+        return (empty(a.shape, a.dtype), empty(a.shape[:-1], np.dtype(np.int32)),
+                _no_info(a.shape[:-2]))
+    with library(op):
+        made = LDL(a)
+    lower = on_tensors(lambda x: x.tril(), made.factors)
+    return (lower.reshape(a.shape), made.pivots.reshape(a.shape[:-1]),
+            made.info.reshape(a.shape[:-2]))
+
+
+def on_host(op: str, function: Callable[..., Any], array: Any) -> Any:
+    """The arrays of function(array), which is small and computed on the host."""
+    from mlgpu.cuda.transfer import from_host
+
+    with library(op):
+        found = function(array.get())
+    if isinstance(found, tuple):
+        return tuple(from_host(x, False)[0] for x in found)
+    return from_host(found, False)[0]
+
+
+def _no_info(batch: tuple[int, ...]) -> Any:
+    return zeros(batch, np.dtype(np.int32))
+
+
 def qr(op: str, a: Any, mode: str) -> tuple[Any, Any]:
     """q and r; mode "reduced" or "complete"."""
     with library(op) as cupy:
         q, r = cupy.linalg.qr(a, mode)
     return _ours(q), _ours(r)
+
+
+def geqrf(op: str, a: Any) -> tuple[Any, Any]:
+    """R with the Householder vectors under it, and their factors."""
+    with library(op) as cupy:
+        h, tau = cupy.linalg.qr(a, "raw")
+    return _ours(h.swapaxes(-1, -2)), _ours(tau)
 
 
 def svd(op: str, a: Any, full_matrices: bool) -> tuple[Any, Any, Any]:

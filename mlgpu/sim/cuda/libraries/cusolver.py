@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from mlgpu.cpu.lu import ldl
 from mlgpu.sim.cuda.libraries import lapack
 from mlgpu.sim.cuda.libraries.modules import Library, StatusError, family
 from mlgpu.sim.cuda.libraries.numeric import LETTERS, dtype_of, real
@@ -105,7 +106,8 @@ class Cusolver(Library):
 
     # -- workspaces: none is needed, and one element keeps programs that allocate it working ------
 
-    @family("{}_bufferSize", [t + f for t in ALL for f in ("potrf", "getrf", "geqrf", "gesvd")]
+    @family("{}_bufferSize",
+            [t + f for t in ALL for f in ("potrf", "getrf", "sytrf", "geqrf", "gesvd")]
             + [t + f for t in REALS for f in ("orgqr", "ormqr", "syevd")]
             + [t + f for t in COMPLEX for f in ("ungqr", "unmqr", "heevd")])
     def _buffer_size(self, name: str, handle: int, *args: int) -> int:
@@ -195,6 +197,21 @@ class Cusolver(Library):
             right.write(lapack.lu_solve(factors, pivots, right.read(), trans))
             return 0
         self._submit(handle, f"cusolverDn{t.upper()}getrs", body, devInfo)
+
+    @family("{}sytrf", ALL)
+    def _sytrf(self, t: str, handle: int, uplo: int, n: int, A: int, lda: int, ipiv: int,
+               work: int, lwork: int, devInfo: int) -> None:
+        call = f"cusolverDn{t.upper()}sytrf"
+        if uplo:
+            raise CUSOLVERError(9, f"{call}: the upper triangle is not simulated; give the lower")
+
+        def body(o: Operands) -> int:
+            matrix, part = o.matrix("A", A, LETTERS[t], n, n, lda), lapack.triangle(n, uplo)
+            factors, pivots, info = ldl(matrix.read(part), False)
+            matrix.write(factors, part)
+            o.array("ipiv", ipiv, np.int32, (n,)).write(pivots)
+            return int(info)
+        self._submit(handle, call, body, devInfo)
 
     # -- QR ---------------------------------------------------------------------------------------
 
