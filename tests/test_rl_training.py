@@ -131,11 +131,13 @@ def off_policy(folder, *, kind=rl.PrioritizedReplayBuffer, env=None, async_polic
         val_env=rl.SyncVectorEnv([rl.CartPole] * 2), episodes=3)
 
 
-def soft(folder, *, callbacks=(), **options):
+def continuous(folder, *, delayed=False, callbacks=(), **options):
     mlgpu.manual_seed(0)
     env = rl.SyncVectorEnv([rl.Pendulum] * 2)
-    agent = rl.SAC(rl.TanhGaussianPolicy(network(3, 2), env.single_action_space),
-                   (network(SEEN, 1), network(SEEN, 1)))
+    critics = network(SEEN, 1), network(SEEN, 1)
+    agent = (rl.TD3(rl.DeterministicPolicy(network(3, 1), env.single_action_space), critics)
+             if delayed else
+             rl.SAC(rl.TanhGaussianPolicy(network(3, 2), env.single_action_space), critics))
     buffer = rl.ReplayBuffer(40, env.single_observation_space, env.single_action_space, num_envs=2)
     return rl.OffPolicyTrainer(
         agent, mlgpu.optim.Adam(agent.parameters(), lr=1e-2), env, buffer, warmup=8, batch_size=8,
@@ -161,7 +163,8 @@ def told(run):
 CASES = {
     "prioritized": (off_policy, dict, {"steps": 24, "evaluate_every": 10}, 11),
     "thread": (off_policy, lambda: {"async_policy": rl.AsyncPolicy()}, {"steps": 24}, 11),
-    "sac": (soft, dict, {"steps": 12}, 5),
+    "sac": (continuous, dict, {"steps": 12}, 5),
+    "td3": (continuous, lambda: {"delayed": True}, {"steps": 8}, 5),
     "rollout": (on_policy, dict, {"rollouts": 3}, 9),
     "rollout's end": (on_policy, dict, {"rollouts": 3}, 6),
 }
@@ -179,8 +182,8 @@ def test_a_run_resumes_bit_for_bit(case, tmp_path):
     run = again.fit(**fit, resume=True)
     assert run.step == wanted.step > at
     assert told(run) == told(wanted)
-    for name, value in whole.agent.state_dict().items():
-        assert value.tolist() == again.agent.state_dict()[name].tolist(), name
+    for value, other in zip(whole.agent.parameters(), again.agent.parameters(), strict=True):
+        assert value.tolist() == other.tolist()
 
 
 class Forgetful(rl.CartPole):

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from mlgpu.rl.episodes import evaluate as evaluate
     from mlgpu.rl.grid_world import GridWorld as GridWorld
     from mlgpu.rl.pendulum import Pendulum as Pendulum
+    from mlgpu.rl.policies import BoundedPolicy as BoundedPolicy
     from mlgpu.rl.policies import CategoricalPolicy as CategoricalPolicy
+    from mlgpu.rl.policies import DeterministicPolicy as DeterministicPolicy
     from mlgpu.rl.policies import EpsilonGreedy as EpsilonGreedy
     from mlgpu.rl.policies import GaussianPolicy as GaussianPolicy
     from mlgpu.rl.policies import Policy as Policy
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from mlgpu.rl.spaces import Box as Box
     from mlgpu.rl.spaces import Discrete as Discrete
     from mlgpu.rl.sum_tree import SumTree as SumTree
+    from mlgpu.rl.td3 import TD3 as TD3
+    from mlgpu.rl.trainer import AgentTrainer as AgentTrainer
     from mlgpu.rl.trainer import OffPolicyTrainer as OffPolicyTrainer
     from mlgpu.rl.trainer import OnPolicyTrainer as OnPolicyTrainer
     from mlgpu.rl.vector import AsyncVectorEnv as AsyncVectorEnv
@@ -64,8 +68,8 @@ _HOMES: dict[str, str] = {
     "episodes": "EpisodeMetrics evaluate",
     "grid_world": "GridWorld",
     "pendulum": "Pendulum",
-    "policies": """CategoricalPolicy EpsilonGreedy GaussianPolicy Policy
-        StochasticPolicy TanhGaussianPolicy""",
+    "policies": """BoundedPolicy CategoricalPolicy DeterministicPolicy EpsilonGreedy
+        GaussianPolicy Policy StochasticPolicy TanhGaussianPolicy""",
     "replay": "PrioritizedReplayBuffer ReplayBuffer",
     "returns": "discounted_returns generalized_advantages",
     "rollout": "RolloutBuffer",
@@ -73,7 +77,8 @@ _HOMES: dict[str, str] = {
     "schedules": "ExponentialSchedule LinearSchedule",
     "spaces": "Box Discrete",
     "sum_tree": "SumTree",
-    "trainer": "OffPolicyTrainer OnPolicyTrainer",
+    "td3": "TD3",
+    "trainer": "AgentTrainer OffPolicyTrainer OnPolicyTrainer",
     "vector": "AsyncVectorEnv SyncVectorEnv VectorEnv make_vec",
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names.split()}

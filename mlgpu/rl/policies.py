@@ -129,34 +129,72 @@ class GaussianPolicy(StochasticPolicy):
         return found.log_prob(action).sum(-1), found.entropy().sum(-1)
 
 
-class TanhGaussianPolicy(Policy):
-    """Normal values squashed by tanh into a bounded action space: (n, *shape of an action).
-
-    The network gives (n, 2 k) for k numbers of an action: means, and logarithms of standard
-    deviations, which are kept in [-20, 2].  As in "Soft actor-critic" (Haarnoja and others, 2018).
-    """
+class BoundedPolicy(Policy):
+    """A policy whose actions lie in a bounded space: (n, *shape of an action)."""
 
     def __init__(self, network: Module, action_space: Any) -> None:
         super().__init__()
-        space = space_of(action_space)
+        space, name = space_of(action_space), type(self).__name__
         if not isinstance(space, Box) or not space.bounded or space.numpy.kind != "f":
-            raise ShapeError("TanhGaussianPolicy: the action space must be a Box of floats with "
-                             f"finite bounds, got {space}")
+            raise ShapeError(f"{name}: the action space must be a Box of floats with finite "
+                             f"bounds, got {space}")
         self.network, self.shape = network, space.shape
         middle, reach = (space.high + space.low) / 2, (space.high - space.low) / 2
         if not (reach > 0).all():
-            raise ShapeError(f"TanhGaussianPolicy: {space} has a bound with nothing above it")
+            raise ShapeError(f"{name}: {space} has a bound with nothing above it")
         self.middle: Tensor
         self.reach: Tensor
         self.register_buffer("middle", tensor(middle.reshape(-1)))
         self.register_buffer("reach", tensor(reach.reshape(-1)))
 
+    def _output(self, observation: Tensor, size: int, what: str) -> Tensor:
+        found: Tensor = self.network(observation)
+        if found.ndim != 2 or found.shape[1] != size:
+            raise ShapeError(f"{type(self).__name__}: the network must give (n, {size}), {what}, "
+                             f"got {tuple(found.shape)}")
+        return found
+
+    def _scaled(self, unit: Tensor) -> Tensor:
+        """What numbers from -1 to 1 are in the space."""
+        return (self.middle + self.reach * unit).reshape(-1, *self.shape)
+
+
+class DeterministicPolicy(BoundedPolicy):
+    """The network's (n, k) numbers squashed by tanh into the space, and normal noise to explore.
+
+    `noise` is its standard deviation in halves of the space's width, a number or a schedule over
+    the steps of the environments; what it moves beyond the bounds is cut off.
+    """
+
+    def __init__(self, network: Module, action_space: Any, noise: float | Schedule = 0.1) -> None:
+        super().__init__(network, action_space)
+        self.noise = schedule_of(noise)
+
+    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The best actions, or others by (n, k) `noise`, in halves of the space's width."""
+        unit = self._output(observation, self.reach.numel(), "numbers of an action").tanh()
+        return self._scaled(unit if noise is None else (unit + noise).clamp(-1.0, 1.0))
+
+    @no_grad()
+    def act(self, observation: Tensor, *, step: int = 0, deterministic: bool = False,
+            generator: Generator | None = None) -> Tensor:
+        if deterministic:
+            return self.forward(observation)
+        noise = randn(len(observation), self.reach.numel(), generator=generator,
+                      dtype=self.reach.dtype, device=self.reach.device)
+        return self.forward(observation, noise * self.noise(step))
+
+
+class TanhGaussianPolicy(BoundedPolicy):
+    """Normal values squashed by tanh into the space.
+
+    The network gives (n, 2 k) for k numbers of an action: means, and logarithms of standard
+    deviations, which are kept in [-20, 2].  As in "Soft actor-critic" (Haarnoja and others, 2018).
+    """
+
     def _parameters_of(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.network(observation)
         size = self.reach.numel()
-        if out.ndim != 2 or out.shape[1] != 2 * size:
-            raise ShapeError(f"TanhGaussianPolicy: the network must give (n, {2 * size}), means "
-                             f"and logarithms of deviations, got {tuple(out.shape)}")
+        out = self._output(observation, 2 * size, "means and logarithms of deviations")
         return out[:, :size], out[:, size:].clamp(-20.0, 2.0)
 
     @no_grad()
@@ -166,7 +204,7 @@ class TanhGaussianPolicy(Policy):
         if not deterministic:
             mean = mean + log_std.exp() * randn(*mean.shape, generator=generator,
                                                 dtype=mean.dtype, device=mean.device)
-        return (self.middle + self.reach * mean.tanh()).reshape(-1, *self.shape)
+        return self._scaled(mean.tanh())
 
     def rsample(self, observation: Tensor, generator: Generator | None = None
                 ) -> tuple[Tensor, Tensor]:
@@ -181,4 +219,4 @@ class TanhGaussianPolicy(Policy):
         # log(1 - tanh² u) without the difference, which is 0 for a large u
         squashed = 2.0 * (math.log(2.0) - raw - softplus(-2.0 * raw))
         density = (normal - squashed - self.reach.log()).sum(-1)
-        return (self.middle + self.reach * raw.tanh()).reshape(-1, *self.shape), density
+        return self._scaled(raw.tanh()), density

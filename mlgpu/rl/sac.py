@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from mlgpu.autograd import no_grad
-from mlgpu.errors import ShapeError
 from mlgpu.nn.module import Module
 from mlgpu.nn.parameter import Parameter
 from mlgpu.ops.choice import minimum
 from mlgpu.ops.creation import full
-from mlgpu.ops.join import cat
 from mlgpu.rl.agent import Agent, follow, target_of
+from mlgpu.rl.critics import frozen, value
 from mlgpu.rl.policies import TanhGaussianPolicy
 from mlgpu.tensor import Tensor
 
@@ -54,20 +51,19 @@ class SAC(Agent):
         alpha = self.log_alpha.detach().exp()
         with no_grad():
             action, density = self.policy.rsample(batch["next_observation"])
-            after = minimum(*(_value(critic, batch["next_observation"], action)
+            after = minimum(*(value(critic, batch["next_observation"], action)
                               for critic in (self.first_target, self.second_target)))
             target = batch["reward"] + batch["discount"] * (after - alpha * density)
-        values = [_value(critic, batch["observation"], batch["action"])
+        values = [value(critic, batch["observation"], batch["action"])
                   for critic in (self.first, self.second)]
-        squares = sum((value - target) ** 2 for value in values)
-        assert isinstance(squares, Tensor)
+        squares = (values[0] - target) ** 2 + (values[1] - target) ** 2
         if "weight" in batch:
             squares = squares * batch["weight"]
         critic_loss = squares.mean()
 
         action, density = self.policy.rsample(batch["observation"])
-        with _frozen(self.first), _frozen(self.second):
-            worth = minimum(*(_value(critic, batch["observation"], action)
+        with frozen(self.first), frozen(self.second):
+            worth = minimum(*(value(critic, batch["observation"], action)
                               for critic in (self.first, self.second)))
         policy_loss = (alpha * density - worth).mean()
         loss = critic_loss + policy_loss
@@ -82,24 +78,3 @@ class SAC(Agent):
         """Move the targets."""
         follow(self.first_target, self.first, self.tau)
         follow(self.second_target, self.second, self.tau)
-
-
-def _value(critic: Module, observation: Tensor, action: Tensor) -> Tensor:
-    found: Tensor = critic(cat([observation.flatten(1), action.flatten(1)], -1))
-    if found.shape != (len(observation), 1):
-        raise ShapeError(f"SAC: a critic must give ({len(observation)}, 1), got "
-                         f"{tuple(found.shape)}")
-    return found.squeeze(-1)
-
-
-@contextmanager
-def _frozen(critic: Module) -> Iterator[None]:
-    """Within the block gradients go through the critic and not into it."""
-    learns = [p for p in critic.parameters() if p.requires_grad]
-    for parameter in learns:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learns:
-            parameter.requires_grad_(True)
