@@ -41,11 +41,13 @@ ANY_VALUE = {
     "new_empty_strided", "multinomial", "normal", "rand_like", "randint", "randint_like", "randn",
     "randn_like", "nn.functional.rrelu", "nn.functional.dropout", "nn.functional.dropout2d",
     "nn.functional.dropout3d", "nn.functional.alpha_dropout", "nn.functional.feature_alpha_dropout",
+    "nn.functional.fractional_max_pool2d", "nn.functional.fractional_max_pool3d",
     "resize_", "resize_as_", "cauchy", "exponential", "geometric", "log_normal", "uniform",
 }
 
 # Vectors that are unique but for a factor: what PyTorch's own tests make of them is compared.
-UP_TO_A_FACTOR = {"linalg.eig", "linalg.eigh", "linalg.svd", "svd", "linalg.qr", "qr", "symeig"}
+UP_TO_A_FACTOR = {"linalg.eig", "linalg.eigh", "linalg.svd", "svd", "linalg.qr", "qr", "symeig",
+                  "svd_lowrank", "pca_lowrank"}
 
 # Among equal elements it is open which is named: the values are compared, not the positions.
 TIES = {"topk", "kthvalue", "mode", "sort", "median", "nanmedian", "max", "min", "aminmax",
@@ -59,8 +61,9 @@ _NUMBERS = "a Python number is taken where PyTorch wants a tensor"
 _COMPLEX = "not defined for complex numbers"
 KNOWN: dict[str, str] = {
     **{f"{name} error": _NUMBERS for name in """
-        __radd__ __rand__ __rmul__ __ror__ __rxor__ atan2 clamp_max clamp_min copysign eq fmax fmin
-        fmod ge gt heaviside le logical_and logical_or logical_xor lt maximum minimum ne rsub
+        __radd__ __rand__ __rdiv__ __rmul__ __ror__ __rxor__ atan2 clamp_max clamp_min copysign eq
+        fmax fmin fmod ge gt heaviside le logical_and logical_or logical_xor lt maximum minimum ne
+        rsub
         """.split()},
     **dict.fromkeys("logaddexp logcumsumexp sinc nn.functional.rms_norm".split(), _COMPLEX),
     **{f"{name} forward": "integers times a fraction: DTypeError; PyTorch cuts the fraction off"
@@ -71,6 +74,11 @@ KNOWN: dict[str, str] = {
                     "small integers: computed in float32; PyTorch's wrap around"),
     "cholesky_solve gradient": "0 for the triangle that is not read; PyTorch mirrors the other",
     "__rpow__": "integers to negative integer powers: MlgpuError; PyTorch gives 0",
+    "as_strided_scatter gradient":
+        "to the input that of what stays of it; PyTorch's is that of what src overwrites",
+    "narrow_copy error": "a dimension out of range: IndexError, as by narrow",
+    "nn.functional.upsample_bilinear forward": "of bytes: DTypeError; convert, interpolate, round",
+    "svd_lowrank": "other random numbers, which decide what of a rank above q is found",
     "angle forward": "of negative integers pi in the default dtype; PyTorch in less precision",
     "cov gradient": "of float32 weights in float64 here",
     "index_add": "of truth values: DTypeError; PyTorch ors them",

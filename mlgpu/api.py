@@ -36,8 +36,9 @@ FUNCTIONS: dict[str, str] = {
         logical_xor lt ne not_equal signbit""",
     "mlgpu.ops.complex": """complex conj conj_physical imag is_complex is_conj is_neg polar real
         resolve_conj resolve_neg view_as_complex view_as_real""",
-    "mlgpu.ops.creation": """arange as_tensor asarray empty empty_like empty_strided eye full
-        full_like linspace logspace ones ones_like range scalar_tensor tensor zeros zeros_like""",
+    "mlgpu.ops.creation": """arange as_tensor asarray empty empty_like empty_permuted empty_strided
+        eye full full_like linspace logspace ones ones_like range scalar_tensor tensor zeros
+        zeros_like""",
     "mlgpu.ops.distance": "cosine_similarity pairwise_distance",
     "mlgpu.ops.dropout": "alpha_dropout dropout feature_alpha_dropout feature_dropout",
     "mlgpu.ops.einsum": "einsum tensordot",
@@ -45,6 +46,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
     "mlgpu.ops.facts": """detach is_floating_point is_nonzero is_same_size is_signed is_tensor
         numel""",
+    "mlgpu.ops.fill": "fill",
     "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
     "mlgpu.ops.integrate": "corrcoef cov cumulative_trapezoid trapezoid trapz",
@@ -53,19 +55,22 @@ FUNCTIONS: dict[str, str] = {
         combinations concat concatenate dstack hstack meshgrid row_stack stack vstack""",
     "mlgpu.ops.linalg_decompose": "cholesky qr",
     "mlgpu.ops.linalg_det": "det logdet slogdet",
-    "mlgpu.ops.linalg_least": "pinverse",
-    "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace vander",
     "mlgpu.ops.linalg_householder": "geqrf orgqr ormqr",
-    "mlgpu.ops.linalg_norm": "norm",
+    "mlgpu.ops.linalg_least": "pinverse",
     "mlgpu.ops.linalg_lowrank": "pca_lowrank svd_lowrank",
     "mlgpu.ops.linalg_lu": "lu_unpack triangular_solve",
     "mlgpu.ops.linalg_lu_old": "lu lu_solve",
+    "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace vander",
+    "mlgpu.ops.linalg_norm": "norm",
     "mlgpu.ops.linalg_svd": "svd",
     "mlgpu.ops.linalg_solve": "cholesky_inverse cholesky_solve inverse",
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
     "mlgpu.ops.matmul": "bmm chain_matmul dot ger inner matmul mm mv outer vdot",
+    "mlgpu.ops.native": """grid_sampler grid_sampler_2d grid_sampler_3d native_batch_norm
+        native_group_norm native_layer_norm""",
+    "mlgpu.ops.pad": "constant_pad_nd",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
-        tensor_split unbind vsplit""",
+        tensor_split unbind unsafe_chunk unsafe_split unsafe_split_with_sizes vsplit""",
     "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
         lerp mul multiply neg negative positive reciprocal remainder rsub sub subtract
         true_divide""",
@@ -79,8 +84,8 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
         arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
         tanh""",
-    "mlgpu.ops.placed": """diagonal_scatter dist renorm select_scatter slice_scatter
-        unravel_index""",
+    "mlgpu.ops.placed": """as_strided_scatter diagonal_scatter dist put renorm select_scatter
+        slice_scatter unravel_index""",
     "mlgpu.ops.number": "frexp gcd lcm ldexp",
     "mlgpu.ops.quantile": "nanquantile quantile",
     "mlgpu.ops.quantize": "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine",
@@ -102,6 +107,10 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.view": """adjoint broadcast_shapes broadcast_tensors broadcast_to flatten
         moveaxis movedim permute ravel reshape squeeze swapaxes swapdims t transpose unflatten
         unsqueeze""",
+    "mlgpu.ops.view_copy": """alias_copy as_strided_copy detach_copy diagonal_copy expand_copy
+        narrow_copy permute_copy select_copy slice_copy split_copy split_with_sizes_copy
+        squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsqueeze_copy
+        view_as_complex_copy view_as_real_copy view_copy""",
     "mlgpu.ops.window_function": """bartlett_window blackman_window hamming_window hann_window
         kaiser_window""",
     "mlgpu.printing": "get_printoptions set_printoptions",
@@ -121,8 +130,8 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.compare": """allclose eq equal ge greater greater_equal gt isclose isfinite isinf
         isnan isneginf isposinf isreal le less less_equal logical_and logical_not logical_or
         logical_xor lt ne not_equal signbit""",
-    "mlgpu.ops.complex": "conj conj_physical is_conj is_neg resolve_conj resolve_neg",
-    "mlgpu.ops.creation": "new_empty new_full new_ones new_tensor new_zeros",
+    "mlgpu.ops.complex": "chalf conj conj_physical is_conj is_neg resolve_conj resolve_neg",
+    "mlgpu.ops.creation": "new_empty new_empty_strided new_full new_ones new_tensor new_zeros",
     "mlgpu.ops.extrema": "amax amin aminmax argmax argmin max median min mode nanmedian",
     "mlgpu.ops.facts": """as_subclass is_nonzero is_pinned is_same_size ndimension new
         untyped_storage""",
@@ -136,7 +145,10 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.interop": "__array__ __dlpack__ __dlpack_device__",
     "mlgpu.ops.linalg_decompose": "cholesky qr",
     "mlgpu.ops.linalg_det": "det logdet slogdet",
+    "mlgpu.ops.linalg_householder": "geqrf orgqr ormqr",
     "mlgpu.ops.linalg_least": "pinverse",
+    "mlgpu.ops.linalg_lu": "triangular_solve",
+    "mlgpu.ops.linalg_lu_old": "lu lu_solve",
     "mlgpu.ops.linalg_matrix": "cross kron matrix_exp matrix_power trace",
     "mlgpu.ops.linalg_norm": "norm",
     "mlgpu.ops.linalg_svd": "svd",
@@ -144,11 +156,8 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.mask": "masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select",
     "mlgpu.ops.matmul": "bmm dot ger inner matmul mm mv outer vdot",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
-        tensor_split unbind vsplit""",
-    "mlgpu.ops.linalg_householder": "geqrf orgqr ormqr",
+        tensor_split unbind unsafe_chunk unsafe_split unsafe_split_with_sizes vsplit""",
     "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod
-    "mlgpu.ops.linalg_lu": "triangular_solve",
-    "mlgpu.ops.linalg_lu_old": "lu lu_solve",
         lerp mul multiply neg negative positive reciprocal remainder sub subtract true_divide""",
     "mlgpu.ops.bits": """bitwise_and bitwise_left_shift bitwise_not bitwise_or
         bitwise_right_shift bitwise_xor""",
@@ -161,7 +170,8 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.trigonometry": """acos acosh angle arccos arccosh arcsin arcsinh arctan arctan2
         arctanh asin asinh atan atan2 atanh cos cosh deg2rad hypot rad2deg sin sinc sinh tan
         tanh""",
-    "mlgpu.ops.placed": """addbmm_ addmm_ addmv_ addr_ baddbmm_ diagonal_scatter dist renorm renorm_
+    "mlgpu.ops.placed": """addbmm_ addmm_ addmv_ addr_ as_strided_scatter baddbmm_
+        diagonal_scatter dist put put_ renorm renorm_
         resize_ resize_as_ select_scatter slice_scatter squeeze_ swapaxes_ swapdims_ t_ transpose_
         unsqueeze_""",
     "mlgpu.ops.quantile": "nanquantile quantile",
@@ -182,6 +192,7 @@ METHODS: dict[str, str] = {
     "mlgpu.ops.view": """adjoint broadcast_to expand expand_as flatten moveaxis movedim permute
         ravel reshape reshape_as squeeze swapaxes swapdims t transpose unflatten unsqueeze view
         view_as""",
+    "mlgpu.ops.view_copy": "narrow_copy",
 }
 
 # Elementwise functions with an in-place method, whose name ends in an underscore.
@@ -213,6 +224,7 @@ RENAMED: dict[str, tuple[str, str]] = {
     "__getitem__": ("mlgpu.ops.index", "getitem"),
     "__iter__": ("mlgpu.ops.part", "iterate"),
     "__setitem__": ("mlgpu.ops.index", "setitem"),
+    "__rdiv__": ("mlgpu.ops.operators", "rtruediv"),
     "type": ("mlgpu.typed", "cast_to"),
     "unfold": ("mlgpu.ops.fold", "unfold_view"),
     "where": ("mlgpu.ops.operators", "where"),

@@ -66,7 +66,7 @@ _OWN = {
     "nn": ".nn mlgpu.nn",
     "nn.attention": ".attention",
     "nn.attention.flex_attention": ".flex_attention",
-    "nn.functional": ".nn_functional mlgpu.nn.functional",
+    "nn.functional": "mlgpu.nn.functional",
     "nn.init": ".nn_init mlgpu.nn.init",
     "nn.modules": ".nn mlgpu.nn",
     "nn.modules.module": ".nn_module .nn mlgpu.nn",
@@ -158,5 +158,10 @@ for _package, _names in _PARTS.items():
 NEARBY = {
     "export": "mlgpu.cuda.graph, which makes a step one launch",
     "onnx": "mlgpu.save, which writes safetensors",
+    "SparseAdam": "mlgpu.optim.Adam, as gradients are dense",
+    "_scaled_mm": "mlgpu.quantization, whose layers multiply narrow weights",
+    "jiterator": "mlgpu.fuse, which makes one kernel of an elementwise function",
     "sparse": "index_add and scatter_reduce on dense tensors",
+    "sparse_coo_tensor": "index_add and scatter_reduce on dense tensors",
+    "sparse_csr_tensor": "index_add and scatter_reduce on dense tensors",
 }

@@ -18,17 +18,6 @@ from mlgpu.nn.loss import _Loss as _Loss
 from mlgpu.nn.loss import _WeightedLoss as _WeightedLoss
 
 
-class SyncBatchNorm(_BatchNorm):
-    """Batch normalisation over all processes, of which there is one; inputs of any dimension."""
-
-    _dims = (2, 3, 4, 5)
-
-    @classmethod
-    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
-        """The module itself: its batch norms see the whole batch as it is."""
-        return module
-
-
 class DistributedDataParallel(Module):
     """A model of a group of one process: the module itself, as `.module`.
 

@@ -45,6 +45,12 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
     return functional.group_norm(input, num_groups, weight, bias, eps)
 
 
+def _safe_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """As softmax, with zeros for rows that are -inf throughout."""
+    nothing = (input == -mlgpu.inf).all(dim, keepdim=True)
+    return mlgpu.softmax(input.masked_fill(nothing, 0), dim, dtype).masked_fill(nothing, 0)
+
+
 def set_default_tensor_type(t: Any) -> None:
     """Make a class such as torch.cuda.FloatTensor, or its name, what new tensors are."""
     from mlgpu.typed import typed

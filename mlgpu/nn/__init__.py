@@ -53,7 +53,7 @@ _LAYERS: dict[str, str] = {
     "adaptive": "AdaptiveLogSoftmaxWithLoss",
     "attention": "MultiheadAttention",
     "batchnorm": """BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d
-        InstanceNorm3d""",
+        InstanceNorm3d SyncBatchNorm""",
     "cache": "KVCache RotatingKVCache ScatteredKVCache",
     "containers": "ModuleDict ModuleList ParameterDict ParameterList Sequential",
     "conv": "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d",
@@ -81,8 +81,8 @@ _LAYERS: dict[str, str] = {
         ConstantPad3d ReflectionPad1d ReflectionPad2d ReflectionPad3d ReplicationPad1d
         ReplicationPad2d ReplicationPad3d ZeroPad1d ZeroPad2d ZeroPad3d""",
     "pooling": """AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d
-        AdaptiveMaxPool2d AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d LPPool1d LPPool2d
-        LPPool3d MaxPool1d MaxPool2d MaxPool3d""",
+        AdaptiveMaxPool2d AdaptiveMaxPool3d AvgPool1d AvgPool2d AvgPool3d FractionalMaxPool2d
+        FractionalMaxPool3d LPPool1d LPPool2d LPPool3d MaxPool1d MaxPool2d MaxPool3d""",
     "position": "RotaryPositionalEmbedding SinusoidalPositionalEncoding",
     "reshaping": """ChannelShuffle Flatten Fold PixelShuffle PixelUnshuffle Unflatten Unfold
         Upsample UpsamplingBilinear2d UpsamplingNearest2d""",

@@ -8,14 +8,15 @@ from typing import Any
 from mlgpu.autograd import no_grad
 from mlgpu.device import DeviceLike
 from mlgpu.dtypes import DTypeLike, int64
-from mlgpu.errors import ShapeError
+from mlgpu.errors import DeviceError, ShapeError
 from mlgpu.nn import functional as F
+from mlgpu.nn.module import Module
 from mlgpu.nn.normalization import _AffineNorm
 from mlgpu.ops.creation import empty, tensor
 from mlgpu.tensor import Tensor
 
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d",
-           "InstanceNorm3d"]
+           "InstanceNorm3d", "SyncBatchNorm"]
 
 
 class _RunningNorm(_AffineNorm):
@@ -109,6 +110,50 @@ class BatchNorm2d(_BatchNorm):
 class BatchNorm3d(_BatchNorm):
     __doc__ = "Of (n, c, d, h, w): " + (_BatchNorm.__doc__ or "")
     _dims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """Of (n, c, ...), the batch of all processes: mlgpu runs one, which has the whole of it.
+
+    So it computes what BatchNorm1d to 3d do.  process_group: None, or a group of one process;
+    DeviceError for more.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1,
+                 affine: bool = True, track_running_stats: bool = True, process_group: Any = None,
+                 device: DeviceLike | None = None, dtype: DTypeLike | None = None, *,
+                 bias: bool = True) -> None:
+        if process_group is not None and process_group.size() != 1:
+            raise DeviceError("SyncBatchNorm: mlgpu runs one process, and the process_group has "
+                              f"{process_group.size()}; leave it out")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype,
+                         bias=bias)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ShapeError("SyncBatchNorm: expected at least 2 dimensions, got "
+                             f"{tuple(input.shape)}")
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with a SyncBatchNorm in place of each BatchNorm1d to 3d in it.
+
+        Parameters and running statistics are the same tensors.  A batch norm itself is not changed:
+        its replacement is returned.
+        """
+        made = module
+        if isinstance(module, _BatchNorm):
+            made = cls(module.num_features, module.eps, module.momentum, module.affine,
+                       module.track_running_stats, process_group)
+            for name, parameter in module._parameters.items():
+                made.register_parameter(name, parameter)
+            for name, buffer in module._buffers.items():
+                made.register_buffer(name, buffer)
+            made.training = module.training
+        for name, child in list(module.named_children()):
+            made.register_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made
 
 
 class _InstanceNorm(_RunningNorm):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlgpu.ops.embedding_bag import *  # noqa: F403
     from mlgpu.ops.fold import fold as fold
     from mlgpu.ops.fold import unfold as unfold
+    from mlgpu.ops.fractional_pool import *  # noqa: F403
     from mlgpu.ops.grid_sample import *  # noqa: F403
     from mlgpu.ops.gumbel import *  # noqa: F403
     from mlgpu.ops.linear import *  # noqa: F403
@@ -66,6 +67,8 @@ _FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.embedding": "embedding one_hot",
     "mlgpu.ops.embedding_bag": "embedding_bag",
     "mlgpu.ops.fold": "fold unfold",
+    "mlgpu.ops.fractional_pool": """fractional_max_pool2d fractional_max_pool2d_with_indices
+        fractional_max_pool3d fractional_max_pool3d_with_indices""",
     "mlgpu.ops.grid_sample": "affine_grid grid_sample",
     "mlgpu.ops.gumbel": "gumbel_softmax",
     "mlgpu.ops.linear": "bilinear linear",
@@ -87,7 +90,8 @@ _FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.pool": """adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
         adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d
         avg_pool3d lp_pool1d lp_pool2d lp_pool3d max_pool1d max_pool2d max_pool3d""",
-    "mlgpu.ops.resample": "channel_shuffle interpolate pixel_shuffle pixel_unshuffle upsample",
+    "mlgpu.ops.resample": """channel_shuffle interpolate pixel_shuffle pixel_unshuffle upsample
+        upsample_bilinear upsample_nearest""",
     "mlgpu.ops.rotary": "rotary_embedding",
     "mlgpu.ops.softmax": "log_softmax softmax softmin",
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from mlgpu.errors import ShapeError
 from mlgpu.nn import functional as F
 from mlgpu.nn.conv import Sizes, per_dim
 from mlgpu.nn.module import Module
@@ -11,7 +13,8 @@ from mlgpu.tensor import Tensor
 
 __all__ = ["AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
            "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
-           "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d"]
+           "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d", "LPPool2d", "LPPool3d",
+           "MaxPool1d", "MaxPool2d", "MaxPool3d"]
 
 OutputSize = int | tuple[int | None, ...] | None
 
@@ -54,6 +57,49 @@ class MaxPool2d(_MaxPool):
 
 class MaxPool3d(_MaxPool):
     __doc__ = _MaxPool.__doc__
+    _spatial = 3
+
+
+class _FractionalMaxPool(Module):
+    """The maximum over windows at random places: `output_size` of them, or `output_ratio` of the
+    input's size (between 0 and 1); with their positions too if `return_indices`.  Graham 2015.
+    """
+
+    _spatial: int
+    _random_samples: Tensor | None
+
+    def __init__(self, kernel_size: Sizes, output_size: Sizes | None = None,
+                 output_ratio: float | Sequence[float] | None = None, return_indices: bool = False,
+                 _random_samples: Tensor | None = None) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if (output_size is None) == (output_ratio is None):
+            raise ShapeError(f"{name}: give either output_size or output_ratio")
+        self.kernel_size = per_dim(kernel_size, self._spatial)
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+        self.output_size = None if output_size is None else per_dim(output_size, self._spatial)
+        self.output_ratio: tuple[float, ...] | None = None
+        if output_ratio is not None:
+            self.output_ratio = ((output_ratio,) * self._spatial
+                                 if isinstance(output_ratio, (int, float)) else tuple(output_ratio))
+            if not all(0 < ratio < 1 for ratio in self.output_ratio):
+                raise ShapeError(f"{name}: output_ratio must lie between 0 and 1, got "
+                                 f"{output_ratio}")
+
+    def forward(self, input: Tensor) -> Any:
+        pool = F.fractional_max_pool2d if self._spatial == 2 else F.fractional_max_pool3d
+        return pool(input, self.kernel_size, self.output_size, self.output_ratio,
+                    self.return_indices, self._random_samples)
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    __doc__ = _FractionalMaxPool.__doc__
+    _spatial = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    __doc__ = _FractionalMaxPool.__doc__
     _spatial = 3
 
 

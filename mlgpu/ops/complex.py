@@ -211,6 +211,12 @@ def view_as_real(input: Tensor) -> Tensor:
     return run(ViewAsReal(), input)  # type: ignore[no-any-return]
 
 
+def chalf(self: Tensor, memory_format: Any = None) -> Tensor:
+    """DTypeError: there is no complex dtype of half types."""
+    raise DTypeError("chalf: complex32 is not supported, in which PyTorch itself computes little; "
+                     "use .cfloat()")
+
+
 def view_as_complex(input: Tensor) -> Tensor:
     """Pairs of real numbers as complex ones: (..., 2) to (...), a view.
 

@@ -21,10 +21,10 @@ from mlgpu.ops.view import size_arguments
 from mlgpu.storage import Storage, as_strided, may_share_memory
 from mlgpu.tensor import Tensor
 
-__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "empty_strided", "eye", "full",
-           "full_like", "linspace", "logspace", "new_empty", "new_full", "new_ones", "new_tensor",
-           "new_zeros", "ones", "ones_like", "range", "scalar_tensor", "tensor", "zeros",
-           "zeros_like"]
+__all__ = ["arange", "as_tensor", "asarray", "empty", "empty_like", "empty_permuted",
+           "empty_strided", "eye", "full", "full_like", "linspace", "logspace", "new_empty",
+           "new_empty_strided", "new_full", "new_ones", "new_tensor", "new_zeros", "ones",
+           "ones_like", "range", "scalar_tensor", "tensor", "zeros", "zeros_like"]
 
 
 def _finish(array: Any, device: Device, requires_grad: bool) -> Tensor:
@@ -247,6 +247,24 @@ def empty_strided(size: Sequence[int], stride: Sequence[int], *, dtype: DTypeLik
     return made.requires_grad_() if requires_grad else made
 
 
+def empty_permuted(size: Sequence[int], physical_layout: Sequence[int], *,
+                   dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+                   requires_grad: bool = False) -> Tensor:
+    """An uninitialised tensor whose dimensions lie in memory in the order of `physical_layout`.
+
+    The last of them lies in order without gaps.  Raises ShapeError unless that is a permutation.
+    """
+    order = list(physical_layout)
+    if len(order) != len(size) or sorted(order) != [d for d, _ in enumerate(size)]:
+        raise ShapeError(f"empty_permuted: expected a permutation of {len(size)} dimensions, got "
+                         f"{order}")
+    strides, step = [0] * len(order), 1
+    for d in reversed(order):
+        strides[d] = step
+        step *= max(size[d], 1)
+    return empty_strided(size, strides, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
 def full(size: Any, fill_value: Any, *, dtype: DTypeLike | None = None,
          device: DeviceLike | None = None, requires_grad: bool = False) -> Tensor:
     """A tensor of one value, in the value's own dtype by default."""
@@ -357,6 +375,15 @@ def new_empty(self: Tensor, *size: Any, dtype: DTypeLike | None = None,
     """`empty` of another size with this tensor's dtype and device, unless given."""
     return empty(size_arguments("new_empty", size), dtype=self.dtype if dtype is None else dtype,
                  device=self.device if device is None else device, requires_grad=requires_grad)
+
+
+def new_empty_strided(self: Tensor, size: Sequence[int], stride: Sequence[int], *,
+                      dtype: DTypeLike | None = None, device: DeviceLike | None = None,
+                      requires_grad: bool = False) -> Tensor:
+    """`empty_strided` with this tensor's dtype and device, unless given."""
+    return empty_strided(size, stride, dtype=self.dtype if dtype is None else dtype,
+                         device=self.device if device is None else device,
+                         requires_grad=requires_grad)
 
 
 def new_tensor(self: Tensor, data: Any, *, dtype: DTypeLike | None = None,

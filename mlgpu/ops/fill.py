@@ -11,11 +11,11 @@ from mlgpu.cuda import copy as cuda_copy
 from mlgpu.errors import ShapeError
 from mlgpu.inplace import run_inplace
 from mlgpu.op import Op
-from mlgpu.ops.cast import copy_
+from mlgpu.ops.cast import clone, copy_
 from mlgpu.ops.creation import fill_number, zeros_like
 from mlgpu.tensor import Tensor
 
-__all__ = ["fill_", "fill_diagonal_", "zero_"]
+__all__ = ["fill", "fill_", "fill_diagonal_", "zero_"]
 
 
 class Fill(Op):
@@ -42,6 +42,11 @@ def fill_(self: Tensor, value: Any) -> Tensor:
             raise ShapeError(f"fill_: the value must have no dimensions, got {tuple(value.shape)}")
         return copy_(self, value)
     return run_inplace(Fill(value), self)
+
+
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A copy of `input` with every element overwritten by a number or a 0-dim tensor."""
+    return fill_(clone(input), value)
 
 
 def zero_(self: Tensor) -> Tensor:

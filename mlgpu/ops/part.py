@@ -18,7 +18,8 @@ from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["chunk", "diagonal", "dsplit", "hsplit", "narrow", "select", "split",
-           "split_with_sizes", "tensor_split", "unbind", "vsplit"]
+           "split_with_sizes", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split",
+           "unsafe_split_with_sizes", "vsplit"]
 
 
 class Part(ViewOp):
@@ -269,6 +270,10 @@ def iterate(self: Tensor) -> Iterator[Tensor]:
     if self.ndim == 0:
         raise TypeError("iteration over a 0-d tensor")
     return iter(unbind(self))
+
+
+# PyTorch's forms whose results may be overwritten, which loses a gradient there and not here.
+unsafe_chunk, unsafe_split, unsafe_split_with_sizes = chunk, split, split_with_sizes
 
 
 class Diagonal(ViewOp):

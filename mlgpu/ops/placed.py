@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mlgpu import dtypes
-from mlgpu.errors import GraphError, ShapeError
+from mlgpu.errors import DTypeError, GraphError, ShapeError
 from mlgpu.ops import addmm as products
 from mlgpu.ops import view as views
 from mlgpu.ops.cast import clone
+from mlgpu.ops.index import index_put, index_put_
 from mlgpu.ops.linalg_norm import norm, vector_norm
+from mlgpu.ops.strided import as_strided
 from mlgpu.tensor import Tensor
 
-__all__ = ["diagonal_scatter", "dist", "renorm", "select_scatter", "slice_scatter",
-           "unravel_index"]
+__all__ = ["as_strided_scatter", "diagonal_scatter", "dist", "put", "renorm", "select_scatter",
+           "slice_scatter", "unravel_index"]
 
 
 def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
@@ -38,6 +41,39 @@ def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0,
     out = clone(input)
     _fill(out.diagonal(offset, dim1, dim2), src, "diagonal_scatter")
     return out
+
+
+def as_strided_scatter(input: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int],
+                       storage_offset: int | None = None) -> Tensor:
+    """`input` with `src` in the place of `input.as_strided(size, stride, storage_offset)`.
+
+    The copy keeps the input's strides, and its memory begins with its first element.
+    """
+    out = clone(input)
+    _fill(as_strided(out, size, stride, storage_offset), src, "as_strided_scatter")
+    return out
+
+
+def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """A copy of `input` with `source` at positions `index` of the flattened tensor, or added there.
+
+    index: int64, from the end where negative, of any shape; source: as many elements, of input's
+    dtype.  Without `accumulate` an index that repeats gets one of its values.  Raises IndexError,
+    ShapeError, DTypeError.
+    """
+    places, values = _places("put", input, index, source)
+    flat = index_put(views.reshape(input, -1), [places], values, accumulate)
+    return views.reshape(flat, tuple(input.shape))
+
+
+def _places(name: str, input: Tensor, index: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    if index.dtype is not dtypes.int64 or source.dtype is not input.dtype:
+        raise DTypeError(f"{name}: index must be int64 and source {input.dtype.name}, got "
+                         f"{index.dtype.name} and {source.dtype.name}")
+    if index.numel() != source.numel():
+        raise ShapeError(f"{name}: index and source must have as many elements, got "
+                         f"{tuple(index.shape)} and {tuple(source.shape)}")
+    return views.reshape(index, -1), views.reshape(source, -1)
 
 
 def _fill(part: Tensor, src: Tensor, name: str) -> None:
@@ -77,6 +113,15 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 
 
 # --- in place ---------------------------------------------------------------------------------
+
+
+def put_(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
+    """`put` in place."""
+    places, values = _places("put_", self, index, source)
+    if self.is_contiguous():
+        index_put_(views.view(self, -1), [places], values, accumulate)
+        return self
+    return self.copy_(put(self, index, source, accumulate))
 
 
 def addmm_(self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:

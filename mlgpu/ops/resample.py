@@ -21,7 +21,8 @@ from mlgpu.ops.pool import adaptive_avg_pool
 from mlgpu.ops.window import Array, Ints
 from mlgpu.tensor import Tensor
 
-__all__ = ["channel_shuffle", "interpolate", "pixel_shuffle", "pixel_unshuffle", "upsample"]
+__all__ = ["channel_shuffle", "interpolate", "pixel_shuffle", "pixel_unshuffle", "upsample",
+           "upsample_bilinear", "upsample_nearest"]
 
 # Mode -> the input ranks it takes.
 MODES = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "linear": (3,),
@@ -179,6 +180,18 @@ def upsample(input: Tensor, size: int | Sequence[int] | None = None,
              align_corners: bool | None = None) -> Tensor:
     """PyTorch's older name of `interpolate`."""
     return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: Tensor, size: int | Sequence[int] | None = None,
+                     scale_factor: float | Sequence[float] | None = None) -> Tensor:
+    """`interpolate(..., mode="nearest")`, by its older name."""
+    return interpolate(input, size, scale_factor, "nearest")
+
+
+def upsample_bilinear(input: Tensor, size: int | Sequence[int] | None = None,
+                      scale_factor: float | Sequence[float] | None = None) -> Tensor:
+    """`interpolate(..., mode="bilinear", align_corners=True)`, by its older name."""
+    return interpolate(input, size, scale_factor, "bilinear", True)
 
 
 # --- shuffles ------------------------------------------------------------------------------------
