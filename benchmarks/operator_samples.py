@@ -94,6 +94,8 @@ KNOWN: dict[str, str] = {
     **{f"signal.windows.{name} error": "not floating: DTypeError, which is no ValueError; halves "
        "are computed" for name in """bartlett blackman cosine exponential gaussian
        general_cosine general_hamming hamming hann kaiser nuttall""".split()},
+    **{f"{name} error": _NUMBERS for name in "gcd igamma igammac lcm ldexp".split()},
+    "ldexp forward": _COMPLEX,
     "square": "of truth values: as `*`",
 }
 

@@ -6,10 +6,11 @@ import re
 
 import numpy as np
 import pytest
-from nvrtc import compile_ptx
+from nvrtc import compile_ptx, unoptimised
 
 import mlgpu
 from mlgpu import dtypes
+from mlgpu.cpu.recurrence import FAMILIES, Derivative
 from mlgpu.errors import DTypeError
 from mlgpu.expr import cuda
 from mlgpu.expr.derivative import gradient
@@ -19,16 +20,18 @@ from mlgpu.expr.primitives import TABLE
 from mlgpu.ops import activation
 
 ALL = tuple(cuda.TYPES)
+LEGENDRE = Derivative(FAMILIES["legendre_polynomial_p"], 1)
 ARITY = {"where": 3, "hardtanh": 3, **dict.fromkeys(
     """add sub mul div floor_divide trunc_divide remainder fmod pow atan2 hypot logaddexp copysign
-    nextafter straight maximum minimum fmax fmin clamp_min clamp_max eq ne lt le gt ge logical_and
-    logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift right_shift""".split(), 2)}
+    nextafter gcd lcm hurwitz recurrence straight maximum minimum fmax fmin clamp_min clamp_max eq
+    ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift
+    right_shift""".split(), 2)}
 
 
 def expressions(name):
     """A primitive's expression and those of its gradients."""
     arity = ARITY.get(name, 1)
-    attr = {"polygamma": 1, "cast": dtypes.float32}.get(name)
+    attr = {"polygamma": 1, "cast": dtypes.float32, "recurrence": LEGENDRE}.get(name)
     node = call(name, *[arg(i) for i in range(arity)], attr=attr)
     return arity, (node,), tuple(g for g in gradient((node,), arity) if g is not None)
 
@@ -67,7 +70,7 @@ def test_every_primitive_compiles_in_every_dtype(group):
     sources = [cuda.contiguous(p) for p in found] + [
         cuda.strided(p, 2, (cuda.APART,) * (len(p.outputs) + len(cuda.read_arguments(p))), 1, False)
         for p in found[::7]]
-    compile_ptx(together(sources)[0])
+    compile_ptx(together(sources)[0], options=unoptimised())
 
 
 def lowered(function, arity, dtype, weights=None):

@@ -10,6 +10,7 @@ import mlgpu.nn.functional as F
 from mlgpu import dtypes
 from mlgpu.cpu import fast
 from mlgpu.cpu.evaluate import evaluate
+from mlgpu.cpu.recurrence import FAMILIES, Derivative
 from mlgpu.expr.graph import arg, call
 from mlgpu.expr.lower import NUMBER, TENSOR, Operand, lower
 from mlgpu.expr.numba import WITHOUT, compiled_primitives, problem
@@ -21,6 +22,7 @@ ARITY = {**dict.fromkeys(("where", "hardtanh"), 3), **dict.fromkeys(
     ("add sub mul div pow copysign maximum minimum clamp_min clamp_max fmax fmin eq ne lt le gt ge "
      "logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift "
      "right_shift straight").split(), 2)}
+LEGENDRE = Derivative(FAMILIES["legendre_polynomial_p"], 0)
 FLOATS = (dtypes.float32, dtypes.float64)
 WHOLE = (dtypes.bool_, dtypes.uint8, dtypes.int8, dtypes.int16, dtypes.int32, dtypes.int64)
 TOLERANCE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 4e-15}
@@ -193,16 +195,17 @@ def test_numbers_are_arguments_of_the_loop(monkeypatch):
 @pytest.mark.parametrize("name", sorted({**WITHOUT, "pow": ""}))
 def test_what_has_no_loop_says_why_and_runs_on_numpy(monkeypatch, name):
     arity = 2 if name in ("pow atan2 hypot logaddexp nextafter floor_divide trunc_divide remainder "
-                          "fmod").split() else 1
-    attr = 1 if name == "polygamma" else None
+                          "fmod gcd lcm hurwitz recurrence").split() else 1
+    attr = {"polygamma": 1, "recurrence": LEGENDRE}.get(name)
+    dtype = dtypes.int64 if name in ("gcd", "lcm") else dtypes.float64
     node = call("abs", call(name, *[arg(i) for i in range(arity)], attr=attr))
-    program = program_of((node,), [dtypes.float64] * arity)
+    program = program_of((node,), [dtype] * arity)
     if not any(step.primitive == name for step in program.steps):
         return  # conj and real of real numbers are nothing
-    assert problem(program).startswith(f"{name} of float64: ")
+    assert problem(program).startswith(f"{name} of {dtype.name}: ")
     monkeypatch.setattr(fast, "ENOUGH", 0)
-    x = np.linspace(0.1, 0.9, 50) + (name == "acosh")
-    out = np.empty(50)
+    x = (np.linspace(0.1, 0.9, 50) + (name in ("acosh", "hurwitz"))).astype(dtype.numpy)
+    out = np.empty(50, program.output_dtypes[0].numpy)
     evaluate(program, (x,) * arity, [out])
     assert np.isfinite(out).all()
 

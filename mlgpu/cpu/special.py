@@ -104,6 +104,17 @@ def rounding(function: Any) -> Any:
     return rounded
 
 
+def mantissa(x: Any, out: Any) -> None:
+    """The fraction of x, of a size in [0.5, 1), by a power of two."""
+    np.frexp(x, out, None)
+
+
+def exponent(x: Any, out: Any) -> None:
+    """The power of two that goes with the mantissa: 0 for 0 and for what is not finite."""
+    np.frexp(x, None, out)
+    out[...] = np.where(np.isfinite(x), out, 0)
+
+
 def sign(x: Any, out: Any) -> None:
     """-1, 0 or 1; x / |x| for complex numbers; bool as it is.  0 for NaN, as PyTorch."""
     if out.dtype.kind == "b":
@@ -436,7 +447,7 @@ def digamma(x: Any, out: Any) -> None:
 def polygamma(n: int, x: Any, out: Any) -> None:
     """The n-th derivative of digamma, n >= 1, as (-1)**(n+1) n! zeta(n+1, x); reflected below 0."""
     value = np.asarray(x, np.float64)
-    result = (-1) ** (n + 1) * math.factorial(n) * _hurwitz(n + 1, np.where(value > 0, value,
+    result = (-1) ** (n + 1) * math.factorial(n) * hurwitz(n + 1, np.where(value > 0, value,
                                                                             1.0 - value))
     if np.any(value <= 0):
         mirrored = (-1) ** n * result - math.pi * _cotangent_derivative(n, value)
@@ -445,18 +456,18 @@ def polygamma(n: int, x: Any, out: Any) -> None:
     out[...] = np.where(pole, np.inf if n % 2 else np.nan, result)
 
 
-def _hurwitz(s: int, q: Any) -> Any:
+def hurwitz(s: Any, q: Any) -> Any:
     """sum over k >= 0 of (k + q)**-s for q > 0, by Euler-Maclaurin summation."""
     total, moved = np.zeros_like(q), q.copy()
     for _ in range(12):
         total = total + moved ** -s
         moved = moved + 1.0
     total = total + moved ** (1 - s) / (s - 1) + 0.5 * moved ** -s
-    factor = float(s)
+    factor = 1.0 * s
     power = moved ** (-s - 1)
     for k in range(1, len(_BERNOULLI) + 1):
         total = total + _BERNOULLI[k - 1] / math.factorial(2 * k) * factor * power
-        factor *= (s + 2 * k - 1) * (s + 2 * k)
+        factor = factor * (s + 2 * k - 1) * (s + 2 * k)
         power = power / np.square(moved)
     return total
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.dtypes import dtype as DType
-from mlgpu.errors import DTypeError
+from mlgpu.errors import DerivativeError, DTypeError
 from mlgpu.expr.graph import Expr, topological
 from mlgpu.expr.primitives import COMPOSED, REAL_ONLY, TABLE
 
@@ -96,22 +96,43 @@ def _types(name: str, node: Expr, operands: Sequence[Operand], floating: DType |
         common = Operand(floating or dtypes.get_default_dtype(), common.weight)
     elif rule == "integer" and kind not in ("bool", "int"):
         raise DTypeError(f"{name}: expected bool or integers, got {common.dtype!r}")
+    elif rule == "whole" and kind != "int":
+        raise DTypeError(f"{name}: expected integers, got {common.dtype!r}")
     elif node.op == "abs" and kind == "bool":
         raise DTypeError(f"{name}: not defined for bool; cast first")
     elif rule == "number" and (kind == "bool" or (node.op == "sub" and any(
             o.dtype is dtypes.bool_ and o.weight != NUMBER for o in operands))):
         raise DTypeError(
             f"{name}: not defined for bool; use logical_not, logical_xor or cast first")
-    elif rule == "floating" and kind != "float":
+    elif rule in ("floating", "exponent") and kind != "float":
         raise DTypeError(f"{name}: expected a floating dtype, got {common.dtype!r}")
     if kind == "complex" and node.op in REAL_ONLY:
         raise DTypeError(f"{name}: not defined for complex numbers, got {common.dtype!r}")
     taken = (common.dtype,) * len(operands)
     if rule == "bool":
         return taken, Operand(dtypes.bool_, common.weight)
+    if rule == "exponent":
+        return taken, Operand(dtypes.int32, common.weight)
     if rule == "real":
         return taken, Operand(common.dtype.to_real(), common.weight)
     return taken, common
+
+
+def _widened(name: str, operand: Operand) -> Operand:
+    """What a function takes that computes in float64."""
+    if operand.dtype.is_complex:
+        raise DTypeError(f"{name}: not defined for complex numbers, got {operand.dtype!r}")
+    return Operand(dtypes.float64, operand.weight)
+
+
+def _narrowed(operands: Sequence[Operand], floating: DType | None) -> Operand:
+    """What its result becomes: as of a primitive whose rule is `float`."""
+    common = promote(operands)
+    if common.dtype.kind in ("bool", "int"):
+        return Operand(floating or dtypes.get_default_dtype(), common.weight)
+    if floating is not None:
+        return Operand(dtypes.promote_types(common.dtype, floating), common.weight)
+    return common
 
 
 def _number_dtype(dtype: DType) -> DType:
@@ -228,6 +249,16 @@ def lower(name: str, outputs: tuple[Expr, ...], operands: Sequence[Operand],
         elif node.op == "const":
             values[id(node)] = node
             types[id(node)] = Operand(dtypes.scalar_dtype(node.attr), NUMBER)
+        elif node.op == "refused":
+            raise DerivativeError(node.attr)
+        elif node.op in ("widen", "narrow"):
+            given = [types[id(a)] for a in node.args]
+            result = _widened(name, given[0]) if node.op == "widen" else (
+                _narrowed(given[1:], floating))
+            types[id(node)] = result
+            stored = result.dtype if result.weight == NUMBER else (
+                dtypes.compute_dtype(result.dtype))
+            values[id(node)] = build.taken(values[id(node.args[0])], stored)
         else:
             taken, result = _types(name, node, [types[id(a)] for a in node.args], floating)
             widened = _number_dtype if result.weight == NUMBER else dtypes.compute_dtype
@@ -250,7 +281,7 @@ def _expanded(outputs: tuple[Expr, ...]) -> tuple[Expr, ...]:
     for node in topological(outputs):
         args = tuple(memo[id(a)] for a in node.args)
         composed = COMPOSED.get(node.op)
-        memo[id(node)] = composed.body(*args) if composed else (
+        memo[id(node)] = composed.written(*args) if composed else (
             Expr(node.op, args, node.attr) if node.args else node)
     return tuple(memo[id(o)] for o in outputs)
 

@@ -86,10 +86,10 @@ _CHECKED = "NumPy's form looks at all of an operand first, to refuse what has no
 WITHOUT: dict[str, str] = {
     **dict.fromkeys(
         ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "atan2", "hypot",
-         "logaddexp", "sinc", "nextafter"), _NUMPY_IS_AS_FAST),
+         "logaddexp", "sinc", "nextafter", "mantissa", "exponent"), _NUMPY_IS_AS_FAST),
     **dict.fromkeys(("floor_divide", "trunc_divide", "remainder", "fmod"), _CHECKED),
-    **dict.fromkeys(("erfinv", "lgamma", "digamma", "polygamma"),
-                    "a long computation, bound by arithmetic in NumPy too"),
+    **dict.fromkeys(("erfinv", "lgamma", "digamma", "polygamma", "gcd", "lcm", "hurwitz",
+                     "recurrence"), "a long computation, bound by arithmetic in NumPy too"),
     **dict.fromkeys(("conj", "real", "imag", "angle"), "of use for complex numbers only"),
 }
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu import special
-from mlgpu.expr.graph import Expr, call, const
+from mlgpu.cpu import recurrence, special
+from mlgpu.expr.graph import Expr, as_expr, call, const
 
 Partials = Callable[..., tuple[Any, ...]]
 
@@ -29,7 +29,8 @@ class Primitive:
     # promote: operands promoted, result the same.  float: likewise, integers become floats.
     # bool: operands promoted, result bool.  logical: operands to bool.  real: the real dtype of
     # a complex operand.  select: the first operand bool, the others promoted.  integer: promoted,
-    # floats refused.  number: promoted, bool refused.  floating: promoted, only floats taken.
+    # floats refused.  whole: likewise, and bool.  number: promoted, bool refused.  floating:
+    # promoted, only floats taken.  exponent: likewise, result int32.
     # cast: to the dtype in attr.
     rule: str
     numpy: Callable[..., Any]
@@ -190,6 +191,7 @@ _row("digamma", "float", special.digamma, "ml_digamma({0})",
      d=lambda y, x: (call("polygamma", x, attr=1),))
 _row("polygamma", "float", special.polygamma, "ml_polygamma<{attr}>({0})",
      d=lambda y, x: (call("polygamma", x, attr=y.attr + 1),))
+_row("hurwitz", "float", _through(special.hurwitz), "ml_hurwitz({0}, {1})")
 
 # --- rounding and sign: no gradient but for abs ---------------------------------------------------
 
@@ -219,6 +221,13 @@ _row("copysign", "float", np.copysign, "copysign({0}, {1})",
          where(call("eq", a, 0), 0, mul(dy, div(y, a))), None))
 _row("nextafter", "floating", np.nextafter, "nextafter({0}, {1})",
      adjoint=lambda dy, y, a, b: (where(call("eq", a, b), 0, dy), None))
+
+
+# The fraction in [0.5, 1) and the power of two of frexp.
+_row("mantissa", "floating", special.mantissa, "[&] {{ int e; return frexp({0}, &e); }}()",
+     adjoint=lambda dy, y, x: (div(dy, call("exp2", call("exponent", x))),))
+_row("exponent", "exponent", special.exponent,
+     "[&] {{ int e; frexp({0}, &e); return {0} - {0} == 0 ? e : 0; }}()", adjoint=_zero)
 
 # --- choice ---------------------------------------------------------------------------------------
 
@@ -277,6 +286,37 @@ _row("bitwise_not", "integer", np.bitwise_not, "ml_not({0})")
 _row("left_shift", "integer", special.left_shift, "ml_shl({0}, {1})")
 _row("right_shift", "integer", special.right_shift, "ml_shr({0}, {1})")
 
+# Euclid's algorithm; both are never negative, but for what does not fit.
+_EUCLID = """[&] {{ auto a = ml_abs({0}), b = ml_abs({1});
+    while (b != 0) {{ const auto rest = a % b; a = b; b = rest; }} """
+_row("gcd", "whole", np.gcd, _EUCLID + "return a; }}()")
+_row("lcm", "whole", np.lcm, _EUCLID + "return a == 0 ? a : ml_abs({0} / a * {1}); }}()")
+
+# --- recurrences ----------------------------------------------------------------------------------
+
+# p[d] and q[d] are the d-th derivatives of the polynomials of degrees k and k - 1.  What has
+# overflowed keeps its sign: no infinity is taken from another.
+_row("recurrence", "float", recurrence.step, """[&] {{
+    constexpr int size = {attr.order} + 1;
+    const ml_t x = {0}, n = trunc({1});
+    ml_t p[size] = {{ml_t(1)}}, q[size] = {{}};
+    if (!(n >= ml_t(0))) return ml_t(0);
+    if (!(n < ml_inf(n))) return ml_nan(n);
+    for (ml_t k = 0; k < n; k += ml_t(1)) {{
+      const ml_t a = k > 0 ? ml_t({attr.family.a}) : ml_t({attr.family.first[0]});
+      const ml_t b = k > 0 ? ml_t({attr.family.b}) : ml_t({attr.family.first[1]});
+      const ml_t c = k > 0 ? ml_t({attr.family.c}) : ml_t(0);
+      for (int d = size - 1; d >= 0; --d) {{
+        ml_t next = (a * x + b) * p[d];
+        if (d > 0) next += ml_t(d) * a * p[d > 0 ? d - 1 : 0];
+        if (!ml_isinf(p[d])) next -= c * q[d];
+        q[d] = p[d];
+        p[d] = next;
+      }}
+    }}
+    return p[size - 1];
+  }}()""")
+
 # --- complex and casts ----------------------------------------------------------------------------
 
 _row("conj", "promote", np.conjugate, "ml_conj({0})", adjoint=lambda dy, y, z: (call("conj", dy),))
@@ -293,12 +333,22 @@ _row("cast", "cast", np.positive, "{0}", adjoint=lambda dy, y, x: (dy,))
 
 @dataclass(frozen=True)
 class Composed:
-    """A function in other primitives, with a derivative of fewer steps than the chain rule's."""
+    """A function in other primitives, with a derivative of fewer steps than the chain rule's.
+
+    `wide`: computed in float64 and rounded once; of real numbers only.
+    """
 
     name: str
-    body: Callable[..., Expr]
-    partials: Partials
-    adjoint: None = None
+    body: Callable[..., Any]
+    partials: Partials | None
+    adjoint: Partials | None = None
+    wide: bool = False
+
+    def written(self, *args: Expr) -> Expr:
+        """The body, with its arguments widened and its result narrowed where it is wide."""
+        if not self.wide:
+            return as_expr(self.body(*args))
+        return call("narrow", self.body(*[call("widen", a) for a in args]), *args)
 
 
 def _exp_of_less(x: Expr) -> tuple[Expr, Expr]:
@@ -341,6 +391,7 @@ def _silu_slope(y: Expr, x: Expr) -> tuple[Expr]:
     return (mul(add(mul(sub(1, s), x), 1), s),)
 
 
+# mlgpu/expr/special.py adds to it.
 COMPOSED = {c.name: c for c in (Composed("gelu_tanh", _gelu_tanh, _gelu_tanh_slope),
                                 Composed("silu", _silu, _silu_slope))}
 
@@ -349,4 +400,4 @@ REAL_ONLY = frozenset(
     """lt le gt ge maximum minimum fmax fmin clamp_min clamp_max hardtanh relu floor ceil round
     trunc sign signbit copysign nextafter floor_divide trunc_divide remainder fmod atan2 hypot
     logaddexp gelu gelu_slope erf erfc erfinv lgamma digamma polygamma
-    sinc logsigmoid""".split())
+    hurwitz recurrence sinc logsigmoid""".split())

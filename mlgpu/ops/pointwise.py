@@ -27,6 +27,7 @@ from mlgpu.cpu.evaluate import cast_step
 from mlgpu.cpu.pool import SMALLEST
 from mlgpu.cpu.runtime import quiet
 from mlgpu.device import CPU
+from mlgpu.errors import DerivativeError
 from mlgpu.expr.lower import NUMBER, TENSOR, Program, Step, step_function
 from mlgpu.memory import Charge
 from mlgpu.ops.applied import Elementwise
@@ -401,7 +402,7 @@ class Way:
         if found.formula.outputs:
             try:
                 self.steps = Steps(found.formula.program(_key(dtype, tuple(given))), tuple(given))
-            except ValueError:
+            except (ValueError, DerivativeError):  # said where it is asked for
                 return
             if any(d != dtype for d in self.steps.dtypes):
                 return
