@@ -128,7 +128,8 @@ class Batch:
             self.steps += 1
             if self.steps > self.launch.machine.watchdog:
                 self._endless(number, g)
-            for target, part in segment.run(self, g):
+            run = segment.run or segment.compiled()
+            for target, part in run(self, g):
                 if target in ready:
                     ready[target] = merge(ready[target], part)
                 else:

@@ -10,7 +10,7 @@ import numpy as np
 from mlgpu.sim import arch as archs
 from mlgpu.sim.errors import PtxError
 from mlgpu.sim.flow import Segment, converges, segments
-from mlgpu.sim.generate import functions, mask_operand, storages
+from mlgpu.sim.generate import Written, functions, mask_operand, storages
 from mlgpu.sim.inline import Flat
 from mlgpu.sim.ptx.syntax import Imm, Instruction, Location, Mem, Module, Reg, Sym, Target, Variable
 from mlgpu.sim.site import Site
@@ -24,10 +24,12 @@ GAP = 1024
 class Step:
     """A segment as the scheduler sees it."""
 
-    __slots__ = ("end_at", "full_mask", "instructions", "mask", "run", "where", "whole_warp")
+    __slots__ = ("end_at", "full_mask", "instructions", "mask", "run", "where", "whole_warp",
+                 "written")
 
-    def __init__(self, segment: Segment, run: Callable[..., Any]) -> None:
-        self.run = run
+    def __init__(self, segment: Segment, written: Written) -> None:
+        self.written = written
+        self.run: Callable[..., Any] | None = None  # its function, once it has been needed
         self.mask: Callable[..., Any] | None = None  # the lanes that must be there
         self.full_mask = False
         self.whole_warp = False  # the instruction has no mask
@@ -39,6 +41,11 @@ class Step:
                       segment.end.location if segment.end is not None else
                       segment.instructions[-1].location if segment.instructions
                       else Location("", 0))
+
+    def compiled(self) -> Callable[..., Any]:
+        """The function, kept from now on."""
+        self.run = self.written.compiled()
+        return self.run
 
 
 class Code:
@@ -76,8 +83,7 @@ class Code:
         self.parts = parts
         self.numbers: dict[str, int] = {}
         self.storages = storages(parts, flat.registers)
-        self.python = ""  # the text of the segments' functions
-        self.segments = [Step(p, run) for p, run in zip(parts, functions(self, parts), strict=True)]
+        self.segments = [Step(p, w) for p, w in zip(parts, functions(self, parts), strict=True)]
         for step, part in zip(self.segments, parts, strict=True):
             if part.instructions and converges(part.instructions[0]):
                 self._mask(step, part.instructions[0])
@@ -92,7 +98,8 @@ class Code:
     # -- memory -----------------------------------------------------------------------------------
 
     def _lay_out(self, flat: Flat, module: Module) -> None:
-        used = _names(flat)
+        of_module = any(v.space == "shared" for v in module.variables.values())
+        used = _names(flat) if of_module else ()
         statics = [v for v in (*flat.variables, *module.variables.values())
                    if v.space == "shared" and v.count is not None
                    and (v.name in used or v in flat.variables)]

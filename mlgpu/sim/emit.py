@@ -31,6 +31,12 @@ SPECIAL = frozenset("""
 WIDER = frozenset({"ld", "ldu", "st", "cvt", "param_move"})
 
 
+def special(register: str) -> bool:
+    """Whether it is the name of a special register, as `%tid.x` is."""
+    name = register[1:].split(".")[0]
+    return name in SPECIAL or name.startswith("envreg")
+
+
 class Emitter:
     """What an instruction's function writes with.
 
@@ -67,9 +73,7 @@ class Emitter:
             return f"~{self.use(operand.reg, 'pred')}"
         if not isinstance(operand, Reg):
             self.malformed(f"operand {operand} where a register or constant was expected")
-        special = operand.name[1:].split(".")[0]
-        known = special in SPECIAL or special.startswith("envreg")
-        if known and operand.name not in self.registers:
+        if operand.name not in self.registers and special(operand.name):
             name, have = self.special(operand.name[1:])
             if want.kind == "f" or (have.itemsize != want.itemsize and have.itemsize != 4):
                 self.malformed(f"the special register {operand.name} as .{type}")

@@ -6,9 +6,8 @@ segment reads and leaves in registers is put around them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -31,13 +30,33 @@ SPECIALS = {"pred": ("is_explicit_cluster",),
             "u64": ("clock64", "globaltimer", "gridid", "current_graph_exec")}
 VOLATILE = frozenset({"clock", "clock64", "clock_hi", "globaltimer", "globaltimer_lo",
                       "globaltimer_hi"})
+# What reading operands that an instruction does not have raises.
+_UNFIT = AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError
 # What generated code calls by module.
 MODULES = {m.__name__.rpartition(".")[2]: m for m in (
     access, atomics, copies, fragment_memory, intrinsics, mbarriers, warps)}
 
 
-def functions(code: Code, parts: list[Segment]) -> list[Callable[..., Any]]:
-    """The function of each segment: called with the batch and the group that runs it."""
+class Written:
+    """A segment's function as text, which is called with the batch and the group that runs it.
+
+    Python compiles it when the segment first runs: most never do.
+    """
+
+    __slots__ = ("name", "namespace", "text")
+
+    def __init__(self, name: str, text: str, namespace: dict[str, Any]) -> None:
+        self.name, self.text, self.namespace = name, text, namespace
+
+    def compiled(self) -> Callable[..., Any]:
+        """The function."""
+        made: dict[str, Callable[..., Any]] = {}
+        exec(compile(self.text, f"<{self.name}>", "exec"), self.namespace, made)
+        return made["segment"]
+
+
+def functions(code: Code, parts: list[Segment]) -> list[Written]:
+    """The function of each segment."""
     namespace: dict[str, Any] = {"np": np, "where": np.where, **MODULES}
     written: list[KernelEmitter] = []
     for part in parts:
@@ -46,15 +65,13 @@ def functions(code: Code, parts: list[Segment]) -> list[Callable[..., Any]]:
             e.emit(ins)
         e.finish()
         written.append(e)
-    text: list[str] = []
+    result: list[Written] = []
     for part, e, out in zip(parts, written, live_after(parts, written), strict=True):
         stores = [f"g.write(R, {code.number(r)}, {e.stored(r)})" for r in e.written if r in out]
-        text += [f"def s{part.number}(x, g):", "    R = x.R; rd = g.read",
-                 *(f"    {line}" for line in (*e.lines[:e.end_at], *e.late, *stores,
-                                              *e.lines[e.end_at:]))]
-    code.python = "\n".join(text)
-    exec(compile(code.python, f"<{code.name}>", "exec"), namespace)
-    return [namespace[f"s{part.number}"] for part in parts]
+        text = "\n    ".join(("def segment(x, g):", "R = x.R; rd = g.read", *e.lines[:e.end_at],
+                              *e.late, *stores, *e.lines[e.end_at:]))
+        result.append(Written(f"{code.name} {part.number}", text, namespace))
+    return result
 
 
 class KernelEmitter(Emitter):
@@ -79,26 +96,27 @@ class KernelEmitter(Emitter):
             self.line(f"x.counters.guard(x, g, {number}, {self.guard()})")
         classes.check(self, ins)
         targets.check(self, ins, self.code.target)
-        with self._fitting():
-            emit(self, ins)
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        """Operands that do not fit the opcode are the fault of the PTX, not of the machine."""
         try:
-            yield
+            emit(self, ins)
         except SimError:
             raise
-        except (AssertionError, AttributeError, LookupError, StopIteration, TypeError,
-                ValueError) as error:
-            why = f": {error}" if isinstance(error, ValueError) else ""
-            self.malformed(f"operands or modifiers that do not fit {self.ins.opcode}{why}")
+        except _UNFIT as error:
+            self._unfit(error)
+
+    def _unfit(self, error: Exception) -> NoReturn:
+        """Operands that do not fit the opcode are the fault of the PTX, not of the machine."""
+        why = f": {error}" if isinstance(error, ValueError) else ""
+        self.malformed(f"operands or modifiers that do not fit {self.ins.opcode}{why}")
 
     def finish(self) -> None:
         """Write the segment's end."""
         self.ins = self.part.end or Instruction("", (), ())
-        with self._fitting():
+        try:
             result = self._way_out(self.part, self.part.end)
+        except SimError:
+            raise
+        except _UNFIT as error:
+            self._unfit(error)
         self.end_at = len(self.lines)
         self.lines.append(f"return {result}")
 

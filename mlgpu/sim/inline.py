@@ -77,7 +77,7 @@ class _Inliner:
         self._copy(function, {}, (), None, ())
         entry = next((s.location for s in self.body if isinstance(s, Instruction)),
                      Location("<ptx>", function.line))
-        body = list(self._without_params())
+        body = list(self._without_params()) if self.params else self.body
         return Flat(function.name, function.params, self.registers, list(self.variables.values()),
                     body, entry)
 
@@ -124,6 +124,9 @@ class _Inliner:
                 if statement.opcode in MADE:
                     raise UnsupportedError(f"{statement.text} ({at.file}:{at.line}): this "
                                            "instruction is not known to the simulated GPU")
+                if not stack[1:] and statement.opcode not in ("brx", "call"):
+                    self.body.append(statement)  # the kernel's own names stay as they are
+                    continue
                 if calls:
                     at = Location(at.file, at.line, at.calls + calls)
                 label = "" if statement.opcode == "call" else suffix  # a call's names are functions
@@ -322,16 +325,12 @@ class _Inliner:
 def function_addresses(module: Module) -> dict[str, int]:
     """A number for every function whose address the module takes, as the value of its symbol."""
     taken: set[str] = set()
-
-    def see(operand: Operand) -> None:
-        if isinstance(operand, (Sym, Target)) and operand.name in module.functions:
-            taken.add(operand.name)
-
     for function in module.functions.values():
         for statement in function.body or ():
             if isinstance(statement, Instruction) and statement.opcode not in ("call", "bra"):
-                for operand in statement.operands:
-                    see(operand)
+                taken.update([operand.name for operand in statement.operands
+                              if isinstance(operand, (Sym, Target))
+                              and operand.name in module.functions])
     for variable in module.variables.values():
         taken.update(r[2] for r in variable.relocations if r[2] in module.functions)
     return {name: 0x10 * (i + 1) for i, name in enumerate(sorted(taken))}

@@ -91,8 +91,9 @@ class Names:
         scope = self.scope
         if name in scope.names or self._in_ranges(scope, name):
             return False
+        if not isinstance(thing, Label) or self.find(name) is not None:
+            scope.operands = {}  # the name may have meant something else until here
         scope.names[name] = thing
-        scope.operands = {}  # the name may have meant something else until here
         return True
 
     def declare_registers(self, new: Registers) -> bool:
