@@ -68,7 +68,7 @@ def main() -> None:
                         device=args.device)
     assert final is not None
     print(f"{run.reason or run.status}: mean return of 100 episodes {final['reward']:.1f} after "
-          f"{int(run.last['env_steps']):,} steps, {run.seconds:.0f} s")
+          f"{trainer.source.env_steps:,} steps, {run.seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import sys
+
 import pytest
 from guide import ROOT, run, sections
 
 import mlgpu
+from mlgpu.train import read_run
 
 GUIDE = "docs/reinforcement-learning.md"
 
@@ -16,3 +21,17 @@ def test_the_guide(section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mlgpu.manual_seed(0)
     run(section, GUIDE, "none")
+
+
+def test_the_example_trains_and_goes_on(tmp_path, monkeypatch, capsys):
+    def main(*options):
+        monkeypatch.setattr(sys, "argv", ["train_dqn.py", "--out", str(tmp_path), *options])
+        runpy.run_path(str(ROOT / "examples" / "train_dqn.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    assert re.search(r"finished: mean return of 100 episodes \d+\.\d after 1,\d+ steps",
+                     main("--env-steps", "1300"))
+    assert (tmp_path / "report.html").exists()
+    before = read_run(tmp_path).step
+    main("--env-steps", "1600", "--resume")
+    assert read_run(tmp_path).step > before

@@ -10,7 +10,7 @@ import pytest
 import mlgpu
 from mlgpu import nn, rl
 from mlgpu.errors import FormatError, MlgpuError, ShapeError
-from mlgpu.train import Callback, Checkpoints
+from mlgpu.train import Callback, Checkpoints, Dashboard, Record
 
 SEEN = 4
 
@@ -310,6 +310,14 @@ def test_evaluation_plays_as_many_of_each_environment():
 def test_what_is_wrong_is_said(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+def test_the_dashboard_has_room_for_the_reward():
+    board = Dashboard()
+    for step in (1, 2):
+        board._take(Record("train", step, 1, 0.0, dict.fromkeys(
+            ("loss", "policy_loss", "value_loss", "entropy", "reward", "lr"), 1.0)))
+    assert [group[0].name for group in board._groups()] == ["loss", "reward", "policy_loss", "lr"]
 
 
 def test_priorities_want_td_errors():
