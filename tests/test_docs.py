@@ -23,7 +23,7 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", 
            "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
            "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.sim", "mlgpu.sim.metrics",
            "mlgpu.signal.windows", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing",
-           "mlgpu.train", "mlgpu.utils.checkpoint"]
+           "mlgpu.train", "mlgpu.utils.checkpoint", "mlgpu.vision"]
 
 
 def silent(found, name):

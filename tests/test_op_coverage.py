@@ -16,7 +16,7 @@ from mlgpu import api
 
 FOLDER = Path(__file__).parent
 MODULES = {"nn.functional": mlgpu.nn.functional, "linalg": mlgpu.linalg, "fft": mlgpu.fft,
-           "special": mlgpu.special}
+           "special": mlgpu.special, "vision": mlgpu.vision}
 
 # What no test names, and why that is enough.
 EXCEPTIONS = {

@@ -225,23 +225,18 @@ def rotate(img: Tensor, angle: float, interpolation: str = "nearest", expand: bo
            center: Sequence[float] | None = None, fill: Fill = None) -> Tensor:
     """An image (..., c, h, w) turned about its centre, counter-clockwise as it is seen.
 
-    With `expand` the result has room for all of it.  As torchvision's functional.rotate.
+    With `expand` the result is as large as all of it needs.  As torchvision's functional.rotate.
     """
     matrix = rotation_matrix(-angle, _middle(img, center))
     height, width = img.shape[-2:]
     if not expand:
         return _moved("rotate", img, matrix, (height, width), interpolation, fill)
     c, s = abs(math.cos(math.radians(angle))), abs(math.sin(math.radians(angle)))
-    rows, columns = (_room(old, (a * c + b * s) / 2) for old, a, b in (
-        (height, height, width), (width, width, height)))
+    rows, columns = (math.ceil(room - 1e-3) for room in (height * c + width * s,
+                                                         width * c + height * s))
     # The new middle is where the old one was.
     matrix = translation_matrix((columns - width) / 2, (rows - height) / 2) @ matrix
     return _moved("rotate", img, matrix, (rows, columns), interpolation, fill)
-
-
-def _room(size: int, reach: float) -> int:
-    """Whole elements within `reach` of the middle of `size`, but for a thousandth."""
-    return math.ceil(size / 2 + reach - 1e-3) - math.floor(size / 2 - reach + 1e-3)
 
 
 def perspective(img: Tensor, startpoints: Sequence[Point], endpoints: Sequence[Point],
