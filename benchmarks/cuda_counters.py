@@ -214,12 +214,37 @@ SPOKEN = 4, 24, 8, 512  # sequences, frames, columns, classes
 LATTICE = 4 * (24 + 8) * 8 * 4  # bytes of a number for each cell
 
 
+def quantised(rows: int, grad: bool = False, double: bool = False) -> Any:
+    """A Linear of 256 x 256 weights in NF4, of some rows."""
+    model = mlgpu.nn.Sequential(mlgpu.nn.Linear(256, 256, bias=False, device="cuda", dtype=H))
+    mlgpu.peft.quantize(model, ["0"], double_quant=double)
+    kept = size(*(b for b in model[0].buffers() if b is not model[0].weight_values))
+    a = x(rows, 256, grad=grad)
+    if grad:
+        return backward(model, a, saved=kept)
+    run, least = forward(model, a)
+    return run, lambda made: least(made) + kept
+
+
 def filters(taps: int, wanted: str = "") -> tuple[Tensor, Tensor]:
     """A map, and the weight of a convolution whose result is as large."""
     return (x(4, 64, 32, 32, grad=wanted == "x"),
             x(64, 64, taps, taps, grad=wanted == "weight"))
 
 
+def deformed(grad: bool) -> Any:
+    """A convolution whose taps lie up to an element elsewhere, each with a mask."""
+    a, w = x(2, 32, 16, 16), x(32, 32, 3, 3)
+    offset, mask = mixed(2, 18, 16, 16, dtype=H) * 2, mixed(2, 9, 16, 16, dtype=H) + 1
+    inputs = [t.requires_grad_(grad) for t in (a, offset, w, mask)]
+
+    def run(a: Tensor, offset: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+        return F.deform_conv2d(a, offset, w, padding=1, mask=mask)
+
+    return backward(run, *inputs) if grad else forward(run, *inputs)
+
+
+SMALL = 2 * 2 * 32 * 16 * 16  # bytes of the map there
 LONG = 1 << 16  # elements of what is sorted
 R, C = 512, 1024  # rows and columns of what is computed row by row
 MANY, FEW = 2560, 256  # of the gradients of norms, whose partial sums grow with the rows
@@ -520,6 +545,13 @@ ROWS = [
     Row("conv2d of 1 x 1", lambda: forward(F.conv2d, *filters(1)), tensor=2 * 4096 * 64 * 64),
     Row("conv2d, depthwise", lambda: forward(
         lambda a, w: F.conv2d(a, w, padding=1, groups=64), x(4, 64, 32, 32), x(64, 1, 3, 3))),
+    Row("deform_conv2d", lambda: deformed(False), 2 * SMALL + 4 * 32 * 32 * 9 + 2 * 9 * SMALL,
+        "x and the weight are laid out channels last; the sampled columns, nine times x, are "
+        "written and read", tensor=2 * 512 * 32 * 32 * 9),
+    Row("deform_conv2d backward", lambda: deformed(True), note="columns are made again and their "
+        "gradient is made, both nine times x, written and read, the latter for offsets and for the "
+        "image, the corners of whose taps are sorted so that sums repeat",
+        tensor=4 * 512 * 32 * 32 * 9, spare=1.12, bytes=19.6, sectors=1.12),
     Row("SGD, four tensors", lambda: stepped(mlgpu.optim.SGD, 12)),
     Row("SGD with momentum, four tensors", lambda: stepped(mlgpu.optim.SGD, 20, momentum=0.9)),
     Row("Adam, four tensors", lambda: stepped(mlgpu.optim.Adam, 28)),
@@ -534,6 +566,12 @@ ROWS = [
     Row("matmul float32", lambda: product(256, 256, 128, plain, plain, S)),
     Row("linear", lambda: forward(lambda a, w, b: F.linear(a, w, b), x(256, 256), x(256, 256),
                                   x(256)), tensor=2 * 256**3),
+    Row("linear in NF4, one row", lambda: quantised(1)),
+    Row("linear in NF4, scales in 8 bits, one row", lambda: quantised(1, double=True)),
+    Row("linear in NF4", lambda: quantised(256), note="codes become halves in shared memory only",
+        tensor=2 * 256**3),
+    Row("linear in NF4, gradient of x", lambda: quantised(256, grad=True), note="the same",
+        tensor=2 * 256**3),
     Row("linear backward", lambda: backward(
         F.linear, x(256, 256, grad=True), x(256, 256, grad=True), x(256, grad=True)),
         256 * 256 * 2, "both products read dy; the bias's gradient comes with one",

@@ -19,7 +19,7 @@ from typing import Any
 from table.case import Case, rows, tensors
 
 import mlgpu
-from mlgpu import nn
+from mlgpu import nn, peft
 from mlgpu.cuda import launch
 from mlgpu.cuda.instances import shipped
 from mlgpu.nn import functional as F
@@ -174,6 +174,19 @@ def of_the_rest(dtype: str) -> None:
         attempt(function, images)
     attempt(lambda x: F.cross_entropy(x, zeros[:64], weight=mlgpu.ones(10, **place)),
             some(dtype, 64, 10))
+    for size in (32, 1000, 1024):
+        attempt(lambda x: F.rnnt_loss(x, zeros[:12].reshape(2, 6), zeros[:2] + 5, zeros[:2] + 6),
+                some(dtype, 2, 5, 7, size))
+    for size in (16, 64, 256):
+        attempt(lambda x, w, mask: F.deform_conv2d(x, mlgpu.zeros(2, 18, 14, 14, **place), w,
+                                                   padding=1, mask=mask),
+                some(dtype, 2, size, 14, 14), some(dtype, size, size, 3, 3),
+                some(dtype, 2, 9, 14, 14))
+    for double, n in itertools.product((False, True), (1, 4, 64)):
+        model = nn.Sequential(nn.Linear(256, 256).to(**place))
+        peft.quantize(model, ["0"], double_quant=double)
+        attempt(model, some(dtype, n, 256))
+        attempt(lambda model=model: model[0].weight)
     attempt(lambda x, w: F.linear(x, w), some(dtype, 1, 1024), some(dtype, 4096, 1024))
     attempt(lambda x, w: x @ w, some(dtype, 1, 1024), some(dtype, 1024, 4096))
     for module in (nn.RNN(64, 64), nn.LSTM(64, 64, proj_size=16), nn.GRUCell(64, 64),
