@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu.errors import CaptureError, LinAlgError
+from mlgpu.errors import CaptureError, DeviceError, LinAlgError
 
 CUDA = "cuda"
 
@@ -31,6 +31,8 @@ CASES = {
     "inv": (mlgpu.linalg.inv, np.zeros((2, 2))),
     "inv-batch": (mlgpu.linalg.inv, FAULTY),
     "solve": (lambda a: mlgpu.linalg.solve(a, a), np.ones((2, 2))),
+    "lu": (mlgpu.linalg.lu_factor, FAULTY),
+    "ldl": (mlgpu.linalg.ldl_factor, np.zeros((2, 2))),
     "solve-batch": (lambda a: mlgpu.linalg.solve(a, a[0]), FAULTY),
     "cholesky": (mlgpu.linalg.cholesky, -np.eye(2)),
     "cholesky-batch": (mlgpu.linalg.cholesky, FAULTY),
@@ -79,6 +81,21 @@ def test_matrices_of_every_size(shape, dtype):
     det = mlgpu.linalg.det(x[..., :20, :20])
     np.testing.assert_allclose(det.cpu().numpy(), np.linalg.det(a[..., :20, :20]),
                                rtol=1e4 * eps)
+
+
+def test_factors_without_pivots_and_of_broken_matrices_are_those_of_the_cpu():
+    host, device = on_both(FAULTY + np.tril(some(3, 3, seed=3), -1))
+    for pivot in (True, False):
+        for found, expected in zip(mlgpu.linalg.lu_factor_ex(device, pivot=pivot),
+                                   mlgpu.linalg.lu_factor_ex(host, pivot=pivot), strict=True):
+            assert found.dtype is expected.dtype
+            np.testing.assert_allclose(found.cpu().numpy(), expected.numpy(), atol=1e-12)
+    host, device = on_both(some(6, 6) + some(6, 6).T - 2 * np.diag(np.diag(some(6, 6))))
+    for found, expected in zip(mlgpu.linalg.ldl_factor_ex(device),
+                               mlgpu.linalg.ldl_factor_ex(host), strict=True):
+        np.testing.assert_allclose(found.cpu().numpy(), expected.numpy(), atol=1e-12)
+    with pytest.raises(DeviceError, match="cpu"):
+        mlgpu.linalg.ldl_factor(device.to(mlgpu.complex64), hermitian=True)
 
 
 def test_singular_matrices_have_determinants():
@@ -133,7 +150,7 @@ def test_what_is_imaginary_of_a_real_transform_is_ignored():
         np.testing.assert_allclose(found.cpu().numpy(), np.fft.irfft(half, n), atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["inv", "cholesky", "svd", "eigh", "triangular"])
+@pytest.mark.parametrize("name", ["inv", "lu", "cholesky", "svd", "eigh", "triangular"])
 def test_captures_refuse_them_by_name(name):
     function = CASES[name][0]
     x = mlgpu.eye(3, device=CUDA)
