@@ -1,8 +1,12 @@
 // What every kernel of mlgpu starts from: types, vector access, and the elementwise functions whose
 // meaning follows PyTorch where C++ has another or none.  NVRTC only: no host headers.
 #pragma once
+// Generated kernels without half types define ML_NO_HALF: the headers of those take longer to read
+// than most such kernels to compile.
+#ifndef ML_NO_HALF
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#endif
 
 typedef long long ml_index;
 
@@ -44,8 +48,10 @@ __device__ __forceinline__ void ml_store_whole(T* p, const ml_vec<T, E>& v) {
 
 // What a type is computed in: float for the half types.
 template <typename T> struct ml_wide_of { typedef T type; };
+#ifndef ML_NO_HALF
 template <> struct ml_wide_of<__half> { typedef float type; };
 template <> struct ml_wide_of<__nv_bfloat16> { typedef float type; };
+#endif
 template <typename T> using ml_wide = typename ml_wide_of<T>::type;
 
 __device__ __forceinline__ float ml_inf(float) { return __int_as_float(0x7f800000); }
@@ -192,6 +198,7 @@ template <typename To, typename From>
 struct ml_cast_to {
   static __device__ __forceinline__ To of(From x) { return static_cast<To>(x); }
 };
+#ifndef ML_NO_HALF
 template <typename From>
 struct ml_cast_to<__half, From> {
   static __device__ __forceinline__ __half of(From x) { return __float2half_rn(float(x)); }
@@ -210,6 +217,7 @@ template <typename To>
 struct ml_cast_to<To, __nv_bfloat16> {
   static __device__ __forceinline__ To of(__nv_bfloat16 x) { return To(__bfloat162float(x)); }
 };
+#endif
 template <typename T>
 struct ml_cast_to<bool, ml_complex<T>> {
   static __device__ __forceinline__ bool of(ml_complex<T> z) { return z.re != 0 || z.im != 0; }
