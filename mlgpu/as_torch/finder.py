@@ -25,6 +25,7 @@ ROOTS = ("torch", "torchvision")
 # Whose functions ask the classes of their arguments what to do, and take out=.
 _OVERRIDABLE = frozenset("""mlgpu mlgpu.fft mlgpu.linalg mlgpu.special mlgpu.nn.functional
     mlgpu.as_torch.nn_functional""".split())
+_NOBODYS = frozenset("as_tensor from_numpy is_tensor tensor".split())
 # Modules whose `__dict__` programs go through: `models.__dict__[args.arch]`.
 _LOOKED_INTO = frozenset("""torch.distributions torch.optim torch.optim.lr_scheduler
     torchvision.models""".split())
@@ -72,7 +73,7 @@ class View(ModuleType):
 def _is_function(found: object) -> bool:
     """Whether it is one of the functions of tensors, which classes may override."""
     return isinstance(found, (FunctionType, ElementwiseFunction)) and not (
-        found.__module__.startswith("mlgpu.autograd"))
+        found.__module__.startswith("mlgpu.autograd") or found.__name__ in _NOBODYS)
 
 
 def _is_own(home: ModuleType) -> bool:

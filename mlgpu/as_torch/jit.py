@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from typing import Final as Final
 
+from mlgpu.errors import MissingNameError
 from mlgpu.nn import Module as Module
 
 
@@ -38,6 +39,15 @@ def trace(func: Any, *args: Any, **options: Any) -> Any:
 def trace_module(mod: Module, inputs: Any, **options: Any) -> Module:
     """The module itself."""
     return mod
+
+
+def _get_trace_graph(*args: Any, **options: Any) -> Any:
+    """MissingNameError: mlgpu does not trace programs."""
+    raise MissingNameError("torch.jit._get_trace_graph: mlgpu does not trace programs")
+
+
+class TracerWarning(Warning):
+    """What a tracer would warn of."""
 
 
 def fork(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ _OWN = {
     "autograd.functional": "mlgpu.autograd.functional",
     "autograd.grad_mode": "mlgpu.autograd",
     "autograd.graph": ".autograd mlgpu.autograd",
-    "autograd.profiler": "mlgpu.profiler",
+    "autograd.profiler": ".profiler mlgpu.profiler",
     "autograd.variable": ".autograd",
     "backends": ".backends mlgpu.backends",
     "backends.cuda": ".backends_cuda mlgpu.backends.cuda",
@@ -37,9 +37,13 @@ _OWN = {
     "cuda.random": ".cuda",
     "__config__": ".config",
     "distributed": ".distributed",
+    "distributed.device_mesh": ".device_mesh",
     "distributed.distributed_c10d": ".distributed",
     "distributed.nn": ".distributed",
     "distributed.optim": ".distributed_optim",
+    "distributed.rpc": ".rpc",
+    "distributed.tensor": ".dtensor",
+    "distributed._tensor": ".dtensor",
     "distributions": "mlgpu.distributions",
     "distributions.constraint_registry": "mlgpu.distributions.constraint_registry",
     "distributions.constraints": "mlgpu.distributions.constraints",
@@ -82,13 +86,14 @@ _OWN = {
     "nn.utils.prune": "mlgpu.nn.utils.prune",
     "nn.utils.rnn": "mlgpu.nn.utils.rnn",
     "nn.utils.stateless": ".func",
+    "onnx": ".onnx",
     "ops": ".ops",
     "optim": "mlgpu.optim",
     "optim.lr_scheduler": ".lr_scheduler mlgpu.optim.lr_scheduler",
     "optim.optimizer": ".optimizer mlgpu.optim",
     "optim.swa_utils": "mlgpu.optim.swa_utils",
     "overrides": ".overrides",
-    "profiler": "mlgpu.profiler",
+    "profiler": ".profiler mlgpu.profiler",
     "quantization": "mlgpu.quantization",
     "random": "mlgpu.random",
     "serialization": ".serialization",
@@ -104,6 +109,7 @@ _OWN = {
     "utils.data": ".utils_data mlgpu.data",
     "utils.data._utils.collate": ".collate .utils_data mlgpu.data",
     "utils.dlpack": ".dlpack",
+    "utils.flop_counter": ".flop_counter",
     "utils.hooks": ".utils",
     "utils.model_zoo": ".hub",
     "utils.tensorboard": ".tensorboard",
@@ -122,7 +128,7 @@ _PARTS = {
         logistic_normal lowrank_multivariate_normal mixture_same_family multinomial
         multivariate_normal negative_binomial normal one_hot_categorical pareto poisson
         relaxed_bernoulli relaxed_categorical studentT transformed_distribution uniform
-        weibull lkj_cholesky wishart""",
+        von_mises weibull lkj_cholesky wishart""",
     "nn.modules": """activation batchnorm container conv distance dropout flatten fold
         instancenorm linear loss normalization padding pixelshuffle pooling rnn sparse
         transformer upsampling""",
@@ -141,6 +147,8 @@ _VISION = {
     "torchvision.transforms": ".vision_transforms",
     "torchvision.transforms.functional": ".vision_functional",
     "torchvision.transforms.transforms": ".vision_transforms",
+    "torchvision.transforms.v2": ".vision_transforms",
+    "torchvision.transforms.v2.functional": ".vision_functional",
     "torchvision.utils": ".vision_utils",
     "torchvision.datasets": ".vision_datasets",
     "torchvision.models": ".vision_models",
@@ -157,7 +165,7 @@ for _package, _names in _PARTS.items():
 # What stands nearby, for the names that programs ask for most and mlgpu does not have.
 NEARBY = {
     "export": "mlgpu.cuda.graph, which makes a step one launch",
-    "onnx": "mlgpu.save, which writes safetensors",
+    "onnx.export": "mlgpu.save, which writes safetensors",
     "SparseAdam": "mlgpu.optim.Adam, as gradients are dense",
     "_scaled_mm": "mlgpu.quantization, whose layers multiply narrow weights",
     "jiterator": "mlgpu.fuse, which makes one kernel of an elementwise function",

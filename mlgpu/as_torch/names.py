@@ -9,6 +9,8 @@ from typing import Any
 import mlgpu
 from mlgpu import Tensor
 from mlgpu.as_torch import foreach
+from mlgpu.as_torch.jit import ScriptFunction as ScriptFunction
+from mlgpu.as_torch.jit import ScriptModule as ScriptModule
 from mlgpu.errors import MlgpuError
 from mlgpu.layout import layout
 from mlgpu.ops.facts import UntypedStorage as UntypedStorage

@@ -9,8 +9,9 @@ from typing import Any
 
 import mlgpu
 from mlgpu.as_torch.names import TypedStorage
+from mlgpu.layout import strided
 from mlgpu.nn import Module
-from mlgpu.tensor import Tensor
+from mlgpu.tensor import RemovableHandle, Tensor
 
 _FALSE = """is_mkldnn is_mps is_xpu is_mtia is_ipu is_maia is_xla is_vulkan is_nested is_sparse_csr
     is_hpu""".split()
@@ -75,6 +76,24 @@ def compile_module(self: Module, *args: Any, **kwargs: Any) -> None:
     """Nothing: mlgpu runs the module as it is."""
 
 
+def _register_load_state_dict_pre_hook(self: Module, hook: Any, with_module: bool = False
+                                       ) -> RemovableHandle:
+    """As `register_load_state_dict_pre_hook`; the hook gets the module only if `with_module`."""
+    if with_module:
+        return self.register_load_state_dict_pre_hook(hook)
+    return self.register_load_state_dict_pre_hook(lambda module, *given: hook(*given))
+
+
+def _register_state_dict_hook(self: Module, hook: Any) -> RemovableHandle:
+    """As `register_state_dict_post_hook`."""
+    return self.register_state_dict_post_hook(hook)
+
+
+def _hooks(kind: str) -> property:
+    """A module's own hooks of a kind, as its table."""
+    return property(lambda self: getattr(self._ensure_hooks(), kind))
+
+
 def install() -> None:
     """Give Tensor these; what mlgpu has by now stays its own."""
     for name in _FALSE:
@@ -85,5 +104,12 @@ def install() -> None:
         if not hasattr(Tensor, form.__name__):
             setattr(Tensor, form.__name__, form)
     Tensor.__array_wrap__ = array_wrap  # type: ignore[attr-defined]
+    Tensor.layout = strided  # type: ignore[attr-defined]
+    Module._register_load_state_dict_pre_hook = (  # type: ignore[attr-defined]
+        _register_load_state_dict_pre_hook)
+    Module._register_state_dict_hook = _register_state_dict_hook  # type: ignore[attr-defined]
+    for name, kind in (("_forward_hooks", "forward"), ("_forward_pre_hooks", "forward_pre"),
+                       ("_backward_hooks", "backward"), ("_backward_pre_hooks", "backward_pre")):
+        setattr(Module, name, _hooks(kind))
     Module.share_memory = share_memory  # type: ignore[attr-defined]
     Module.compile = compile_module  # type: ignore[attr-defined]

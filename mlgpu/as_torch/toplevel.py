@@ -85,7 +85,9 @@ def __getattr__(name: str) -> Any:
     if name == "GradScaler":
         return mlgpu.amp.GradScaler
     if name in ("Event", "Stream"):
-        return getattr(mlgpu.cuda, name)
+        from mlgpu.as_torch import cuda
+
+        return getattr(mlgpu.cuda if mlgpu.cuda.is_available() else cuda, name)
     raise AttributeError(name)
 
 

@@ -23,7 +23,9 @@ class DataLoader(data.DataLoader[Any]):
     """
 
     def __init__(self, dataset: Any, *args: Any, pin_memory: bool = False,
-                 multiprocessing_context: Any = None, **options: Any) -> None:
+                 multiprocessing_context: Any = None, pin_memory_device: str = "",
+                 in_order: bool = True, **options: Any) -> None:
+        # Batches come in order whatever `in_order`.
         if multiprocessing_context is None and _workers(args, options):
             multiprocessing_context = multiprocessing.get_start_method()
         if pin_memory and not mlgpu.cuda.is_available():

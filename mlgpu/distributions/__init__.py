@@ -4,7 +4,7 @@ from mlgpu.distributions import constraints as constraints
 from mlgpu.distributions import transforms as transforms
 from mlgpu.distributions.categorical import Categorical, OneHotCategorical
 from mlgpu.distributions.constraint_registry import biject_to, transform_to
-from mlgpu.distributions.continuous import Exponential, Gumbel, Laplace, LogNormal, Normal, Uniform
+from mlgpu.distributions.continuous import Exponential, Gumbel, Laplace, Normal, Uniform
 from mlgpu.distributions.counts import Binomial, Multinomial, NegativeBinomial
 from mlgpu.distributions.discrete import Bernoulli, Geometric, Poisson
 from mlgpu.distributions.distribution import Distribution, ExponentialFamily
@@ -18,6 +18,7 @@ from mlgpu.distributions.heavy import (
     InverseGamma,
     Kumaraswamy,
     LogisticNormal,
+    LogNormal,
     Pareto,
     StudentT,
     Weibull,
@@ -59,6 +60,7 @@ from mlgpu.distributions.transforms import (
     Transform,
     identity_transform,
 )
+from mlgpu.distributions.von_mises import VonMises
 
 __all__ = ["AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "CatTransform",
            "Categorical", "Cauchy", "Chi2", "ComposeTransform", "ContinuousBernoulli",
@@ -73,5 +75,5 @@ __all__ = ["AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "
            "PowerTransform", "RelaxedBernoulli", "RelaxedOneHotCategorical", "ReshapeTransform",
            "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StackTransform",
            "StickBreakingTransform", "StudentT", "TanhTransform", "Transform",
-           "TransformedDistribution", "Uniform", "Weibull", "Wishart", "biject_to",
+           "TransformedDistribution", "Uniform", "VonMises", "Weibull", "Wishart", "biject_to",
            "identity_transform", "kl_divergence", "register_kl", "transform_to"]

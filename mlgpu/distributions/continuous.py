@@ -83,53 +83,6 @@ class Normal(_LocationScale, ExponentialFamily):
         return 0.5 + _HALF_LOG_2PI + self.scale.log()
 
 
-class LogNormal(Normal):
-    """The distribution of exp(x) where x is normal."""
-
-    support = constraints.positive
-
-    @property
-    def mean(self) -> Tensor:
-        """The expected value."""
-        return (self.loc + self.scale.square() / 2).exp()
-
-    @property
-    def variance(self) -> Tensor:
-        """The expected square of the distance from the mean."""
-        s = self.scale.square()
-        return s.expm1() * (2 * self.loc + s).exp()
-
-    @property
-    def stddev(self) -> Tensor:
-        """The root of the variance."""
-        return self.variance.sqrt()
-
-    @property
-    def mode(self) -> Tensor:
-        """Where the density is greatest."""
-        return (self.loc - self.scale.square()).exp()
-
-    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """exp of normal numbers."""
-        return super().rsample(sample_shape).exp()
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The logarithm of the density."""
-        return super().log_prob(value.log()) - value.log()
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """The probability of a value that is not greater."""
-        return super().cdf(value.log())
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """The value whose cdf is `value`."""
-        return super().icdf(value).exp()
-
-    def entropy(self) -> Tensor:
-        """The entropy in nats."""
-        return super().entropy() + self.loc
-
-
 class Laplace(_LocationScale):
     """Two exponential distributions back to back."""
 

@@ -25,6 +25,47 @@ from mlgpu.ops.random import randn
 from mlgpu.tensor import Tensor
 
 
+class LogNormal(TransformedDistribution):
+    """exp(x) for normal x."""
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
+    support = constraints.positive
+
+    def __init__(self, loc: Tensor | float, scale: Tensor | float,
+                 validate_args: bool | None = None) -> None:
+        super().__init__(Normal(loc, scale, validate_args), ExpTransform())
+
+    @property
+    def loc(self) -> Tensor:
+        """The mean of x."""
+        return self.base_dist.loc  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviation of x."""
+        return self.base_dist.scale  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected value."""
+        return (self.loc + self.scale.square() / 2).exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """Where the density is greatest."""
+        return (self.loc - self.scale.square()).exp()
+
+    @property
+    def variance(self) -> Tensor:
+        """The expected square of the distance from the mean."""
+        s = self.scale.square()
+        return s.expm1() * (2 * self.loc + s).exp()
+
+    def entropy(self) -> Tensor:
+        """The entropy in nats."""
+        return self.base_dist.entropy() + self.loc
+
+
 class Cauchy(_LocationScale):
     """The ratio of two normal numbers: no moment is finite."""
 
