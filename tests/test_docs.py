@@ -21,8 +21,9 @@ MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.autograd", "mlgpu.autograd.functional", 
            "mlgpu.io", "mlgpu.linalg",
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.prune", "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler",
-           "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.sim", "mlgpu.sim.metrics",
-           "mlgpu.signal.windows", "mlgpu.sim.roofline", "mlgpu.special", "mlgpu.testing",
+           "mlgpu.peft", "mlgpu.profiler", "mlgpu.quantization", "mlgpu.rl", "mlgpu.sim",
+           "mlgpu.sim.metrics", "mlgpu.signal.windows", "mlgpu.sim.roofline", "mlgpu.special",
+           "mlgpu.testing",
            "mlgpu.train", "mlgpu.utils.checkpoint", "mlgpu.vision"]
 
 

@@ -378,10 +378,10 @@ def applied(network, x):
     return x @ weight.T + bias
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_the_loss_of_dqn(double, device):
+@pytest.mark.parametrize(("double", "delta"), [(False, 1.0), (True, 0.3), (True, None)])
+def test_the_loss_of_dqn(double, delta, device):
     mlgpu.manual_seed(1)
-    agent = rl.DQN(nn.Linear(3, 4), double=double).to(device)
+    agent = rl.DQN(nn.Linear(3, 4), double=double, delta=delta).to(device)
     with mlgpu.no_grad():
         agent.policy.network.weight.mul_(-1.5)  # so that the target is another
     given, batch = q_batch(device)
@@ -390,7 +390,10 @@ def test_the_loss_of_dqn(double, device):
     best = (applied(online, given["next_observation"]) if double else after).argmax(1)
     wanted = given["reward"] + given["discount"] * after[np.arange(6), best]
     error = wanted - applied(online, given["observation"])[np.arange(6), given["action"]]
-    huber = np.where(np.abs(error) < 1, error**2 / 2, np.abs(error) - 0.5)
+    bound = np.inf if delta is None else delta
+    assert (np.abs(error) > bound).any() == (delta is not None)
+    huber = np.where(np.abs(error) < bound, error**2 / 2, (np.abs(error) - 0.5 * (delta or 0))
+                     * (delta or 0))
     found = agent.loss(batch)
     assert found["loss"].item() == pytest.approx((huber * given["weight"]).mean(), rel=1e-5)
     np.testing.assert_allclose(found["td_error"].tolist(), error, rtol=1e-4, atol=1e-5)
@@ -539,6 +542,8 @@ def test_the_losses_of_td3_by_turns(device):
 def test_agents_say_what_is_wrong():
     with pytest.raises(ValueError, match="tau must be above 0"):
         rl.DQN(nn.Linear(1, 1), tau=0.0)
+    with pytest.raises(ValueError, match="delta must be above 0, or None"):
+        rl.DQN(nn.Linear(1, 1), delta=0.0)
     with pytest.raises(ValueError, match="clip must be above 0"):
         rl.PPO(rl.CategoricalPolicy(Fixed(0.0)), Fixed(0.0), clip=0.0)
     with pytest.raises(TypeError, match="must be a StochasticPolicy"):
