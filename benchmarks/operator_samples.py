@@ -156,6 +156,22 @@ def find(name: str) -> Any:
     return None
 
 
+def input_mask(input: Any, *args: Any, mask: Any, **options: Any) -> Any:
+    """A mask of the input's shape."""
+    return mlgpu.broadcast_to(mask, input.shape)
+
+
+def output_mask(op: Any, input: Any, *args: Any, dim: Any = None, keepdim: bool = False,
+                mask: Any = None, **options: Any) -> Any:
+    """Where a masked function has a result, which PyTorch's tests take from torch.masked."""
+    if op.__name__.startswith(("softm", "log_softmax", "normalize", "cum")):
+        return input_mask(input, mask=mask)
+    args = args[op.__name__ == "norm":]
+    if args:
+        dim = args[0]
+    return mlgpu.masked.sum(mlgpu.ones(input.shape), dim, keepdim=keepdim, mask=mask) > 0
+
+
 def of_mlgpu(function: Any) -> Any:
     """A function of PyTorch's tests with `torch` meaning mlgpu: wrappers, lambdas, partials."""
     if isinstance(function, functools.partial):
@@ -172,6 +188,10 @@ def of_mlgpu(function: Any) -> Any:
     made = types.FunctionType(function.__code__, known, function.__name__,
                               convert(function.__defaults__), cells)
     made.__kwdefaults__ = convert(function.__kwdefaults__)
+    if function.__name__.startswith("gradcheck_wrapper_masked"):
+        masked = types.SimpleNamespace(_output_mask=output_mask, _input_mask=input_mask)
+        known["torch"] = types.SimpleNamespace(
+            masked=masked, where=mlgpu.where, logical_and=mlgpu.logical_and)
     return made
 
 
@@ -328,7 +348,7 @@ def ours(info: Any) -> Any:
         method = getattr(mlgpu.Tensor, info.name, None)
         return method and (lambda x, *args, **options: method(x.clone(), *args, **options))
     if info.op is plain or not isinstance(info.op, (types.FunctionType, functools.partial)):
-        found = find(info.name)
+        found = find(info.name) or find(getattr(info.op, "__name__", info.name))
         return found if callable(found) else getattr(mlgpu.Tensor, info.name, None)
     if find(info.name) is None and not hasattr(mlgpu.Tensor, info.name + "_"):
         return None

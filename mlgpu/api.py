@@ -97,6 +97,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.scan": "cummax cummin cumprod cumsum diff logcumsumexp",
     "mlgpu.ops.scatter": """gather index_add index_fill index_reduce scatter scatter_add
         scatter_reduce take_along_dim""",
+    "mlgpu.ops.segment_reduce": "segment_reduce",
     "mlgpu.ops.search": "bincount bucketize histc isin searchsorted",
     "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",

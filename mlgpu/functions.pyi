@@ -354,6 +354,7 @@ from mlgpu.ops.search import bucketize as bucketize
 from mlgpu.ops.search import histc as histc
 from mlgpu.ops.search import isin as isin
 from mlgpu.ops.search import searchsorted as searchsorted
+from mlgpu.ops.segment_reduce import segment_reduce as segment_reduce
 from mlgpu.ops.softmax import log_softmax as log_softmax
 from mlgpu.ops.softmax import softmax as softmax
 from mlgpu.ops.sort import argsort as argsort

@@ -44,11 +44,27 @@ def test_memory_by_strides_and_by_order():
     (lambda x: nn.functional.fractional_max_pool2d(x[None], 2, output_size=3), ShapeError),
     (lambda x: nn.functional.fractional_max_pool3d(x[None], 2, output_size=1), ShapeError),
     (lambda x: nn.FractionalMaxPool2d(2, output_ratio=1.5), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "sum"), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "median", lengths=mlgpu.tensor([2])), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "sum", lengths=mlgpu.tensor([1])), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "sum", lengths=mlgpu.tensor([3, -1])), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "sum", lengths=mlgpu.tensor([2]), axis=1), ShapeError),
+    (lambda x: mlgpu.segment_reduce(x, "sum", lengths=mlgpu.tensor([2.0])), DTypeError),
+    (lambda x: mlgpu.segment_reduce(x.long(), "sum", lengths=mlgpu.tensor([2])), DTypeError),
     (lambda x: nn.FractionalMaxPool3d(2), ShapeError),
 ])
 def test_wrong_arguments(call, error):
     with pytest.raises(error):
         call(mlgpu.ones(2, 3))
+
+
+def test_a_segment_of_nothing_has_no_mean_and_the_rest_is_left_out():
+    lengths = mlgpu.tensor([1, 0, 2])
+    found = mlgpu.segment_reduce(mlgpu.arange(5.0), "mean", lengths=lengths, unsafe=True)
+    assert found[::2].tolist() == [0, 1.5]
+    assert found[1].isnan()
+    found = mlgpu.segment_reduce(mlgpu.arange(5.0), "min", offsets=mlgpu.tensor([1, 3, 3, 4]))
+    assert found.tolist() == [1, float("inf"), 3]
 
 
 def test_a_division_of_python_2():

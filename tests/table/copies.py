@@ -1,4 +1,5 @@
-"""Rows for mlgpu/ops/view_copy.py, placed.py, native.py and fractional_pool.py, and old names.
+"""Rows for mlgpu/ops/view_copy.py, placed.py, native.py, segment_reduce.py, fractional_pool.py and
+older names.
 
 Each is made of an operation with rows of its own: so few dtypes.
 """
@@ -89,6 +90,32 @@ def pooled(dims, size, kernel, out, order):
                 lambda library, x, u: call(library, x, u), dtypes=ONE, gradient=(0,))
 
 
+def segments(lengths, reduce, axis, initial=None):
+    """A row: each segment of an axis by NumPy's reduction."""
+    shape = (5, 2) if axis == 0 else (2, 4)
+
+    def call(library, x):
+        options = {} if initial is None else {"initial": initial}
+        if axis:
+            ends = np.cumsum([[0, *row] for row in lengths], -1)
+            options["offsets"] = library.tensor(ends, device=x.device)
+        else:
+            options["lengths"] = library.tensor(lengths, device=x.device)
+        return library.segment_reduce(x, reduce, axis=axis, **options)
+
+    def reference(x):
+        neutral = {"sum": 0, "prod": 1, "max": -np.inf}[reduce] if initial is None else initial
+        found = []
+        for row in lengths if axis else [lengths]:
+            part = x[len(found)] if axis else x
+            cuts = np.split(part, np.cumsum(row)[:-1])
+            found.append([getattr(np, reduce)(c, axis=0, initial=neutral) for c in cuts])
+        return np.array(found if axis else found[0])
+
+    return both(f"segment_reduce-{reduce}", call, reference, (In(shape),),
+                dtypes=("float64", "float32"))
+
+
 def sampled(library, x, grid, name):
     if library is mlgpu:
         return getattr(mlgpu, name)(x, grid, 0, 1, False)
@@ -149,6 +176,9 @@ CASES = [
            second=False)
       for name, size in (("grid_sampler", (3, 3)), ("grid_sampler_2d", (3, 3)),
                          ("grid_sampler_3d", (2, 2, 2)))),
+    segments([2, 0, 3], "sum", 0),
+    segments([[1, 3], [4, 0]], "max", 1, 0.5),
+    segments([2, 3], "prod", 0, 2.0),
     pooled(2, (6, 7), (2, 3), (3, 4), (1, 0)),
     pooled(3, (5, 5, 4), (2, 2, 1), (3, 2, 3), (0, 1, 2)),
     both("native-upsample_nearest",
