@@ -34,32 +34,34 @@ class BestTap(Op):
 
     def forward(self, x: Array) -> Array:
         out = full(x.shape, worst(x.dtype, self.least), x.dtype)
-        if not self.recording:
-            best = np.minimum if self.least else np.maximum
+        best = np.minimum if self.least else np.maximum
 
-            def extend(planes: slice, rows: slice) -> None:
-                into, source = out[planes], x[planes]
-                for _, own, other in reached(self.taps, x.shape, rows):
-                    best(into[own], source[other], out=into[own])
+        def extend(planes: slice, rows: slice) -> None:
+            into, source = out[planes], x[planes]
+            for _, own, other in reached(self.taps, x.shape, rows):
+                best(into[own], source[other], out=into[own])
 
-            each_block(x, extend)
-            return out
+        each_block(x, extend)
+        if self.recording:
+            self.stash(choice=self.chosen(x, out))
+        return out
+
+    def chosen(self, x: Array, best: Array) -> Array:
+        """The first tap of each element that has what is best, or the last one that has NaN."""
         none = self.none()
         choice = full(x.shape, none, none.dtype)
-        better = np.less if self.least else np.greater
 
-        def compete(planes: slice, rows: slice) -> None:
-            for tap, own, other in reached(self.taps, x.shape, rows):
-                into, chosen, value = out[planes][own], choice[planes][own], x[planes][other]
-                wins = better(value, into)
-                wins |= chosen == none
-                wins |= value != value  # NaN
-                np.copyto(into, value, where=wins)
-                chosen[wins] = tap
+        def find(planes: slice, rows: slice) -> None:
+            taps = list(reached(self.taps, x.shape, rows))
+            into, found, source = choice[planes], best[planes], x[planes]
+            for tap, own, other in reversed(taps):
+                np.copyto(into[own], tap, where=source[other] == found[own])
+            if np.isnan(found[:, rows]).any():
+                for tap, own, other in taps:
+                    np.copyto(into[own], tap, where=np.isnan(source[other]))
 
-        each_block(x, compete)
-        self.stash(choice=choice)
-        return out
+        each_block(x, find)
+        return choice
 
     def forward_cuda(self, x: Any) -> Any:
         out, choice = cuda_morphology.best(x, self.taps, self.least,
@@ -107,18 +109,23 @@ class GiveToTap(Op):
         self.taps, self.choice = taps, choice
 
     def forward(self, dy: Array) -> Array:
+        given = dy.dtype
         wide = compute_dtype(from_numpy(dy.dtype)).numpy
+        bits = np.dtype(f"i{wide.itemsize}")
+        dy = dy.astype(wide, copy=False)
         out = zeros(dy.shape, wide)
         back = [(-y, -x) for y, x in self.taps]
 
         def give(planes: slice, rows: slice) -> None:
             into, chosen, source = out[planes], self.choice[planes], dy[planes]
             for tap, own, other in reached(back, dy.shape, rows):
-                np.add(into[own], source[other], out=into[own], where=chosen[other] == tap,
-                       casting="unsafe")
+                # A product of the bits with 0 or 1: unlike one of the numbers it drops NaN.
+                wanted = (chosen[other] == tap).view(np.int8)
+                part = np.multiply(source[other].view(bits), wanted, dtype=bits).view(wide)
+                into[own] += part
 
         each_block(dy, give)
-        return out if wide == dy.dtype else rounded(out, dy.dtype)
+        return out if wide == given else rounded(out, given)
 
     def forward_cuda(self, dy: Any) -> Any:
         return cuda_morphology.give(dy, self.taps, self.choice)

@@ -145,25 +145,16 @@ class RoiPool(Op):
     def forward(self, x: Array, regions: Array) -> Array:
         count, channels, height, width = x.shape
         images = image_of("roi_pool", regions, count)
-        out = zeros((len(regions), channels, *self.size), x.dtype)
-        places = empty(out.shape, np.int32)
-        places.fill(-1)
+        best = zeros((len(regions), *self.size, channels), x.dtype)
+        places = empty(best.shape, np.int32)
+        last = channels_last(x, x.dtype)
         rows = ranges(regions[:, 2], regions[:, 4], self.size[0], height, self.scale)
         columns = ranges(regions[:, 1], regions[:, 3], self.size[1], width, self.scale)
+        places.fill(-1)
         for number, image in enumerate(images):
-            (top, bottom), (left, right) = rows[number], columns[number]
-            for column in np.flatnonzero(left < right):
-                part = x[image, :, :, left[column]:right[column]]
-                best_x = part.argmax(-1)  # of every row, so that the first in reading order wins
-                best = np.take_along_axis(part, best_x[..., None], -1)[..., 0]
-                for row in np.flatnonzero(top < bottom):
-                    best_y = best[:, top[row]:bottom[row]].argmax(-1) + top[row]
-                    every = np.arange(channels)
-                    out[number, :, row, column] = best[every, best_y]
-                    places[number, :, row, column] = (
-                        best_y * width + best_x[every, best_y] + left[column])
-        self.stash(places=places)
-        return out
+            largest(last[image], rows[number], columns[number], best[number], places[number])
+        self.stash(places=planes(places, places.dtype))
+        return planes(best, x.dtype)
 
     def backward_cpu(self, dy: Array) -> tuple[Array, None]:
         (shape, _), _ = self._inputs_meta
@@ -188,6 +179,31 @@ class RoiPool(Op):
 
     def of(self, shape: tuple[int, ...], regions: Any) -> cuda_roi.Regions:
         return cuda_roi.Regions(regions, shape, self.size, self.scale)
+
+
+def largest(x: Array, rows: Array, columns: Array, best: Array, places: Array) -> None:
+    """The largest element of each bin of x (h, w, c) and its place: the first of all bins, then the
+    second ...  Bins with fewer look at their last ones again, which are not larger."""
+    (top, bottom), (left, right) = rows, columns
+    inside = (top < bottom)[:, None] & (left < right)
+    if not inside.any():
+        return
+    where = np.nonzero(inside)
+    tall, wide = (int((stop - first).max()) for first, stop in (rows, columns))
+    found = chosen = None
+    for i in range(tall):
+        y = np.minimum(top + i, bottom - 1)[where[0]]
+        for j in range(wide):
+            at = y * x.shape[1] + np.minimum(left + j, right - 1)[where[1]]
+            value = x.reshape(-1, x.shape[2])[at]
+            if found is None or chosen is None:
+                found, chosen = value, np.repeat(at[:, None], x.shape[2], 1)
+                continue
+            wins = value > found
+            wins |= (value != value) & (found == found)  # NaN
+            np.copyto(found, value, where=wins)
+            np.copyto(chosen, at[:, None], where=wins)
+    best[where], places[where] = found, chosen
 
 
 def ranges(low: Array, high: Array, bins: int, length: int, scale: float) -> Array:
