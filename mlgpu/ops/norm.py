@@ -314,8 +314,13 @@ class GroupNorm(Op):
             if bias is not None:
                 np.add(y, _spread(affine[1], y), out=y)
 
-        affine = [self._channels(x, v) for v in (weight, bias) if v is not None]
-        if rows.size:
+        loops = fast.load("group_norm", rows.size) if rows.size else None
+        if loops is not None:
+            affine = [np.full((len(rows), channels), plain, stats.dtype) if v is None
+                      else self._channels(x, v) for v, plain in ((weight, 1), (bias, 0))]
+            each_block(with_more(loops.forward, self.eps), rows, self._rows(x), *stats, *affine)
+        elif rows.size:
+            affine = [self._channels(x, v) for v in (weight, bias) if v is not None]
             each_block(block, rows, self._rows(x), *stats, *affine)
         self.stash(stats=stats)
         return out
@@ -367,7 +372,12 @@ class GroupNorm(Op):
                         out=by_channel)
             np.subtract(dx, centered, out=dx)
 
-        if rows.size:
+        loops = fast.load("group_norm", rows.size) if rows.size else None
+        if loops is not None:
+            scale = scales[0] if scales else np.ones(totals.shape[1:], compute)
+            each_block(loops.backward, rows, self._rows(dy), self._rows(x), *self.stats, *totals,
+                       scale)
+        elif rows.size:
             each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, *totals, *scales,
                        scratch=2)
         else:
