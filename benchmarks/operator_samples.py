@@ -95,7 +95,7 @@ KNOWN: dict[str, str] = {
        "are computed" for name in """bartlett blackman cosine exponential gaussian
        general_cosine general_hamming hamming hann kaiser nuttall""".split()},
     **{f"{name} error": _NUMBERS for name in "gcd igamma igammac lcm ldexp".split()},
-    "ldexp forward": _COMPLEX,
+    **dict.fromkeys(("ldexp forward", "masked.logsumexp"), _COMPLEX),
     "square": "of truth values: as `*`",
 }
 

@@ -18,6 +18,7 @@ from mlgpu import Tensor, api
 MODULES = ["mlgpu", "mlgpu.amp", "mlgpu.as_torch", "mlgpu.autograd", "mlgpu.autograd.functional",
            "mlgpu.checkpoint", "mlgpu.cuda", "mlgpu.data", "mlgpu.data.datasets",
            "mlgpu.distributions", "mlgpu.errors", "mlgpu.fft", "mlgpu.io", "mlgpu.linalg",
+           "mlgpu.masked",
            "mlgpu.memory", "mlgpu.nn", "mlgpu.nn.functional", "mlgpu.nn.init", "mlgpu.nn.utils",
            "mlgpu.nn.utils.parametrizations", "mlgpu.nn.utils.parametrize", "mlgpu.nn.utils.prune",
            "mlgpu.nn.utils.rnn", "mlgpu.optim", "mlgpu.optim.lr_scheduler", "mlgpu.peft",

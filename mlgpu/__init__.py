@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from mlgpu import fft as fft
     from mlgpu import io as io
     from mlgpu import linalg as linalg
+    from mlgpu import masked as masked
     from mlgpu import metrics as metrics
     from mlgpu import nn as nn
     from mlgpu import optim as optim
@@ -90,8 +91,8 @@ cfloat, cdouble = complex64, complex128
 _api.bind()
 
 _SUBMODULES = ("amp", "backends", "checkpoint", "cuda", "data", "distributions", "fft", "io",
-               "linalg", "metrics", "nn", "optim", "peft", "profiler", "quantization", "random",
-               "rl", "signal", "special", "testing", "train", "utils", "vision")
+               "linalg", "masked", "metrics", "nn", "optim", "peft", "profiler", "quantization",
+               "random", "rl", "signal", "special", "testing", "train", "utils", "vision")
 
 
 if not TYPE_CHECKING:  # a checker knows all names, and reports others

@@ -65,6 +65,7 @@ _OWN = {
     "jit.annotations": "typing",
     "library": ".library",
     "linalg": "mlgpu.linalg",
+    "masked": "mlgpu.masked",
     "mps": ".absent",
     "multiprocessing": ".multiprocessing multiprocessing",
     "nn": ".nn mlgpu.nn",
