@@ -14,6 +14,7 @@ from table.vision import kept
 
 import mlgpu
 from mlgpu import vision
+from mlgpu.cpu import fast
 from mlgpu.errors import DerivativeError, DTypeError, PositionError, ShapeError
 from mlgpu.ops import nms as nms_blocks
 from mlgpu.testing import gradcheck
@@ -187,6 +188,21 @@ def test_components_are_those_of_scipy(connectivity, device):
             [x.start, y.start, x.stop - 1, y.stop - 1] for y, x in places]
         assert not areas[number + 1:].any()
         assert not boxes[number + 1:].any()
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_compiled_components_are_the_same(connectivity, monkeypatch):
+    pytest.importorskip("numba", reason="compiled loops need Numba: pip install 'mlgpu[fast]'")
+    rng = np.random.default_rng(6)
+    images = np.stack([np.kron(spiral(31), np.ones((8, 9), bool)),
+                       *(rng.random((248, 279)) < p for p in (0.4, 0.6))])
+    asked = []
+    load = fast.load
+    monkeypatch.setattr(fast, "load", lambda *given: asked.append(given[0]) or load(*given))
+    found = vision.connected_components(mlgpu.tensor(images), connectivity)
+    assert asked == ["components"]
+    monkeypatch.setattr(fast, "load", lambda family, work: None)
+    assert mlgpu.equal(found, vision.connected_components(mlgpu.tensor(images), connectivity))
 
 
 def test_components_keep_the_shape_of_batches(device):
