@@ -47,6 +47,7 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.facts": """detach is_floating_point is_nonzero is_same_size is_signed is_tensor
         numel""",
     "mlgpu.ops.fill": "fill",
+    "mlgpu.ops.histogram": "histogram histogramdd nonzero_static",
     "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
     "mlgpu.ops.index": "argwhere index_copy index_put index_select nonzero take",
     "mlgpu.ops.integrate": "corrcoef cov cumulative_trapezoid trapezoid trapz",
@@ -99,6 +100,7 @@ FUNCTIONS: dict[str, str] = {
         scatter_reduce take_along_dim""",
     "mlgpu.ops.segment_reduce": "segment_reduce",
     "mlgpu.ops.search": "bincount bucketize histc isin searchsorted",
+    "mlgpu.ops.slope": "gradient",
     "mlgpu.ops.softmax": "log_softmax softmax",
     "mlgpu.ops.sort": "argsort kthvalue msort sort topk",
     "mlgpu.ops.stft": "istft stft",
@@ -138,6 +140,7 @@ METHODS: dict[str, str] = {
         untyped_storage""",
     "mlgpu.ops.fill": "fill_ fill_diagonal_ zero_",
     "mlgpu.ops.gradient": "sum_to_size",
+    "mlgpu.ops.histogram": "histogram nonzero_static",
     "mlgpu.ops.incomplete": "igamma igammac mvlgamma",
     "mlgpu.ops.number": "frexp gcd lcm ldexp",
     "mlgpu.ops.index": """argwhere index_copy index_copy_ index_put index_put_ index_select nonzero

@@ -189,6 +189,9 @@ from mlgpu.ops.facts import is_signed as is_signed
 from mlgpu.ops.facts import is_tensor as is_tensor
 from mlgpu.ops.facts import numel as numel
 from mlgpu.ops.fill import fill as fill
+from mlgpu.ops.histogram import histogram as histogram
+from mlgpu.ops.histogram import histogramdd as histogramdd
+from mlgpu.ops.histogram import nonzero_static as nonzero_static
 from mlgpu.ops.incomplete import igamma as igamma
 from mlgpu.ops.incomplete import igammac as igammac
 from mlgpu.ops.incomplete import mvlgamma as mvlgamma
@@ -355,6 +358,7 @@ from mlgpu.ops.search import histc as histc
 from mlgpu.ops.search import isin as isin
 from mlgpu.ops.search import searchsorted as searchsorted
 from mlgpu.ops.segment_reduce import segment_reduce as segment_reduce
+from mlgpu.ops.slope import gradient as gradient
 from mlgpu.ops.softmax import log_softmax as log_softmax
 from mlgpu.ops.softmax import softmax as softmax
 from mlgpu.ops.sort import argsort as argsort

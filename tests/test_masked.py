@@ -61,7 +61,7 @@ def test_dtypes():
 
 def test_refusals():
     x = mlgpu.ones(2, 2)
-    with pytest.raises(ShapeError, match=r"masked\.sum: a mask of shape .* has more dimensions than"):
+    with pytest.raises(ShapeError, match=r"masked\.sum: a mask of shape .* has more dim"):
         masked.sum(x, mask=mlgpu.ones(1, 2, 2))
     with pytest.raises(ShapeError, match=r"masked\.sum: a dimension appears twice in \(0, -2\)"):
         masked.sum(x, (0, -2))
