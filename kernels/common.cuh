@@ -1,8 +1,7 @@
 // What every kernel of mlgpu starts from: types, vector access, and the elementwise functions whose
 // meaning follows PyTorch where C++ has another or none.  NVRTC only: no host headers.
 #pragma once
-// Generated kernels without half types define ML_NO_HALF: the headers of those take longer to read
-// than most such kernels to compile.
+// Set where no half type is named, to spare reading these headers (mlgpu/cuda/compile.py).
 #ifndef ML_NO_HALF
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -187,8 +186,8 @@ template <typename T> __device__ __forceinline__ ml_complex<T> log1p(ml_complex<
   return {T(0.5) * log1p(x * (T(2) + x) + y * y), atan2(y, T(1) + x)};
 }
 template <typename T> __device__ __forceinline__ ml_complex<T> expm1(ml_complex<T> z) {
-  const T half = sin(z.im / T(2));
-  const T wave = T(2) * half * half;  // 1 - cos(im), exact near 0
+  const T sine = sin(z.im / T(2));
+  const T wave = T(2) * sine * sine;  // 1 - cos(im), exact near 0
   return {expm1(z.re) * (T(1) - wave) - wave, exp(z.re) * sin(z.im)};
 }
 

@@ -101,8 +101,10 @@ __device__ __forceinline__ double ml_add_rn(double a, double b) { return __dadd_
 template <typename T> struct ml_uniform_bits;
 template <> struct ml_uniform_bits<float> { static const int width = 32, digits = 24; };
 template <> struct ml_uniform_bits<double> { static const int width = 64, digits = 53; };
+#ifndef ML_NO_HALF
 template <> struct ml_uniform_bits<__half> { static const int width = 16, digits = 11; };
 template <> struct ml_uniform_bits<__nv_bfloat16> { static const int width = 16, digits = 8; };
+#endif
 
 // Number j of a block, uniform in [0, 1), in the type that T is computed in.
 template <typename T>

@@ -227,15 +227,15 @@ __global__ void reduce_columns(const T* __restrict__ x, O* out, O* other, long l
   for (int j = 0; j < V; ++j) ml_put(parts + j * PLANE + t, a[j]);
   __syncthreads();
   for (int left = groups; left > 1;) {
-    const int half = (left + 1) / 2;
-    if (t < (left - half) * period) {
+    const int kept = (left + 1) / 2;
+    if (t < (left - kept) * period) {
 #pragma unroll
       for (int j = 0; j < V; ++j)
         ml_put(parts + j * PLANE + t, Op::merge(ml_get(parts + j * PLANE + t),
-                                                ml_get(parts + j * PLANE + t + half * period)));
+                                                ml_get(parts + j * PLANE + t + kept * period)));
     }
     __syncthreads();
-    left = half;
+    left = kept;
   }
   const int width = fold > 1 ? int(columns) : period * V;
   for (int o = t; o < width; o += THREADS) {

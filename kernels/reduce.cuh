@@ -11,8 +11,10 @@
 #include "warp.cuh"
 
 template <typename T> struct ml_compute { typedef T type; };
+#ifndef ML_NO_HALF
 template <> struct ml_compute<__half> { typedef float type; };
 template <> struct ml_compute<__nv_bfloat16> { typedef float type; };
+#endif
 template <> struct ml_compute<bool> { typedef int type; };
 template <> struct ml_compute<signed char> { typedef int type; };
 template <> struct ml_compute<unsigned char> { typedef int type; };

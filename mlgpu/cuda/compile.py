@@ -28,6 +28,10 @@ from mlgpu.errors import KernelError, MissingExtraError
 # Of mlgpu's own kernels: numbers as on the CPU.  Kernels that want fast math name it in the source.
 OPTIONS = ("--std=c++17", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--fmad=true")
 _FORMAT = "2"  # of what the cache holds; a new one forgets all older entries
+# CUDA's headers of the half types take longer to read than most kernels to compile, so they are
+# left out where nothing names such a type but what is only there with them.
+_HALF = re.compile(rb"half|bfloat16|fp16")
+_ASIDE = re.compile(rb"//[^\n]*|/\*.*?\*/|#ifndef ML_NO_HALF\n.*?\n#endif", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,10 @@ def _wanted(source: str, names: Sequence[str], options: Sequence[str], kind: str
             filename: str) -> _Wanted:
     lines = ["-lineinfo"] if kind == "ptx" else []
     # A header that happens to lie in the current folder is none of ours.
-    return _Wanted(source, names, [*OPTIONS, *lines, *options], kind, filename, kernels_dir())
+    wanted = _Wanted(source, names, [*OPTIONS, *lines, *options], kind, filename, kernels_dir())
+    if not wanted.has_half():
+        wanted.options.append("-DML_NO_HALF")
+    return wanted
 
 
 _ENVIRONMENT = ("MLGPU_CACHE_DIR", "MLGPU_KERNELS_DIR", "MLGPU_NVRTC")
@@ -136,6 +143,12 @@ class _Wanted:
         self.options, self.folders, first = _split(options)
         self.files = includes.closure(self.text, self.place.parent,
                                       [*self.folders, kernels_dir()], first)
+
+    def has_half(self) -> bool:
+        """Whether a half type may be used: a source, a name or an option tells of one."""
+        given = " ".join((*self.names, *self.options)).encode("utf-8", "surrogateescape")
+        return self.files is None or any(map(_names_half, (given, self.text,
+                                                           *self.files.values())))
 
     def key(self, target: str, *compiler: str) -> str:
         """The name of the entry; "" where headers are not known, so that there is none."""
@@ -209,6 +222,11 @@ def compatible(arch: str, kind: str) -> Iterator[str]:
     for older in range(major, 4 if kind == "ptx" else major - 1, -1):
         for least in range(minor if older == major else 9, -1, -1):
             yield target(f"sm_{older}{least}", kind)
+
+
+@functools.lru_cache(maxsize=256)
+def _names_half(text: bytes) -> bool:
+    return _HALF.search(_ASIDE.sub(b"", text)) is not None
 
 
 def _named(path: Path) -> str:

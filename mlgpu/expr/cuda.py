@@ -22,7 +22,6 @@ from mlgpu.expr.lower import Program, Step
 from mlgpu.expr.primitives import TABLE
 
 THREADS = 256
-_HALF = frozenset({dtypes.float16, dtypes.bfloat16})
 
 
 @dataclass(frozen=True)
@@ -223,11 +222,8 @@ def _parameters(program: Program) -> str:
     return ", ".join(outputs + arguments + numbers)
 
 
-def _header(program: Program, include: str = "common.cuh", *more: DType) -> str:
-    """What a source begins with; `more` are dtypes that it uses besides the program's."""
-    plain = _HALF.isdisjoint((*program.dtypes, *program.output_dtypes, *more))
-    return (f"// {program.name}: generated\n" + "#define ML_NO_HALF\n" * plain
-            + f'#include "{include}"\n')
+def _header(program: Program) -> str:
+    return f'// {program.name}: generated\n#include "common.cuh"\n'
 
 
 def _call(program: Program, values: list[str], outputs: list[str]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from mlgpu.cuda.types import CTYPES as TYPES
 from mlgpu.dtypes import compute_dtype, float32
 from mlgpu.dtypes import dtype as DType
-from mlgpu.expr.cuda import Source, _body, _header, _identifier, read_arguments
+from mlgpu.expr.cuda import Source, _body, _identifier, read_arguments
 from mlgpu.expr.lower import Program
 
 GROUPS = 16  # RULE_GROUPS of kernels/many.cuh
@@ -60,7 +60,9 @@ def rule(follow: Program, change: Program, shape: Shape, dtype: DType) -> Source
     read += [f"c[{argument - arrays - 1}]" for _, argument, _ in change.numbers]
     written = [f"y[{k}]" for k in range(arrays)]
     kind, wide, held = TYPES[dtype], TYPES[compute_dtype(dtype)], TYPES[shape.single]
-    text = f"""{_header(change, "many.cuh", dtype, shape.single)}
+    text = f"""// {change.name}: generated
+#include "many.cuh"
+
 {_body(follow)}
 {_body(change)}
 const int ARRAYS = {arrays}, SINGLES = {singles}, NUMBERS = {coefficients};
