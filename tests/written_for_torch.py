@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.metadata
 import io
+import multiprocessing
 import os
 import pickle
 import warnings
@@ -433,6 +434,124 @@ def test_classes_have_a_say_in_functions():
         torch.mul(Diagonal(5, 2), torch.ones(2))
     assert torch.overrides.has_torch_function((Diagonal(1, 1),))
     assert type(nn.Parameter(torch.ones(1)) + 1) is torch.Tensor
+
+
+def test_workers_see_what_has_no_name():
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, i):
+            return torch.full((2,), float(i))
+
+    if multiprocessing.get_start_method() != "fork":
+        pytest.skip("processes are spawned here, and find by name what they are given")
+    loader = torch.utils.data.DataLoader(Rows(), batch_size=2, num_workers=1,
+                                         collate_fn=lambda rows: torch.stack(rows).sum())
+    assert [x.item() for x in loader] == [2.0, 10.0]
+    pair = torch.utils.data.StackDataset(a=[1, 2], b=[3, 4])
+    assert (len(pair), pair[1]) == (2, {"a": 2, "b": 4})
+
+
+def test_derivatives_of_functions():
+    from torch.func import functional_call, hessian, jacfwd, jacrev, jvp, stack_module_state, vjp
+
+    x = torch.tensor([1.0, 2.0])
+    assert hessian(lambda t: (t ** 3).sum())(x).tolist() == [[6.0, 0.0], [0.0, 12.0]]
+    found = jacrev(lambda d, e: {"y": d["a"] * e}, argnums=(0, 1))({"a": x}, x)
+    assert found["y"][0]["a"].tolist() == [[1.0, 0.0], [0.0, 2.0]]
+    assert torch.equal(jacfwd(torch.square)(x), jacrev(torch.square)(x))
+    out, back = vjp(lambda a, b: a * b, x, x)
+    assert (out.tolist(), [g.tolist() for g in back(torch.ones(2))]) == (
+        [1.0, 4.0], [[1.0, 2.0], [1.0, 2.0]])
+    assert [t.tolist() for t in jvp(torch.square, (x,), (torch.ones(2),))] == [[1.0, 4.0],
+                                                                             [2.0, 4.0]]
+    models = [nn.Linear(2, 1) for _ in range(3)]
+    parameters, buffers = stack_module_state(models)
+    together = torch.func.vmap(lambda p, b: functional_call(models[0], (p, b), (x,)))(
+        parameters, buffers)
+    assert torch.allclose(together, torch.stack([m(x) for m in models]))
+    both = torch.autograd.functional.jacobian(torch.exp, x, vectorize=True)
+    assert torch.allclose(both, x.exp().diag())
+
+
+def test_hooks_of_all_and_of_several():
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: seen.append(type(module).__name__))
+    model = nn.Sequential(nn.Linear(2, 2), nn.Tanh())
+    model(torch.ones(2))
+    handle.remove()
+    model(torch.ones(2))
+    assert seen == ["Linear", "Tanh", "Sequential"]
+
+    a, b = (torch.ones(2, requires_grad=True) for _ in range(2))
+    torch.autograd.graph.register_multi_grad_hook((a, b), lambda grads: seen.append(len(grads)))
+    (a * b).sum().backward()
+    assert seen[-1] == 2
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    optimizer.register_state_dict_post_hook(lambda o, state: {**state, "mine": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda o, state: seen.append(state["mine"]))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen[-1] == 1
+
+
+def test_operators_of_a_program():
+    @torch.library.custom_op("mine::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    double.register_autograd(lambda ctx, grad: grad * 3)
+    x = torch.ones(2, requires_grad=True)
+    y = torch.ops.mine.double(x)
+    y.sum().backward()
+    assert (y.tolist(), x.grad.tolist()) == ([2.0, 2.0], [3.0, 3.0])
+    with pytest.raises(AttributeError):
+        torch.ops.mine.triple  # noqa: B018
+
+
+def test_attention_by_functions_of_places():
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    q, k, v = (torch.from_numpy(np.random.default_rng(i).standard_normal((1, 2, 8, 16)))
+               for i in range(3))
+    mask = create_block_mask(lambda b, h, i, j: i >= j, 1, 1, 8, 8, device="cpu", BLOCK_SIZE=8)
+    found = flex_attention(q, k, v, block_mask=mask)
+    assert torch.allclose(found, F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    moved = flex_attention(q, k, v, lambda score, b, h, i, j: score + 0.1 * (j - i))
+    bias = 0.1 * (torch.arange(8)[None] - torch.arange(8)[:, None]).double()
+    assert torch.allclose(moved, F.scaled_dot_product_attention(q, k, v, attn_mask=bias))
+
+
+def test_values_that_are_mapped():
+    from torch.distributions import (
+        AffineTransform,
+        Normal,
+        StudentT,
+        TransformedDistribution,
+        biject_to,
+        constraints,
+    )
+    from torch.distributions.transforms import TanhTransform
+
+    squashed = TransformedDistribution(Normal(torch.zeros(2), 1.0), [TanhTransform(),
+                                                                     AffineTransform(1.0, 2.0)])
+    density = squashed.log_prob(torch.tensor([0.5, 1.2]))
+    assert torch.allclose(density, torch.tensor([-1.5802, -1.6071]), atol=2e-4)
+    assert biject_to(constraints.positive)(torch.zeros(2)).tolist() == [1.0, 1.0]
+    assert StudentT(3.0).log_prob(torch.tensor(0.2)).item() == pytest.approx(-1.0274, abs=2e-4)
+    assert Normal(0.0, torch.ones(3)).expand((2, 3)).sample().shape == (2, 3)
+
+
+def test_free_matrices_as_orthogonal_ones():
+    from torch.nn.utils.parametrizations import orthogonal
+
+    for shape, how in (((4, 4), None), ((5, 3), None), ((3, 5), "cayley")):
+        layer = orthogonal(nn.Linear(shape[1], shape[0]).double(), orthogonal_map=how)
+        w = layer.weight if shape[0] >= shape[1] else layer.weight.mT
+        assert torch.allclose(w.mT @ w, torch.eye(w.shape[1]).double(), atol=1e-8)
+        layer(torch.ones(shape[1]).double()).sum().backward()
+        assert layer.parametrizations.weight.original.grad is not None
 
 
 def test_distributions():

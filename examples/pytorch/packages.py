@@ -458,6 +458,483 @@ def torchinfo():
     print(" ", shown.total_params, shown.total_mult_adds)
 
 
+def transformers():
+    import transformers as t
+
+    t.logging.set_verbosity_error()
+    ids = labels(0, 50, 2, 12)
+    seen = torch.ones_like(ids)
+    seen[1, 8:] = 0
+    small = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64}
+    print(" GPT-2")
+    gpt2 = seeded(t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_positions=32, n_embd=32,
+                                                 n_layer=2, n_head=2))).eval()
+    train(gpt2, lambda: gpt2(ids, labels=ids, attention_mask=seen).loss)
+    print(" ", gpt2.generate(ids[:1, :4], max_new_tokens=5, do_sample=False,
+                             pad_token_id=0).tolist())
+    print(" BERT")
+    bert = seeded(t.BertForSequenceClassification(t.BertConfig(**small, num_labels=3))).eval()
+    train(bert, lambda: bert(ids, attention_mask=seen, labels=torch.tensor([0, 2])).loss)
+    print(" Llama")
+    llama = seeded(t.LlamaForCausalLM(t.LlamaConfig(**small, num_key_value_heads=2)))
+    train(llama, lambda: llama(ids, labels=ids, attention_mask=seen).loss)
+    print(" ", llama.generate(ids[:2, :4], max_new_tokens=5, do_sample=False,
+                              pad_token_id=0).tolist())
+
+
+def transformers_more():
+    import transformers as t
+
+    ids = labels(0, 50, 2, 12)
+    small = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "intermediate_size": 64}
+    print(" T5")
+    t5 = seeded(t.T5ForConditionalGeneration(t.T5Config(
+        vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0,
+        decoder_start_token_id=0)))
+    train(t5, lambda: t5(ids, labels=ids[:, :6].contiguous()).loss)
+    print(" Mistral, Qwen2")
+    for kind, config in ((t.MistralForCausalLM, t.MistralConfig), (t.Qwen2ForCausalLM,
+                                                                   t.Qwen2Config)):
+        model = seeded(kind(config(**small, num_key_value_heads=2)))
+        train(model, lambda model=model: model(ids, labels=ids).loss)
+    print(" ViT")
+    vit = seeded(t.ViTForImageClassification(t.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        image_size=16, patch_size=4, num_labels=3))).eval()
+    x = data(0, 2, 3, 16, 16)
+    train(vit, lambda: vit(x, labels=torch.tensor([0, 2])).loss)
+
+
+def peft():
+    import transformers as t
+    from peft import LoraConfig, get_peft_model
+
+    base = seeded(t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_positions=32, n_embd=32,
+                                                 n_layer=1, n_head=2)))
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=["c_attn"],
+                                            fan_in_fan_out=True)).eval()
+    with torch.no_grad():
+        for i, (name, p) in enumerate(model.named_parameters()):
+            if "lora_" in name:
+                p.copy_(data(100 + i, *p.shape) * 0.1)
+    ids = labels(0, 50, 2, 12)
+    train(model, lambda: model(input_ids=ids, labels=ids).loss)
+    print(" ", sum(p.numel() for p in model.parameters() if p.requires_grad))
+
+
+def accelerate():
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True)
+    model = seeded(torch.nn.Linear(8, 2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data(0, 16, 8),
+                                                                        data(1, 16, 2)), 8)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    for x, y in loader:
+        loss = F.mse_loss(model(x), y)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        print(f"  loss {loss.item():.5f}")
+
+
+def lightning():
+    import lightning as L
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net = seeded(torch.nn.Linear(8, 2))
+
+        def training_step(self, batch, batch_idx):
+            loss = F.mse_loss(self.net(batch[0]), batch[1])
+            self.log("loss", loss)
+            print(f"  loss {loss.item():.5f}")
+            return loss
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), lr=1e-2)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(data(0, 16, 8),
+                                                                        data(1, 16, 2)), 8)
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+                        enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(Model(), loader)
+
+
+def kornia():
+    import kornia as k
+
+    x = torch.sigmoid(data(0, 2, 3, 16, 16)).requires_grad_()
+    blurred = k.filters.gaussian_blur2d(x, (3, 3), (1.5, 1.5))
+    edges = k.filters.sobel(x)
+    grey = k.color.rgb_to_grayscale(x)
+    lab = k.color.rgb_to_hsv(x)
+    turned = k.geometry.transform.rotate(x, torch.tensor([30.0, 45.0]))
+    ssim = k.losses.ssim_loss(x, blurred.detach(), 5)
+    (blurred.sum() + edges.sum() + grey.sum() + lab.sum() + turned.sum() + ssim).backward()
+    print(f"  {edges.sum().item():.3f} {turned.sum().item():.3f} {ssim.item():.4f}",
+          f"{x.grad.abs().sum().item():.2f}")
+
+
+def torch_geometric():
+    from torch_geometric.data import Batch, Data
+    from torch_geometric.nn import GATConv, GCNConv, GINConv, SAGEConv, global_mean_pool
+
+    edges, x = labels(0, 10, 2, 30), data(1, 10, 8)
+    for name, make in (("GCN", lambda: GCNConv(8, 4)), ("GAT", lambda: GATConv(8, 2, heads=2)),
+                       ("SAGE", lambda: SAGEConv(8, 4)),
+                       ("GIN", lambda: GINConv(torch.nn.Linear(8, 4)))):
+        print(f" {name}")
+        layer = seeded(make())
+        train(layer, lambda layer=layer: layer(x, edges).square().mean())
+    batch = Batch.from_data_list([Data(x=x, edge_index=edges), Data(x=x[:4], edge_index=edges % 4)])
+    print(f"  {global_mean_pool(batch.x, batch.batch).sum().item():.5f}", tuple(batch.x.shape))
+
+
+def tab_transformer_pytorch():
+    from tab_transformer_pytorch import FTTransformer
+
+    categories, numbers, y = labels(0, 4, 4, 2), data(1, 4, 3), data(2, 4, 1)
+    model = seeded(FTTransformer(categories=(4, 4), num_continuous=3, dim=16, dim_out=1, depth=1,
+                                 heads=2, attn_dropout=0.0, ff_dropout=0.0))
+    train(model, lambda: F.mse_loss(model(categories, numbers), y))
+
+
+def pytorch_tabnet():
+    from pytorch_tabnet.tab_network import TabNet
+
+    model = seeded(TabNet(6, 2, n_d=4, n_a=4, n_steps=2, virtual_batch_size=8,
+                          group_attention_matrix=torch.eye(6)))
+    x, y = data(0, 16, 6), labels(1, 2, 16)
+    train(model, lambda: F.cross_entropy(model(x)[0], y))
+
+
+def gpytorch():
+    import gpytorch as g
+
+    x = torch.linspace(0, 1, 20)
+    y = torch.sin(6 * x) + 0.1 * data(0, 20)
+
+    class Model(g.models.ExactGP):
+        def __init__(self, likelihood):
+            super().__init__(x, y, likelihood)
+            self.mean_module = g.means.ConstantMean()
+            self.covar_module = g.kernels.ScaleKernel(g.kernels.RBFKernel())
+
+        def forward(self, x):
+            return g.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    likelihood = g.likelihoods.GaussianLikelihood()
+    model = Model(likelihood)
+    loss = g.mlls.ExactMarginalLogLikelihood(likelihood, model)
+    train(model, lambda: -loss(model(x), y), torch.optim.Adam(model.parameters(), lr=0.1))
+    model.eval()
+    likelihood.eval()
+    with torch.no_grad():
+        found = likelihood(model(torch.tensor([0.25, 0.6])))
+        print(f"  {found.mean.sum().item():.4f} {found.variance.sum().item():.4f}")
+
+
+def pyro():
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import SVI, Trace_ELBO
+    from pyro.infer.autoguide import AutoDelta
+
+    x = data(0, 20)
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, scale), obs=x)
+
+    pyro.clear_param_store()
+    svi = SVI(model, AutoDelta(model, init_loc_fn=pyro.infer.autoguide.init_to_value(
+        values={"mean": torch.tensor(0.5), "scale": torch.tensor(2.0)})),
+        pyro.optim.Adam({"lr": 0.05}), Trace_ELBO())
+    for _ in range(STEPS):
+        print(f"  loss {svi.step(x):.4f}")
+
+
+def normflows():
+    import normflows as nf
+
+    flows = []
+    for _ in range(2):
+        flows += [nf.flows.AffineCouplingBlock(nf.nets.MLP([1, 8, 2], init_zeros=True)),
+                  nf.flows.Permute(2, mode="swap")]
+    model = seeded(nf.NormalizingFlow(nf.distributions.DiagGaussian(2), flows))
+    x = data(0, 16, 2)
+    train(model, lambda: model.forward_kld(x))
+
+
+def zuko():
+    import zuko
+
+    x = data(0, 16, 3)
+    for kind in (zuko.flows.MAF, zuko.flows.NSF):
+        print(f" {kind.__name__}")
+        flow = seeded(kind(3, 0, transforms=2, hidden_features=(8, 8)))
+        train(flow, lambda flow=flow: -flow().log_prob(x).mean())
+
+
+def diffusers():
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+
+    unet = seeded(UNet2DModel(sample_size=16, in_channels=1, out_channels=1, layers_per_block=1,
+                              block_out_channels=(8, 16), norm_num_groups=4,
+                              down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+                              up_block_types=("AttnUpBlock2D", "UpBlock2D")))
+    schedule = DDPMScheduler(num_train_timesteps=20)
+    x, noise, t = data(0, 2, 1, 16, 16), data(1, 2, 1, 16, 16), torch.tensor([3, 15])
+    train(unet, lambda: F.mse_loss(unet(schedule.add_noise(x, noise, t), t).sample, noise))
+    steps = DDIMScheduler(num_train_timesteps=20)
+    steps.set_timesteps(2)
+    with torch.no_grad():
+        for step in steps.timesteps:
+            noise = steps.step(unet(noise, step).sample, step, noise).prev_sample
+    print(f"  sampled {noise.abs().sum().item():.2f}")
+
+
+def schedulefree():
+    from schedulefree import AdamWScheduleFree
+
+    model = seeded(torch.nn.Linear(8, 2))
+    optimizer = AdamWScheduleFree(model.parameters(), lr=1e-2)
+    optimizer.train()
+    x, y = data(0, 16, 8), data(1, 16, 2)
+    train(model, lambda: F.mse_loss(model(x), y), optimizer)
+    optimizer.eval()
+    print(f"  average {F.mse_loss(model(x), y).item():.5f}")
+
+
+def prodigyopt():
+    from prodigyopt import Prodigy
+
+    _optimizers(lambda p: Prodigy(p, lr=1.0))
+
+
+def came_pytorch():
+    from came_pytorch import CAME
+
+    _optimizers(lambda p: CAME(p, lr=1e-2, betas=(0.9, 0.999, 0.9999)))
+
+
+def pytorch_optimizer():
+    import pytorch_optimizer as o
+
+    _optimizers(*(lambda p, kind=kind: kind(p, lr=1e-2)
+                  for kind in (o.AdaBelief, o.Lion, o.Adan, o.Ranger, o.StableAdamW)))
+
+
+def thop():
+    import thop
+
+    shown = thop.profile(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU()),
+                         inputs=(data(0, 1, 3, 8, 8),), verbose=False)
+    print(" ", *map(int, shown))
+
+
+def captum():
+    from captum.attr import DeepLift, GradientShap, IntegratedGradients, Saliency
+
+    model = seeded(torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(),
+                                       torch.nn.Linear(8, 3))).eval()
+    x = data(0, 4, 6)
+    for kind in (IntegratedGradients, Saliency, DeepLift):
+        print(f"  {kind.__name__} {kind(model).attribute(x, target=1).abs().sum().item():.4f}")
+    assert GradientShap(model).attribute(x, baselines=x * 0, target=1).shape == x.shape
+
+
+def torchcde():
+    import torchcde
+
+    class Field(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(4, 12)
+
+        def forward(self, t, z):
+            return self.net(z).tanh().view(*z.shape, 3)
+
+    field, path, start = seeded(Field()), data(0, 2, 6, 3), data(1, 2, 4)
+    spline = torchcde.CubicSpline(torchcde.hermite_cubic_coefficients_with_backward_differences(
+        path))
+    train(field, lambda: torchcde.cdeint(X=spline, func=field, z0=start, t=spline.interval,
+                                         method="rk4", adjoint=False,
+                                         options={"step_size": 1.0})[:, -1].square().mean())
+
+
+def torchdyn():
+    from torchdyn.core import NeuralODE
+
+    model = NeuralODE(seeded(torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(),
+                                                 torch.nn.Linear(8, 2))),
+                      solver="rk4", sensitivity="autograd")
+    x, span = data(0, 4, 2), torch.linspace(0, 1, 5)
+    train(model, lambda: model(x, span)[1][-1].square().mean())
+
+
+def monai():
+    from monai.losses import DiceLoss
+    from monai.networks.nets import UNETR, UNet
+
+    x, y = data(0, 2, 1, 16, 16), labels(1, 2, 2, 1, 16, 16)
+    unet = seeded(UNet(spatial_dims=2, in_channels=1, out_channels=2, channels=(4, 8, 16),
+                       strides=(2, 2)))
+    loss = DiceLoss(to_onehot_y=True, softmax=True)
+    train(unet, lambda: loss(unet(x), y))
+    print(" UNETR")
+    unetr = seeded(UNETR(in_channels=1, out_channels=2, img_size=(16, 16, 16), feature_size=4,
+                         hidden_size=12, mlp_dim=16, num_heads=2))
+    volume, z = data(2, 1, 1, 16, 16, 16), labels(3, 2, 1, 1, 16, 16, 16)
+    train(unetr, lambda: loss(unetr(volume), z))
+
+
+def open_clip():
+    from open_clip.loss import ClipLoss
+    from open_clip.model import CLIP
+
+    model = seeded(CLIP(16, {"image_size": 16, "layers": 1, "width": 32, "head_width": 16,
+                             "patch_size": 8},
+                        {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2,
+                         "layers": 1}))
+    with torch.no_grad():
+        model.visual.class_embedding.copy_(data(9, 32) * 0.1)
+    x, text, loss = data(0, 4, 3, 16, 16), labels(1, 50, 4, 8), ClipLoss()
+    train(model, lambda: loss(*model(x, text)))
+
+
+def segment_anything():
+    from segment_anything.modeling import (
+        ImageEncoderViT,
+        MaskDecoder,
+        PromptEncoder,
+        TwoWayTransformer,
+    )
+
+    encoder = seeded(ImageEncoderViT(img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2,
+                                     out_chans=16, use_rel_pos=True, window_size=2))
+    prompts = seeded(PromptEncoder(16, (4, 4), (32, 32), 4))
+    prompts.pe_layer.positional_encoding_gaussian_matrix.copy_(data(9, 2, 8))
+    decoder = seeded(MaskDecoder(transformer_dim=16, transformer=TwoWayTransformer(1, 16, 2, 32)))
+    x, points = data(0, 1, 3, 32, 32), (torch.tensor([[[4.0, 5.0]]]), torch.tensor([[1]]))
+
+    def loss():
+        sparse, dense = prompts(points, None, None)
+        masks, quality = decoder(encoder(x), prompts.get_dense_pe(), sparse, dense, True)
+        return masks.square().mean() + quality.square().mean()
+
+    train(torch.nn.ModuleList([encoder, decoder]), loss)
+
+
+def skorch():
+    from skorch import NeuralNetClassifier
+
+    net = NeuralNetClassifier(seeded(torch.nn.Linear(8, 3)), criterion=torch.nn.CrossEntropyLoss,
+                              lr=0.1, max_epochs=3, train_split=None, verbose=0,
+                              iterator_train__shuffle=False)
+    x, y = data(0, 32, 8).numpy(), labels(1, 3, 32).numpy()
+    net.fit(x, y)
+    print(" ", *(f"{row['train_loss']:.5f}" for row in net.history), net.predict(x)[:5].tolist())
+
+
+def ignite():
+    from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
+    from ignite.metrics import Accuracy, Loss
+
+    model = seeded(torch.nn.Linear(8, 3))
+    loader = [(data(i, 8, 8), labels(i, 3, 8)) for i in range(2)]
+    trainer = create_supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1),
+                                        torch.nn.CrossEntropyLoss())
+    evaluator = create_supervised_evaluator(model, {
+        "accuracy": Accuracy(), "loss": Loss(torch.nn.CrossEntropyLoss())})
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _(engine):
+        found = evaluator.run(loader).metrics
+        print(f"  {found['accuracy']:.5f} {found['loss']:.5f}")
+
+    trainer.run(loader, max_epochs=2)
+
+
+def geomloss():
+    from geomloss import SamplesLoss
+
+    x, y = data(0, 8, 2).requires_grad_(), data(1, 8, 2)
+    for name in ("sinkhorn", "gaussian", "energy"):
+        loss = SamplesLoss(name, blur=0.5, backend="tensorized")(x, y)
+        grad, = torch.autograd.grad(loss, x)
+        print(f"  {name} {loss.item():.5f} {grad.abs().sum().item():.5f}")
+
+
+def bert_pytorch():
+    from bert_pytorch.model import BERT, BERTLM
+
+    model = seeded(BERTLM(BERT(20, hidden=16, n_layers=1, attn_heads=2), 20)).eval()
+    x, segments, nxt = labels(0, 19, 2, 8) + 1, labels(1, 2, 2, 8), torch.tensor([0, 1])
+
+    def loss():
+        is_next, words = model(x, segments)
+        return F.nll_loss(is_next, nxt) + F.nll_loss(words.transpose(1, 2), x)
+
+    train(model, loss)
+
+
+def axial_attention():
+    from axial_attention import AxialAttention
+
+    attention = seeded(AxialAttention(dim=8, dim_index=1, heads=2, num_dimensions=2))
+    x = data(0, 1, 8, 6, 6)
+    train(attention, lambda: attention(x).square().mean())
+
+
+def adabelief_pytorch():
+    from adabelief_pytorch import AdaBelief
+
+    _optimizers(lambda p: AdaBelief(p, lr=1e-2, eps=1e-16, print_change_log=False))
+
+
+def pytorch_warmup():
+    import pytorch_warmup as warmup
+
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
+    warm = warmup.UntunedLinearWarmup(optimizer)
+    for _ in range(STEPS):
+        optimizer.step()
+        with warm.dampening():
+            schedule.step()
+        print(f"  {optimizer.param_groups[0]['lr']:.7f}")
+
+
+def memory_efficient_attention_pytorch():
+    from memory_efficient_attention_pytorch import Attention
+
+    attention = seeded(Attention(dim=16, heads=2, dim_head=8, memory_efficient=True, causal=True,
+                                 q_bucket_size=4, k_bucket_size=4))
+    x = data(0, 2, 8, 16)
+    train(attention, lambda: attention(x).square().mean())
+
+
+def fvcore():
+    from fvcore.nn import giou_loss, sigmoid_focal_loss, smooth_l1_loss
+
+    a, b = data(0, 8, 4), data(1, 8, 4)
+    boxes = torch.cat([b[:, :2], b[:, :2] + b[:, 2:].abs() + 1], 1)
+    other = torch.cat([a[:, :2], a[:, :2] + a[:, 2:].abs() + 1], 1)
+    print(f"  {giou_loss(other, boxes, 'mean').item():.5f}",
+          f"{sigmoid_focal_loss(a, (b > 0).float(), reduction='mean').item():.5f}",
+          f"{smooth_l1_loss(a, b, 0.5, 'mean').item():.5f}")
+
+
 PACKAGES = {f.__name__: f for f in (
     vit_pytorch, vit_pytorch_more, x_transformers, x_transformers_more, timm, lion_pytorch,
     torchdiffeq, denoising_diffusion_pytorch, ema_pytorch, rotary_embedding_torch,
@@ -465,7 +942,12 @@ PACKAGES = {f.__name__: f for f in (
     reformer_pytorch, perceiver_pytorch, vector_quantize_pytorch, mlp_mixer_pytorch, g_mlp_pytorch,
     soft_moe_pytorch, conformer, siren_pytorch, egnn_pytorch, efficientnet_pytorch, byol_pytorch,
     pytorch_tcn, nflows, torchsde, entmax, pytorch_msssim, torch_optimizer, adam_atan2_pytorch,
-    muon, torch_ema, torchinfo, einops, pytorch_metric_learning, torchmetrics)}
+    muon, torch_ema, torchinfo, einops, pytorch_metric_learning, torchmetrics, transformers,
+    transformers_more, peft, accelerate, lightning, kornia, torch_geometric,
+    tab_transformer_pytorch, pytorch_tabnet, gpytorch, pyro, normflows, zuko, diffusers,
+    schedulefree, prodigyopt, came_pytorch, pytorch_optimizer, thop, captum, torchcde, torchdyn,
+    monai, open_clip, segment_anything, skorch, ignite, geomloss, bert_pytorch, axial_attention,
+    adabelief_pytorch, pytorch_warmup, memory_efficient_attention_pytorch, fvcore)}
 
 
 if __name__ == "__main__":

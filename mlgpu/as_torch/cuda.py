@@ -77,7 +77,7 @@ class StreamContext:
         return self._block.__enter__()
 
     def __exit__(self, *exception: object) -> Any:
-        return self._block.__exit__(*exception)  # type: ignore[arg-type]
+        return self._block.__exit__(*exception)
 
 
 def synchronize(device: Any = None) -> None:

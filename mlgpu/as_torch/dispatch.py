@@ -193,4 +193,4 @@ def install() -> None:
     Tensor.__torch_function__ = classmethod(default)  # type: ignore[attr-defined]
     Parameter.__torch_function__ = classmethod(disabled)  # type: ignore[attr-defined]
     Tensor._make_subclass = staticmethod(_make_subclass)  # type: ignore[attr-defined]
-    Tensor.__init_subclass__ = classmethod(_init_subclass)  # type: ignore[assignment,method-assign]
+    Tensor.__init_subclass__ = classmethod(_init_subclass)  # type: ignore[arg-type,assignment,method-assign]

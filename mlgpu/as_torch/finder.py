@@ -73,7 +73,7 @@ class View(ModuleType):
 def _is_function(found: object) -> bool:
     """Whether it is one of the functions of tensors, which classes may override."""
     return isinstance(found, (FunctionType, ElementwiseFunction)) and not (
-        found.__module__.startswith("mlgpu.autograd") or found.__name__ in _NOBODYS)
+        found.__module__.startswith("mlgpu.autograd") or getattr(found, "__name__", "") in _NOBODYS)
 
 
 def _is_own(home: ModuleType) -> bool:

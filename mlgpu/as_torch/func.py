@@ -145,7 +145,8 @@ def jvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any,
         dummies = [mlgpu.zeros_like(e).requires_grad_() for e in ends]
         pulled = autograd.grad(ends, own, dummies, create_graph=True, materialize_grads=True)
         outside = any(t.requires_grad for t in (*flat, *tree_leaves(tangents)))
-        found = autograd.grad(pulled, dummies, tree_leaves(tangents), create_graph=outside,
+        found = autograd.grad(list(pulled), dummies,  # type: ignore[arg-type]
+                              tree_leaves(tangents), create_graph=outside,
                               materialize_grads=True)
     shown = outputs if outside else tree_unflatten([e.detach() for e in ends], shape)
     along = tree_unflatten(found, shape)

@@ -67,7 +67,7 @@ class CustomOpDef:
             return kernel(*args, **kwargs)
         backward, setup = self._backward, self._setup
 
-        class Applied(Function):
+        class Applied(Function):  # type: ignore[misc]
             @staticmethod
             def forward(*inputs: Any) -> Any:
                 return kernel(*inputs, **kwargs)

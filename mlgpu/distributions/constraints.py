@@ -90,12 +90,12 @@ class _GreaterThan(Constraint):
         self.lower_bound = lower_bound
 
     def check(self, value: Tensor) -> Tensor:
-        return value > self.lower_bound
+        return value > self.lower_bound  # type: ignore[no-any-return]
 
 
 class _GreaterThanEq(_GreaterThan):
     def check(self, value: Tensor) -> Tensor:
-        return value >= self.lower_bound
+        return value >= self.lower_bound  # type: ignore[no-any-return]
 
 
 class _LessThan(Constraint):
@@ -103,7 +103,7 @@ class _LessThan(Constraint):
         self.upper_bound = upper_bound
 
     def check(self, value: Tensor) -> Tensor:
-        return value < self.upper_bound
+        return value < self.upper_bound  # type: ignore[no-any-return]
 
 
 class _Interval(Constraint):
@@ -111,12 +111,12 @@ class _Interval(Constraint):
         self.lower_bound, self.upper_bound = lower_bound, upper_bound
 
     def check(self, value: Tensor) -> Tensor:
-        return (self.lower_bound <= value) & (value <= self.upper_bound)
+        return (self.lower_bound <= value) & (value <= self.upper_bound)  # type: ignore[no-any-return]
 
 
 class _HalfOpenInterval(_Interval):
     def check(self, value: Tensor) -> Tensor:
-        return (self.lower_bound <= value) & (value < self.upper_bound)
+        return (self.lower_bound <= value) & (value < self.upper_bound)  # type: ignore[no-any-return]
 
 
 class _IntegerInterval(_Interval):
@@ -130,7 +130,7 @@ class _IntegerGreaterThan(_GreaterThan):
     is_discrete = True
 
     def check(self, value: Tensor) -> Tensor:
-        return (value >= self.lower_bound) & (value % 1 == 0)
+        return (value >= self.lower_bound) & (value % 1 == 0)  # type: ignore[no-any-return]
 
 
 class _Multinomial(Constraint):
@@ -141,7 +141,7 @@ class _Multinomial(Constraint):
         self.upper_bound = upper_bound
 
     def check(self, value: Tensor) -> Tensor:
-        return (value >= 0).all(-1) & (value.sum(-1) <= self.upper_bound)
+        return (value >= 0).all(-1) & (value.sum(-1) <= self.upper_bound)  # type: ignore[no-any-return]
 
 
 class _Independent(Constraint):

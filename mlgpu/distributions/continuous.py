@@ -105,6 +105,10 @@ class Laplace(_LocationScale):
         z = (value - self.loc) / self.scale
         return 0.5 - 0.5 * z.sign() * (-z.abs()).expm1()
 
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose cdf is `value`."""
+        return self.loc - self.scale * (value - 0.5).sign() * (-2 * (value - 0.5).abs()).log1p()
+
     def entropy(self) -> Tensor:
         """The entropy in nats."""
         return 1 + (2 * self.scale).log()
@@ -132,6 +136,14 @@ class Gumbel(_LocationScale):
         y = (self.loc - value) / self.scale
         return y - y.exp() - self.scale.log()
 
+    def cdf(self, value: Tensor) -> Tensor:
+        """The probability of a value that is not greater."""
+        return (-((self.loc - value) / self.scale).exp()).exp()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose cdf is `value`."""
+        return self.loc - self.scale * (-value.log()).log()
+
     def entropy(self) -> Tensor:
         """The entropy in nats."""
         return self.scale.log() + (1 + _EULER)
@@ -143,7 +155,7 @@ class Uniform(Distribution):
     arg_constraints = {"low": constraints.dependent, "high": constraints.dependent}  # noqa: RUF012
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """From low to high."""
         return constraints.interval(self.low, self.high)
 
@@ -179,6 +191,10 @@ class Uniform(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a value that is not greater."""
         return ((value - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose cdf is `value`."""
+        return self.low + value * (self.high - self.low)
 
     def entropy(self) -> Tensor:
         """The entropy in nats."""
@@ -221,6 +237,10 @@ class Exponential(ExponentialFamily):
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a value that is not greater."""
         return -(-self.rate * value).expm1()
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """The value whose cdf is `value`."""
+        return -(-value).log1p() / self.rate
 
     def entropy(self) -> Tensor:
         """The entropy in nats."""

@@ -130,7 +130,7 @@ class Multinomial(Distribution):
         super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:])
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """Vectors that add up to total_count."""
         return constraints.multinomial(self.total_count)
 

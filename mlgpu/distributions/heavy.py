@@ -322,7 +322,7 @@ class Pareto(TransformedDistribution):
                          [ExpTransform(), AffineTransform(0.0, self.scale)])
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """From scale on."""
         return constraints.greater_than_eq(self.scale)
 

@@ -34,7 +34,7 @@ class Independent(Distribution):
         super().__init__(batch[:kept], (*batch[kept:], *base_distribution.event_shape))
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """The base's, wider."""
         inner = self.base_dist.support
         n = self.reinterpreted_batch_ndims

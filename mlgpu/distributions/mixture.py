@@ -32,7 +32,7 @@ class MixtureSameFamily(Distribution):
     @property
     def mixture_distribution(self) -> Categorical:
         """How probable each component is."""
-        return self._mixture_distribution
+        return self._mixture_distribution  # type: ignore[no-any-return]
 
     @property
     def component_distribution(self) -> Distribution:
@@ -40,13 +40,13 @@ class MixtureSameFamily(Distribution):
         return self._component_distribution
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """As the components'."""
         return self._component_distribution.support
 
     def _weights(self) -> Tensor:
         probs = self._mixture_distribution.probs
-        return probs.reshape(*probs.shape, *[1] * len(self._event_shape))
+        return probs.reshape(*probs.shape, *[1] * len(self._event_shape))  # type: ignore[no-any-return]
 
     @property
     def _dim(self) -> int:
@@ -76,9 +76,9 @@ class MixtureSameFamily(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
         inner = self._component_distribution.log_prob(value.unsqueeze(self._dim))
-        return (inner + self._mixture_distribution.logits.log_softmax(-1)).logsumexp(-1)
+        return (inner + self._mixture_distribution.logits.log_softmax(-1)).logsumexp(-1)  # type: ignore[no-any-return]
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a value that is not greater."""
         inner = self._component_distribution.cdf(value.unsqueeze(self._dim))
-        return (inner * self._mixture_distribution.probs).sum(-1)
+        return (inner * self._mixture_distribution.probs).sum(-1)  # type: ignore[no-any-return]

@@ -42,7 +42,7 @@ class LogitRelaxedBernoulli(_Probability):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Logistic numbers around the logits, over the temperature."""
         u = _uniform(self._extended_shape(sample_shape), self._parameter)
-        return (u.log() - (-u).log1p() + self.logits) / self.temperature
+        return (u.log() - (-u).log1p() + self.logits) / self.temperature  # type: ignore[no-any-return]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""
@@ -110,7 +110,7 @@ class ExpRelaxedCategorical(Distribution):
         """Gumbel numbers added to the logits, over the temperature, normalised."""
         u = _uniform(self._extended_shape(sample_shape), self.logits)
         scores = (self.logits - (-u.log()).log()) / self.temperature
-        return scores - scores.logsumexp(-1, keepdim=True)
+        return scores - scores.logsumexp(-1, keepdim=True)  # type: ignore[no-any-return]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the density."""

@@ -48,7 +48,7 @@ class TransformedDistribution(Distribution):
         return self.base_dist.has_rsample
 
     @property
-    def support(self) -> Any:  # type: ignore[override]
+    def support(self) -> Any:
         """Where the last map leads."""
         if not self.transforms:
             return self.base_dist.support
@@ -95,7 +95,7 @@ class TransformedDistribution(Distribution):
             total = total - summed(transform.log_abs_det_jacobian(x, y),
                                    dims - transform.domain.event_dim)
             y = x
-        return total + summed(self.base_dist.log_prob(y), dims - len(self.base_dist.event_shape))
+        return total + summed(self.base_dist.log_prob(y), dims - len(self.base_dist.event_shape))  # type: ignore[no-any-return]
 
     def cdf(self, value: Tensor) -> Tensor:
         """The probability of a value that is not greater, for maps that increase or decrease."""
@@ -116,4 +116,4 @@ class TransformedDistribution(Distribution):
             sign = sign * transform.sign
         if isinstance(sign, int) and sign == 1:
             return probability
-        return sign * (probability - 0.5) + 0.5
+        return sign * (probability - 0.5) + 0.5  # type: ignore[no-any-return]

@@ -107,7 +107,7 @@ class Transform:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (type(self) is type(other)
-                                 and self._settings() == other._settings())  # type: ignore[attr-defined]
+                                 and self._settings() == other._settings())
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -128,11 +128,11 @@ class _Inverse(Transform):
         self.bijective = transform.bijective
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         return self._inv.codomain
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         return self._inv.domain
 
     @property
@@ -171,7 +171,7 @@ class ComposeTransform(Transform):
         self.bijective = all(part.bijective for part in self.parts)
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """The first's, with as many dimensions as the widest of them needs."""
         if not self.parts:
             return constraints.real
@@ -182,7 +182,7 @@ class ComposeTransform(Transform):
         return _widened(self.parts[0].domain, needed)
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """The last's, likewise."""
         if not self.parts:
             return constraints.real
@@ -263,12 +263,12 @@ class IndependentTransform(Transform):
         self.bijective = base_transform.bijective
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """The base's, wider."""
         return constraints.independent(self.base_transform.domain, self.reinterpreted_batch_ndims)
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """The base's, wider."""
         return constraints.independent(self.base_transform.codomain,
                                        self.reinterpreted_batch_ndims)
@@ -312,12 +312,12 @@ class ReshapeTransform(Transform):
                              "their numbers of elements")
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """All values of the first shape."""
         return constraints.independent(constraints.real, len(self.in_shape))
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """All values of the second shape."""
         return constraints.independent(constraints.real, len(self.out_shape))
 
@@ -350,7 +350,7 @@ def _replaced(shape: Sequence[int], end: tuple[int, ...], other: tuple[int, ...]
 
 class _Increasing(Transform):
     bijective = True
-    sign = 1  # type: ignore[assignment]
+    sign = 1
 
 
 class ExpTransform(_Increasing):
@@ -475,13 +475,13 @@ class AffineTransform(Transform):
         return self._event_dim
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """All values."""
         return constraints.independent(constraints.real, self._event_dim) if (
             self._event_dim) else constraints.real
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """All values."""
         return self.domain
 
@@ -641,7 +641,7 @@ class CumulativeDistributionTransform(_Increasing):
         self.distribution = distribution
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """Where the distribution has values."""
         return self.distribution.support
 
@@ -694,12 +694,12 @@ class CatTransform(_Joined):
         self.lengths = [1] * len(self.transforms) if lengths is None else list(lengths)
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """Theirs, side by side."""
         return constraints.cat([t.domain for t in self.transforms], self.dim, self.lengths)
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """Theirs, side by side."""
         return constraints.cat([t.codomain for t in self.transforms], self.dim, self.lengths)
 
@@ -714,12 +714,12 @@ class StackTransform(_Joined):
     """Maps of the entries along a dimension."""
 
     @property
-    def domain(self) -> Any:  # type: ignore[override]
+    def domain(self) -> Any:
         """Theirs, side by side."""
         return constraints.stack([t.domain for t in self.transforms], self.dim)
 
     @property
-    def codomain(self) -> Any:  # type: ignore[override]
+    def codomain(self) -> Any:
         """Theirs, side by side."""
         return constraints.stack([t.codomain for t in self.transforms], self.dim)
 
