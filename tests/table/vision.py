@@ -132,7 +132,7 @@ def colour(name, function, make=colours, tolerance=4.0, dtypes=TWO, second=False
 
 LAB = lights((10.0, -20.0, -20.0), (90.0, 20.0, 20.0))
 CASES = [
-    colour("rgb_to_lab", rgb_to_lab, tolerance=40, dtypes=FLOATS),
+    colour("rgb_to_yuv", rgb_to_yuv, dtypes=FLOATS),
     colour("rgb_to_hsv", colorsys.rgb_to_hsv, second=True),
     colour("hsv_to_rgb", colorsys.hsv_to_rgb),
     colour("rgb_to_hsl", rgb_to_hsl),
@@ -143,11 +143,11 @@ CASES = [
     colour("xyz_to_rgb", xyz_to_rgb, lights((0.3, 0.3, 0.3), (0.4, 0.4, 0.4)), 20),
     colour("lab_to_rgb", lab_to_rgb, LAB, 100),
     colour("rgb_to_luv", rgb_to_luv, tolerance=200),
-    colour("luv_to_rgb", luv_to_rgb, LAB, 100),
-    colour("rgb_to_yuv", rgb_to_yuv),
+    colour("ycbcr_to_rgb", ycbcr_to_rgb),
+    colour("rgb_to_lab", rgb_to_lab, tolerance=40),
     colour("yuv_to_rgb", yuv_to_rgb),
     colour("rgb_to_ycbcr", rgb_to_ycbcr),
-    colour("ycbcr_to_rgb", ycbcr_to_rgb),
+    colour("luv_to_rgb", luv_to_rgb, LAB, 100),
     Case("color-rgb_to_grayscale", vision.rgb_to_grayscale, (In((3, 2, 3)),),
          lambda x: np.tensordot([0.299, 0.587, 0.114], x, 1)[None], dtypes=TWO),
     Case("color-grayscale_to_rgb", vision.grayscale_to_rgb, (In((1, 2, 3)),),
