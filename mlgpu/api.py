@@ -67,9 +67,8 @@ FUNCTIONS: dict[str, str] = {
     "mlgpu.ops.linalg_solve": "cholesky_inverse cholesky_solve inverse",
     "mlgpu.ops.mask": "masked_fill masked_scatter masked_select",
     "mlgpu.ops.matmul": "bmm chain_matmul dot ger inner matmul mm mv outer vdot",
-    "mlgpu.ops.native": """grid_sampler grid_sampler_2d grid_sampler_3d native_batch_norm
-        native_group_norm native_layer_norm""",
-    "mlgpu.ops.pad": "constant_pad_nd",
+    "mlgpu.ops.native": """constant_pad_nd grid_sampler grid_sampler_2d grid_sampler_3d
+        native_batch_norm native_group_norm native_layer_norm""",
     "mlgpu.ops.part": """chunk diagonal dsplit hsplit narrow select split split_with_sizes
         tensor_split unbind unsafe_chunk unsafe_split unsafe_split_with_sizes vsplit""",
     "mlgpu.ops.arithmetic": """abs absolute add addcdiv addcmul div divide floor_divide fmod

@@ -263,6 +263,7 @@ from mlgpu.ops.matmul import mm as mm
 from mlgpu.ops.matmul import mv as mv
 from mlgpu.ops.matmul import outer as outer
 from mlgpu.ops.matmul import vdot as vdot
+from mlgpu.ops.native import constant_pad_nd as constant_pad_nd
 from mlgpu.ops.native import grid_sampler as grid_sampler
 from mlgpu.ops.native import grid_sampler_2d as grid_sampler_2d
 from mlgpu.ops.native import grid_sampler_3d as grid_sampler_3d
@@ -273,7 +274,6 @@ from mlgpu.ops.number import frexp as frexp
 from mlgpu.ops.number import gcd as gcd
 from mlgpu.ops.number import lcm as lcm
 from mlgpu.ops.number import ldexp as ldexp
-from mlgpu.ops.pad import constant_pad_nd as constant_pad_nd
 from mlgpu.ops.part import chunk as chunk
 from mlgpu.ops.part import diagonal as diagonal
 from mlgpu.ops.part import dsplit as dsplit

@@ -1,5 +1,5 @@
 """Functions by the names and arguments of PyTorch's own layers, as its tools for graphs write them:
-norms with the statistics they used, and sampling with modes by number.
+norms with the statistics they used, sampling with modes by number, padding with a constant.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from mlgpu.ops.batch_norm import batch_norm
 from mlgpu.ops.exponential import rsqrt
 from mlgpu.ops.grid_sample import MODES, PADDINGS, grid_sample
 from mlgpu.ops.norm import group_norm, layer_norm
+from mlgpu.ops.pad import pad as padded
 from mlgpu.ops.variance import var_mean
 from mlgpu.tensor import Tensor
 
-__all__ = ["grid_sampler", "grid_sampler_2d", "grid_sampler_3d", "native_batch_norm",
-           "native_group_norm", "native_layer_norm"]
+__all__ = ["constant_pad_nd", "grid_sampler", "grid_sampler_2d", "grid_sampler_3d",
+           "native_batch_norm", "native_group_norm", "native_layer_norm"]
 
 Norm = tuple[Tensor, Tensor, Tensor]
 
@@ -66,6 +67,11 @@ def native_batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None,
     dims = [d for d in range(input.ndim) if d != 1]
     mean, rstd = _statistics(input, dims, eps, False)
     return out, mean.to(kind), rstd.to(kind)
+
+
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: complex = 0) -> Tensor:
+    """`nn.functional.pad` with a constant."""
+    return padded(input, pad, "constant", value)
 
 
 def grid_sampler(input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int,

@@ -16,7 +16,7 @@ from mlgpu.ops.axis_map import AxisMap, Pairs, SeparableMap
 from mlgpu.ops.window import Array
 from mlgpu.tensor import Tensor
 
-__all__ = ["constant_pad_nd", "pad"]
+__all__ = ["pad"]
 
 MODES = ("constant", "reflect", "replicate", "circular")
 
@@ -95,14 +95,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant",
     maps = [border_map(mode, axis, input.shape[axis], low, high)
             for axis, (low, high) in enumerate(ends, -len(ends))]
     return run(SeparableMap(maps), input)  # type: ignore[no-any-return]
-
-
-def constant_pad_nd(input: Tensor, pad: Sequence[int], value: complex = 0) -> Tensor:
-    """`nn.functional.pad` with a constant."""
-    return _pad(input, pad, "constant", value)
-
-
-_pad = pad  # which is an argument's name above
 
 
 def check_borders(input: Tensor, ends: Sequence[tuple[int, int]], mode: str,
