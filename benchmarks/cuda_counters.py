@@ -199,7 +199,7 @@ MAP, FILTERS = 2 * 4 * 64 * 32 * 32, 2 * 64 * 64 * 9  # bytes of what `filters` 
 def transducer(grad: bool) -> Any:
     """Logits of four sequences in which all frames and labels count; the classes are read once.
 
-    Beside them go scores, alpha and beta, of each cell of a diagonal, and logsumexps.
+    Beside them go scores, alpha and flows, of each cell of a diagonal, and logsumexps.
     """
     logits = x(*SPOKEN, grad=grad)
     rest = [ints(4, 7, below=500), *(mlgpu.full((4,), n, device="cuda") for n in (24, 7))]
@@ -211,7 +211,7 @@ def transducer(grad: bool) -> Any:
 
 
 SPOKEN = 4, 24, 8, 512  # sequences, frames, columns, classes
-LATTICE = 4 * (24 + 8) * 8 * 4  # bytes of a number for each cell
+LATTICE = 4 * (24 + 7) * 8 * 4  # bytes of a number for each cell
 
 
 def quantised(rows: int, grad: bool = False, double: bool = False) -> Any:
@@ -392,10 +392,10 @@ ROWS = [
         2 * 8 * 32 * 256 * 2, "x and dy are read twice: for sums, before anything is written"),
     Row("cross_entropy", lambda: forward(
         lambda a, t: F.cross_entropy(a, t), x(64, 8192), mlgpu.arange(64, device="cuda"))),
-    Row("rnnt_loss", lambda: transducer(False), 4 * LATTICE + 3 * LATTICE // 4,
+    Row("rnnt_loss", lambda: transducer(False), 6 * LATTICE,
         "two scores a cell, which are written in the order of diagonals and read, and alpha"),
-    Row("rnnt_loss backward", lambda: transducer(True), 4 * LATTICE + 3 * LATTICE // 4,
-        "scores, alpha and beta are read", sectors=1.1),
+    Row("rnnt_loss backward", lambda: transducer(True), 8 * LATTICE,
+        "scores and alpha are read, two probabilities a cell written and read"),
     Row("embedding", lambda: forward(
         lambda i, w: F.embedding(i, w), mlgpu.arange(R, device="cuda"), x(R, C))),
     Row("gather rows", lambda: forward(

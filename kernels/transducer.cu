@@ -3,7 +3,7 @@
 // A cell (t, u) of the lattice is frame t after u labels: a blank leads from it to (t + 1, u), the
 // next label to (t, u + 1), and a blank from the last cell to the end.  Cells of one diagonal
 // d = t + u depend on those of the one before alone.  So what sweeps read and write lies diagonal by
-// diagonal, [sequence][d][u] with most + columns diagonals: their neighbours are side by side.
+// diagonal, [sequence][d][u] with most + columns - 1 diagonals: their neighbours are side by side.
 #include "fault.cuh"
 #include "rows.cuh"
 
@@ -38,7 +38,7 @@ struct transducer_cell {
     t = step - sequence * most;
     const transducer_size size = transducer_lengths(frames, labels, sequence, most, columns);
     inside = t < size.frames && u <= size.labels;
-    at = (ml_index(sequence) * (most + columns) + t + u) * columns + u;
+    at = (ml_index(sequence) * (most + columns - 1) + t + u) * columns + u;
   }
 };
 
@@ -88,34 +88,31 @@ transducer_scores(ml_pair<ml_wide<T>>* scores, ml_wide<T>* lse, const T* logits,
                      label < 0 ? -ml_inf(W()) : ml_cast<W>(x[label]) - logarithm};
 }
 
-// blockIdx.y 0: alpha, the logarithm of the probability of coming to a cell, and each sequence's
-// loss.  1: beta, that of all that is still to be said from it, 0 at the end, (frames, labels).
+// alpha, the logarithm of the probability of coming to each cell, and each sequence's loss.
+//
 // A thread has P columns; it keeps what goes straight on, and leaves for its neighbour what goes
 // across.  Shared: two lines of `columns`.
 template <typename W, int P>
 __global__ void __launch_bounds__(512)
-transducer_sweep(W* result, W* losses, W* alpha, W* beta, const ml_pair<W>* scores, const ml_index* targets,
+transducer_alpha(W* result, W* losses, W* alpha, const ml_pair<W>* scores, const ml_index* targets,
                  const ml_index* frames, const ml_index* labels, int most, int columns, int classes,
                  ml_fault* fault, int frames_site, int labels_site, int class_site) {
   extern __shared__ __align__(16) unsigned char shared[];
   const W none = -ml_inf(W());
   const int n = blockIdx.x;
-  const bool back = blockIdx.y == 1;
   W* lines = reinterpret_cast<W*>(shared);
   const transducer_size size = transducer_lengths(frames, labels, n, most, columns);
-  if (!back) {
-    if (threadIdx.x == 0 && (frames[n] < 1 || frames[n] > most))
-      ml_report(fault, frames_site, frames[n], most);
-    if (threadIdx.x == 0 && (labels[n] < 0 || labels[n] >= columns))
-      ml_report(fault, labels_site, labels[n], columns - 1);
-    for (int u = threadIdx.x; u < size.labels; u += blockDim.x) {
-      const ml_index label = targets[ml_index(n) * (columns - 1) + u];
-      if (label < 0 || label >= classes) ml_report(fault, class_site, label, classes);
-    }
+  if (threadIdx.x == 0 && (frames[n] < 1 || frames[n] > most))
+    ml_report(fault, frames_site, frames[n], most);
+  if (threadIdx.x == 0 && (labels[n] < 0 || labels[n] >= columns))
+    ml_report(fault, labels_site, labels[n], columns - 1);
+  for (int u = threadIdx.x; u < size.labels; u += blockDim.x) {
+    const ml_index label = targets[ml_index(n) * (columns - 1) + u];
+    if (label < 0 || label >= classes) ml_report(fault, class_site, label, classes);
   }
-  const int end = size.frames + size.labels;  // the diagonal of the end
-  scores += ml_index(n) * (most + columns) * columns;
-  W* out = (back ? beta : alpha) + ml_index(n) * (most + columns) * columns;
+  const int last = size.frames + size.labels - 1;  // the diagonal of the last cell
+  scores += ml_index(n) * (most + columns - 1) * columns;
+  alpha += ml_index(n) * (most + columns - 1) * columns;
   W straight[P];
   ml_pair<W> next[P];
   const auto fetch = [&](int d) {  // the scores of a diagonal, before they are needed
@@ -128,33 +125,80 @@ transducer_sweep(W* result, W* losses, W* alpha, W* beta, const ml_pair<W>* scor
   };
 #pragma unroll
   for (int p = 0; p < P; ++p) straight[p] = none;
-  fetch(back ? end : 0);
-  for (int step = 0; step <= end; ++step) {
-    const int d = back ? end - step : step;
-    const W* before = lines + (step + 1) % 2 * columns;
-    W* line = lines + step % 2 * columns;
+  fetch(0);
+  for (int d = 0; d <= last; ++d) {
+    const W* before = lines + (d + 1) % 2 * columns;
+    W* line = lines + d % 2 * columns;
     ml_pair<W> score[P];
 #pragma unroll
     for (int p = 0; p < P; ++p) score[p] = next[p];
-    if (step < end) fetch(back ? d - 1 : d + 1);
+    if (d < last) fetch(d + 1);
 #pragma unroll
     for (int p = 0; p < P; ++p) {
       const int u = threadIdx.x + p * blockDim.x;
       if (u > size.labels) continue;
-      W value;
-      if (back) {
-        const W across = step > 0 && u < size.labels ? before[u + 1] : none;
-        value = step == 0 && u == size.labels
-                    ? W(0) : transducer_join(score[p].first + straight[p], score[p].second + across);
-        straight[p] = line[u] = value;
-      } else {
-        value = d == 0 && u == 0
-                    ? W(0) : transducer_join(straight[p], step > 0 && u > 0 ? before[u - 1] : none);
-        if (d == end && u == size.labels) result[n] = losses[n] = -straight[p];
-        straight[p] = value + score[p].first;
-        line[u] = value + score[p].second;
-      }
-      out[ml_index(d) * columns + u] = value;
+      const W across = d > 0 && u > 0 ? before[u - 1] : none;
+      const W value = d == 0 && u == 0 ? W(0) : transducer_join(straight[p], across);
+      straight[p] = value + score[p].first;
+      line[u] = value + score[p].second;
+      alpha[ml_index(d) * columns + u] = value;
+      if (d == last && u == size.labels) result[n] = losses[n] = -straight[p];
+    }
+    __syncthreads();
+  }
+}
+
+// The probabilities of going on from each cell with a blank, and with a label, given the targets:
+// from the end back, each cell's is split by how probable the two ways into it are.  So sums stay 1,
+// which those of differences of large logarithms would not.
+template <typename W, int P>
+__global__ void __launch_bounds__(512)
+transducer_flows(ml_pair<W>* flows, const W* alpha, const ml_pair<W>* scores,
+                 const ml_index* frames, const ml_index* labels, int most, int columns) {
+  extern __shared__ __align__(16) unsigned char shared[];
+  const W none = -ml_inf(W());
+  const int n = blockIdx.x;
+  W* lines = reinterpret_cast<W*>(shared);
+  const transducer_size size = transducer_lengths(frames, labels, n, most, columns);
+  const int last = size.frames + size.labels - 1;
+  const ml_index start = ml_index(n) * (most + columns - 1) * columns;
+  flows += start;
+  alpha += start;
+  scores += start;
+  W straight[P];
+  ml_pair<W> next[P];
+  const auto fetch = [&](int d) {  // both ways into the cells of a diagonal
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      const int u = threadIdx.x + p * blockDim.x, t = d - u;
+      next[p] = {none, none};
+      if (u > size.labels || t < 0 || t >= size.frames || d == 0) continue;
+      const ml_index at = ml_index(d - 1) * columns + u;
+      if (t > 0) next[p].first = alpha[at] + scores[at].first;
+      if (u > 0) next[p].second = alpha[at - 1] + scores[at - 1].second;
+    }
+  };
+#pragma unroll
+  for (int p = 0; p < P; ++p) straight[p] = W(0);
+  fetch(last);
+  for (int d = last; d >= 0; --d) {
+    const W* before = lines + (d + 1) % 2 * columns;
+    W* line = lines + d % 2 * columns;
+    ml_pair<W> way[P];
+#pragma unroll
+    for (int p = 0; p < P; ++p) way[p] = next[p];
+    if (d > 0) fetch(d - 1);
+#pragma unroll
+    for (int p = 0; p < P; ++p) {
+      const int u = threadIdx.x + p * blockDim.x, t = d - u;
+      if (u > size.labels) continue;
+      const bool inside = t >= 0 && t < size.frames;
+      ml_pair<W> out = {straight[p], d < last && u < size.labels ? before[u + 1] : W(0)};
+      if (d == last && u == size.labels) out.first = W(1);
+      if (inside) flows[ml_index(d) * columns + u] = out;
+      const W here = inside ? out.first + out.second : W(0), away = way[p].second - way[p].first;
+      straight[p] = way[p].first == none ? W(0) : here / (W(1) + exp(away));
+      line[u] = way[p].second == none ? W(0) : here / (W(1) + exp(-away));
     }
     __syncthreads();
   }
@@ -165,10 +209,10 @@ transducer_sweep(W* result, W* losses, W* alpha, W* beta, const ml_pair<W>* scor
 template <typename T, int E, int L, bool FUSED>
 __global__ void __launch_bounds__(256)
 transducer_gradient(T* dx, const T* logits, const ml_wide<T>* dy, const ml_wide<T>* losses,
-                    const ml_pair<ml_wide<T>>* scores, const ml_wide<T>* lse,
-                    const ml_wide<T>* alpha, const ml_wide<T>* beta, const ml_index* targets,
-                    const ml_index* frames, const ml_index* labels, int rows, int most, int columns,
-                    int classes, int blank, double most_gradient) {
+                    const ml_pair<ml_wide<T>>* flows, const ml_wide<T>* lse,
+                    const ml_index* targets, const ml_index* frames, const ml_index* labels,
+                    int rows, int most, int columns, int classes, int blank,
+                    double most_gradient) {
   typedef ml_wide<T> W;
   const W limit = W(most_gradient);
   const int row = blockIdx.x * (256 / L) + threadIdx.x / L, lane = threadIdx.x % L;
@@ -176,12 +220,12 @@ transducer_gradient(T* dx, const T* logits, const ml_wide<T>* dy, const ml_wide<
   const transducer_cell cell(row, rows, frames, labels, most, columns);
   W stay = W(0), move = W(0), logarithm = W(0), scale = W(0);
   int label = -1;
-  if (cell.inside) {  // the probabilities of coming here and going on so, given the targets
-    const ml_pair<W> score = scores[cell.at];
-    const W come = alpha[cell.at] + losses[cell.sequence];
-    stay = exp(come + score.first + beta[cell.at + columns]);
+  if (cell.inside) {
+    const ml_pair<W> flow = flows[cell.at];
+    const bool never = losses[cell.sequence] == ml_inf(W());  // there is no way through
+    stay = never ? ml_nan(W()) : flow.first;
+    move = never ? ml_nan(W()) : flow.second;
     label = transducer_label(targets, labels, cell.sequence, cell.u, columns, classes);
-    if (label >= 0) move = exp(come + score.second + beta[cell.at + columns + 1]);
     if constexpr (FUSED) logarithm = lse[row];
     scale = dy[cell.sequence];
   }

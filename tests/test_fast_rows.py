@@ -252,6 +252,9 @@ def steps():
     yield "batch_norm", one(lambda x, w, b: functional.batch_norm(x, None, None, w, b, True),
                             (20, 40, 900), 40, 40)
     yield "cross_entropy", one(lambda x: functional.cross_entropy(x, target), (3000, 300))
+    spoken = mlgpu.tensor(np.arange(20).reshape(4, 5)), *map(mlgpu.tensor, (
+        [30, 30, 20, 1], [5, 3, 5, 0]))
+    yield "rnnt_loss", one(lambda x: functional.rnnt_loss(x, *spoken, clamp=0.3), (4, 30, 6, 300))
 
 
 @pytest.mark.parametrize(("name", "run"), [pytest.param(*s, id=s[0]) for s in steps()])

@@ -101,6 +101,19 @@ def test_clamped_transducer(device):
     assert np.abs(found[0]).max() > 0.1
 
 
+def test_a_long_transducer(device):
+    """Logarithms of hundreds lose no digits of the gradient: each cell's is a share of the next."""
+    logits = RNG.standard_normal((1, 60, 9, 20)) * 3
+    rest = [mlgpu.tensor(a) for a in (RNG.integers(0, 19, (1, 8)), [60], [8])]
+    found = []
+    for dtype in (mlgpu.float32, mlgpu.float64):
+        x = mlgpu.tensor(logits, dtype=dtype).requires_grad_()
+        loss = F.rnnt_loss(x, *rest)
+        assert loss.item() > 200
+        found.append(mlgpu.autograd.grad([loss], [x])[0].cpu().numpy())
+    np.testing.assert_allclose(found[0], found[1], atol=2e-5)
+
+
 def test_transducers_that_nothing_can_read(device):
     """An impossible target's loss is infinite; a class that none needs may be."""
     logits = LOGITS.copy()

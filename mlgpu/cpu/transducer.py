@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from mlgpu.cpu.runtime import empty, full
+from mlgpu.cpu.runtime import full
 
 Array = np.ndarray[Any, Any]
 
@@ -35,7 +35,7 @@ def slanted(cells: Array, frames: int) -> Array:
 def laid(values: Array, inside: Array) -> Array:
     """Values (sequence, frame, u) diagonal by diagonal; -inf where not `inside`."""
     count, frames, columns = values.shape
-    cells = full((frames + columns, count, columns), -np.inf, values.dtype)
+    cells = full((frames + columns - 1, count, columns), -np.inf, values.dtype)
     np.copyto(slanted(cells, frames), values.transpose(1, 0, 2), where=inside.transpose(1, 0, 2))
     return cells
 
@@ -55,26 +55,30 @@ def forward(blanks: Array, labels: Array, frames: Array, lengths: Array) -> Latt
 def shares(lattice: Lattice, frames: Array, lengths: Array, most: int) -> tuple[Array, Array]:
     """The probabilities of going on from each cell with a blank, and with a label.
 
-    Given the targets; as (sequence, frame, u).
+    Given the targets; as (sequence, frame, u).  From the end back, each cell's is split by how
+    probable the two ways into it are: so sums stay 1, which those of differences of large
+    logarithms would not.  NaN where there is no way through.
     """
     losses, blanks, labels, alpha = lattice
-    stay = empty((blanks.shape[1], most, blanks.shape[2]), blanks.dtype)
-    move = empty(stay.shape, blanks.dtype)
-    # beta: the log-probability of what is still to be said, 0 at the end, (frames, labels).
-    count = np.arange(len(frames))
-    end = frames + lengths
-    beta = np.full(blanks.shape[1:], -np.inf, blanks.dtype)
-    onward = np.full(beta.shape, -np.inf, blanks.dtype)  # by a label
-    both = full(blanks.shape, -np.inf, blanks.dtype), full(blanks.shape, -np.inf, blanks.dtype)
+    cells = full(alpha.shape, 0, alpha.dtype), full(alpha.shape, 0, alpha.dtype)
+    count, last = np.arange(len(frames)), frames + lengths - 1
+    straight, across = np.zeros((2, *alpha.shape[1:]), alpha.dtype)
     for d in range(len(alpha) - 1, -1, -1):
-        ends = end == d + 1
-        beta[count[ends], lengths[ends]] = 0
-        onward[:, :-1] = labels[d, :, :-1] + beta[:, 1:]
-        np.add(blanks[d], beta, out=beta)
-        come = alpha[d] + losses[:, None]
-        np.add(come, beta, out=both[0][d])
-        np.add(come, onward, out=both[1][d])
-        np.logaddexp(beta, onward, out=beta)
-    for out, cells in zip((stay, move), both, strict=True):
-        np.exp(slanted(cells, most).transpose(1, 0, 2), out=out)
+        stay, move = cells[0][d], cells[1][d]
+        stay[...] = straight
+        move[:, :-1] = across[:, 1:]
+        ends = last == d
+        stay[count[ends], lengths[ends]] = 1
+        if d == 0:
+            break
+        here = stay + move
+        first = alpha[d - 1] + blanks[d - 1]
+        second = np.full(first.shape, -np.inf, first.dtype)
+        second[:, 1:] = alpha[d - 1, :, :-1] + labels[d - 1, :, :-1]
+        away = second - first
+        straight = np.where(np.isneginf(first), 0, here / (1 + np.exp(away)))
+        across = np.where(np.isneginf(second), 0, here / (1 + np.exp(-away)))
+    never = np.isposinf(losses)
+    stay, move = (slanted(each, most).transpose(1, 0, 2).copy() for each in cells)
+    stay[never] = move[never] = np.nan
     return stay, move

@@ -9,9 +9,9 @@ import numpy as np
 
 from mlgpu import dtypes
 from mlgpu.autograd import enable_grad, grad
-from mlgpu.cpu import transducer
-from mlgpu.cpu.gemm import contiguous, widen
-from mlgpu.cpu.rows import each_block, wide
+from mlgpu.cpu import fast, transducer
+from mlgpu.cpu.gemm import contiguous
+from mlgpu.cpu.rows import each_block, wide, with_more
 from mlgpu.cpu.runtime import empty, zeros
 from mlgpu.cuda import transducer as cuda_transducer
 from mlgpu.errors import DTypeError, PositionError, ShapeError
@@ -51,35 +51,39 @@ class TransducerLoss(Op):
         classes = logits.shape[3]
         inside, index = _cells(logits.shape, targets, frames, labels, self.blank)
         rows = contiguous(logits).reshape(-1, classes)
-        blanks = widen(rows[:, self.blank])
+        # Sums of hundreds of logarithms, in float64: there are few of them.
+        blanks = rows[:, self.blank].astype(np.float64)
         if self.fused:
             scores = CrossEntropy(1, -1, "none")
             losses, _, _, lse = scores.row_losses(rows, index.reshape(-1), None)
-            said, blanks = -losses[:, 0], blanks - lse[:, 0]
+            said, blanks = -losses[:, 0].astype(np.float64), blanks - lse[:, 0]
             self.stash(lse=lse)
         else:
-            said = widen(np.take_along_axis(rows, index.reshape(-1, 1), 1)[:, 0])
+            said = np.take_along_axis(rows, index.reshape(-1, 1), 1)[:, 0].astype(np.float64)
         speaks = inside & (np.arange(logits.shape[2]) < labels[:, None, None])
         lattice = transducer.forward(transducer.laid(blanks.reshape(inside.shape), inside),
                                      transducer.laid(said.reshape(inside.shape), speaks),
                                      frames, labels)
         self.stash(**lattice._asdict())
-        return lattice.losses.copy()
+        return lattice.losses.astype(wide(logits.dtype))
 
     def backward_cpu(self, dy: Any) -> tuple[Any, None, None, None]:
         logits, targets, frames, labels = (self.input_array(i) for i in range(4))
         inside, index = _cells(logits.shape, targets, frames, labels, self.blank)
         lattice = transducer.Lattice(self.losses, self.blanks, self.labels, self.alpha)
-        stay, move = transducer.shares(lattice, frames, labels, logits.shape[1])
-        scale = np.where(inside, dy[:, None, None], 0).astype(stay.dtype)
-        stay[~inside] = 0
-        move[~inside] = 0
+        compute = wide(logits.dtype)
+        stay, move, scale = (
+            np.where(inside, each, 0).astype(compute) for each in (
+                *transducer.shares(lattice, frames, labels, logits.shape[1]), dy[:, None, None]))
         dx = empty(logits.shape, logits.dtype)
         if not dx.size:
             return dx, None, None, None
         rows = contiguous(logits).reshape(-1, logits.shape[3])
-        lse = self.lse if self.fused else zeros((len(rows), 1), wide(logits.dtype))
-        each_block(self._gradient, dx.reshape(rows.shape), rows, lse, index.reshape(-1, 1),
+        lse = self.lse if self.fused else zeros((len(rows), 1), compute)
+        loops = fast.load("transducer", rows.size)
+        form = self._gradient if loops is None else with_more(
+            loops.gradient, self.blank, self.limit, self.fused)
+        each_block(form, dx.reshape(rows.shape), rows, lse, index.reshape(-1, 1),
                    inside.reshape(-1, 1), *(a.reshape(-1, 1) for a in (stay, move, scale)),
                    last_first=True)
         return dx, None, None, None
@@ -104,12 +108,12 @@ class TransducerLoss(Op):
 
     def forward_cuda(self, logits: Any, targets: Any, frames: Any, labels: Any) -> Any:
         result, lattice = cuda_transducer.forward(logits, targets, frames, labels, self.blank,
-                                                  self.fused, self.recording)
+                                                  self.fused)
         self.stash(**lattice._asdict())
         return result
 
     def backward_cuda(self, dy: Any) -> tuple[Any, None, None, None]:
-        lattice = cuda_transducer.Lattice(self.losses, self.scores, self.lse, self.alpha, self.beta)
+        lattice = cuda_transducer.Lattice(self.losses, self.scores, self.lse, self.alpha)
         targets, frames, labels = (self.input_array(i) for i in range(1, 4))
         logits, spare = self.take_input(0)
         dx = cuda_transducer.backward(dy, logits, targets, frames, labels, lattice, self.blank,

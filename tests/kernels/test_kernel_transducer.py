@@ -21,27 +21,27 @@ def test_sweeps_of_two_columns_a_thread():
     blanks, said = (transducer.laid(-rng.random((2, MOST, COLUMNS)), where)
                     for where in (INSIDE, SPEAKS))
     expected = transducer.forward(blanks, said, FRAMES, LABELS)
-    stay, move = transducer.shares(expected, FRAMES, LABELS, MOST)
+    with np.errstate(invalid="ignore"):  # as operations have it
+        stay, move = transducer.shares(expected, FRAMES, LABELS, MOST)
     scores = np.stack([blanks, said], -1).transpose(1, 0, 2, 3).copy()
-    shape = scores.shape[:-1]
-    alpha, beta = np.full(shape, np.nan), np.full(shape, np.nan)
+    alpha, flows = np.full(scores.shape[:-1], np.nan), np.full(scores.shape, np.nan)
     result, losses = np.zeros((2, 2))
     fault = np.zeros(3, np.int64)
-    report = launch("transducer", "transducer_sweep<double, 2>", (2, 2), 32, (
-        result, losses, alpha, beta, scores, np.zeros((2, COLUMNS - 1), np.int64), FRAMES, LABELS,
-        MOST, COLUMNS, 9, fault, 1, 2, 3), 2 * COLUMNS * 8)
+    report = launch("transducer", "transducer_alpha<double, 2>", 2, 32, (
+        result, losses, alpha, scores, np.zeros((2, COLUMNS - 1), np.int64), FRAMES, LABELS, MOST,
+        COLUMNS, 9, fault, 1, 2, 3), 2 * COLUMNS * 8)
     assert report.metrics["spill_stores"] == 0
     assert fault[0] == 0
     np.testing.assert_allclose(losses, expected.losses, rtol=1e-12)
     np.testing.assert_array_equal(result, losses)
-    cells = np.argwhere(INSIDE)
-    for n, t, u in cells:
-        come = alpha[n, t + u, u] + losses[n]
-        assert np.exp(come + blanks[t + u, n, u] + beta[n, t + u + 1, u]) == pytest.approx(
-            stay[n, t, u], abs=1e-12)
-        if u < LABELS[n]:
-            assert np.exp(come + said[t + u, n, u] + beta[n, t + u + 1, u + 1]) == pytest.approx(
-                move[n, t, u], abs=1e-12)
+    report = launch("transducer", "transducer_flows<double, 2>", 2, 32, (
+        flows, alpha, scores, FRAMES, LABELS, MOST, COLUMNS), 2 * COLUMNS * 8)
+    assert report.metrics["spill_stores"] == 0
+    for n, t, u in np.argwhere(INSIDE):
+        np.testing.assert_allclose(flows[n, t + u, u], (stay[n, t, u], move[n, t, u]), atol=1e-12)
+    for n in range(2):  # each sequence says each label once, and ends once
+        assert move[n].sum(0)[:LABELS[n]] == pytest.approx(1)
+        assert stay[n, FRAMES[n] - 1, LABELS[n]] == 1
 
 
 @pytest.mark.parametrize(("kind", "width", "classes"), [
@@ -55,7 +55,7 @@ def test_scores_of_long_rows(kind, width, classes):
     logits[..., 5] = -np.inf
     logits[1, 1] = np.nan  # beyond the second sequence's frames
     targets, frames, labels = np.array([[4, 5], [599, 0]]), np.array([2, 1]), np.array([2, 1])
-    scores = np.full((2, 5, 3, 2), np.nan, np.float32)
+    scores = np.full((2, 4, 3, 2), np.nan, np.float32)
     lse = np.full((2, 2, 3), np.nan, np.float32)
     report = launch("transducer", f"transducer_scores<{kind}, {width}, 32, true>", 2, 256, (
         scores, lse, logits, targets, frames, labels, 12, 2, 3, classes, 3))
