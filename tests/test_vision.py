@@ -267,6 +267,15 @@ def test_opening_and_closing_change_nothing_the_second_time(dtype, device):
     assert mlgpu.equal(vision.black_hat(x, element).bool(), closed != x)
 
 
+def test_nothing_is_eroded_to_nothing(device):
+    for shape in ((0, 4, 4), (2, 0, 4), (2, 4, 0)):
+        x = mlgpu.zeros(*shape, device=device, requires_grad=True)
+        y = vision.opening(x, 3)
+        assert y.shape == x.shape
+        y.sum().backward()
+        assert x.grad.shape == x.shape
+
+
 def test_many_taps_and_nan(device):
     disc = vision.structuring_element("ellipse", 21)
     assert disc.sum().item() > 255
@@ -516,6 +525,7 @@ def ones(*shape, dtype=None):
     (lambda: vision.filter2d(ones(4, 4, dtype=mlgpu.uint8), ones(3, 3)), DTypeError, r"\.float"),
     (lambda: vision.filter2d(ones(2, 2), ones(5, 5)), ShapeError, "too far"),
     (lambda: vision.gaussian_blur(ones(4, 4), 3, -1.0), ShapeError, "sigma"),
+    (lambda: vision.gaussian_blur(ones(0, 4), 3), ShapeError, "gaussian_blur: .* not empty"),
     (lambda: vision.box_blur(ones(4, 4), 0), ShapeError, "kernel_size"),
     (lambda: vision.spatial_gradient(ones(4, 4), "prewitt"), ShapeError, "sobel, scharr"),
     (lambda: vision.canny(ones(4, 4), 0.5, 0.2), ShapeError, "thresholds"),

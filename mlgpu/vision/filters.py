@@ -84,7 +84,11 @@ def filter2d(input: Tensor, kernel: Tensor, border: str = "reflect", value: floa
 def filter2d_separable(input: Tensor, kernel_y: Tensor, kernel_x: Tensor, border: str = "reflect",
                        value: float = 0.0, normalized: bool = False) -> Tensor:
     """`filter2d` by the product of a column (kh,) and a row (kw,), one after the other."""
-    name = "filter2d_separable"
+    return _separable("filter2d_separable", input, kernel_y, kernel_x, border, value, normalized)
+
+
+def _separable(name: str, input: Tensor, kernel_y: Tensor, kernel_x: Tensor, border: str,
+               value: float, normalized: bool = False) -> Tensor:
     column, row = (_kernel(name, k, 1, input, normalized) for k in (kernel_y, kernel_x))
     planes = _planes(name, input, (len(column), len(row)), border, value)
     lines = conv2d(planes, row[None, None, None])
@@ -116,7 +120,7 @@ def gaussian_blur(input: Tensor, kernel_size: Size, sigma: float | Sequence[floa
     sigmas = (sigma, sigma) if isinstance(sigma, (int, float)) else sigma
     column, row = (gaussian_kernel1d(n, s, input.dtype, input.device)
                    for n, s in zip(size, sigmas, strict=True))
-    return filter2d_separable(input, column, row, border, value)
+    return _separable("gaussian_blur", input, column, row, border, value)
 
 
 def box_blur(input: Tensor, kernel_size: Size, border: str = "reflect", value: float = 0.0
@@ -161,8 +165,8 @@ def spatial_gradient(input: Tensor, mode: str = "sobel", border: str = "replicat
     options: dict[str, Any] = {"dtype": input.dtype, "device": input.device}
     smooth = tensor(across, **options)
     slope = tensor([-1.0, 0.0, 1.0], **options) / (divisor if normalized else 1.0)
-    return (filter2d_separable(input, smooth, slope, border, value),
-            filter2d_separable(input, slope, smooth, border, value))
+    return (_separable("spatial_gradient", input, smooth, slope, border, value),
+            _separable("spatial_gradient", input, slope, smooth, border, value))
 
 
 @elementwise
