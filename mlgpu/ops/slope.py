@@ -36,9 +36,10 @@ def gradient(input: Tensor, *, spacing: Any = 1, dim: int | Sequence[int] | None
             raise ShapeError(f"gradient: {len(spacings)} spacings for {len(dims)} dimensions")
     else:
         spacings = [1 if spacing is None else spacing] * len(dims)
-    source = input if input.dtype.is_floating_point or input.dtype.is_complex else input.to(
+    result = input.dtype if input.dtype.is_floating_point or input.dtype.is_complex else (
         dtypes.get_default_dtype())
-    return tuple(_along(source, at, space, edge_order)
+    source = input.to(dtypes.compute_dtype(result))  # halves are rounded once
+    return tuple(_along(source, at, space, edge_order).to(result)
                  for at, space in zip(dims, spacings, strict=True))
 
 
@@ -65,7 +66,7 @@ def _along(x: Tensor, at: int, spacing: Any, edge_order: int) -> Tensor:
         if spacing.shape != (n,):
             raise ShapeError(f"gradient: places must be one vector of {n}, the samples along "
                              f"dimension {at}, got {tuple(spacing.shape)}")
-        steps = diff(spacing).reshape(-1, *[1] * (x.ndim - 1 - at))
+        steps = diff(spacing.to(x.dtype)).reshape(-1, *[1] * (x.ndim - 1 - at))
         left, right = steps.narrow(0, 0, n - 2), steps.narrow(0, 1, n - 2)
         slopes = diff(x, dim=at) / steps
         # The neighbours' slopes, the nearer one counting more.
