@@ -51,7 +51,7 @@ def test_ppo_balances_the_pole():
 
 def test_dqn_finds_the_values_that_value_iteration_finds():
     """A table for a network, which learns from random walks what the equation of Bellman says."""
-    gamma, world = 0.7, rl.GridWorld()
+    gamma, world = 0.5, rl.GridWorld()
     wanted = np.zeros((12, 4))
     for _ in range(60):
         for cell, action in np.ndindex(12, 4):
@@ -62,17 +62,17 @@ def test_dqn_finds_the_values_that_value_iteration_finds():
     env = rl.SyncVectorEnv([rl.GridWorld] * 4)
     buffer = rl.ReplayBuffer(2000, env.single_observation_space, env.single_action_space,
                              num_envs=4, gamma=gamma)
-    agent = rl.DQN(nn.Embedding(12, 4), exploration=1.0, target_every=20)
-    optimizer = mlgpu.optim.Adam(agent.parameters(), lr=0.1)
-    schedule = mlgpu.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 300)
+    agent = rl.DQN(nn.Embedding(12, 4), exploration=1.0, target_every=10)
+    optimizer = mlgpu.optim.Adam(agent.parameters(), lr=0.2)
+    schedule = mlgpu.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 160)
     trainer = rl.OffPolicyTrainer(agent, optimizer, env, buffer, warmup=1600, batch_size=128,
                                   scheduler=schedule, display="none", val_env=rl.GridWorld(),
                                   episodes=1)
-    run = trainer.fit(steps=300, evaluate_every=150)
+    run = trainer.fit(steps=160, evaluate_every=80)
     visited = [cell for cell in range(12) if cell not in (5, 11)]  # the wall, and the end
     found = agent.policy.network.weight.detach().numpy()
-    np.testing.assert_allclose(found[visited], wanted[visited], atol=0.03)
-    assert run.curve("val_reward") == ([150, 300], [-5.0, -5.0])
+    np.testing.assert_allclose(found[visited], wanted[visited], atol=0.05)
+    assert run.curve("val_reward") == ([80, 160], [-5.0, -5.0])
     assert run.best.value == -5.0
     assert run.curve("exploration")[1][-1] == 1.0
 
@@ -101,16 +101,16 @@ class Aim:
 def test_sac_aims():
     mlgpu.manual_seed(0)
     env = rl.SyncVectorEnv([Aim] * 4)
-    agent = rl.SAC(rl.TanhGaussianPolicy(network(1, 2), env.single_action_space),
-                   (network(2, 1, 32), network(2, 1, 32)), tau=0.05, alpha=0.05)
+    agent = rl.SAC(rl.TanhGaussianPolicy(nn.Linear(1, 2), env.single_action_space),
+                   (network(2, 1, 32), network(2, 1, 32)), tau=0.1, alpha=0.02)
     buffer = rl.ReplayBuffer(2000, env.single_observation_space, env.single_action_space,
                              num_envs=4)
-    trainer = rl.OffPolicyTrainer(agent, mlgpu.optim.Adam(agent.parameters(), lr=2e-2), env, buffer,
+    trainer = rl.OffPolicyTrainer(agent, mlgpu.optim.Adam(agent.parameters(), lr=5e-2), env, buffer,
                                   warmup=400, display="none", val_env=Aim(), episodes=20)
     before = trainer.evaluate()["reward"]
-    run = trainer.fit(steps=150, evaluate_every=150)
+    run = trainer.fit(steps=80, evaluate_every=80)
     assert before < -4
-    assert run.last["val_reward"] > before / 2  # seen: -1.2 of -6.0
+    assert run.last["val_reward"] > before / 3  # seen: -0.5 of -9.4
     assert {"critic_loss", "policy_loss", "entropy", "alpha", "q"} <= set(run.names("train"))
 
 
@@ -161,12 +161,12 @@ def told(run):
 
 
 CASES = {
-    "prioritized": (off_policy, dict, {"steps": 24, "evaluate_every": 10}, 11),
-    "thread": (off_policy, lambda: {"async_policy": rl.AsyncPolicy()}, {"steps": 24}, 11),
-    "sac": (continuous, dict, {"steps": 12}, 5),
+    "thread": (off_policy, lambda: {"async_policy": rl.AsyncPolicy()},
+               {"steps": 18, "evaluate_every": 8}, 11),
+    "sac": (continuous, dict, {"steps": 8}, 5),
     "td3": (continuous, lambda: {"delayed": True}, {"steps": 8}, 5),
-    "rollout": (on_policy, dict, {"rollouts": 3}, 9),
-    "rollout's end": (on_policy, dict, {"rollouts": 3}, 6),
+    "rollout": (on_policy, dict, {"rollouts": 2}, 4),
+    "rollout's end": (on_policy, dict, {"rollouts": 2}, 6),
 }
 
 
