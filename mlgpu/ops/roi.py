@@ -7,7 +7,8 @@ two products with small matrices, on features whose channels lie side by side.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,8 +56,9 @@ class RoiAlign(Op):
     def of(self, shape: tuple[int, ...], regions: Any) -> cuda_roi.Regions:
         return cuda_roi.Regions(regions, shape, self.size, self.scale, self.ratio, self.aligned)
 
-    def weights(self, regions: Array, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Each region that sees anything: its number, and what elements count along both axes."""
+    def weights(self, regions: Array, shape: tuple[int, ...], dtype: Any
+                ) -> Iterator[tuple[int, Seen, Seen]]:
+        """Each region: its number, and what elements count along both axes."""
         rows, columns = (Axis(regions[:, 2 - axis], regions[:, 4 - axis], bins, length, self)
                          for axis, bins, length in zip((0, 1), self.size, shape[2:], strict=True))
         for number in range(len(regions)):
@@ -91,11 +93,11 @@ class RoiAlignAdjoint(RoiAlign):
         return run(op, dx, self.input(1)), None
 
 
-class Seen:
+class Seen(NamedTuple):
     """The elements of an axis that a region's bins see, and what each counts in each bin."""
 
-    def __init__(self, where: slice, weights: Array) -> None:
-        self.where, self.weights = where, weights
+    where: slice
+    weights: Array  # (bins, elements)
 
 
 class Axis:
