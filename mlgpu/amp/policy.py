@@ -31,16 +31,18 @@ FULL = frozenset("""
     cumprod cumsum prod sum norm normalize
     log_softmax softmax softmin
     add_layer_norm add_rms_norm group_norm layer_norm local_response_norm rms_norm
-    cdist cosine_similarity pairwise_distance pdist
+    cdist cosine_similarity deform_conv2d pairwise_distance pdist
     binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy
     ctc_loss gaussian_nll_loss hinge_embedding_loss huber_loss kl_div l1_loss linear_cross_entropy
     margin_ranking_loss mse_loss multi_margin_loss multilabel_margin_loss
     multilabel_soft_margin_loss nll_loss poisson_nll_loss smooth_l1_loss soft_margin_loss
     triplet_margin_loss triplet_margin_with_distance_loss
     nanquantile polar quantile stft trace
-    cholesky cholesky_inverse cholesky_solve cond det eig eigh eigvals eigvalsh inv inverse
-    linalg_norm logdet lstsq matrix_exp matrix_norm matrix_power matrix_rank pinv pinverse qr
-    slogdet solve solve_triangular svd svdvals vector_norm
+    cholesky cholesky_ex cholesky_inverse cholesky_solve cond det eig eigh eigvals eigvalsh geqrf
+    householder_product inv inv_ex inverse ldl_factor ldl_factor_ex ldl_solve linalg_norm logdet
+    lstsq lu lu_factor lu_factor_ex lu_solve lu_unpack matrix_exp matrix_norm matrix_power
+    matrix_rank ormqr pca_lowrank pinv pinverse qr slogdet solve solve_ex solve_triangular svd
+    svd_lowrank svdvals tensorinv tensorsolve triangular_solve vector_norm
     fft fft2 fftn hfft hfft2 hfftn ifft ifft2 ifftn ihfft ihfft2 ihfftn irfft irfft2 irfftn rfft
     rfft2 rfftn
 """.split())
