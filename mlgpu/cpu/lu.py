@@ -118,7 +118,7 @@ def _ldl(a: Array, pivots: Array, hermitian: bool) -> int:
             a[diagonal, diagonal] = a[diagonal, diagonal].real
         below = slice(j + width, n)
         left = a[below, j:j + width]
-        if width == 1 and a[j, j] == 0:
+        if width == 1 and not size(a[j, j]) > 0:  # 0 or NaN, with which nothing is eliminated
             info = info or j + 1
         elif left.size:
             block = a[j:j + width, j:j + width].copy()
