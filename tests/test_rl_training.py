@@ -288,6 +288,16 @@ def test_evaluation_plays_as_many_of_each_environment():
     assert rl.evaluate(Upright(), rl.CartPole(40), after_episode=lambda done: False) is None
 
 
+def test_evaluation_leaves_the_episodes_of_training_alone():
+    env = rl.CartPole()
+    agent = rl.PPO(rl.CategoricalPolicy(network(SEEN, 2)), network(SEEN, 1))
+    with pytest.raises(ValueError, match="an environment of its own"):
+        rl.OnPolicyTrainer(agent, mlgpu.optim.Adam(agent.parameters()), env, val_env=env)
+    trainer = on_policy(None)
+    with pytest.raises(ValueError, match="an environment of its own"):
+        trainer.evaluate(trainer.source.actor.env)
+
+
 @pytest.mark.parametrize(("call", "error", "text"), [
     (lambda: off_policy(None, batch_size=0), ValueError, "batch_size must be at least 1, got 0"),
     (lambda: off_policy(None, warmup=-1), ValueError, "warmup must not be negative"),

@@ -129,6 +129,7 @@ class AgentTrainer(Trainer):
         if env is None:
             raise ValueError(f"{type(self).__name__}.evaluate: there is no val_env; give an "
                              "environment")
+        _apart(type(self).__name__, self.source.actor.env, env)
         values = self._played(env, lambda done: True)
         assert values is not None
         return values
@@ -174,7 +175,7 @@ class OffPolicyTrainer(AgentTrainer):
                window=window)
         if warmup < 0:
             raise ValueError(f"OffPolicyTrainer: warmup must not be negative, got {warmup}")
-        env = vector_of(env)
+        env = _apart("OffPolicyTrainer", env, val_env)
         if buffer.num_envs != env.num_envs:
             raise ShapeError(f"OffPolicyTrainer: the buffer is for num_envs={buffer.num_envs}, and "
                              f"there are {env.num_envs} environments")
@@ -247,7 +248,7 @@ class OnPolicyTrainer(AgentTrainer):
         if not isinstance(agent, ActorCritic):
             raise TypeError("OnPolicyTrainer: the agent must be an ActorCritic, such as PPO, got "
                             f"{type(agent).__name__}")
-        env = vector_of(env)
+        env = _apart("OnPolicyTrainer", env, val_env)
         device = _device_of(agent)
         buffer = RolloutBuffer(rollout_steps, env.single_observation_space,
                                env.single_action_space, num_envs=env.num_envs, gamma=gamma,
@@ -272,6 +273,15 @@ class OnPolicyTrainer(AgentTrainer):
             buffer = self.source.buffer
             rollouts = -(-env_steps // (buffer.steps * buffer.num_envs))
         return self._fit_source(evaluate_every, resume, overwrite, epochs=rollouts)
+
+
+def _apart(owner: str, env: VectorEnv | Environment, val_env: VectorEnv | Environment | None
+           ) -> VectorEnv:
+    """The environments of training, side by side, which must not be those of evaluation."""
+    if env is val_env:
+        raise ValueError(f"{owner}: evaluation needs an environment of its own, or it would break "
+                         "off the episodes of training; make another one")
+    return vector_of(env)
 
 
 def _device_of(agent: Agent) -> Any:
