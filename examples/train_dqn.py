@@ -2,6 +2,8 @@
 
 CartPole-v1, eight of them side by side, no package but mlgpu; it counts as solved at a mean return
 of 475 over 100 episodes, of 500 at most.  Prints the return of each evaluation, and the seconds.
+Seen with seed 0: 500.0 after 35,016 steps, 52 s of one core's time; how long it takes differs much
+from seed to seed.
 With `--out FOLDER` a run leaves a log, a report, and checkpoints, from which `--resume` goes on to
 the last bit.  Ctrl-C ends it after its step.
 """
