@@ -1,6 +1,6 @@
-// Connected components of images: union-find over the pixels of each (Playne and Hawick 2018), where
-// the smallest place of a component, its first pixel, is its root.  What comes out does not depend
-// on the order of the threads, as a minimum and a sum of whole numbers do not.
+// Connected components of images: union-find over the pixels of each (Playne and Hawick 2018),
+// where the smallest place of a component, its first pixel, is its root.  What comes out does not
+// depend on the order of the threads, as a minimum and a sum of whole numbers do not.
 //
 // A warp has 32 pixels of a row, its segment.
 #include "warp.cuh"

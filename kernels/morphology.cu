@@ -41,7 +41,8 @@ __device__ __forceinline__ morphology_place morphology_here(const morphology_map
 // Whether the element that lies (dy, dx) away is in the plane.
 __device__ __forceinline__ bool morphology_inside(const morphology_map& map,
                                                   const morphology_place& here, int dy, int dx) {
-  return unsigned(here.y + dy) < unsigned(map.height) && unsigned(here.x + dx) < unsigned(map.width);
+  return unsigned(here.y + dy) < unsigned(map.height) &&
+         unsigned(here.x + dx) < unsigned(map.width);
 }
 
 }  // namespace

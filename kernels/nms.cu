@@ -27,8 +27,8 @@ __device__ __forceinline__ bool nms_overlap(const W* a, const W* b, W threshold)
 }  // namespace
 
 // mask[row - first][word]: bit j says that box 64 word + j comes after the row's and overlaps it by
-// more than the threshold, and is of its class where there are classes.  A block has 64 rows and one
-// word; words before the rows' own are left as they are.
+// more than the threshold, and is of its class where there are classes.  A block has 64 rows and
+// one word; words before the rows' own are left as they are.
 template <typename T, typename W>
 __global__ void __launch_bounds__(64)
 nms_mask(const T* __restrict__ boxes, const ml_index* __restrict__ classes,
@@ -60,8 +60,8 @@ nms_mask(const T* __restrict__ boxes, const ml_index* __restrict__ classes,
   mask[ml_index(row - first) * words + word] = bits;
 }
 
-// One block goes through `rows` boxes from `first` on, in order: a box that is not removed stays and
-// removes those of its bits.  `removed` has a bit for each box, also of the boxes before.
+// One block goes through `rows` boxes from `first` on, in order: a box that is not removed stays
+// and removes those of its bits.  `removed` has a bit for each box, also of the boxes before.
 __global__ void __launch_bounds__(512)
 nms_keep(const unsigned long long* __restrict__ mask, unsigned long long* removed,
          bool* __restrict__ keep, int count, int words, int first, int rows) {

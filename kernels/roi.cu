@@ -48,7 +48,7 @@ struct roi_axis {
     fields[4] = samples;
   }
 
-  // Where a sample lies, moved to the nearest element's centre within one of the edges; false beyond.
+  // Where a sample lies, moved to an edge's centre within one element of it; false further out.
   __device__ __forceinline__ bool place(int number, int sample, W& at) const {
     at = start + W(number) * bin + (W(sample) + W(0.5)) * step;
     if (!(at >= W(-1) && at <= W(size))) return false;
@@ -215,8 +215,8 @@ roi_pool(const T* __restrict__ x, const W* __restrict__ regions, const W* __rest
 }
 
 // The gradient of x: each element of a tile adds up what the bins that it counts in have, of
-// roi_align (PLACES false) or of roi_pool, whose bins chose `places`.  Shared memory holds what each
-// row and each column of the tile counts in each bin's.
+// roi_align (PLACES false) or of roi_pool, whose bins chose `places`.  Shared memory holds what
+// each row and each column of the tile counts in each bin's.
 template <typename T, typename W, bool PLACES>
 __global__ void __launch_bounds__(256)
 roi_gradient(const T* __restrict__ dy, const W* __restrict__ regions,
