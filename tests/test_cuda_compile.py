@@ -81,6 +81,29 @@ def test_arithmetic_is_precise_and_keeps_small_numbers():
     assert ".ftz" not in ptx
 
 
+@pytest.mark.parametrize(("line", "options", "entry"), [
+    ("", (), "without"), ("// of __half", (), "without"), ("", ("-DTYPE=float",), "without"),
+    ("__device__ __half x;", (), "brought"), ("__device__ __nv_bfloat16 x;", (), "brought"),
+    ("", ("-DTYPE=__half",), "brought"), ("#include <cuda_fp16.h>", (), "brought")])
+def test_half_types_are_brought_where_one_is_named(line, options, entry):
+    source = f"""#include "common.cuh"
+{line}
+#ifdef ML_NO_HALF
+extern "C" __global__ void without() {{}}
+#else
+extern "C" __global__ void brought() {{}}
+#endif
+"""
+    ptx = compile(source, "sm_80", options=options, kind="ptx").path.read_text()
+    assert f".entry {entry}(" in ptx
+
+
+def test_half_types_are_brought_for_instances_of_them():
+    source = SOURCE.replace("*= T(N)", "= ml_cast<T>(float(N))")
+    compile(source, "sm_80", ["scale<__half, 3>", "scale<float, 3>"])
+    compile(source, "sm_80", ["scale<ml_complex<float>, 3>"])
+
+
 def test_what_is_asked_again_is_there(runs):
     first = compile(SOURCE, "sm_80", [NAME])
     assert compile(SOURCE, "sm_80", (NAME,)) is first
