@@ -123,9 +123,9 @@ CASES = [
     row("linalg.ldl_solve-ex", lambda m, a: m.linalg.ldl_factor_ex(symmetric(m, a))[2],
         matrix(3, 3), gradient=False, second=False, dtypes=ONE,
         reference=lambda a: np.array(0, np.int32)),
-    row("linalg.householder_product", lambda m, a, tau: m.linalg.householder_product(a, tau),
+    row("made-linalg.householder_product", lambda m, a, tau: m.linalg.householder_product(a, tau),
         In((2, 4, 3)), In((2, 2)), reference=lambda a, tau: reflections(a, tau)[..., :3]),
-    *(row(f"ormqr-{left}-{back}",
+    *(row(f"made-ormqr-{left}-{back}",
           lambda m, a, tau, c, left=left, back=back: times(m, a, tau, c, left, back),
           In((3, 2)), In((2,)), In((3, 2) if left else (2, 3)), second=False)
       for left in (True, False) for back in (True, False)),
