@@ -327,6 +327,18 @@ def test_scattered_cache(device):
         cache.append(mlgpu.tensor(second), mlgpu.tensor(second))
 
 
+@pytest.mark.parametrize(("images", "outputs"), [(0, 4), (2, 0)])
+def test_a_deform_conv_of_nothing(images, outputs, device):
+    x, offset, weight = (mlgpu.ones(shape, requires_grad=True) for shape in (
+        (images, 4, 5, 5), (images, 18, 3, 3), (outputs, 4, 3, 3)))
+    y = F.deform_conv2d(x, offset, weight)
+    assert y.shape == (images, outputs, 3, 3)
+    y.sum().backward()
+    for leaf in (x, offset, weight):
+        assert leaf.grad.shape == leaf.shape
+        assert not leaf.grad.any().item()
+
+
 def test_deform_conv_takes_one_dtype():
     x, offset, weight = (mlgpu.zeros(shape, dtype=mlgpu.float64) for shape in (
         (1, 1, 4, 4), (1, 8, 3, 3), (1, 1, 2, 2)))

@@ -35,13 +35,13 @@ def forward(x: Array, offset: Array, weight: Array, mask: Array | None, bias: Ar
     """The convolution of x (n, c, h, w)."""
     out = empty((len(x), len(weight), *how.windows.small), x.dtype)
     kernel = _packed(weight, how.groups)
-    flat = out.reshape(len(x), len(weight), -1)
+    flat = out.reshape(len(x), len(weight), how.places)
     for n in range(len(x)):
         table = _table(x[n], how.parts)
         for places in _blocks(x, how):
             corners = _corners(offset[n], None if mask is None else mask[n], places, how)
             columns = _columns(table, corners, how.groups)
-            product = gemm(kernel, columns.swapaxes(1, 2)).reshape(len(weight), -1)
+            product = gemm(kernel, columns.swapaxes(1, 2)).reshape(len(weight), columns.shape[1])
             flat[n, :, places] = product if bias is None else product + widen(bias)[:, None]
     return out
 
@@ -58,8 +58,8 @@ def backward(dy: Array, x: Array, offset: Array, weight: Array, mask: Array | No
         dtable = zeros(table.shape, table.dtype)
         for places in _blocks(x, how):
             corners = _corners(offset[n], None if mask is None else mask[n], places, how)
-            slope = contiguous(dy[n].reshape(len(weight), -1)[:, places])
-            slope = widen(slope).reshape(how.groups, -1, slope.shape[1])
+            slope = contiguous(dy[n].reshape(len(weight), how.places)[:, places])
+            slope = widen(slope).reshape(*kernel.shape[:2], slope.shape[1])
             if needs[2]:
                 dkernel += gemm(slope, _columns(table, corners, how.groups))
             if dx is None and doffset is None and dmask is None:
@@ -178,12 +178,12 @@ def _moves(doffset: Array | None, dmask: Array | None, table: Array, dcolumns: A
 
 def _packed(weight: Array, groups: int) -> Array:
     """(out, c / groups, kh, kw) as (groups, out / groups, taps * c / groups), widened."""
-    out, channels, *_ = weight.shape
-    lines = widen(contiguous(weight)).reshape(out, channels, -1).transpose(0, 2, 1)
-    return contiguous(lines).reshape(groups, out // groups, -1)
+    out, channels, kh, kw = weight.shape
+    lines = widen(contiguous(weight)).reshape(out, channels, kh * kw).transpose(0, 2, 1)
+    return contiguous(lines).reshape(groups, out // groups, kh * kw * channels)
 
 
 def _unpacked(kernel: Array, shape: tuple[int, ...]) -> Array:
     """The reverse."""
-    lines = kernel.reshape(shape[0], -1, shape[1]).transpose(0, 2, 1)
+    lines = kernel.reshape(shape[0], shape[2] * shape[3], shape[1]).transpose(0, 2, 1)
     return contiguous(lines).reshape(shape)

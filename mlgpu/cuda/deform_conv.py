@@ -94,17 +94,17 @@ def _chunks(x: Any, how: Deformed) -> Iterator[slice]:
 
 def _packed(weight: Any, groups: int) -> Any:
     """(out, c / groups, kh, kw) as (groups, out / groups, taps * c / groups)."""
-    out, channels, *_ = weight.shape
-    lines = copy(weight.reshape(out, channels, -1).transpose(0, 2, 1))
-    return lines.reshape(groups, out // groups, -1)
+    out, channels, kh, kw = weight.shape
+    lines = copy(weight.reshape(out, channels, kh * kw).transpose(0, 2, 1))
+    return lines.reshape(groups, out // groups, kh * kw * channels)
 
 
 def _unpacked(kernel: Any, weight: Any) -> Any:
     """The reverse, in the weight's dtype."""
-    out, channels, *_ = weight.shape
+    out, channels, kh, kw = weight.shape
     dweight = empty(weight.shape, weight.dtype)
-    copy_into(dweight.reshape(out, channels, -1),
-              kernel.reshape(out, -1, channels).transpose(0, 2, 1))
+    copy_into(dweight.reshape(out, channels, kh * kw),
+              kernel.reshape(out, kh * kw, channels).transpose(0, 2, 1))
     return dweight
 
 
