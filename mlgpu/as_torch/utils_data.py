@@ -32,8 +32,8 @@ class DataLoader(data.DataLoader[Any]):
             warnings.warn("DataLoader: pin_memory=True does nothing, as there is no CUDA device",
                           stacklevel=2)
             pin_memory = False
-        super().__init__(dataset, *args, pin_memory=pin_memory,
-                         multiprocessing_context=multiprocessing_context, **options)
+        super().__init__(dataset, *args, **{**options, "pin_memory": pin_memory,
+                                            "multiprocessing_context": multiprocessing_context})
 
 
 def _workers(args: tuple[Any, ...], options: dict[str, Any]) -> int:
