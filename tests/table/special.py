@@ -1,7 +1,8 @@
 """Rows for mlgpu/ops/bessel.py, probability.py, incomplete.py, orthogonal.py and number.py.
 
 Functions of one family are fused into one kernel, which compiles in a fraction of the time.  Their
-digits are held by tests/test_special.py.
+digits are held by tests/test_special.py, which also has zeta (whose sum polygamma runs on CUDA) and
+mvlgamma (a sum of lgamma).
 """
 
 from __future__ import annotations
@@ -79,10 +80,6 @@ CASES = [
          dtypes=(*INTS, "bool"), gradient=False),
     family("igamma", ("igamma", "igammac"), (special.gammainc, special.gammaincc), SHAPES, POINTS,
            gradient=False),
-    both("zeta", lambda lib, s, q: lib.special.zeta(s, q), special.zeta,
-         (In((3, 1), 1.2, 9), In((4,), 0.3, 9)), dtypes=("float32",), gradient=False),
-    both("mvlgamma", lambda lib, x: lib.mvlgamma(x, 3), lambda x: special.multigammaln(x, 3),
-         (In((5,), 1.5, 4),), dtypes=("float64",), gradient=False),
     family("chebyshev_polynomial",
            ("special.chebyshev_polynomial_t", "special.chebyshev_polynomial_u",
             "special.chebyshev_polynomial_v", "special.chebyshev_polynomial_w"),
