@@ -496,6 +496,20 @@ def test_hooks_of_all_and_of_several():
     assert seen[-1] == 1
 
 
+def test_a_buffer_is_registered_by_assignment():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kept = nn.Buffer(torch.ones(2))
+            self.own = nn.Buffer(torch.zeros(1), persistent=False)
+
+    model = Model()
+    assert [name for name, _ in model.named_buffers()] == ["kept", "own"]
+    assert list(model.state_dict()) == ["kept"]
+    assert model.double().kept.dtype == torch.float64
+    assert isinstance(Model().kept, nn.Buffer)
+
+
 def test_operators_of_a_program():
     @torch.library.custom_op("mine::double", mutates_args=())
     def double(x: torch.Tensor) -> torch.Tensor:
