@@ -82,26 +82,35 @@ class Categorical(Distribution):
         return values.expand(-1, *self._batch_shape) if expand else values
 
 
-class OneHotCategorical(Distribution):
-    """As Categorical, its values written as vectors with a single 1."""
+class OfCategories(Distribution):
+    """What distributions over vectors, one number for each category, have in common."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
-    support = constraints.one_hot
 
-    def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
-                 validate_args: bool | None = None) -> None:
+    def __init__(self, probs: Tensor | None, logits: Tensor | None,
+                 validate_args: bool | None) -> None:
         self._categorical = Categorical(probs, logits, validate_args)
         super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:])
 
     @property
     def probs(self) -> Tensor:
-        """The probabilities."""
+        """The categories' probabilities."""
         return self._categorical.probs
 
     @property
     def logits(self) -> Tensor:
         """Their logarithms."""
         return self._categorical.logits
+
+
+class OneHotCategorical(OfCategories):
+    """As Categorical, its values written as vectors with a single 1."""
+
+    support = constraints.one_hot
+
+    def __init__(self, probs: Tensor | None = None, logits: Tensor | None = None,
+                 validate_args: bool | None = None) -> None:
+        super().__init__(probs, logits, validate_args)
 
     @property
     def mean(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlgpu.autograd import no_grad
 from mlgpu.distributions import constraints
-from mlgpu.distributions.categorical import Categorical
+from mlgpu.distributions.categorical import OfCategories
 from mlgpu.distributions.discrete import _Probability
 from mlgpu.distributions.distribution import Distribution, check, parameters
 from mlgpu.distributions.gamma import standard_gamma
@@ -118,31 +118,18 @@ class NegativeBinomial(_Probability):
         return n * logsigmoid(-logits) + value * logsigmoid(logits) + ways
 
 
-class Multinomial(Distribution):
+class Multinomial(OfCategories):
     """How often each of K categories comes in `total_count` trials."""
-
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
 
     def __init__(self, total_count: int = 1, probs: Tensor | None = None,
                  logits: Tensor | None = None, validate_args: bool | None = None) -> None:
         self.total_count = total_count
-        self._categorical = Categorical(probs, logits, validate_args)
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:])
+        super().__init__(probs, logits, validate_args)
 
     @property
     def support(self) -> Any:
         """Vectors that add up to total_count."""
         return constraints.multinomial(self.total_count)
-
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities."""
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """Their logarithms."""
-        return self._categorical.logits
 
     @property
     def mean(self) -> Tensor:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlgpu.distributions import constraints
-from mlgpu.distributions.categorical import Categorical, OneHotCategorical
+from mlgpu.distributions.categorical import OfCategories, OneHotCategorical
 from mlgpu.distributions.discrete import _Probability
-from mlgpu.distributions.distribution import Distribution
 from mlgpu.distributions.transformed import TransformedDistribution
 from mlgpu.distributions.transforms import ExpTransform, SigmoidTransform
 from mlgpu.ops.choice import where
@@ -51,7 +50,26 @@ class LogitRelaxedBernoulli(_Probability):
         return t.log() + apart - 2 * apart.exp().log1p()
 
 
-class RelaxedBernoulli(TransformedDistribution):
+class _Relaxed(TransformedDistribution):
+    """What it stands for is that of the distribution which is transformed."""
+
+    @property
+    def temperature(self) -> Any:
+        """How smooth."""
+        return self.base_dist.temperature  # type: ignore[attr-defined]
+
+    @property
+    def probs(self) -> Tensor:
+        """The probabilities that it stands for."""
+        return self.base_dist.probs  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def logits(self) -> Tensor:
+        """Their logits, of categories their logarithms."""
+        return self.base_dist.logits  # type: ignore[attr-defined,no-any-return]
+
+
+class RelaxedBernoulli(_Relaxed):
     """Numbers between 0 and 1, most of them close to an end where `temperature` is low."""
 
     arg_constraints = {"probs": constraints.unit_interval, "logits": constraints.real}  # noqa: RUF012
@@ -62,49 +80,22 @@ class RelaxedBernoulli(TransformedDistribution):
         super().__init__(LogitRelaxedBernoulli(temperature, probs, logits, validate_args),
                          SigmoidTransform())
 
-    @property
-    def temperature(self) -> Any:
-        """How smooth."""
-        return self.base_dist.temperature  # type: ignore[attr-defined]
 
-    @property
-    def probs(self) -> Tensor:
-        """The probability that it stands for."""
-        return self.base_dist.probs  # type: ignore[attr-defined,no-any-return]
-
-    @property
-    def logits(self) -> Tensor:
-        """Its logit."""
-        return self.base_dist.logits  # type: ignore[attr-defined,no-any-return]
-
-
-class ExpRelaxedCategorical(Distribution):
+class ExpRelaxedCategorical(OfCategories):
     """The logarithms of RelaxedOneHotCategorical's values."""
 
     has_rsample = True
-    arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
     support = constraints.real_vector
 
     def __init__(self, temperature: Tensor | float, probs: Tensor | None = None,
                  logits: Tensor | None = None, validate_args: bool | None = None) -> None:
-        self._categorical = Categorical(probs, logits, validate_args)
+        super().__init__(probs, logits, validate_args)
         self._temperature = [temperature]
-        super().__init__(self._categorical.batch_shape, self._categorical.param_shape[-1:])
 
     @property
     def temperature(self) -> Any:
         """How smooth."""
         return self._temperature[0]
-
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities that it stands for."""
-        return self._categorical.probs
-
-    @property
-    def logits(self) -> Tensor:
-        """Their logarithms."""
-        return self._categorical.logits
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Gumbel numbers added to the logits, over the temperature, normalised."""
@@ -121,7 +112,7 @@ class ExpRelaxedCategorical(Distribution):
         return score + (k - 1) * t.log() + math.lgamma(k)
 
 
-class RelaxedOneHotCategorical(TransformedDistribution):
+class RelaxedOneHotCategorical(_Relaxed):
     """Vectors that add up to 1, most of them close to a corner where `temperature` is low."""
 
     arg_constraints = {"probs": constraints.simplex, "logits": constraints.real_vector}  # noqa: RUF012
@@ -131,21 +122,6 @@ class RelaxedOneHotCategorical(TransformedDistribution):
                  logits: Tensor | None = None, validate_args: bool | None = None) -> None:
         super().__init__(ExpRelaxedCategorical(temperature, probs, logits, validate_args),
                          ExpTransform())
-
-    @property
-    def temperature(self) -> Any:
-        """How smooth."""
-        return self.base_dist.temperature  # type: ignore[attr-defined]
-
-    @property
-    def probs(self) -> Tensor:
-        """The probabilities that it stands for."""
-        return self.base_dist.probs  # type: ignore[attr-defined,no-any-return]
-
-    @property
-    def logits(self) -> Tensor:
-        """Their logarithms."""
-        return self.base_dist.logits  # type: ignore[attr-defined,no-any-return]
 
 
 class OneHotCategoricalStraightThrough(OneHotCategorical):
