@@ -10,51 +10,33 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
+from mlgpu.cpu.fast.rows import products, squares, total
 
 __all__ = ["backward", "forward"]
-
-_SHORT = 4096  # numbers added in their own dtype, before such sums are added in float64
 
 
 @inlined
 def _sum(x: Any, channel: int) -> float:
-    total = 0.0
+    found = 0.0
     for n in range(len(x)):
-        for start in range(0, x.shape[2], _SHORT):
-            part = x[n, channel, start:start + _SHORT]
-            short = x.dtype.type(0)
-            for at in range(len(part)):
-                short += part[at]
-            total += short
-    return total
+        found += total(x[n, channel])
+    return found
 
 
 @inlined
 def _squares(x: Any, channel: int, mean: Any) -> float:
-    total = 0.0
+    found = 0.0
     for n in range(len(x)):
-        for start in range(0, x.shape[2], _SHORT):
-            part = x[n, channel, start:start + _SHORT]
-            short = x.dtype.type(0)
-            for at in range(len(part)):
-                short += (part[at] - mean) * (part[at] - mean)
-            total += short
-    return total
+        found += squares(x[n, channel], mean)
+    return found
 
 
 @inlined
 def _products(dy: Any, x: Any, channel: int, mean: Any) -> float:
-    """The sum of dy * (x - mean)."""
-    total = 0.0
+    found = 0.0
     for n in range(len(x)):
-        for start in range(0, x.shape[2], _SHORT):
-            part = x[n, channel, start:start + _SHORT]
-            grad = dy[n, channel, start:start + _SHORT]
-            short = x.dtype.type(0)
-            for at in range(len(part)):
-                short += grad[at] * (part[at] - mean)
-            total += short
-    return total
+        found += products(dy[n, channel], x[n, channel], mean)
+    return found
 
 
 @compiled

@@ -10,48 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cpu.fast.compiler import compiled, inlined
+from mlgpu.cpu.fast.compiler import compiled
+from mlgpu.cpu.fast.rows import products, squares, total
 
 __all__ = ["backward", "forward"]
-
-_SHORT = 4096  # numbers added in their own dtype, before such sums are added in float64
-
-
-@inlined
-def _sum(x: Any) -> float:
-    total = 0.0
-    for start in range(0, len(x), _SHORT):
-        part = x[start:start + _SHORT]
-        short = x.dtype.type(0)
-        for at in range(len(part)):
-            short += part[at]
-        total += short
-    return total
-
-
-@inlined
-def _squares(x: Any, mean: Any) -> float:
-    total = 0.0
-    for start in range(0, len(x), _SHORT):
-        part = x[start:start + _SHORT]
-        short = x.dtype.type(0)
-        for at in range(len(part)):
-            short += (part[at] - mean) * (part[at] - mean)
-        total += short
-    return total
-
-
-@inlined
-def _products(dy: Any, x: Any, mean: Any) -> float:
-    """The sum of dy * (x - mean)."""
-    total = 0.0
-    for start in range(0, len(x), _SHORT):
-        part, grad = x[start:start + _SHORT], dy[start:start + _SHORT]
-        short = x.dtype.type(0)
-        for at in range(len(part)):
-            short += grad[at] * (part[at] - mean)
-        total += short
-    return total
 
 
 @compiled
@@ -60,8 +22,8 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, eps: f
     rows, n = x.shape
     positions = n // scale.shape[1]
     for i in range(rows):
-        middle = x.dtype.type(_sum(x[i]) / n)
-        factor = x.dtype.type(1 / np.sqrt(_squares(x[i], middle) / n + eps))
+        middle = x.dtype.type(total(x[i]) / n)
+        factor = x.dtype.type(1 / np.sqrt(squares(x[i], middle) / n + eps))
         mean[i, 0], rstd[i, 0] = middle, factor
         for channel in range(scale.shape[1]):
             first = channel * positions
@@ -84,7 +46,7 @@ def backward(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, dscale: Any, dshift
         for channel in range(channels):
             first = channel * positions
             values, grads = x[i, first:first + positions], dy[i, first:first + positions]
-            with_x, alone = _products(grads, values, middle) * factor, _sum(grads)
+            with_x, alone = products(grads, values, middle) * factor, total(grads)
             dscale[i, channel], dshift[i, channel] = with_x, alone
             along += with_x * scale[i, channel]
             level += alone * scale[i, channel]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled
+from mlgpu.cpu.fast.rows import SHORT
 from mlgpu.cpu.fast.streams import LINE, ask, fence, send, sends
 
 __all__ = ["backward", "backward_sent", "forward", "sends", "sends_parts"]
 
-_SHORT = 4096  # numbers added in the rows' own dtype, before such sums are added in float64
 _PART = 256  # numbers of a row between two times that lines are asked for or sent
 _AHEAD = 2  # rows before the one whose lines are asked for
 _FIRST = 16  # numbers whose mean is near enough to the row's, most of the time
@@ -40,8 +40,8 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, center
                 level += x[i, column]
             level /= x.dtype.type(min(_FIRST, n))
         total, squares = 0.0, 0.0
-        for start in range(0, n, _SHORT):
-            part = x[i, start:start + _SHORT]
+        for start in range(0, n, SHORT):
+            part = x[i, start:start + SHORT]
             short, square = zero, zero
             for column in range(len(part)):
                 value = part[column] - level
@@ -58,8 +58,8 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, center
                 squares -= away * away * n
             else:
                 squares = 0.0
-                for start in range(0, n, _SHORT):
-                    part = x[i, start:start + _SHORT]
+                for start in range(0, n, SHORT):
+                    part = x[i, start:start + SHORT]
                     square = zero
                     for column in range(len(part)):
                         square += (part[column] - middle) * (part[column] - middle)
@@ -90,8 +90,8 @@ def backward(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight
         middle = mean[i, 0] if centered else zero
         factor = rstd[i, 0]
         with_x, alone = 0.0, 0.0
-        for start in range(0, n, _SHORT):
-            end = min(n, start + _SHORT)
+        for start in range(0, n, SHORT):
+            end = min(n, start + SHORT)
             grads, values, scales = dy[i, start:end], x[i, start:end], scale[start:end]
             short_x, short = zero, zero
             if affine:

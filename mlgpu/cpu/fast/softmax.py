@@ -11,20 +11,20 @@ import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
 from mlgpu.cpu.fast.maths import exp
-from mlgpu.cpu.fast.rows import largest
+from mlgpu.cpu.fast.rows import SHORT, largest
 
 __all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
            "softmax_backward"]
 
-_SHORT = 4096  # numbers added in the rows' own dtype, before such sums are added in float64
+
 
 
 @inlined
 def _power_sum(row: Any, top: Any) -> Any:
     """The sum of exp(row - top), in float64."""
     total = 0.0
-    for start in range(0, len(row), _SHORT):
-        part = row[start:start + _SHORT]
+    for start in range(0, len(row), SHORT):
+        part = row[start:start + SHORT]
         short = row.dtype.type(0)
         for column in range(len(part)):
             short += exp(part[column] - top)
@@ -38,8 +38,8 @@ def softmax(y: Any, x: Any) -> None:
     for i in range(rows):
         top = largest(x[i])
         total = 0.0
-        for start in range(0, n, _SHORT):
-            source, target = x[i, start:start + _SHORT], y[i, start:start + _SHORT]
+        for start in range(0, n, SHORT):
+            source, target = x[i, start:start + SHORT], y[i, start:start + SHORT]
             short = x.dtype.type(0)
             for column in range(len(source)):
                 power = exp(source[column] - top)
@@ -56,8 +56,8 @@ def softmax_backward(dx: Any, dy: Any, y: Any) -> None:
     rows, n = dx.shape
     for i in range(rows):
         total = 0.0
-        for start in range(0, n, _SHORT):
-            grad, value = dy[i, start:start + _SHORT], y[i, start:start + _SHORT]
+        for start in range(0, n, SHORT):
+            grad, value = dy[i, start:start + SHORT], y[i, start:start + SHORT]
             short = dx.dtype.type(0)
             for column in range(len(grad)):
                 short += grad[column] * value[column]
@@ -82,8 +82,8 @@ def log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
     rows, n = dx.shape
     for i in range(rows):
         total = 0.0
-        for start in range(0, n, _SHORT):
-            grad = dy[i, start:start + _SHORT]
+        for start in range(0, n, SHORT):
+            grad = dy[i, start:start + SHORT]
             short = dx.dtype.type(0)
             for column in range(len(grad)):
                 short += grad[column]
@@ -105,8 +105,8 @@ def class_losses(x: Any, index: Any, weights: Any, lse: Any, losses: Any, hit: f
         loss = (logsum - (np.float64(x[i, index[i, 0]]) - top)) * weights[i, 0] * hit
         if smooth:
             spread = 0.0
-            for start in range(0, n, _SHORT):
-                part, share = x[i, start:start + _SHORT], by_class[start:start + _SHORT]
+            for start in range(0, n, SHORT):
+                part, share = x[i, start:start + SHORT], by_class[start:start + SHORT]
                 short = x.dtype.type(0)
                 for column in range(len(part)):
                     short += (part[column] - top) * share[column]
