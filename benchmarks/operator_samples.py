@@ -57,14 +57,9 @@ TIES = {"topk", "kthvalue", "mode", "sort", "median", "nanmedian", "max", "min",
 NORMWISE = {"matrix_exp", "linalg.matrix_power"}
 
 # What differs, and why: by function, or function and kind.
-_NUMBERS = "a Python number is taken where PyTorch wants a tensor"
 _COMPLEX = "not defined for complex numbers"
 KNOWN: dict[str, str] = {
-    **{f"{name} error": _NUMBERS for name in """
-        __radd__ __rand__ __rdiv__ __rmul__ __ror__ __rxor__ atan2 clamp_max clamp_min copysign eq
-        fmax fmin fmod ge gt heaviside le logical_and logical_or logical_xor lt maximum minimum ne
-        rsub
-        """.split()},
+    "__rdiv__ error": "a Python number is taken where PyTorch wants a tensor",
     **dict.fromkeys("logaddexp logcumsumexp sinc nn.functional.rms_norm".split(), _COMPLEX),
     **{f"{name} forward": "integers times a fraction: DTypeError; PyTorch cuts the fraction off"
        for name in "addmv baddbmm addbmm".split()},
@@ -91,10 +86,6 @@ KNOWN: dict[str, str] = {
     "nn.functional.local_response_norm": "an empty tensor of integers becomes floating, as others",
     "nn.functional.interpolate": "of bytes: DTypeError; convert, interpolate, round",
     "nn.functional.multi_margin_loss": "two things are wrong, the other one is named",
-    **{f"signal.windows.{name} error": "not floating: DTypeError, which is no ValueError; halves "
-       "are computed" for name in """bartlett blackman cosine exponential gaussian
-       general_cosine general_hamming hamming hann kaiser nuttall""".split()},
-    **{f"{name} error": _NUMBERS for name in "gcd igamma igammac lcm ldexp".split()},
     **dict.fromkeys(("ldexp forward", "masked.logsumexp"), _COMPLEX),
     "square": "of truth values: as `*`",
 }

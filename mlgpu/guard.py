@@ -18,6 +18,16 @@ from mlgpu.amp.policy import by_policy
 from mlgpu.expr.graph import Expr
 from mlgpu.tensor import Tensor
 
+# How many of the first arguments PyTorch takes only as tensors, of functions that would compute
+# with a Python number as well.
+_OF_TENSORS = {
+    **dict.fromkeys("""clamp_max clamp_min copysign eq fmod ge greater greater_equal gt le less
+        less_equal lt ne not_equal rsub""".split(), 1),
+    **dict.fromkeys("""arctan2 atan2 fmax fmin gcd heaviside igamma igammac lcm ldexp logical_and
+        logical_or logical_xor maximum minimum""".split(), 2)}
+_BOUNDS = frozenset("clamp_max clamp_min fmax fmin maximum minimum".split())
+_NUMBERS = (bool, int, float, complex)
+
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "x": "input", "x1": "input", "x2": "other"}
 
 
@@ -26,6 +36,9 @@ def guard(function: Callable[..., Any], home: str | None = None) -> Callable[...
 
     `home` is the module under whose name pickle finds the result.
     """
+    count = _OF_TENSORS.get(getattr(function, "__name__", "").strip("_"), 0)
+    if count:
+        return _of_tensors(function, count, home)
     if not isinstance(function, FunctionType):
         return function
     if hasattr(function, "elementwise"):
@@ -46,6 +59,26 @@ def guard(function: Callable[..., Any], home: str | None = None) -> Callable[...
     if home is not None:
         guarded.__module__, guarded.__qualname__ = home, function.__name__
     return by_policy(guarded)
+
+
+def _of_tensors(function: Callable[..., Any], count: int, home: str | None) -> Callable[..., Any]:
+    """`function`, which refuses numbers as its first `count` arguments, as PyTorch does."""
+    name = function.__name__.strip("_")
+    bound = ("; clamp() takes a number as a bound" if name in _BOUNDS
+             else "; make one with mlgpu.tensor()")
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for position, value in enumerate(args if count == 1 else (*args, *kwargs.values())):
+            if position < count and isinstance(value, _NUMBERS) and not any(
+                    isinstance(other, Expr) for other in args):  # which are within another function
+                raise TypeError(f"{name}: argument {position} must be a Tensor, got "
+                                f"{type(value).__name__}{bound}")
+        return function(*args, **kwargs)
+
+    if home is not None:
+        checked.__module__, checked.__qualname__ = home, function.__name__
+    return checked
 
 
 def guard_module(namespace: dict[str, Any]) -> None:

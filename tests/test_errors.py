@@ -1284,3 +1284,19 @@ def test_a_failed_operation_changes_nothing():
         assert (y._version, x._version) == (0, 0)
         assert y.grad_fn is None
     assert copy.copy(x.detach()).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: mlgpu.maximum(x, 2), lambda x: mlgpu.eq(1, x), lambda x: x.logical_and(True),
+    lambda x: mlgpu.atan2(x, other=0.5), lambda x: mlgpu.rsub(3, x), lambda x: mlgpu.gcd(4, 6)])
+def test_numbers_where_pytorch_wants_tensors(call):
+    """What would compute with a number as well, and hide a mistake."""
+    with pytest.raises(TypeError, match=r"must be a Tensor, got (int|bool|float); (clamp|make)"):
+        call(mlgpu.ones(2))
+
+
+def test_numbers_within_elementwise_functions():
+    halves = mlgpu.fuse(lambda x: mlgpu.maximum(x, 0.5))
+    assert halves(mlgpu.tensor([0.0, 1.0])).tolist() == [0.5, 1.0]
+    with pytest.raises(TypeError, match="an operator of Tensor was called of int"):
+        mlgpu.Tensor.__radd__(1, mlgpu.ones(2))

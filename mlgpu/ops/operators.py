@@ -48,6 +48,8 @@ def _reflected(function: Callable[..., Any]) -> Operator:
     @symbolic
     def operator(self: Any, other: Any) -> Any:
         if isinstance(other, _OPERANDS):
+            if not isinstance(self, (Tensor, Expr)):
+                raise TypeError(f"an operator of Tensor was called of {type(self).__name__}")
             return function(other, self)
         if isinstance(other, np.ndarray):
             return function(from_numpy(other), self)

@@ -34,11 +34,16 @@ def _window(name: str, M: int, sym: bool, shape: Callable[[Any], Any], dtype: dt
     return tensor(values, dtype=kind, device=device, requires_grad=requires_grad)
 
 
+class _WindowDTypeError(DTypeError, ValueError):
+    """PyTorch's is a ValueError here."""
+
+
 def _floating(name: str, M: int, dtype: dtypes.dtype | None) -> dtypes.dtype:
     """The window's dtype."""
     kind = dtypes.get_default_dtype() if dtype is None else dtype
-    if not kind.is_floating_point:
-        raise DTypeError(f"{name}: expected a floating dtype, got {kind.name}")
+    if kind not in (dtypes.float32, dtypes.float64):
+        raise _WindowDTypeError(f"{name}: expected float32 or float64, got {kind.name}; convert "
+                                "the window with .to()")
     if M < 0:
         raise ShapeError(f"{name}: M must not be negative, got {M}")
     return kind
