@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from nvrtc import compile_ptx, unoptimised
+from nvrtc import compile_ptx
 
 import mlgpu
 from mlgpu import dtypes
@@ -70,7 +70,7 @@ def test_every_primitive_compiles_in_every_dtype(group):
     sources = [cuda.contiguous(p) for p in found] + [
         cuda.strided(p, 2, (cuda.APART,) * (len(p.outputs) + len(cuda.read_arguments(p))), 1, False)
         for p in found[::7]]
-    compile_ptx(together(sources)[0], options=unoptimised())
+    compile_ptx(together(sources)[0])
 
 
 def lowered(function, arity, dtype, weights=None):

@@ -316,12 +316,13 @@ CALLS = [
         {"div_value": 2.0, "head_bias": True}),
 ]
 ROWS = NUMPY + CALLS
-# Their rows are in files of their own.
+# Their tests are in files of their own.
 ELSEWHERE = {"RNNBase", "RNNCellBase", "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell",
              "MultiheadAttention", "Module", "ModuleDict", "ModuleList", "ParameterDict",
              "ParameterList", "Sequential", "TransformerEncoder", "TransformerEncoderLayer",
              "TransformerDecoder", "TransformerDecoderLayer", "Dropout", "Dropout1d", "Dropout2d",
-             "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU", "Transformer"}
+             "Dropout3d", "AlphaDropout", "FeatureAlphaDropout", "RReLU", "Transformer",
+             "FractionalMaxPool2d", "FractionalMaxPool3d", "SyncBatchNorm"}
 # Those that PyTorch has not, in test_nn_further.py.
 OURS = {"ContrastiveLoss", "GaussianNoise", "GramMatrixLoss", "HingeLoss", "InfoNCELoss", "LpLoss",
         "QuietSoftmax", "RNNTLoss", "ReLUSquared", "Shrink", "SigmoidFocalLoss", "SwiGLU",

@@ -1,22 +1,19 @@
 """Every kernel of mlgpu compiles for every architecture, without warnings or spills.
 
 By default each template is compiled in every dtype for the older of the two kinds of architecture
-that the sources know, one instance of it with all of NVRTC's optimizer and the others with little,
-and one is looked at for registers on two newer ones, which change from source to source; which one
-of those that kernels/instances.txt lists, another one for each.  MLGPU_KERNELS_ALL=1 compiles and
-looks at all for all, optimised (hours of one core).
+that the sources know, and one instance is looked at for registers on two newer ones, which change
+from source to source; which one of those that kernels/instances.txt lists, another one for each.
+MLGPU_KERNELS_ALL=1 compiles and looks at all for all (hours of one core).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from nvrtc import unoptimised
 
 from mlgpu.cuda import instances, toolkit
 from mlgpu.cuda.resources import compile_together, resources, together
@@ -127,11 +124,7 @@ def test_sources_know_two_kinds_of_architecture():
 @pytest.mark.parametrize("arch", IN_EVERY_DTYPE)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_they_compile_without_warnings(family, arch):
-    members = chosen(family, arch)
-    optimised = members if ALL else sample(members, arch, template)
-    little = [dataclasses.replace(i, options=(*i.options, *unoptimised()))
-              for i in members if i not in optimised]
-    for part in together([*optimised, *little]):
+    for part in together(chosen(family, arch)):
         assert compile_together(part, arch).log == ""
 
 
