@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_amp import problem
 from test_amp import test_a_scaled_step_is_a_step as test_a_scaled_step_is_a_step
-from test_amp import test_operations_choose_their_dtype as test_operations_choose_their_dtype
+from test_amp import test_operations_choose_their_dtype as choose
 from test_amp import test_weights_are_cast_once as test_weights_are_cast_once
 
 import mlgpu
@@ -21,6 +21,11 @@ from mlgpu.nn import functional as F
 def device():
     with mlgpu.Device("cuda"):
         yield "cuda"
+
+
+def test_operations_choose_their_dtype(device):
+    """In one of the half types, for which the table is one; test_amp.py has both."""
+    choose(device, mlgpu.bfloat16)
 
 
 def test_a_captured_step_decides_at_each_replay(device):

@@ -2,7 +2,7 @@
 
 The CPU's results are proven by tests/test_table.py.  Here each operation's first row runs in
 float32 (or its first dtype), its second one, or where there is none the first again, in another,
-and every fifth one from there in a dtype that differs from row to row; MLGPU_TABLE=all runs each
+and every tenth one from there in a dtype that differs from row to row; MLGPU_TABLE=all runs each
 in every dtype.
 `pytest --device cuda tests/test_table.py` proves the rows on the device all by themselves.
 """
@@ -36,7 +36,7 @@ def chosen(cases: list[tuple[str, Case]]) -> Iterator[tuple[str, Case, str]]:
         elif place == 1:
             dtypes = [others[number % len(others)]]
         else:
-            dtypes = [case.dtypes[number % len(case.dtypes)]] if place % 5 == 1 else []
+            dtypes = [case.dtypes[number % len(case.dtypes)]] if place % 10 == 1 else []
         yield from ((name, case, dtype) for dtype in dict.fromkeys(dtypes))
 
 
