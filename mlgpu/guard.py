@@ -76,6 +76,7 @@ def _of_tensors(function: Callable[..., Any], count: int, home: str | None) -> C
                                 f"{type(value).__name__}{bound}")
         return function(*args, **kwargs)
 
+    checked.elementwise = True  # type: ignore[attr-defined]  # symbols have it as a method, too
     if home is not None:
         checked.__module__, checked.__qualname__ = home, function.__name__
     return checked

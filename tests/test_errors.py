@@ -1298,5 +1298,7 @@ def test_numbers_where_pytorch_wants_tensors(call):
 def test_numbers_within_elementwise_functions():
     halves = mlgpu.fuse(lambda x: mlgpu.maximum(x, 0.5))
     assert halves(mlgpu.tensor([0.0, 1.0])).tolist() == [0.5, 1.0]
+    bounded = mlgpu.fuse(lambda x: x.clamp_min(0.5) * x.eq(1))
+    assert bounded(mlgpu.tensor([0.0, 1.0])).tolist() == [0.0, 1.0]
     with pytest.raises(TypeError, match="an operator of Tensor was called of int"):
         mlgpu.Tensor.__radd__(1, mlgpu.ones(2))
