@@ -84,7 +84,8 @@ def _aliases_theirs(y, inputs):
     return [i for i, x in enumerate(inputs) if start(y) == start(x) and y.numel()]
 
 
-@each_row(lambda case: [d for d in case.dtypes if case.torch and case.differentiated(d)])
+@each_row(lambda case: [d for d in case.dtypes if case.torch and case.torch_gradient
+                        and case.differentiated(d)])
 def test_gradient(case: Case, dtype: str):
     inputs = theirs(case, dtype, True)
     expected = call(case, inputs)

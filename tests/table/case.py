@@ -73,6 +73,7 @@ class Case:
 
     gradient: whether (or for which inputs) it is differentiated; second: whether twice.
     tolerance: how many times the usual error is allowed.
+    torch_gradient: whether PyTorch differentiates it, too.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Case:
     gradient: bool | tuple[int, ...] = True
     second: bool = True
     tolerance: float = 1.0
+    torch_gradient: bool = True
 
     def arrays(self, dtype: str) -> list[Array]:
         """The inputs' values: the same for a row whatever the dtype, but for rounding."""

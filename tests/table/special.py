@@ -27,9 +27,9 @@ def family(name, members, references, *inputs, **options):
 
     # fuse wants named arguments.
     fn = mlgpu.fuse((lambda x: fused(x)) if len(inputs) == 1 else (lambda x, n: fused(x, n)))
-    return Case(name, fn, inputs, lambda *xs: tuple(f(*xs) for f in references),
-                lambda torch, *xs: tuple(attribute(torch, member)(*xs) for member in members),
-                **{"dtypes": ("float64",), **options})
+    return Case(name, fn, inputs, lambda *xs: tuple(f(*xs) for f in references), **{
+        "torch": lambda torch, *xs: tuple(attribute(torch, member)(*xs) for member in members),
+        "dtypes": ("float64",), **options})
 
 
 def third(x, n):
@@ -60,16 +60,19 @@ POINTS = In((2, 4), make=lambda rng, shape: np.array([[0.1, 5, 1, 9], [9, 140, 1
 CASES = [
     family("bessel", ("special.bessel_j0", "special.bessel_j1", "special.bessel_y0",
                       "special.bessel_y1"), (special.j0, special.j1, special.y0, special.y1),
-           WAVES, tolerance=100),
+           WAVES, tolerance=100, torch=None),  # PyTorch's are off by up to 3e-7
     family("modified_bessel", ("special.modified_bessel_i0", "special.modified_bessel_i1",
                                "special.i0e", "special.i1e"),
-           (special.i0, special.i1, special.i0e, special.i1e), GROWTH, tolerance=10),
+           (special.i0, special.i1, special.i0e, special.i1e), GROWTH, tolerance=10,
+           torch_gradient=False),
     family("modified_bessel_k",
            ("special.modified_bessel_k0", "special.modified_bessel_k1",
             "special.scaled_modified_bessel_k0", "special.scaled_modified_bessel_k1"),
-           (special.k0, special.k1, special.k0e, special.k1e), DECAY, second=False),
+           (special.k0, special.k1, special.k0e, special.k1e), DECAY, second=False,
+           torch_gradient=False),
     family("airy_ai", ("special.airy_ai", "special.spherical_bessel_j0"),
-           (lambda x: special.airy(x)[0], lambda x: special.spherical_jn(0, x)), SIGNED),
+           (lambda x: special.airy(x)[0], lambda x: special.spherical_jn(0, x)), SIGNED,
+           torch_gradient=False),
     family("erfcx", ("special.erfcx", "special.log_ndtr"), (special.erfcx, special.log_ndtr),
            In((2, 4), -3, 3), tolerance=100),
     family("ndtri", ("special.ndtri",), (special.ndtri,), SHARES, gradient=False),
@@ -84,7 +87,7 @@ CASES = [
            ("special.chebyshev_polynomial_t", "special.chebyshev_polynomial_u",
             "special.chebyshev_polynomial_v", "special.chebyshev_polynomial_w"),
            (swapped(special.eval_chebyt), swapped(special.eval_chebyu), third, fourth),
-           In((4,)), DEGREES, gradient=(0,), tolerance=100),
+           In((4,)), DEGREES, gradient=(0,), tolerance=100, torch_gradient=False),
     family("shifted_chebyshev_polynomial",
            ("special.shifted_chebyshev_polynomial_t", "special.shifted_chebyshev_polynomial_u",
             "special.shifted_chebyshev_polynomial_v", "special.shifted_chebyshev_polynomial_w"),
@@ -96,7 +99,7 @@ CASES = [
             "special.laguerre_polynomial_l", "special.legendre_polynomial_p"),
            tuple(map(swapped, (special.eval_hermite, special.eval_hermitenorm,
                                special.eval_laguerre, special.eval_legendre))),
-           In((4,)), DEGREES, gradient=(0,), tolerance=1000),
+           In((4,)), DEGREES, gradient=(0,), tolerance=1000, torch_gradient=False),
     both("gcd", lambda lib, a, b: lib.gcd(a, b), np.gcd,
          (In((3, 5), -60, 60), In((5,), -60, 60)), dtypes=INTS, gradient=False),
     both("lcm", lambda lib, a, b: lib.lcm(a, b), np.lcm,
