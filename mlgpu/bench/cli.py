@@ -136,8 +136,10 @@ def run(args: argparse.Namespace) -> int:
 
         chart.draw(found, args.chart)
     if args.markdown:
-        given = [f"--{name} {shlex.quote(str(getattr(args, name)))}"
-                 for name in ("markdown", "chart", "json") if getattr(args, name)]
+        given = ["--bars"] if args.bars else []
+        given += [f"--only {' '.join(args.only)}"] if args.only else []
+        given += [f"--{name} {shlex.quote(str(getattr(args, name)))}"
+                  for name in ("rounds", "markdown", "chart", "json") if getattr(args, name)]
         picture = os.path.relpath(args.chart, args.markdown.parent) if args.chart else None
         args.markdown.write_text(report.markdown(
             found, " ".join(["mlgpu bench", *given]), picture))
