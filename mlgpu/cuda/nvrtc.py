@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,12 @@ def _error(library: Any, result: int) -> str:
 
 @functools.cache
 def _load(path: Path) -> Any:
+    # NVRTC opens its own functions' library by name, and of CUDA 13.0 does not look beside itself.
+    # One that is loaded is found.
+    for part in ("libnvrtc-builtins.so.*", "nvrtc-builtins64_*.dll"):
+        for beside in sorted(path.resolve().parent.glob(part)):
+            with suppress(OSError):  # of another version, say: NVRTC says what it misses
+                ctypes.CDLL(str(beside))
     library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
