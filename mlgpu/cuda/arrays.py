@@ -67,16 +67,19 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
         if finalizing() or context.capture is not None:  # as the process ends, or: see _wait
             return
         if self.lent:
-            with cupy.cuda.Device(self.device_id):
-                _runtime.deviceSynchronize()
+            self._drain()
         elif self.readers or self.writer is not self.home:
-            try:
-                for other in {self.writer, *self.readers}:
-                    if other is not self.home:
-                        _wait(self.home, other, self.device_id)
-            except _Error:  # a collector took the streams first, which are in the same cycle
-                with cupy.cuda.Device(self.device_id):
-                    _runtime.deviceSynchronize()
+            users = {self.home, self.writer, *self.readers}
+            if any(stream is not None and getattr(stream.raw, "gone", False) for stream in users):
+                self._drain()  # a collector took a stream first, which is in the same cycle
+                return
+            for other in users:
+                if other is not self.home:
+                    _wait(self.home, other, self.device_id)
+
+    def _drain(self) -> None:
+        with cupy.cuda.Device(self.device_id):
+            _runtime.deviceSynchronize()
 
 
 def _wait(stream: Stream | None, other: Stream | None, device: int) -> None:

@@ -26,6 +26,16 @@ def cuda_device(name: str, device: DeviceLike | None) -> int:
     return found.index
 
 
+class _Owned(cupy.cuda.Stream):  # type: ignore[misc, name-defined]
+    """CuPy's stream, which tells when CUDA has none any more: its handle must not be used then."""
+
+    gone = False
+
+    def __del__(self) -> None:
+        self.gone = True
+        super().__del__()
+
+
 class Stream:
     """Work in order on one device, as torch.cuda.Stream.
 
@@ -36,7 +46,7 @@ class Stream:
     def __init__(self, device: DeviceLike | None = None, priority: int = 0) -> None:
         self._index = cuda_device("Stream", device)
         with cupy.cuda.Device(self._index):
-            self.raw = cupy.cuda.Stream(non_blocking=True, priority=priority)
+            self.raw = _Owned(non_blocking=True, priority=priority)
         self._entered: list[tuple[Any, Stream | None]] = []
 
     @classmethod

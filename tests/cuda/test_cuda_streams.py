@@ -5,13 +5,14 @@ Simulated devices run what is not ordered in the worst order, and report it.
 
 from __future__ import annotations
 
+import gc
 import threading
 
 import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu.cuda import Event, Stream, current_stream, stream
+from mlgpu.cuda import Event, Stream, arrays, current_stream, stream
 from mlgpu.errors import DeviceError
 
 N = 1 << 14
@@ -178,3 +179,30 @@ def test_peers():
     (w * 2).to("cuda:1").backward(mlgpu.ones(3, device="cuda:1"))
     assert w.grad.device == w.device
     assert w.grad.tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize("first", ["stream", "tensor"])
+def test_a_collector_may_take_a_stream_before_the_memory_that_it_used(first, monkeypatch):
+    """CUDA may crash where it is given a stream that is no more."""
+    waits, wait = [], arrays._wait
+
+    def noted(stream, other, device):
+        waits.append([s for s in (stream, other) if s is not None and s.raw.gone])
+        wait(stream, other, device)
+
+    class Holder:
+        pass
+
+    gc.collect()
+    holder = Holder()
+    for part in (first, "stream" if first == "tensor" else "tensor"):  # the order of finalizing
+        setattr(holder, part, Stream() if part == "stream" else mlgpu.ones(N, device="cuda"))
+    before = mlgpu.memory.stats("cuda").allocated
+    with holder.stream:
+        holder.tensor + holder.tensor
+    holder.itself = holder
+    monkeypatch.setattr(arrays, "_wait", noted)
+    del holder
+    gc.collect()
+    assert not any(waits)
+    assert mlgpu.memory.stats("cuda").allocated == before - 4 * N
