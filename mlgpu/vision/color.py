@@ -247,9 +247,11 @@ WHITE_U, WHITE_V = 4 * WHITE[0] / _SUM, 9 * WHITE[1] / _SUM
 @elementwise
 def _to_luv(r: Any, g: Any, b: Any) -> Any:
     x, y, z = _xyz(r, g, b)
-    lightness = 116 * _root(y / WHITE[1]) - 16
     total = x + 15 * y + 3 * z
-    safe = where(total == 0, 1, total)  # black, whose lightness is 0
+    black = total == 0
+    # Of black exactly 0, not what rounding leaves of 16 - 16: there is no hue beside it.
+    lightness = where(black, 0, 116 * _root(y / WHITE[1]) - 16)
+    safe = where(black, 1, total)
     return (lightness, 13 * lightness * (4 * x / safe - WHITE_U),
             13 * lightness * (9 * y / safe - WHITE_V))
 
