@@ -13,6 +13,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from multiprocessing.connection import Connection
@@ -23,6 +24,7 @@ import numpy as np
 from mlgpu.cpu.threads import set_num_threads
 from mlgpu.data.fetch import Fetch
 from mlgpu.data.transport import Packed, Segment, unpack
+from mlgpu.device import CPU
 from mlgpu.random import manual_seed
 
 
@@ -75,15 +77,14 @@ def work(channel: Channel, inherited: Sequence[Channel], worker: int, slots: int
         other.close()
     set_num_threads(1)  # workers share the machine with each other and with training
     threading.Thread(target=end_with_parent, daemon=True).start()
-    try:
+    # A forked worker has its parent's current device, of which it can use nothing but the CPU.
+    with CPU, suppress(EOFError, ConnectionError):  # the parent has closed its end: nobody waits
         state: Setup | Failure | None = setup
         if state is None:
             segment = Segment.receive(channel, private=True)
             state = guarded(unpack, segment, channel.recv(), False)
         channel.send("up")
         _serve(channel, worker, slots, state)
-    except (EOFError, ConnectionError):
-        pass  # the parent has closed its end: nobody wants the rest
 
 
 def _serve(channel: Channel, worker: int, slots: int, state: Any) -> None:
