@@ -47,6 +47,8 @@ class Metric:
         """
         if not isinstance(default, (Tensor, list)):
             default = tensor(default, dtype=float64)
+        if isinstance(default, Tensor):  # until there is a batch, whatever the current device is
+            default = default.cpu()
         self._defaults[name] = default
         self._joins[name] = "cat" if isinstance(default, list) else join
         setattr(self, name, deepcopy(default) if isinstance(default, list) else default.clone())
