@@ -305,4 +305,6 @@ class JaxKit:
 
 def kit(peer: str, device: str, dtype: str, threads: int) -> JaxKit:
     """The kit.  JAX takes its threads from the cores that the process may use."""
+    if device == "cpu":  # by itself it would take a GPU that is there
+        jax.config.update("jax_platforms", "cpu")
     return JaxKit()
