@@ -64,6 +64,14 @@ def no_cuda(monkeypatch):
 
 @pytest.fixture(scope="session")
 def device(request):
-    """The device under test, current while a test runs.  A device that is not there is an error."""
-    with mlgpu.Device(request.config.getoption("--device")) as chosen:
-        yield str(chosen)
+    """The name of the device under test; it is the current one in tests that ask for it."""
+    return str(mlgpu.Device(request.config.getoption("--device")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """A test that does not ask for the device is about the CPU, whatever ran before it."""
+    if "device" in item.fixturenames:
+        with mlgpu.Device(item.config.getoption("--device")):
+            return (yield)
+    return (yield)

@@ -282,6 +282,7 @@ def test_on_a_simulated_gpu():
     done = subprocess.run(
         [sys.executable, "-m", "mlgpu", "bench", "--device", "cuda", "--tiny", "--rounds", "1",
          "--peers", "mlgpu", "--only", "gemm256", "gelu_fb_4MB", "softmax"],
-        capture_output=True, text=True, check=False, env={**os.environ, "MLGPU_CUDA": "sim"})
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "MLGPU_CUDA": "sim", "CUDA_VISIBLE_DEVICES": "-1"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" mlgpu ") >= 3

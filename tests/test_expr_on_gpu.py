@@ -93,6 +93,8 @@ def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
         arguments = [values(d, count, k) for k, d in enumerate(program.dtypes[:program.arguments])]
         if program.name == "pow" and arguments[1].dtype.kind == "i":
             arguments[1] = np.abs(arguments[1])  # negative powers of integers are refused
+        if program.name == "hurwitz":  # what is computed for others is not kept
+            arguments = [np.abs(x) + x.dtype.type(k == 0) for k, x in enumerate(arguments)]
         expected = [np.empty(count, d.numpy) for d in program.output_dtypes]
         with np.errstate(all="ignore"):
             evaluate(program, arguments, expected)

@@ -177,4 +177,4 @@ def test_a_part_of_a_model_can_be_replaced(device):
         model.set_submodule("", mlgpu.nn.Tanh())
     weight = model[0].weight
     assert model.to_empty(device=device)[0].weight is weight
-    assert str(weight.device) == device
+    assert weight.device.type == mlgpu.Device(device).type

@@ -836,6 +836,7 @@ UNSAFE: dict[str, Callable[[Any], Any]] = {
 @pytest.mark.parametrize("mode", [GLOBAL, THREAD_LOCAL, RELAXED])
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_calls_that_may_wait(name: str, mode: int, elsewhere: bool) -> None:
+    gc.collect()  # a graph of an earlier test must not be destroyed while this one is captured
     other = stream()
     have = {"memory": runtime.malloc(64), "pinned": runtime.hostAlloc(64, 0),
             "host": np.zeros(4096, np.uint8), "other": other, "event": other.record()}

@@ -14,7 +14,7 @@ from mlgpu import info, sim
 from mlgpu.cuda import environment
 from mlgpu.cuda.loading import load
 from mlgpu.errors import DeviceError
-from mlgpu.sim.cuda.install import installed
+from mlgpu.sim.cuda.install import installed, real_devices
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def test_names_that_are_not_there_stay_so() -> None:
         sim.uninstall  # noqa: B018
 
 
+@pytest.mark.skipif(bool(real_devices()), reason="there is a real GPU")
 def test_loading_under_the_environment() -> None:
     done = process(
         "from mlgpu.cuda.loading import load\n"
@@ -79,6 +80,7 @@ def test_other_choices_are_errors(variables: pytest.MonkeyPatch) -> None:
         load()
 
 
+@pytest.mark.skipif(bool(real_devices()), reason="there is a real GPU")
 def test_options_of_the_environment(variables: pytest.MonkeyPatch) -> None:
     assert environment.options() == {}
     assert environment.described() == ""
