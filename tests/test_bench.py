@@ -30,6 +30,9 @@ def bench(*arguments):
     return cli.main(["bench", *ALONE, *map(str, arguments)])
 
 
+ON_THE_CPU = {name for name, w in WORKLOADS.items() if not w.cuda} | {*fresh.ROWS}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Exit status, JSON and page of the whole suite in mlgpu alone."""
@@ -44,7 +47,7 @@ def test_every_workload_runs_and_is_right(whole):
     problems = [m["problem"] for row in found["rows"] for m in row["measures"].values()]
     assert problems == [""] * len(problems)
     assert status == 0
-    assert {row["name"] for row in found["rows"]} == {*WORKLOADS, *fresh.ROWS}
+    assert {row["name"] for row in found["rows"]} == ON_THE_CPU
 
 
 def test_json_holds_times_errors_machine_and_versions(whole):
@@ -239,7 +242,9 @@ def test_threads_and_environment_of_a_process():
 def test_list_names_everything(capsys):
     assert bench("--list") == 0
     said = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in said} == {*WORKLOADS, *fresh.ROWS}
+    assert {line.split()[0] for line in said} == ON_THE_CPU
+    assert bench("--list", "--device", "cuda", "--only", "graphs") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert bench("--list", "--only", "models") == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["models"] * 5
 
@@ -281,8 +286,8 @@ def test_other_libraries_agree(peer, capsys):
 def test_on_a_simulated_gpu():
     done = subprocess.run(
         [sys.executable, "-m", "mlgpu", "bench", "--device", "cuda", "--tiny", "--rounds", "1",
-         "--peers", "mlgpu", "--only", "gemm256", "gelu_fb_4MB", "softmax"],
+         "--peers", "mlgpu", "--only", "gemm256", "gelu_fb_4MB", "softmax", "graphs"],
         capture_output=True, text=True, check=False,
         env={**os.environ, "MLGPU_CUDA": "sim", "CUDA_VISIBLE_DEVICES": "-1"})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" mlgpu ") >= 3
+    assert done.stdout.count(" mlgpu ") >= 6

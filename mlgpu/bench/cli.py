@@ -58,7 +58,8 @@ def _chosen(args: argparse.Namespace, problem: Any) -> tuple[str, ...]:
     from mlgpu.bench.bars import BARS, GATES
     from mlgpu.bench.table import WORKLOADS
 
-    sections = {name: w.section for name, w in WORKLOADS.items()}
+    sections = {name: w.section for name, w in WORKLOADS.items()
+                if not w.cuda or args.device != "cpu"}
     if args.device == "cpu":
         sections |= dict.fromkeys(fresh.ROWS, "process")
     wanted = list(sections)
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     ordered = tuple(name for name in PEERS if name in peers)
     settings = Settings(names, ordered, rounds, args.threads, args.device, args.tiny,
                         args.seed, **{"warm": 0.0, "least": 0.001} if args.tiny else {})
-    bars = {} if args.tiny else GATES if args.gate else BARS
+    bars = {} if args.tiny or cuda else GATES if args.gate else BARS
 
     from mlgpu.bench import machine
 
@@ -136,7 +137,8 @@ def run(args: argparse.Namespace) -> int:
 
         chart.draw(found, args.chart)
     if args.markdown:
-        given = ["--bars"] if args.bars else []
+        given = [f"--device {args.device}"] if cuda else []
+        given += ["--bars"] if args.bars else []
         given += [f"--only {' '.join(args.only)}"] if args.only else []
         given += [f"--{name} {shlex.quote(str(getattr(args, name)))}"
                   for name in ("rounds", "markdown", "chart", "json") if getattr(args, name)]

@@ -103,7 +103,8 @@ def markdown(run: Run, command: str, chart: str | None) -> str:
          "and against PyTorch, over the largest value, worst of the workload's results. They are "
          "checked before anything is timed."),
         "- **rate**: what the mathematics must move or compute, over the best time.",
-        "- **bar**: the ratio that mlgpu is held to. `met`: by both ratios.",
+        *([] if s["device"] != "cpu" else [
+            "- **bar**: the ratio that mlgpu is held to. `met`: by both ratios."]),
         "- Times are for one operation; the same inputs, made from one seed, go to all.", ""]
     text += ["## Machine", "", *(f"- {fact}" for fact in heading(run.machine)),
              (f"- {s['threads']} threads for every library, device `{s['device']}`, "
@@ -123,7 +124,7 @@ def markdown(run: Run, command: str, chart: str | None) -> str:
 
 
 def _bars_table(run: Run) -> list[str]:
-    rows = [row for row in run.rows if row.name in BARS]
+    rows = [row for row in run.rows if row.name in BARS and run.settings["device"] == "cpu"]
     if not any(verdict(BARS, row, peer) for row in rows for peer in row.measures):
         return []
     text = ["## Bars", "", "Ratio (ratio of best) to PyTorch eager, and the bar.", "",

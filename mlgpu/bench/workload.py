@@ -29,6 +29,7 @@ class Kit(Protocol):
     """A library of PyTorch's names, and the few things that are done differently in each."""
 
     lib: Any
+    device: str
 
     def tensor(self, array: Array, grad: bool = False) -> Any:
         """The array on the kit's device, in its float dtype; a leaf if `grad`."""
@@ -61,6 +62,7 @@ class Workload:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     # Results that chance moves, and by how much: they are checked, but are no error of rounding.
     statistics: Mapping[str, float] = field(default_factory=dict)
+    cuda: bool = False  # whether it is about CUDA devices alone
     # The results in float64 by NumPy; without it, a library runs the workload in float64.
     reference: Callable[[Arrays], Arrays] | None = None
 
