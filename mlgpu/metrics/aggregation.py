@@ -9,17 +9,13 @@ from typing import Any
 from mlgpu.dtypes import float64
 from mlgpu.errors import ShapeError
 from mlgpu.metrics.metric import Metric, ratio
-from mlgpu.ops.creation import full, tensor
+from mlgpu.ops.creation import full
 from mlgpu.tensor import Tensor
 
 __all__ = ["CatMetric", "MaxMetric", "MeanMetric", "MinMetric", "RunningMean", "SumMetric",
            "Throughput"]
 
 Value = Tensor | float
-
-
-def _tensor(value: Value) -> Tensor:
-    return value.to(float64) if isinstance(value, Tensor) else tensor(value, dtype=float64)
 
 
 class MeanMetric(Metric):
@@ -34,8 +30,8 @@ class MeanMetric(Metric):
     weight: Tensor
 
     def _update(self, value: Value, weight: Value = 1.0) -> None:
-        values = _tensor(value)
-        weights = _tensor(weight).to(values.device).expand(values.shape)
+        values = self._numbers(value)
+        weights = self._numbers(weight).to(values.device).expand(values.shape)
         self.total = self.total + (values * weights).sum()
         self.weight = self.weight + weights.sum()
 
@@ -53,7 +49,7 @@ class SumMetric(Metric):
     total: Tensor
 
     def _update(self, value: Value) -> None:
-        self.total = self.total + _tensor(value).sum()
+        self.total = self.total + self._numbers(value).sum()
 
     def compute(self) -> Tensor:
         return self.total
@@ -69,7 +65,7 @@ class MaxMetric(Metric):
     value: Tensor
 
     def _update(self, value: Value) -> None:
-        values = _tensor(value)
+        values = self._numbers(value)
         if values.numel():
             self.value = self.value.maximum(values.max())
 
@@ -87,7 +83,7 @@ class MinMetric(Metric):
     value: Tensor
 
     def _update(self, value: Value) -> None:
-        values = _tensor(value)
+        values = self._numbers(value)
         if values.numel():
             self.value = self.value.minimum(values.min())
 
@@ -105,7 +101,7 @@ class CatMetric(Metric):
     value: list[Tensor]
 
     def _update(self, value: Value) -> None:
-        self.value = [*self.value, _tensor(value).reshape(-1)]
+        self.value = [*self.value, self._numbers(value).reshape(-1)]
 
     def compute(self) -> Tensor:
         return self._all("value")
@@ -124,7 +120,7 @@ class RunningMean(Metric):
     value: list[Tensor]
 
     def _update(self, value: Value) -> None:
-        self.value = [*self.value, _tensor(value).mean().reshape(1)][-self.window:]
+        self.value = [*self.value, self._numbers(value).mean().reshape(1)][-self.window:]
 
     def _merge(self, other: Any) -> None:
         self.value = [*self.value, *other.value][-self.window:]

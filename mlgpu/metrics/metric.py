@@ -64,6 +64,12 @@ class Metric:
         self._update(*args, **kwargs)
         self._updates += 1
 
+    def _numbers(self, value: Tensor | float) -> Tensor:
+        """What was given to `update`, in float64, where the states lie."""
+        if isinstance(value, Tensor):
+            return value.to(float64)
+        return tensor(value, dtype=float64, device=self._device or "cpu")
+
     def _update(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError(f"{type(self).__name__}: _update is not defined")
 

@@ -193,8 +193,8 @@ class BLEUScore(Metric):
                 found = ngrams(words, n)
                 matches.append(sum((found & known).values()))
                 total.append(sum(found.values()))
-            self.matches = self.matches + tensor(matches, dtype=float64)
-            self.total = self.total + tensor(total, dtype=float64)
+            self.matches = self.matches + self.matches.new_tensor(matches)
+            self.total = self.total + self.total.new_tensor(total)
 
     def compute(self) -> Tensor:
         matches, total = self.matches.tolist(), self.total.tolist()
@@ -250,7 +250,7 @@ class ROUGEScore(Metric):
                 chosen: Any = max(scores, key=lambda s: s[0][2])
             else:
                 chosen = np.mean(scores, 0).tolist()
-            self.total = self.total + tensor(chosen, dtype=float64)
+            self.total = self.total + self.total.new_tensor(chosen)
             self.count = self.count + 1
 
     def _score(self, key: str, given: str, true: str) -> list[float]:
