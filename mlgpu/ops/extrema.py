@@ -177,7 +177,7 @@ class MedianOfAll(Attained):
         if not x.size:
             return cuda.full((), math.nan, x.dtype)
         select = _SELECTIONS[self.find]
-        return on_tensors(lambda x: select(x, 0)[0].reshape(()), x.reshape(-1))
+        return on_tensors(lambda x: select(x, 0)[0].reshape(()), cuda.reshaped(x, (x.size,)))
 
 
 # --- values with indices --------------------------------------------------------------------------
