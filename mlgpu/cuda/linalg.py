@@ -181,8 +181,15 @@ def ldl_factor(op: str, a: Any, hermitian: bool) -> tuple[Any, Any, Any]:
     with library(op):
         made = LDL(a)
     lower = on_tensors(lambda x: x.tril(), made.factors)
+    info = on_tensors(_first_zero, lower, made.pivots)
     return (lower.reshape(a.shape), made.pivots.reshape(a.shape[:-1]),
-            made.info.reshape(a.shape[:-2]))
+            info.reshape(a.shape[:-2]))
+
+
+def _first_zero(lower: Any, pivots: Any) -> Any:
+    """LAPACK's info.  cuSOLVER's own names any of the zeros on the diagonal, not the first."""
+    zero = (lower.diagonal(dim1=-2, dim2=-1) == 0) & (pivots > 0)  # blocks of two are negative
+    return ((zero.int().argmax(-1) + 1) * zero.any(-1)).int()
 
 
 def on_host(op: str, function: Callable[..., Any], array: Any) -> Any:
