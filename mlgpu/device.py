@@ -198,7 +198,16 @@ def resolve(device: DeviceLike | None) -> Device:
     index = device.index if device.index is not None else loaded.current_index()  # type: ignore[attr-defined]
     if index >= count:
         raise DeviceError(f"device: cuda:{index} does not exist; there are {count} CUDA devices")
-    return Device("cuda", index)
+    return device_of(index)
+
+
+_cuda: dict[int, Device] = {}
+
+
+def device_of(index: int) -> Device:
+    """The one Device object of an index, so that most comparisons are of identity."""
+    found = _cuda.get(index)
+    return _cuda.setdefault(index, Device("cuda", index)) if found is None else found
 
 
 def cuda_problem() -> str | None:

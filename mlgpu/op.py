@@ -15,7 +15,7 @@ from mlgpu.autograd import graph
 from mlgpu.autograd import mode as modes
 from mlgpu.autograd.mode import mode
 from mlgpu.autograd.saved import FREED, Saved
-from mlgpu.device import CPU, Device, current_device, runtime
+from mlgpu.device import CPU, Device, current_device, device_of, runtime
 from mlgpu.errors import DerivativeError, DeviceError, GraphError, ReleasedError, ShapeError
 from mlgpu.storage import Storage, root_of
 from mlgpu.tensor import Tensor
@@ -339,7 +339,6 @@ def on_tensors(function: Callable[..., Any], *arrays: Any) -> Any:
 
     For operations that are made of others where no kernel of their own pays.
     """
-    from mlgpu.cuda.arrays import device_of
     from mlgpu.cuda.runtime import copy
 
     device = device_of(next(a for a in arrays if a is not None).data.device_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ class _Later:
         object.__setattr__(self, "_name", name)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module(self._name), name)
+        # Who imported it early holds on to this, so it must not take long.
+        return getattr(sys.modules.get(self._name) or importlib.import_module(self._name), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(importlib.import_module(self._name), name, value)

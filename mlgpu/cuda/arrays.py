@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mlgpu import memory
 from mlgpu.cuda.context import context
 from mlgpu.cuda.loading import load
-from mlgpu.device import Device
+from mlgpu.device import device_of
 from mlgpu.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -28,29 +28,35 @@ _ndarray, _Pointer = cupy.ndarray, cupy.cuda.MemoryPointer
 _pools: Any = cupy.cuda.alloc
 _Full = cupy.cuda.memory.OutOfMemoryError
 _Error = cupy.cuda.runtime.CUDARuntimeError
+_own = cupy.cuda.memory.UnownedMemory.__init__
 
-_devices: dict[int, Device] = {}
+_books: dict[int, memory.Account] = {}
 
 
-def device_of(index: int) -> Device:
-    """The one Device object of an index."""
-    return _devices.setdefault(index, Device("cuda", index))
+def _account(index: int) -> memory.Account:
+    found = _books.get(index)
+    if found is None:
+        found = _books[index] = memory.account(device_of(index))
+    return found
 
 
 class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
     """A piece of a pool's memory, its place in the books, and the streams that use it."""
 
+    capture: Any = None  # a weak reference to the one that it was made in
+    owned = False  # whether a storage has been made of it: one gradient is nobody else's
+    lent = False  # to another library, whose streams are not known
+
     def __init__(self, inner: Any, nbytes: int, device: int, charge: memory.Charge | None,
                  stream: Stream | None) -> None:
+        _own(self, inner.ptr, nbytes, inner, device)
         self.inner = inner
         self.charge = charge
-        self.capture = None if context.capture is None else weakref.ref(context.capture)
-        self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
-        self.lent = False  # to another library, whose streams are not known
         self.home = stream  # the pool gives the memory out again to work on this stream
         self.writer = stream
         self.readers: dict[Stream | None, bool] = {}
-        super().__init__(inner.ptr, nbytes, inner, device)
+        if context.capture is not None:
+            self.capture = weakref.ref(context.capture)
 
     def use(self, stream: Stream | None, write: bool) -> None:
         """Order work on `stream` behind the work of others that it depends on."""
@@ -96,14 +102,14 @@ def _raw(stream: Stream | None) -> Any:
     return cupy.cuda.Stream.null if stream is None else stream.raw
 
 
-def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: str = "bytes") -> Any:
+def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: Any = "bytes") -> Any:
     """A pointer to fresh memory on the current device, for the current stream.
 
     Raises OutOfMemoryError where a limit or budget forbids it, before anything is allocated, and
     where the device has no more.
     """
     index = _runtime.getDevice()
-    books = memory.account(device_of(index))
+    books = _account(index)
     peak = books.peak
     charge = memory.Charge(books, nbytes, shape, dtype)
     capture = context.capture
@@ -134,7 +140,7 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     """An uninitialised array on the current device, accounted for before it is allocated."""
     shape = tuple(shape)
     nbytes = math.prod(shape) * dtype.itemsize
-    return _ndarray(shape, dtype, memptr=allocate(nbytes, shape, dtype.name))
+    return _ndarray(shape, dtype, memptr=allocate(nbytes, shape, dtype))
 
 
 def adopt(array: Any) -> Any:
@@ -142,9 +148,9 @@ def adopt(array: Any) -> Any:
     if type(array.data.mem) is Block:
         return array
     index = array.data.device_id
-    books = memory.account(device_of(index))
+    books = _account(index)
     root = array.data.mem
-    charge = memory.Charge(books, root.size, array.shape, array.dtype.name)
+    charge = memory.Charge(books, root.size, array.shape, array.dtype)
     block = Block(array.data, root.size, index, charge, context.streams.get(index))
     return _ndarray(array.shape, array.dtype, memptr=_Pointer(block, 0), strides=array.strides)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlgpu import memory
-from mlgpu.cuda.arrays import cupy, device_of
+from mlgpu.cuda.arrays import cupy
 from mlgpu.cuda.streams import cuda_device
-from mlgpu.device import DeviceLike, resolve, runtime
+from mlgpu.device import DeviceLike, device_of, resolve, runtime
 from mlgpu.extras import require
 
 _runtime = cupy.cuda.runtime

@@ -17,10 +17,10 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import numpy as np
 
 from mlgpu.autograd.mode import mode
-from mlgpu.cuda.arrays import cupy, device_of
+from mlgpu.cuda.arrays import cupy
 from mlgpu.cuda.context import context
 from mlgpu.cuda.streams import Stream, cuda_device
-from mlgpu.device import current_device
+from mlgpu.device import current_device, device_of
 from mlgpu.errors import CaptureError, MlgpuError
 from mlgpu.ops.creation import empty_like
 from mlgpu.tensor import Tensor

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu import memory
-from mlgpu.cuda.arrays import Block, cupy, device_of, empty
+from mlgpu.cuda.arrays import Block, cupy, empty
 from mlgpu.cuda.context import context
-from mlgpu.device import Device
+from mlgpu.device import Device, device_of
 from mlgpu.errors import DeviceError
 
 

@@ -18,7 +18,7 @@ from mlgpu.cuda.context import context
 from mlgpu.cuda.launch import _device, blocks, launch
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
-from mlgpu.device import runtime
+from mlgpu.device import device_of, runtime
 from mlgpu.errors import ShapeError
 from mlgpu.random import Stream
 
@@ -77,8 +77,6 @@ class _Cell:
 
     def place(self, stream: Stream, blocks: int) -> None:
         """Write where the next replay begins, before it adds its blocks."""
-        from mlgpu.cuda.arrays import device_of
-
         device, offset = device_of(self.device), (stream.offset - blocks) % _WORD
         runtime(device).call(
             lambda cell: launch("random", "random_place", 1, 1,

@@ -15,7 +15,7 @@ import numpy as np
 from mlgpu.cpu.runtime import laid_like
 from mlgpu.cuda import faults
 from mlgpu.cuda.context import context
-from mlgpu.device import Device
+from mlgpu.device import Device, device_of
 
 
 @functools.cache
@@ -86,7 +86,9 @@ def view_possible(array: Any, shape: Sequence[int]) -> bool:
 
 def reshaped(array: Any, shape: Sequence[int]) -> Any:
     """`array` under another shape: a view where possible, else a copy."""
-    return (array if view_possible(array, shape) else copy(array)).reshape(shape)
+    if not (array.flags.c_contiguous or view_possible(array, shape)):
+        array = copy(array)
+    return array.reshape(shape)
 
 
 _NOWHERE = np.empty(1, np.int8)
@@ -115,13 +117,13 @@ class CudaRuntime:
     def copy_into(self, out: Any, array: Any) -> None:
         from mlgpu.cuda.copy import copy_into
 
-        self.call(copy_into, (out, array), _arrays().device_of(out.data.device_id), 1)
+        self.call(copy_into, (out, array), device_of(out.data.device_id), 1)
 
     def fill(self, out: Any, value: Any) -> None:
         from mlgpu.cuda.copy import fill
 
         self.call(lambda out: fill(out, value), (out,),
-                  _arrays().device_of(out.data.device_id), 1)
+                  device_of(out.data.device_id), 1)
 
     def call(self, function: Callable[..., Any], arrays: Sequence[Any], device: Device,
              written: int = 0) -> Any:
@@ -167,7 +169,7 @@ class CudaRuntime:
         from mlgpu.cuda import transfer
 
         return self.call(lambda a: transfer.to_host(a, non_blocking), (array,),
-                         _arrays().device_of(array.data.device_id))
+                         device_of(array.data.device_id))
 
     def peer_copy(self, array: Any, device: Device, non_blocking: bool) -> Any:
         from mlgpu.cuda import transfer

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlgpu.cuda.arrays import cupy, device_of
+from mlgpu.cuda.arrays import cupy
 from mlgpu.cuda.context import context
-from mlgpu.device import Device, DeviceLike, resolve
+from mlgpu.device import Device, DeviceLike, device_of, resolve
 from mlgpu.errors import DeviceError
 
 if TYPE_CHECKING:

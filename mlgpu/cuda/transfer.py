@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cuda import faults
-from mlgpu.cuda.arrays import _runtime, cupy, device_of, empty
+from mlgpu.cuda.arrays import _runtime, cupy, empty
 from mlgpu.cuda.context import context
 from mlgpu.cuda.runtime import contiguous
-from mlgpu.device import Device
+from mlgpu.device import Device, device_of
 from mlgpu.errors import CaptureError
 
 _lock = threading.Lock()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cuda import optimizer as kernels
-from mlgpu.device import runtime
+from mlgpu.device import device_of, runtime
 from mlgpu.errors import CaptureError
 from mlgpu.op import wrap
 from mlgpu.ops.optimizer import cell
@@ -47,8 +47,6 @@ class Ahead:
     """The cells of one optimizer in one capture, and what will happen to them."""
 
     def __init__(self, optimizer: Any, capture: Any) -> None:
-        from mlgpu.cuda.arrays import device_of  # which needs CuPy
-
         self.optimizer = optimizer
         self.device = device_of(capture.index)
         self.groups = len(optimizer.param_groups)
