@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cuda.launch import Kernel, Strided, blocks
+from mlgpu.cuda.launch import Kernel, blocks
 from mlgpu.expr import cuda as emit
 from mlgpu.expr.lower import Program
 
 Strides = tuple[int, ...]
+_BLOCK = (emit.THREADS,)
+_WIDEST = 256  # bytes: no piece that a thread moves is wider, and the pool gives multiples
 _LONG = 1 << 20  # elements from which on two vectors a thread keep memory busier
 
 
@@ -29,42 +31,62 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) ->
     view.
     """
     first = outs[0]
-    count = first.size
-    if not count:
+    if not first.size:
         return
     used = _used(program)
-    reads = [arguments[i] for i in used]
-    operands = [*outs, *reads]
-    numbers = [_number(arguments[i], dtype) for _, i, dtype in program.numbers]
-    layout = _layout(first.shape, tuple([a.strides for a in operands]),
-                     tuple([a.shape for a in operands]), tuple([a.itemsize for a in operands]))
-    addresses = [a.data.ptr for a in operands]
+    operands = [*outs, *[arguments[i] for i in used]] if used else list(outs)
+    places = 0
+    for array in operands:
+        places |= array.data.ptr
+    places &= _WIDEST - 1
+    plan = _plan(program, first.shape, tuple([a.strides for a in operands]),
+                 tuple([a.shape for a in operands]), tuple([a.itemsize for a in operands]),
+                 tuple([a.data.ptr % _WIDEST for a in operands]) if places else None)
+    if program.numbers:
+        operands += [_number(arguments[i], dtype) for _, i, dtype in program.numbers]
+    plan.kernel.start(plan.grid, _BLOCK, [*operands, *plan.rest])
+
+
+class _Plan:
+    """The kernel for operands that lie so, how many blocks it takes, and its last arguments."""
+
+    __slots__ = ("grid", "kernel", "rest")
+
+    def __init__(self, kernel: Kernel, blocks: int, count: int, *structs: Any) -> None:
+        self.kernel, self.grid = kernel, (blocks,)
+        self.rest = kernel.converted((count, *structs))
+
+
+@lru_cache(maxsize=1 << 14)
+def _plan(program: Program, shape: tuple[int, ...], strides: tuple[Strides, ...],
+          shapes: tuple[Strides, ...], itemsizes: Strides, places: Strides | None) -> _Plan:
+    """`places` are the addresses modulo the widest vector, None where all lie on multiples."""
+    addresses = list(places or (0,) * len(itemsizes))
+    outs, count = len(program.outputs), math.prod(shape)
+    layout = _layout(shape, strides, shapes, itemsizes)
     if layout.flat is not None:
         width = emit.vector_width(program)
-        for address, wide, array in zip(addresses, layout.flat, operands, strict=True):
-            while wide and address % (width * array.itemsize):
+        for address, wide, itemsize in zip(addresses, layout.flat, itemsizes, strict=True):
+            while wide and address % (width * itemsize):
                 width //= 2
         kernel, elements = _contiguous(program, frozenset(
-            i for i, full in zip(used, layout.flat[len(outs):], strict=True) if not full), width,
-            2 if count >= _LONG and len(operands) < 5 else 1)
-        kernel(blocks(count, emit.THREADS * elements), emit.THREADS,
-               (*map(Strided, operands), *numbers, count))
-        return
+            i for i, full in zip(_used(program), layout.flat[outs:], strict=True) if not full),
+            width, 2 if count >= _LONG and len(itemsizes) < 5 else 1)
+        return _Plan(kernel, blocks(count, emit.THREADS * elements), count)
     tile = layout.tile
     if tile is not None and tile.fits(addresses):
         pieces = count // tile.width**2
         kernel = _tiled(program, tile.dims, tile.modes, tile.width, pieces >= 1 << 31)
-        kernel(blocks(pieces, emit.THREADS), emit.THREADS,
-               (*map(Strided, operands), *numbers, pieces, tile.struct))
-        return
+        return _Plan(kernel, blocks(pieces, emit.THREADS), pieces, tile.struct)
     width = layout.width(emit.vector_width(program), addresses)
     pieces = count // width
     kernel = _strided(program, layout.dims, layout.modes, width, pieces >= 1 << 31)
-    kernel(blocks(pieces, emit.THREADS), emit.THREADS,
-           (*map(Strided, operands), *numbers, pieces, layout.struct(width)))
+    return _Plan(kernel, blocks(pieces, emit.THREADS), pieces, layout.struct(width))
 
 
 def _number(value: Any, dtype: Any) -> Any:
+    if type(value) is float and dtype.is_floating_point:
+        return dtype.numpy.type(value)
     return np.asarray(value).astype(dtype.numpy)[()]
 
 

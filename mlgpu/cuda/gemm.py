@@ -21,7 +21,7 @@ import numpy as np
 from mlgpu.backends import cuda as backend
 from mlgpu.cuda import runtime
 from mlgpu.cuda.context import context
-from mlgpu.cuda.launch import Strided, blocks, launch
+from mlgpu.cuda.launch import Strided, blocks, launch, plain
 from mlgpu.cuda.loading import load
 from mlgpu.cuda.types import ctype
 from mlgpu.errors import ShapeError
@@ -392,8 +392,8 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     own["summand_wide"] = bias[-1] == 1 and not bias_at % most and not any(
         s * item % most for s in bias[:-1])
     sums = blocks(m, 256) if summing else 0
-    return Plan(kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block, shared, struct,
-                splits, wide_dtype, f"gemm_finish<{name}, {computed}, {late}>",
+    return Plan(kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block, shared,
+                plain(struct), splits, wide_dtype, f"gemm_finish<{name}, {computed}, {late}>",
                 blocks(blocks(m * n * batches, late), 256) + sums, batches)
 
 

@@ -52,20 +52,31 @@ class Kernel:
         grid = (grid,) if isinstance(grid, int) else grid
         if 0 in grid:
             return
-        device = _device()
         if len(arguments) != len(self._converters):
             named = ", ".join(p.name for p in self.parameters)
             raise KernelError(f"{self.expression}: takes {len(self.parameters)} arguments "
                               f"({named}), got {len(arguments)}")
+        device = _device()
         given = [convert(value, device)
                  for convert, value in zip(self._converters, arguments, strict=True)]
+        self.start(grid, (block,) if isinstance(block, int) else block, given, shared)
+
+    def converted(self, last: Sequence[Any]) -> list[Any]:
+        """Its last arguments, checked and ready for `start`, which may be given them often."""
+        return [convert(value, -1) for convert, value in zip(
+            self._converters[len(self._converters) - len(last):], last, strict=True)]
+
+    def start(self, grid: tuple[int, ...], block: tuple[int, ...], given: Sequence[Any],
+              shared: int = 0) -> None:
+        """Launch with arguments that need no conversion and no check."""
+        device = _device()
         kernel = self._loaded.get(device)
         if kernel is None:
             kernel = self._load(device)
         if shared > self._shared[device]:
             kernel.max_dynamic_shared_size_bytes = shared
             self._shared[device] = shared
-        kernel(grid, (block,) if isinstance(block, int) else block, given, shared_mem=shared)
+        kernel(grid, block, given, shared_mem=shared)
 
     @property
     def plain(self) -> bool:
@@ -158,18 +169,20 @@ def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
     dtype = parameter.dtype
 
     def convert(value: Any, device: int) -> Any:
-        if type(value) is Strided:
+        if type(value) is ndarray:
+            if not value.flags.c_contiguous:
+                raise ShapeError(f"{where} must be contiguous, got shape {value.shape} with "
+                                 f"strides {value.strides}; pass contiguous(x), or Strided(x) to a "
+                                 "kernel that takes strides")
+        elif type(value) is Strided:
             value = value.array
-        elif type(value) is ndarray and not value.flags.c_contiguous:
-            raise ShapeError(f"{where} must be contiguous, got shape {value.shape} with strides "
-                             f"{value.strides}; pass contiguous(x), or Strided(x) to a kernel "
-                             "that takes strides")
         if type(value) is not ndarray:
             if value is None or type(value) is address:
                 return value
             raise TypeError(f"{where} must be an array on the device, got {type(value).__name__}")
-        if dtype is not None and value.dtype != dtype:
-            raise DTypeError(f"{where} must be {dtype}, got {value.dtype}")
+        given = value.dtype
+        if given is not dtype and dtype is not None and given != dtype:
+            raise DTypeError(f"{where} must be {dtype}, got {given}")
         if value.data.device_id != device and value.size:
             raise DeviceError(f"{where} is on cuda:{value.data.device_id}, and the kernel runs on "
                               f"cuda:{device}")
@@ -194,9 +207,14 @@ def _struct(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
         if not isinstance(value, (np.ndarray, np.void)) or value.size != 1:
             raise TypeError(f"{where} must be one {parameter.type} as a structured NumPy array, "
                             f"got {type(value).__name__}")
-        return value
+        return plain(value)
 
     return convert
+
+
+def plain(value: Any) -> Any:
+    """A structure's bytes: CuPy would describe all its fields before it takes the address."""
+    return value.view(f"V{value.nbytes}") if value.dtype.names else value
 
 
 def blocks(count: int, each: int) -> int:

@@ -14,7 +14,7 @@ from mlgpu.cpu.evaluate import evaluate
 from mlgpu.cuda import evaluate as cuda_evaluate
 from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import DTypeError, ShapeError
-from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM
+from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Program
 from mlgpu.op import Op, check_inputs, run
 from mlgpu.ops.formula import Formula, GradientFormula
 from mlgpu.storage import address, may_share_memory
@@ -27,6 +27,8 @@ Evaluate = Callable[..., None]  # a program, its arguments and where the results
 
 class Elementwise(Op):
     """One application of a formula.  `slots` has, per argument, None for a tensor or the number."""
+
+    program: Program | None = None  # where the arguments' dtypes were looked at already
 
     def __init__(self, formula: Formula, slots: tuple[Any, ...]) -> None:
         self.formula = formula
@@ -48,7 +50,7 @@ class Elementwise(Op):
 
     def _compute(self, engine: Any, run: Evaluate, arrays: Any) -> Any:
         arguments = self.arguments(arrays)
-        program = self.formula.program(key_of(arguments))
+        program = self.program or self.formula.program(key_of(arguments))
         outs = [empty_result(engine, arguments, uses, dtype) for uses, dtype in zip(
             self.formula.uses, program.output_dtypes, strict=True)]
         run(program, arguments, outs)
@@ -217,14 +219,14 @@ def _check_numbers(name: str, args: Any, tensors: list[Tensor]) -> None:
 def _classify(op: Elementwise, args: Any) -> None:
     """Results that are bool or integers have no gradient; shapes must broadcast."""
     arrays = [a._array if isinstance(a, Tensor) else a for a in args]
-    program = op.formula.program(key_of(arrays))
+    op.program = program = op.formula.program(key_of(arrays))
     flat = tuple(i for i, d in enumerate(program.output_dtypes)
                  if not (d.is_floating_point or d.is_complex))
     if flat:
         op.nondifferentiable_outputs = flat
         if len(flat) == len(program.output_dtypes):
             op.differentiable = False  # type: ignore[misc]
-    shapes = {a.shape for a in arrays if hasattr(a, "shape")}
+    shapes = {a.shape for a in arrays if not isinstance(a, _NUMBERS)}
     if len(shapes) > 1:
         try:
             np.broadcast_shapes(*shapes)
