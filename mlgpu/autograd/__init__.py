@@ -44,7 +44,7 @@ def _roots(name: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
                                  f"one element, this has shape {tuple(tensor.shape)}; pass one")
             if tensor.is_complex():
                 raise GraphError(f"{name}: a gradient is created implicitly only for real tensors")
-            grad = tensor.detach().new_ones(tensor.shape)
+            grad = graph.arithmetic.one(tensor)
         elif grad._storage.released:
             grad._check()
         elif grad.shape != tensor.shape:

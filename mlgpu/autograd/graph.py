@@ -36,6 +36,10 @@ class Arithmetic:
         """Add a gradient to `leaf.grad`."""
         raise NotImplementedError
 
+    def one(self, tensor: Tensor) -> Tensor:
+        """The gradient that the walk back from a tensor of one element starts with."""
+        raise NotImplementedError
+
     def conform(self, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
         """A gradient summed over the dimensions its input was broadcast along, in its dtype."""
         raise NotImplementedError

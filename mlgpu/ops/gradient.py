@@ -89,10 +89,17 @@ class _Arithmetic(graph.Arithmetic):
                 device = new._storage.device
                 engine = runtime(device)
                 copy = engine.empty(new._array.shape, new._array.dtype, device)
-                copy[...] = new._array
+                engine.copy_into(copy, new._array)
                 new = wrap(copy, device)
             new._storage.exclusive = False
             leaf._grad = new
+
+    def one(self, tensor: Tensor) -> Tensor:
+        device = tensor._storage.device
+        engine = runtime(device)
+        array = engine.empty(tensor._array.shape, tensor._array.dtype, device)
+        engine.fill(array, 1)
+        return wrap(array, device)
 
     def conform(self, grad: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
         wanted = dtypes.from_numpy(dtype)

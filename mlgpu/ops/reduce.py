@@ -111,6 +111,11 @@ class Sum(Reduction):
     def backward_cpu(self, dy: Any) -> Any:
         return self.spread_array(dy)
 
+    def backward_cuda(self, dy: Any) -> Any:
+        from mlgpu.cuda.arrays import cupy  # which is there
+
+        return cupy.broadcast_to(self.unreduced(dy), self._inputs_meta[0][0])
+
 
 class NanSum(Sum):
     """The sum over `dims` of what is not NaN, whose gradient is 0 where NaN is."""
