@@ -470,6 +470,18 @@ def test_what_is_collected_in_the_midst_of_work_goes_afterwards():
     stream.ptr = 0
 
 
+def test_what_is_collected_in_the_midst_of_work_may_wait():
+    """An object that waits for the device as it goes, while the host waits for several streams."""
+    system, done = installed(), []
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(4)]
+    for stream in streams:
+        system.submit(system.streams.streams[stream.ptr], runtime.deviceSynchronize, "collection")
+    for number, stream in enumerate(streams):
+        stream.launch_host_func(done.append, number)
+    runtime.deviceSynchronize()
+    assert sorted(done) == [0, 1, 2, 3]
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 def test_threads_with_a_stream_each(kernels):

@@ -313,7 +313,8 @@ class Streams:
         while ready:
             work = ready.pop(self._choice(ready))
             try:
-                self._run_one(work, told)
+                if not work.done:  # garbage may have been collected meanwhile, and waited for it
+                    self._run_one(work, told)
             except Exception as error:
                 first = first or error
             for follower in needed[work]:
