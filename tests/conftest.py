@@ -71,7 +71,8 @@ def device(request):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
     """A test that does not ask for the device is about the CPU, whatever ran before it."""
-    if "device" in item.fixturenames:
-        with mlgpu.Device(item.config.getoption("--device")):
-            return (yield)
-    return (yield)
+    name = item.config.getoption("--device")
+    if name == "cpu" or "device" not in item.fixturenames:
+        return (yield)
+    with mlgpu.Device(name):
+        return (yield)
