@@ -12,7 +12,7 @@ from typing import Any
 
 from mlgpu.errors import DeviceError
 
-NAMES = "torch mlgpu mlgpu-numpy torch-compile jax tinygrad onnxruntime"
+NAMES = "torch mlgpu mlgpu-numpy bare torch-compile jax tinygrad onnxruntime"
 
 
 def _cores() -> int:

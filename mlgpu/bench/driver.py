@@ -140,6 +140,8 @@ class Driver:
         if not process.ask("setup", workload=workload.name, inputs=str(inputs)):
             measure.absent = "no form of this workload"
             return
+        if PEERS[peer].part:
+            return
         found = self._results(process)
         off = errors(found, reference)
         measure.error = worst(workload, off)

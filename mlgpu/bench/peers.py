@@ -25,6 +25,7 @@ class Peer:
     cuda: bool = False
     # A program that must be there, after the variable that names another one.
     compiler: tuple[str, str] | None = None
+    part: bool = False  # of the work: there are no results to check
     by_affinity: bool = False  # takes its threads from the cores that the process may use
 
     def installed(self, device: str = "cpu") -> bool:
@@ -43,6 +44,8 @@ PEERS = {peer.name: peer for peer in (
          "torch_kit", ("mlgpu", "numba"), default=True, cuda=True),
     Peer("mlgpu-numpy", "mlgpu, NumPy alone", (), "pip install mlgpu", "torch_kit",
          ("mlgpu", "numpy"), {"MLGPU_FAST": "0"}, default=True),
+    Peer("bare", "the calls into NumPy that it cannot do without, alone", (), "pip install mlgpu",
+         "bare_kit", ("numpy",), {"MLGPU_FAST": "0"}, part=True),
     Peer("torch-compile", "PyTorch, torch.compile", ("torch",),
          "pip install torch, and the compiler g++", "torch_kit", ("torch",), cuda=True,
          compiler=("CXX", "g++")),
