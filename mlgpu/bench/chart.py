@@ -11,8 +11,8 @@ from .bars import BARS
 from .peers import BASELINE, PEERS
 from .record import Run
 
-COLOURS = dict(zip(PEERS, ("#777777", "#1b7837", "#9970ab", "#bbbbbb", "#d6604d", "#e08214",
-                           "#4393c3"), strict=True))
+COLOURS = dict(zip(PEERS, ("#777777", "#1b7837", "#9970ab", "#000000", "#bbbbbb", "#d6604d",
+                           "#e08214", "#4393c3"), strict=True))
 
 
 def draw(run: Run, path: Path) -> None:
@@ -34,7 +34,7 @@ def draw(run: Run, path: Path) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), "o", color=COLOURS[peer], label=PEERS[peer].title)
     for place, row in enumerate(rows):
-        if row.name in BARS:
+        if row.name in BARS and run.settings["device"] == "cpu":
             bar = BARS[row.name]
             for bound, peer in ((bar.numba, "mlgpu"), (bar.numpy, "mlgpu-numpy")):
                 axes.plot([bound] * 2, [place - 0.35, place + 0.35], color=COLOURS[peer], alpha=0.6)

@@ -270,9 +270,10 @@ def workloads() -> list[Workload]:
         return optim.AdamW(parameters, lr=1e-4)
 
     def capturable(optim: Any, parameters: Any) -> Any:
-        # PyTorch wants to know; mlgpu's optimizers can all be captured.
-        told = {"capturable": True} if optim.__name__ == "torch.optim" else {}
-        return optim.AdamW(parameters, lr=1e-4, **told)
+        parameters = list(parameters)
+        # PyTorch wants to know, on a GPU alone; mlgpu's optimizers can all be captured.
+        told = optim.__name__ == "torch.optim" and parameters[0].is_cuda
+        return optim.AdamW(parameters, lr=1e-4, **({"capturable": True} if told else {}))
 
     def sgd(optim: Any, parameters: Any) -> Any:
         return optim.SGD(parameters, lr=1e-3)
