@@ -105,7 +105,12 @@ def markdown(run: Run, command: str, chart: str | None) -> str:
         "- **rate**: what the mathematics must move or compute, over the best time.",
         *([] if s["device"] != "cpu" else [
             "- **bar**: the ratio that mlgpu is held to. `met`: by both ratios."]),
-        "- Times are for one operation; the same inputs, made from one seed, go to all.", ""]
+        "- Times are for one operation; the same inputs, made from one seed, go to all.",
+        *([] if s["device"] == "cpu" else [
+            ("- They are taken between CUDA events around the call. Where the device waits for the "
+             "host, as in eager steps of small tensors, they are the host's; steps that are "
+             "replayed as CUDA graphs show the kernels alone. Both libraries compute in full "
+             "float32.")]), ""]
     text += ["## Machine", "", *(f"- {fact}" for fact in heading(run.machine)),
              (f"- {s['threads']} threads for every library, device `{s['device']}`, "
               f"seed {s['seed']}")]
