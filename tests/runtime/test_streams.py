@@ -40,6 +40,50 @@ def log():
     return Log()
 
 
+class Waiting:
+    """Waits for all work when a collector finds it."""
+
+    def __init__(self, log):
+        self.log, self.itself = log, self
+
+    def __del__(self):
+        self.log.streams.finish(self.log.streams.all())
+
+
+@pytest.mark.parametrize("amid", [True, False])
+def test_finalizers_may_wait_for_work_at_any_time(log, monkeypatch, amid):
+    """Amid a piece of work and between two, nothing comes before its turn, nor twice."""
+    stream = log.streams.create(0)
+    plain = Streams._choice
+
+    def collect():
+        thresholds = gc.get_threshold()
+        Waiting(log)
+        gc.set_threshold(1)
+        kept = [[] for _ in range(10)]
+        gc.set_threshold(*thresholds)
+        return kept
+
+    def choice(self, ready):
+        if not amid:
+            collect()
+        return plain(self, ready)
+
+    def work():
+        if amid:
+            collect()
+        log.done.append("first")
+
+    log.streams.submit(stream, work, "first", "here:1")
+    log.do(stream, "second")
+    last = log.do(stream, "third")
+    monkeypatch.setattr(Streams, "_choice", choice)
+    log.streams.finish([last])
+    gc.collect()
+    assert log.done == ["first", "second", "third"]
+
+
+
 @pytest.fixture
 def kernels():
     module = cupy.RawModule(code=r"""
@@ -468,18 +512,6 @@ def test_what_is_collected_in_the_midst_of_work_goes_afterwards():
     assert address not in system.memory.blocks
     assert stream.ptr not in system.streams.streams
     stream.ptr = 0
-
-
-def test_what_is_collected_in_the_midst_of_work_may_wait():
-    """An object that waits for the device as it goes, while the host waits for several streams."""
-    system, done = installed(), []
-    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(4)]
-    for stream in streams:
-        system.submit(system.streams.streams[stream.ptr], runtime.deviceSynchronize, "collection")
-    for number, stream in enumerate(streams):
-        stream.launch_host_func(done.append, number)
-    runtime.deviceSynchronize()
-    assert sorted(done) == [0, 1, 2, 3]
 
 
 # -- threads ---------------------------------------------------------------------------------------

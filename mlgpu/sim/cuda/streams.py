@@ -11,6 +11,7 @@ streams, by events, by the default stream's turns, or because the host had waite
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
 from collections import deque
@@ -313,7 +314,7 @@ class Streams:
         while ready:
             work = ready.pop(self._choice(ready))
             try:
-                if not work.done:  # garbage may have been collected meanwhile, and waited for it
+                if not work.done:  # what a collector finalised between may have waited for it
                     self._run_one(work, told)
             except Exception as error:
                 first = first or error
@@ -341,6 +342,8 @@ class Streams:
         work.needs.clear()
         run, work.run = work.run, None
         self.running = work
+        collects = gc.isenabled()
+        gc.disable()  # what a collector finalises may wait for work, which must not run amid this
         try:
             if run is not None:
                 if self.check is not None and (work.reads or work.writes):
@@ -352,6 +355,8 @@ class Streams:
                     self.watch.end(work)
         finally:
             self.running = None
+            if collects:
+                gc.enable()
             work.end = work.start + work.takes
             for aside in work.then:
                 aside.passed()
