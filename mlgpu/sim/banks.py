@@ -53,6 +53,15 @@ def wavefronts(rows: Array, size: int, active: Array | None = None,
     return _passes(relative, size, atomic)
 
 
+@lru_cache(maxsize=1 << 12)
+def of_warps(offsets: bytes, more: int, size: int) -> Passes:
+    """The passes of whole warps, one after the other, from their lanes' byte offsets; `more` bytes
+    behind them, or any number of words further."""
+    rows = np.frombuffer(offsets, np.int64).reshape(-1, BANKS) + more
+    found = [wavefronts(rows + at, min(size, 16)) for at in range(0, size, 16)]
+    return Passes(*map(sum, zip(*found, strict=True)))
+
+
 @lru_cache(maxsize=1 << 14)
 def _pattern(relative: bytes, size: int, atomic: bool) -> Passes:
     """The passes of one warp: they stay the same where all words move, for the banks turn with

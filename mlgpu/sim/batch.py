@@ -72,6 +72,7 @@ class Batch:
         self.steps = 0
         self.progressed = False  # since the last time it was stuck
         self.barriers = Barriers(self)
+        self._pattern: tuple[Array | None, tuple[int, bytes]] = None, (0, b"")
         self._copies: Copies | None = None
         self._mbarriers: MBarriers | None = None
 
@@ -95,6 +96,13 @@ class Batch:
             region.touched = True
             region.sparse = SPARSE * self.launch.blocks * self.launch.threads < region.size
             self.launch.touched.append(region)
+
+    def pattern(self, offset: Array) -> tuple[int, bytes]:
+        """The least of the offsets of an access, and by how much each of them lies behind it."""
+        if self._pattern[0] is not offset:
+            least = int(offset.min())
+            self._pattern = offset, (least, (offset - least).tobytes())
+        return self._pattern[1]
 
     # -- the schedule -----------------------------------------------------------------------------
 

@@ -206,8 +206,17 @@ class Counters:
         t, warps = self._of("shared", s), g.warps
         t.requests += warps
         t.asked += g.size * s.size
+        active = g.lanes.active
+        if offset.shape[0] == 1 < offset.shape[1] and active is None and s.access != "atomic":
+            least, relative = x.pattern(offset)  # warp by warp, in every block the same
+            found = banks.of_warps(relative, least & 3, s.size)
+            times = warps // g.lanes.number
+            t.passes += times * found.passes
+            t.groups += times * found.groups
+            t.ideal += times * found.ideal
+            return
         wide = g.to_warps(offset)
-        atomic, twice, active = False, 1, g.lanes.active
+        atomic, twice = False, 1
         if s.access == "atomic":
             made = self._form(s)
             atomic, twice = not made.counted, made.passes

@@ -166,7 +166,12 @@ def shared_fits(x: Batch, address: Array, s: Site) -> bool:
     if int(address.max()) + s.size > x.launch.shared_size or (
             s.size > 1 and int(np.bitwise_or.reduce(address, axis=None)) & (s.size - 1)):
         return False
-    return not x.launch.shared_gaps or bool(_in_arrays(x, address, s).all())
+    gaps = x.launch.shared_gaps
+    if gaps:
+        low, high = int(address.min()), int(address.max()) + s.size
+        if any(low < end and high > start for start, end in gaps):
+            return bool(_in_arrays(x, address, s).all())
+    return True
 
 
 def _in_arrays(x: Batch, address: Array, s: Site) -> Array:

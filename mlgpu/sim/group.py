@@ -15,6 +15,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 WARP = 32
+FEW = 1024  # threads in no order whose layout is kept
 
 
 class Lanes:
@@ -61,15 +62,20 @@ def _all_lanes(threads: int) -> Lanes:
     return Lanes(np.arange(threads))
 
 
-class Shape:
-    """What all groups of a launch share: the batch's extent and remembered lane layouts."""
+@lru_cache(maxsize=1 << 11)
+def _some_lanes(keys: bytes) -> Lanes:
+    """The layout of some threads, which come in many launches."""
+    return Lanes(np.frombuffer(keys, np.int64))
 
-    __slots__ = ("blocks", "layouts", "threads", "warps")
+
+class Shape:
+    """The extent of a batch, which all groups of a launch share."""
+
+    __slots__ = ("blocks", "threads", "warps")
 
     def __init__(self, blocks: int, threads: int) -> None:
         self.blocks, self.threads = blocks, threads
         self.warps = -(-threads // WARP)
-        self.layouts: dict[bytes, Lanes] = {}
 
 
 class Grid:
@@ -109,17 +115,8 @@ class Grid:
         """The layout of a block's threads in warps."""
         if self._lanes is None:
             self._lanes = _all_lanes(self.space.threads) if self.cols is None else (
-                self._some_lanes(self.cols))
+                _some_lanes(self.cols.tobytes()))
         return self._lanes
-
-    def _some_lanes(self, cols: Array) -> Lanes:
-        key = cols.tobytes()
-        found = self.space.layouts.get(key)
-        if found is None:
-            if len(self.space.layouts) > 4096:
-                self.space.layouts.clear()
-            found = self.space.layouts[key] = Lanes(cols)
-        return found
 
     @property
     def warps(self) -> int:
@@ -241,7 +238,8 @@ class Scatter:
     def lanes(self) -> Lanes:
         """The layout of the threads in warps."""
         if self._lanes is None:
-            self._lanes = Lanes((self.blk * (self.space.warps * WARP) + self.tid)[:, 0])
+            keys = (self.blk * (self.space.warps * WARP) + self.tid)[:, 0]
+            self._lanes = _some_lanes(keys.tobytes()) if len(keys) <= FEW else Lanes(keys)
         return self._lanes
 
     @property

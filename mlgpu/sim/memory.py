@@ -199,9 +199,12 @@ class AddressSpace:
         spaces = self, *self.others
         key = [(space, space._version) for space in spaces]
         if self._reach[0] != key:
-            found = [r for space in spaces for r in space.regions]
-            found.sort(key=lambda r: r.start)
-            self._reach = key, found, np.array([r.start for r in found], np.uint64)
+            found, starts = self.regions.copy(), self.starts
+            if self.others:
+                found = [r for space in spaces for r in space.regions]
+                found.sort(key=lambda r: r.start)
+                starts = [r.start for r in found]
+            self._reach = key, found, np.array(starts, np.uint64)
         return self._reach[1:]
 
     def nearest(self, address: int) -> Region | None:

@@ -6,7 +6,8 @@ An access is one number, event and thread packed, so that the latest of many is 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mlgpu.sim.memory import blank
 
 Array = np.ndarray[Any, Any]
 EVENT, SEVERAL, WHO = 33, 1 << 32, (1 << 32) - 1  # where the event begins; several lanes; thread
+WARPS = WHO & -WARP  # of a thread, what tells its warp
 # Set in what the twin of a thread did (copies.py), so that no barrier's floor settles it.
 TWIN = 1 << 62
 INNER = 1 << 61  # set in strong accesses that are strong within their block only
@@ -80,7 +82,7 @@ class Shadow:
         """Keep the read, and the last one of another warp."""
         read, read2 = self.read.reshape(-1), self.read2.reshape(-1)
         before = read.take(cell)
-        other_warp = (before >> EVENT > 0) & ((before & WHO) // WARP != who // WARP)
+        other_warp = ((before ^ who) & WARPS != 0) & (before != 0)
         if other_warp.any():
             shape = other_warp.shape
             read2[np.broadcast_to(cell, shape)[other_warp]] = np.broadcast_to(
@@ -90,10 +92,50 @@ class Shadow:
         if (back == mine).all():
             return
         others = back != mine
-        apart = others & ((back & WHO) // WARP != (mine & WHO) // WARP)
+        apart = others & ((back ^ mine) & WARPS != 0)
         if apart.any():
             read2[cell[apart]] = mine[apart] | SEVERAL
         read[cell[others]] = back[others] | SEVERAL
+
+    def note_readers(self, found: Readers, cells: Array, event: int) -> None:
+        """As `note_read`: who reads the cells, each of which comes once, is found already."""
+        read, read2 = self.read.reshape(-1), self.read2.reshape(-1)
+        before = read.take(cells)
+        other_warp = ((before ^ found.last) & WARPS != 0) & (before != 0)
+        if other_warp.any():
+            read2[cells[other_warp]] = before[other_warp]
+        if len(found.shared):
+            read2[cells[found.shared]] = found.others | event << EVENT
+        read[cells] = found.last | event << EVENT
+
+
+class Readers(NamedTuple):
+    """Who reads what, of threads that read at once."""
+
+    cells: Array  # each once
+    last: Array  # the last thread that reads the cell, with SEVERAL where others do, too
+    shared: Array  # the places, among the cells, of those that several warps read
+    others: Array  # the last thread of another warp that reads each of these, with SEVERAL
+
+
+@lru_cache(maxsize=1 << 10)
+def readers(offsets: bytes, count: int, unit: int, threads: int | bytes) -> Readers:
+    """Who reads `count` cells of `unit` bytes from each offset on, the threads' own or one for all;
+    the threads are numbered, or so many."""
+    who = np.arange(threads) if isinstance(threads, int) else np.frombuffer(threads, np.int64)
+    first = np.frombuffer(offsets, np.int64) // unit
+    cell = np.broadcast_to(first[:, None] + np.arange(count), (len(who), count)).ravel()
+    who = np.repeat(who, count)
+    cells, place = np.unique(cell, return_inverse=True)
+    last = np.zeros(len(cells), np.int64)
+    last[place] = who
+    most = last[place]
+    apart = (who ^ most) & WARPS != 0
+    others = np.zeros(len(cells), np.int64)
+    others[place[apart]] = who[apart] | SEVERAL
+    shared = np.flatnonzero(others)
+    last[place[who != most]] |= SEVERAL
+    return Readers(cells, last, shared, others[shared])
 
 
 def put(layer: Array, cell: Array, event: int, who: Array,

@@ -12,7 +12,7 @@ import numpy as np
 from mlgpu.sim.conflict import Conflicts
 from mlgpu.sim.errors import Party
 from mlgpu.sim.group import Grid, Group
-from mlgpu.sim.shadow import EVENT, EVENTS, SEVERAL, TWIN, WHO, Shadow, put
+from mlgpu.sim.shadow import EVENT, EVENTS, SEVERAL, TWIN, WHO, Shadow, put, readers
 from mlgpu.sim.site import Site
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class SharedRaces:
         self.cell = x.code.cell
         self.cells = x.shared.shape[1] // self.cell
         self.shadow = Shadow((1, self.cells))
+        self.strong = False  # something has written or updated it strongly
 
     def _cells(self, g: Group, offset: Array, s: Site) -> tuple[Array, Array, bool]:
         """The cells of an access as (…, cells of one access), the threads, and whether all blocks
@@ -54,6 +55,8 @@ class SharedRaces:
 
     def read(self, g: Group, offset: Array, s: Site) -> None:
         """A load from shared memory."""
+        if not s.strong and self.check and self._quiet(g, offset, s):
+            return
         cell, tid, _same = self._cells(g, offset, s)
         shadow = self.shadow
         if self.x.initcheck:
@@ -69,6 +72,26 @@ class SharedRaces:
             return
         self.conflicts.compare(g, shadow.strong, cell, tid, s, "atomic")
         shadow.note_read(cell, tid, self.conflicts.event(s))
+
+    def _quiet(self, g: Group, offset: Array, s: Site) -> bool:
+        """Note a load that all blocks do alike, if it follows whatever was written: most do, and
+        then one look at each cell does for all its readers."""
+        if offset.shape[0] != 1 or g.rows is not None or not isinstance(g, Grid) or (
+                len(self.shadow.write) != 1):
+            return False
+        base, relative = self.x.pattern(offset)
+        found = readers(relative, max(s.size // self.cell, 1), self.cell,
+                        self.x.shape.threads if g.cols is None else g.cols.tobytes())
+        shadow = self.shadow
+        cells = found.cells + base // self.cell
+        written = shadow.write.reshape(-1).take(cells)
+        if self.strong:
+            written = np.maximum(written, shadow.strong.reshape(-1).take(cells))
+        if int(written.max()) >> EVENT > self.conflicts.order.floor or (
+                self.x.initcheck and not written.all()):
+            return False
+        shadow.note_readers(found, cells, self.conflicts.event(s))
+        return True
 
     def write(self, g: Group, offset: Array, s: Site, data: Array) -> None:
         """A store to shared memory."""
@@ -88,6 +111,7 @@ class SharedRaces:
                 self.conflicts.compare(g, reads, cell, tid, s, "read")
         e = self.conflicts.event(s)
         if s.strong:
+            self.strong = True
             shadow.note_first(cell, tid, e, self._new(cell))
         layer = (shadow.strong if s.strong else shadow.write).reshape(-1)
         cell, mine = put(layer, cell, e, tid, flags)
@@ -198,6 +222,7 @@ class SharedRaces:
             if reads:
                 self.conflicts.compare_first(g, shadow, cell, tid, s)
         e = self.conflicts.event(s)
+        self.strong = True
         shadow.note_first(cell, tid, e, self._new(cell))
         put(shadow.strong.reshape(-1), cell, e, tid)
         self.conflicts.flag(g, "shared", offset, s)
