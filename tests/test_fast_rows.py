@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,13 @@ def threads():
 
 
 def numbers(shape, seed=0, spread=1.0, level=0.0):
-    return np.random.default_rng(seed).standard_normal(shape) * spread + level
+    return drawn(shape, seed) * spread + level
+
+
+@functools.lru_cache(maxsize=8)
+def drawn(shape, seed):
+    """The same for each dtype."""
+    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def softmax(x, dim=-1):

@@ -75,9 +75,10 @@ def launches(monkeypatch):
     return names
 
 
-@pytest.mark.parametrize("dtype", [mlgpu.float32, mlgpu.float64, mlgpu.float16, mlgpu.bfloat16],
-                         ids=repr)
-@pytest.mark.parametrize(("name", "options"), SETTINGS, ids=IDS)
+@pytest.mark.parametrize(("name", "options", "dtype"), [
+    pytest.param(*setting, dtype, id=f"{name}-{dtype!r}")
+    for turn, (name, setting) in enumerate(zip(IDS, SETTINGS, strict=True))
+    for dtype in (mlgpu.float32, mlgpu.float64, (mlgpu.float16, mlgpu.bfloat16)[turn % 2])])
 def test_equals_the_cpu_to_the_bit(name, options, dtype):
     start, grads = problem(dtype)
     expected, host = trained(name, options, start, grads, "cpu")

@@ -1,7 +1,7 @@
 """The op table on CUDA: every row computes what it computes on the CPU, gradients included.
 
 The CPU's results are proven by tests/test_table.py.  Here each operation's first row runs in
-float32 (or its first dtype); of every second operation the second row, or where there is none the
+float32 (or its first dtype); of every fourth operation the second row, or where there is none the
 first again, in another, and every tenth one from there in a dtype that differs from row to row.
 MLGPU_TABLE=all runs each in every dtype.
 `pytest --device cuda tests/test_table.py` proves the rows on the device all by themselves.
@@ -25,7 +25,7 @@ EVERY = os.environ.get("MLGPU_TABLE") == "all"
 
 def chosen(cases: list[tuple[str, Case]]) -> Iterator[tuple[str, Case, str]]:
     """Rows of one operation, with the dtypes to run them in."""
-    further = zlib.crc32(operation(cases[0][0]).encode()) % 2
+    further = zlib.crc32(operation(cases[0][0]).encode()) % 4 == 1
     for place, (name, case) in enumerate(cases):
         number = zlib.crc32(name.encode())
         first = "float32" if "float32" in case.dtypes else case.dtypes[0]

@@ -193,8 +193,8 @@ def test_other_targets(monkeypatch, arch, dtype, columns):
     check(Attention(monkeypatch, arch), dtype, *arrays, causal=True)
 
 
-@pytest.mark.parametrize("dtype", ALL)
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("dtype", "causal"), [
+    *((dtype, False) for dtype in ALL), (np.float32, True), (np.float16, True)])
 def test_lengths(attend, dtype, causal):
     """Keys and values beyond a length are never read, and their gradients are zeros."""
     q, k, v, dy = drawn(dtype, (4, 2, 35, 16), (4, 1, 150, 16), (4, 1, 150, 16), (4, 2, 35, 16))
