@@ -66,7 +66,7 @@ def test_json_holds_times_errors_machine_and_versions(whole):
 def test_the_page_says_how_it_was_made_and_names_what_is_not_installed(whole):
     _, found, folder = whole
     page = (folder / "b.md").read_text()
-    assert "Made by `mlgpu bench --rounds 2 --markdown" in page
+    assert "Made by `mlgpu bench --peers mlgpu-numpy --rounds 2 --markdown" in page
     assert "(b.svg)" in page
     assert all(f"`{row['name']}`" in page for row in found["rows"])
     for name in found["absent"]:

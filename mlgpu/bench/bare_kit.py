@@ -3,7 +3,8 @@
 What a library on NumPy would take if its own work were free: the matrix products on all threads;
 of other workloads the passes over memory, cut into blocks among the threads.  Results are not kept,
 so they are not checked.  A bar below this time is out of reach for calls into NumPy, and, where the
-calls are products alone, for whoever multiplies with this BLAS.
+calls are products alone, for whoever multiplies with this BLAS.  The peer `traffic` copies what a
+workload must read and write: no code that keeps nothing in caches is faster.
 """
 
 from __future__ import annotations
@@ -78,10 +79,6 @@ def _passes(elements: int, *steps: Callable[[Array, Array, Array], object]) -> C
 
 def _exp(y: Array, x: Array, work: Array) -> None:
     np.exp(x, out=y)
-
-
-def _tanh(y: Array, x: Array, work: Array) -> None:
-    np.tanh(x, out=y)
 
 
 def _times(y: Array, x: Array, work: Array) -> None:
@@ -199,15 +196,30 @@ FORMS: dict[str, Callable[[Arrays], list[Call]]] = {
     "gpt_step": _gpt, "mlp_step": _mlp, "cnn_step": _cnn, "lstm_fb": _lstm,
     "mlp_infer1": _inference, "conv_fb": _conv, "attn_fb": _attention,
     "softmax": _of(_largest, _exp, _total, _into),
-    # The sums, differences and products of LayerNorm's formulas, and of its gradients.
-    "ln_fb": _of(_total, _times, _total, _into, _times, _into, _times, _times, _total, _total,
-                 _times, _into, _into),
+    # Sums and sums of products by BLAS; what is scaled, moved and added; the gradients' as well.
+    "ln_fb": _of(*[_total] * 6, *[_times, _into] * 5),
     "xent_fb": _of(_largest, _exp, _total, _exp, _into),
-    "gelu_fb": _of(_tanh, _times, _into, _times, _into, _times, _into),
+    # With the slope kept by forward: one exponential; 15 (12) sums, products and quotients.
+    "gelu_fb": _of(_exp, *[_times, _into] * 7, _times),
     "gelu_erf_fb": _of(_exp, _exp, _times, _into, _times, _into),
-    "silu_fused_fb": _of(_exp, _times, _into, _times, _into, _times, _into),
+    "silu_fused_fb": _of(_exp, *[_times, _into] * 6),
     "adamw": _adamw,
 }
+
+
+def _copies(workload: Workload, arrays: Arrays) -> list[Call]:
+    """As many bytes as the mathematics must read and write, copied; the whole is in no cache."""
+    if workload.bytes is None:
+        return []
+    tiny = all(array.nbytes < 1 << 16 for array in arrays.values())
+    elements = int(workload.bytes(workload.tiny if tiny else workload.sizes)) // 8
+    given, made = _random(min(elements, 1 << 26)), np.empty(min(elements, 1 << 26), np.float32)
+
+    def run(task: int) -> None:
+        part = slice(task * BLOCK % len(given), task * BLOCK % len(given) + BLOCK)
+        np.copyto(made[part], given[part])
+
+    return [lambda: parallel(-(-elements // BLOCK), lambda: run, elements)]
 
 
 class BareKit:
@@ -215,12 +227,18 @@ class BareKit:
 
     timer = staticmethod(clock.host)
 
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+
     def case(self, workload: Workload, arrays: Arrays) -> Case | None:
         """The calls; None where nobody has worked them out."""
-        form = FORMS.get(workload.family)
-        if form is None:
+        if self.peer == "traffic":
+            calls = _copies(workload, arrays)
+        else:
+            form = FORMS.get(workload.family)
+            calls = [] if form is None else form(arrays)
+        if not calls:
             return None
-        calls = form(arrays)
 
         def call() -> None:
             for each in calls:
@@ -232,4 +250,4 @@ class BareKit:
 def kit(peer: str, device: str, dtype: str, threads: int) -> Any:
     """The kit, with so many threads for BLAS and for passes."""
     set_num_threads(threads)
-    return BareKit()
+    return BareKit(peer)

@@ -11,8 +11,8 @@ from .bars import BARS
 from .peers import BASELINE, PEERS
 from .record import Run
 
-COLOURS = dict(zip(PEERS, ("#777777", "#1b7837", "#9970ab", "#000000", "#bbbbbb", "#d6604d",
-                           "#e08214", "#4393c3"), strict=True))
+COLOURS = dict(zip(PEERS, ("#777777", "#1b7837", "#9970ab", "#000000", "#777700", "#bbbbbb",
+                           "#d6604d", "#e08214", "#4393c3"), strict=True))
 
 
 def draw(run: Run, path: Path) -> None:

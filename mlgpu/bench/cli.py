@@ -12,7 +12,7 @@ from typing import Any
 
 from mlgpu.errors import DeviceError
 
-NAMES = "torch mlgpu mlgpu-numpy bare torch-compile jax tinygrad onnxruntime"
+NAMES = "torch mlgpu mlgpu-numpy bare traffic torch-compile jax tinygrad onnxruntime"
 
 
 def _cores() -> int:
@@ -139,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
     if args.markdown:
         given = [f"--device {args.device}"] if cuda else []
         given += ["--bars"] if args.bars else []
+        given += [f"--peers {' '.join(args.peers)}"] if args.peers else []
         given += [f"--only {' '.join(args.only)}"] if args.only else []
         given += [f"--{name} {shlex.quote(str(getattr(args, name)))}"
                   for name in ("rounds", "markdown", "chart", "json") if getattr(args, name)]

@@ -46,6 +46,8 @@ PEERS = {peer.name: peer for peer in (
          ("mlgpu", "numpy"), {"MLGPU_FAST": "0"}, default=True),
     Peer("bare", "the calls into NumPy that it cannot do without, alone", (), "pip install mlgpu",
          "bare_kit", ("numpy",), {"MLGPU_FAST": "0"}, part=True),
+    Peer("traffic", "copies of as many bytes; what changes in place needs less", (),
+         "pip install mlgpu", "bare_kit", ("numpy",), {"MLGPU_FAST": "0"}, part=True),
     Peer("torch-compile", "PyTorch, torch.compile", ("torch",),
          "pip install torch, and the compiler g++", "torch_kit", ("torch",), cuda=True,
          compiler=("CXX", "g++")),

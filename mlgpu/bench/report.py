@@ -132,14 +132,23 @@ def _bars_table(run: Run) -> list[str]:
     rows = [row for row in run.rows if row.name in BARS and run.settings["device"] == "cpu"]
     if not any(verdict(BARS, row, peer) for row in rows for peer in row.measures):
         return []
-    text = ["## Bars", "", "Ratio (ratio of best) to PyTorch eager, and the bar.", "",
-            "| workload | mlgpu, NumPy alone | | mlgpu | |", "|---|--:|---|--:|---|"]
+    parts = [peer for peer in run.peers if PEERS[peer].part]
+    text = ["## Bars", "", "Ratio (ratio of best) to PyTorch eager, and the bar.", ""]
+    if parts:
+        text += [*(f"- `{peer}`: {PEERS[peer].title}." for peer in parts),
+                 ("- These are part of the work: a bar below them is out of reach where the same "
+                  "has to be done."), ""]
+    text += [f"| workload | mlgpu, NumPy alone | | mlgpu | |{''.join(f' {p} |' for p in parts)}",
+             f"|---|--:|---|--:|---|{'--:|' * len(parts)}"]
     for row in rows:
         found = [row.title]
         for peer in ("mlgpu-numpy", "mlgpu"):
             judged, ratios = verdict(BARS, row, peer), row.ratios(peer)
             found += ["", ""] if judged is None or ratios is None else [
                 f"{ratios[0]:.2f} ({ratios[1]:.2f})", f"<= {judged[0]:.2f}: {judged[1]}"]
+        for peer in parts:
+            ratios = row.ratios(peer)
+            found.append("" if ratios is None else f"{ratios[0]:.2f} ({ratios[1]:.2f})")
         text.append(f"| {' | '.join(found)} |")
     return [*text, ""]
 
