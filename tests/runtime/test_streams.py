@@ -514,6 +514,21 @@ def test_what_is_collected_in_the_midst_of_work_goes_afterwards():
     stream.ptr = 0
 
 
+def test_a_destroyed_stream_in_use_is_found():
+    """Whoever catches the error does not see to it: a GPU's driver may crash instead."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    view = cupy.cuda.ExternalStream(stream.ptr)
+    view.synchronize()
+    del stream
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="handle"):
+        view.synchronize()
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="handle"):
+        cupy.cuda.ExternalStream(0x1234).synchronize()  # never was one
+    found, = installed().findings
+    assert (found.tool, found.kind) == ("memcheck", "use after free")
+    assert "was destroyed before" in str(found) and "test_streams.py" in found.file
+
+
 # -- threads ---------------------------------------------------------------------------------------
 
 def test_threads_with_a_stream_each(kernels):

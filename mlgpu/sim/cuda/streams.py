@@ -144,6 +144,7 @@ class Streams:
         self.heirs: dict[tuple[int, bool], Stream] = {}
         self._abandoned: deque[int] = deque()  # handles of streams whose thread has ended
         self._ages = itertools.count()
+        self.issued: set[int] = set()  # handles that are or were of streams
         self._handles = itertools.count(0x5EED_0000_0010, 0x10)
 
     # -- handles ----------------------------------------------------------------------------------
@@ -155,6 +156,7 @@ class Streams:
         handle = self._spare.popleft() if len(self._spare) > SPARE else next(self._handles)
         stream = Stream(handle, device, flags, priority)
         self.streams[stream.handle] = stream
+        self.issued.add(handle)
         return stream
 
     def destroy(self, handle: int) -> None:

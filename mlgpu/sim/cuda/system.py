@@ -127,6 +127,11 @@ class System:
             return own.of_device(self.streams, self.current)
         stream = self.streams.streams.get(handle)
         if stream is None:
+            if handle in self.streams.issued:  # a GPU's driver may crash in place of an error
+                where, _, line = caller().rpartition(":")
+                self.findings.add(Finding("memcheck", "use after free", f"the stream {handle:#x} "
+                                          "was destroyed before", file=where,
+                                          line=int(line) if line.isdecimal() else 0))
             raise CudaError(errors.INVALID_HANDLE, f"{handle:#x} is no stream, or is destroyed")
         return stream
 
