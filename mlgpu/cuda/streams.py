@@ -36,6 +36,16 @@ class _Owned(cupy.cuda.Stream):  # type: ignore[misc, name-defined]
         super().__del__()
 
 
+class _Address:
+    """An address of CUDA's under the protocol that CuPy takes."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
+
+
 class Stream:
     """Work in order on one device, as torch.cuda.Stream.
 
@@ -57,12 +67,13 @@ class Stream:
         """
         self = object.__new__(cls)
         self._index = cuda_device("Stream", device)
+        if isinstance(stream, int):
+            stream = _Address(stream)
         if isinstance(stream, cupy.cuda.Stream):
             self.raw = stream
-        elif isinstance(stream, int):
-            self.raw = cupy.cuda.ExternalStream(stream, self._index)
         elif hasattr(stream, "__cuda_stream__"):
-            self.raw = cupy.cuda.Stream.from_external(stream)
+            with cupy.cuda.Device(self._index):
+                self.raw = cupy.cuda.Stream.from_external(stream)
         else:
             raise TypeError(f"Stream.from_external: expected a stream, got "
                             f"{type(stream).__name__}")

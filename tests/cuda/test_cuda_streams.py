@@ -28,7 +28,9 @@ def test_streams_are_pytorchs():
         with stream(None):
             assert current_stream() == s
     assert current_stream() == mlgpu.cuda.default_stream() != s
-    assert len({s, Stream.from_external(s.raw)}) == 1
+    assert len({s, *map(Stream.from_external, (s.raw, s, s.cuda_stream))}) == 1
+    gc.collect()  # those of others go without their streams
+    assert s.query()
     event = s.record_event()
     event.synchronize()
     assert event.query()
