@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("cuda_findings")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def spared() -> None:
-    """The collector is spared nothing here: tests look for CuPy's objects among all there are."""
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,12 @@ pytestmark = [pytest.mark.skipif(installed() is None, reason="a real GPU"),
 VALUES = np.random.default_rng(0).standard_normal((7, 400))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def spared() -> None:
+    """The collector is spared nothing here: CuPy's objects are looked for among all there are."""
+    gc.unfreeze()
+
+
 def joined(x: Any) -> Any:
     """The labels of what is connected."""
     from cupyx.scipy import ndimage
