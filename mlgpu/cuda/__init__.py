@@ -94,6 +94,8 @@ class _Later:
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         if not name.startswith("_") and find_spec(f"mlgpu.cuda.{name}") is not None:
+            if f"{__name__}.arrays" in sys.modules:  # CUDA is in use
+                return importlib.import_module(f"{__name__}.{name}")
             # Only until the module is imported: then it takes this place itself.
             return globals().setdefault(name, _Later(f"mlgpu.cuda.{name}"))
         raise AttributeError(f"module 'mlgpu.cuda' has no attribute {name!r}")

@@ -40,7 +40,7 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) ->
         places |= array.data.ptr
     places &= _WIDEST - 1
     plan = _plan(program, first.shape, tuple([a.strides for a in operands]),
-                 tuple([a.shape for a in operands]), tuple([a.itemsize for a in operands]),
+                 tuple([a.shape for a in operands]),
                  tuple([a.data.ptr % _WIDEST for a in operands]) if places else None)
     if program.numbers:
         operands += [_number(arguments[i], dtype) for _, i, dtype in program.numbers]
@@ -59,8 +59,10 @@ class _Plan:
 
 @lru_cache(maxsize=1 << 14)
 def _plan(program: Program, shape: tuple[int, ...], strides: tuple[Strides, ...],
-          shapes: tuple[Strides, ...], itemsizes: Strides, places: Strides | None) -> _Plan:
+          shapes: tuple[Strides, ...], places: Strides | None) -> _Plan:
     """`places` are the addresses modulo the widest vector, None where all lie on multiples."""
+    itemsizes = tuple([d.numpy.itemsize for d in (
+        *program.output_dtypes, *(program.dtypes[i] for i in _used(program)))])
     addresses = list(places or (0,) * len(itemsizes))
     outs, count = len(program.outputs), math.prod(shape)
     layout = _layout(shape, strides, shapes, itemsizes)

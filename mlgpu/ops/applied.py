@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -160,8 +161,15 @@ def empty_result(engine: Any, arguments: list[Any], uses: frozenset[int],
     """Memory for a result of those arguments, in their shape and order."""
     arrays = [a for i, a in enumerate(arguments) if i in uses and _is_array(a)]
     first = arrays[0] if arrays else None
-    if first is not None and all(a.shape == first.shape or a.ndim == 0 for a in arrays):
-        return engine.empty_like(first, dtype.numpy, [a for a in arrays[1:] if a.ndim])
+    if first is not None:
+        shape = first.shape
+        for a in arrays:
+            if a.shape != shape and a.ndim:
+                break
+        else:
+            if first.flags.c_contiguous:
+                return engine.empty(shape, dtype.numpy)
+            return engine.empty_like(first, dtype.numpy, [a for a in arrays[1:] if a.ndim])
     shape = np.broadcast_shapes(*[a.shape for a in arrays])
     for a in arrays:
         if a.shape == shape:  # the result keeps the memory order of an operand of its shape
@@ -191,12 +199,15 @@ def apply(formula: Formula, args: Any) -> Any:
     """
     if mode.autocast is not None:
         args = mode.autocast.elementwise(formula.name, args)
-    op = Elementwise(formula, tuple(None if isinstance(a, Tensor) else a for a in args))
     tensors = [a for a in args if isinstance(a, Tensor)]
-    if len(tensors) != len(args):
+    whole = len(tensors) == len(args)
+    if not whole:
         _check_numbers(formula.name, args, tensors)
-    if any(t._storage.released for t in tensors):
-        check_inputs(op, tensors)  # which raises
+    op = Elementwise(formula, (None,) * len(args) if whole else tuple(
+        [None if isinstance(a, Tensor) else a for a in args]))
+    for tensor in tensors:
+        if tensor._storage.released:
+            check_inputs(op, tensors)  # which raises
     _classify(op, args)
     if len(formula.outputs) > 1:
         shapes = {np.broadcast_shapes(*[
@@ -216,17 +227,31 @@ def _check_numbers(name: str, args: Any, tensors: list[Tensor]) -> None:
         raise TypeError(f"{name}: expected at least one Tensor")
 
 
+@functools.lru_cache(maxsize=4096)
+def _flat(program: Program) -> tuple[int, ...]:
+    """The outputs without a gradient."""
+    return tuple(i for i, d in enumerate(program.output_dtypes)
+                 if not (d.is_floating_point or d.is_complex))
+
+
 def _classify(op: Elementwise, args: Any) -> None:
     """Results that are bool or integers have no gradient; shapes must broadcast."""
-    arrays = [a._array if isinstance(a, Tensor) else a for a in args]
-    op.program = program = op.formula.program(key_of(arrays))
-    flat = tuple(i for i, d in enumerate(program.output_dtypes)
-                 if not (d.is_floating_point or d.is_complex))
+    key: list[Any] = []
+    shapes = set()
+    for argument in args:
+        if isinstance(argument, Tensor):
+            array = argument._array
+            shape = array.shape
+            key.append((array.dtype, TENSOR if shape else ZERO_DIM))
+            shapes.add(shape)
+        else:
+            key.append((dtypes.scalar_dtype(argument), NUMBER))
+    op.program = program = op.formula.program(tuple(key))
+    flat = _flat(program)
     if flat:
         op.nondifferentiable_outputs = flat
         if len(flat) == len(program.output_dtypes):
             op.differentiable = False  # type: ignore[misc]
-    shapes = {a.shape for a in arrays if not isinstance(a, _NUMBERS)}
     if len(shapes) > 1:
         try:
             np.broadcast_shapes(*shapes)
