@@ -22,10 +22,15 @@ from mlgpu.errors import GraphError, MlgpuError
 from mlgpu.random import Generator
 
 
+@pytest.fixture(scope="module", autouse=True)
+def helped():
+    """Multiprocessing's own helper runs, and stays."""
+    next(iter(data.DataLoader([0], num_workers=1)))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """No process and no file descriptor survives a test."""
-    next(iter(data.DataLoader([0], num_workers=1)))  # starts multiprocessing's own helper
     gc.collect()
     before = descriptors()
     yield

@@ -26,7 +26,7 @@ def model():
 
 def gradients(context):
     """Of a model's parameters, and the peak of the forward and backward pass."""
-    made, x = model(), mlgpu.randn(256, 16)
+    made, x = model(), mlgpu.randn(128, 16)
     gc.collect()
     mlgpu.memory.reset_peak()
     before = mlgpu.memory.stats().allocated

@@ -91,7 +91,7 @@ def test_selections(host, dtype):
         for largest in (True, False):
             wanted = [w[:, :k] for w in expected(x, largest)]
             same(host.wrap(cuda_sort.topk)(x, k, 1, largest), wanted)
-        for rank in (0, k - 1, shape[1] - 1):
+        for rank in (0, k - 1, shape[1] - 1) if len(x) == 4 else (k - 1,):
             wanted = [w[:, rank:rank + 1] for w in expected(x)]
             same(host.wrap(cuda_sort.kth)(x, rank), wanted)
 

@@ -1,7 +1,7 @@
 """Every program of the corpus gives NumPy's results with no finding.
 
 Each runs on one target: the programs of a source, which is compiled for two, one from each side of
-the step to sm_90, take turns.  Every third one also runs warp by warp.  MLGPU_CORPUS=all runs each
+the step to sm_90, take turns.  Every fourth one also runs warp by warp.  MLGPU_CORPUS=all runs each
 on every target and so.
 """
 
@@ -29,7 +29,7 @@ def turns(warps: bool = False) -> Iterator[object]:
         for turn, (name, program) in enumerate(members):
             possible = [t for t in pair if program.exists_on(t)] or [TARGETS[-1]]
             target = possible[(turn + warps) % len(possible)]
-            if ALL or not warps or turn % 3 == 0:
+            if ALL or not warps or turn % 4 == 0:
                 for each in TARGETS if ALL else (target,):
                     yield pytest.param(program, each, id=f"{name}-{each}")
 

@@ -21,7 +21,7 @@ from mlgpu.cuda import toolkit
 from mlgpu.errors import MissingExtraError
 from mlgpu.sim import nvrtc
 
-EACH = 300  # texts of each kernel
+EACH = 200  # texts of each kernel
 SECONDS = 2.0  # of processor time that one text may take
 MEMORY = 1 << 20  # KiB by which the process may grow
 

@@ -34,7 +34,7 @@ from mlgpu.sim.ptx import syntax
 
 TARGET = os.environ.get("MLGPU_MUTANTS_TARGET", "sm_90")
 ALL = os.environ.get("MLGPU_MUTANTS") == "all"
-SEED, SAMPLE, EACH = 5, 100, 4
+SEED, SAMPLE, EACH = 5, 70, 4
 PATIENCE = 60  # seconds: wrong numbers may send a program's own Python round and round
 
 # Why a mutant of synchronisation may live.
