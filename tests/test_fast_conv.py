@@ -21,11 +21,27 @@ DIRECT = [(16, 3, 32, 32, 32, 1, 3, 1, 1, 1), (6, 24, 48, 17, 40, 1, 3, 1, 1, 4)
           (12, 64, 3, 32, 32, 2, 5, 1, 1, 1), (8, 32, 32, 32, 32, 0, 1, 2, 1, 1)]
 
 
-@pytest.fixture(params=[1, 2])
+COUNTS = [1, 2]
+
+
+@pytest.fixture(params=COUNTS)
 def count(request):
     before = mlgpu.get_num_threads()
     mlgpu.set_num_threads(request.param)
     yield request.param
+    mlgpu.set_num_threads(before)
+
+
+@pytest.fixture
+def counts():
+    """Each number of threads in turn, for what is expected of all."""
+    def each():
+        for number in COUNTS:
+            mlgpu.set_num_threads(number)
+            yield number
+
+    before = mlgpu.get_num_threads()
+    yield each
     mlgpu.set_num_threads(before)
 
 
@@ -72,7 +88,7 @@ def rounded(array, dtype):
     return mlgpu.tensor(array).to(dtype).to(mlgpu.float64).numpy()
 
 
-def compare(case, dtype, tolerance):
+def compare(case, dtype, tolerance, counts):
     n, c, o, h, w, padding, kernel, stride, dilation, groups = case
     x, weight, bias = (rounded(a, dtype) for a in arrays(n, c, o, h, w, kernel, groups))
     random = np.random.default_rng(1)
@@ -80,29 +96,31 @@ def compare(case, dtype, tolerance):
                                   lambda s: rounded(random.standard_normal(s), dtype),
                                   padding, stride, dilation, groups)
     expected = y + bias[:, None, None], dx, dw, dy.sum((0, 2, 3))
-    found = gradients(x, weight, bias, dy, dtype, padding=padding, stride=stride,
-                      dilation=dilation, groups=groups)
-    for name, ours, theirs in zip(("y", "dx", "dw", "db"), found, expected, strict=True):
-        assert np.abs(ours - theirs).max() <= tolerance * np.abs(theirs).max(), name
+    for count in counts():
+        found = gradients(x, weight, bias, dy, dtype, padding=padding, stride=stride,
+                          dilation=dilation, groups=groups)
+        for name, ours, theirs in zip(("y", "dx", "dw", "db"), found, expected, strict=True):
+            far = np.abs(ours - theirs).max()
+            assert far <= tolerance * np.abs(theirs).max(), (name, count)
 
 
 @pytest.mark.parametrize("case", WINOGRAD, ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [
     (mlgpu.float32, 2e-6), (mlgpu.float64, 1e-14), (mlgpu.bfloat16, 4e-3),
     (mlgpu.float16, 1e-3)], ids=str)
-def test_winograd(case, dtype, tolerance, count):
+def test_winograd(case, dtype, tolerance, counts):
     n, c, o, h, w, padding = case
     if dtype is not mlgpu.float32 and h * w > 5000:
         pytest.skip("large")
     small = h + 2 * padding - 2, w + 2 * padding - 2
     win = Windows((h, w), small, (3, 3), (1, 1), (1, 1), (padding, padding))
     assert winograd.suits(win, n, c, o, 1, np.dtype(np.float32))
-    compare((*case, 3, 1, 1, 1), dtype, tolerance)
+    compare((*case, 3, 1, 1, 1), dtype, tolerance, counts)
 
 
 @pytest.mark.parametrize("case", DIRECT, ids=str)
-def test_direct(case, count):
-    compare(case, mlgpu.float32, 1e-6)
+def test_direct(case, counts):
+    compare(case, mlgpu.float32, 1e-6, counts)
 
 
 def test_the_blocks_cover_every_tile_once():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,10 @@ def given(shape, dtype):
     return np.random.default_rng(len(shape)).standard_normal(shape).astype(dtype)
 
 
-@pytest.fixture(params=[1, 2, 3])
+COUNTS = [1, 2, 3]
+
+
+@pytest.fixture(params=COUNTS)
 def threads(request):
     before = mlgpu.get_num_threads()
     mlgpu.set_num_threads(request.param)
@@ -30,16 +35,27 @@ def threads(request):
     mlgpu.set_num_threads(before)
 
 
+@pytest.fixture
+def as_before():
+    """Sets the number of threads as it was."""
+    before = mlgpu.get_num_threads()
+    yield
+    mlgpu.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("as_before")
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 @pytest.mark.parametrize(("left", "right"), SHAPES, ids=str)
-def test_products(left, right, dtype, threads):
+def test_products(left, right, dtype):
     a, b = given(left, dtype), given(right, dtype)
     wide = np.complex128 if dtype is np.complex64 else np.float64
     expected = a.astype(wide) @ b.astype(wide)
-    for x in (a, np.asfortranarray(a)):
+    bound = 2e-6 * np.sqrt(a.shape[-1]) * 10
+    for x, threads in itertools.product((a, np.asfortranarray(a)), COUNTS):
+        mlgpu.set_num_threads(threads)
         found = gemm(x, b)
         assert found.dtype == dtype
-        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6 * np.sqrt(a.shape[-1]) * 10)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=bound, err_msg=str(threads))
         np.testing.assert_array_equal(found, gemm(x, b))
 
 
