@@ -15,7 +15,6 @@ from mlgpu.amp.policy import by_policy
 from mlgpu.expr.graph import Expr
 from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
-from mlgpu.ops.applied import apply
 from mlgpu.ops.elementwise import ElementwiseFunction, inplace, symbolic
 from mlgpu.ops.interop import from_numpy
 from mlgpu.ops.link import binary
@@ -36,7 +35,6 @@ def _forward(function: Callable[..., Any]) -> Operator:
             made = binary(function.formula, self, other)  # type: ignore[attr-defined]
             if made is not None:
                 return made
-            return apply(function.formula, (self, other))  # type: ignore[attr-defined]
         if isinstance(other, _OPERANDS):
             return function(self, other)
         if isinstance(other, np.ndarray):
