@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -256,3 +257,19 @@ def test_kernels_that_are_built_do_not_know_where_they_lie(tmp_path, monkeypatch
     forget()
     with pytest.raises(MissingExtraError):
         compile(SOURCE, "sm_80", [NAME])
+
+
+def test_the_compilers_own_functions_are_loaded_from_beside_it(tmp_path, monkeypatch):
+    """That of CUDA 13.0 looks for them by name alone."""
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0"):
+        (tmp_path / name).touch()
+    loaded = []
+
+    class Library:
+        def __init__(self, path):
+            loaded.append(Path(path).name)
+            self.nvrtcGetErrorString = SimpleNamespace()
+
+    monkeypatch.setattr(nvrtc.ctypes, "CDLL", Library)
+    nvrtc._load(tmp_path / "libnvrtc.so.13")
+    assert loaded == ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]
