@@ -1,10 +1,10 @@
-"""The calls into NumPy that a workload cannot do without, and nothing around them.
+"""The calls into NumPy that a workload is made of, and nothing around them.
 
-What a library on NumPy would take if its own work were free: the matrix products on all threads;
-of other workloads the passes over memory, cut into blocks among the threads.  Results are not kept,
-so they are not checked.  A bar below this time is out of reach for calls into NumPy, and, where the
-calls are products alone, for whoever multiplies with this BLAS.  The peer `traffic` copies what a
-workload must read and write: no code that keeps nothing in caches is faster.
+About what a library on NumPy would take if its own work were free: the matrix products on all
+threads; of other workloads the passes over memory, cut into blocks among the threads.  It is an
+estimate, no bound: other formulas need other products and passes, and mlgpu is faster than some of
+these.  Results are not kept, so they are not checked.  The peer `traffic` copies as many bytes as a
+workload must read and write.
 """
 
 from __future__ import annotations

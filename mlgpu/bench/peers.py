@@ -44,7 +44,7 @@ PEERS = {peer.name: peer for peer in (
          "torch_kit", ("mlgpu", "numba"), default=True, cuda=True),
     Peer("mlgpu-numpy", "mlgpu, NumPy alone", (), "pip install mlgpu", "torch_kit",
          ("mlgpu", "numpy"), {"MLGPU_FAST": "0"}, default=True),
-    Peer("bare", "the calls into NumPy that it cannot do without, alone", (), "pip install mlgpu",
+    Peer("bare", "the calls into NumPy that it is made of, alone", (), "pip install mlgpu",
          "bare_kit", ("numpy",), {"MLGPU_FAST": "0"}, part=True),
     Peer("traffic", "copies of as many bytes; what changes in place needs less", (),
          "pip install mlgpu", "bare_kit", ("numpy",), {"MLGPU_FAST": "0"}, part=True),

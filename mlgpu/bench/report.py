@@ -136,8 +136,8 @@ def _bars_table(run: Run) -> list[str]:
     text = ["## Bars", "", "Ratio (ratio of best) to PyTorch eager, and the bar.", ""]
     if parts:
         text += [*(f"- `{peer}`: {PEERS[peer].title}." for peer in parts),
-                 ("- These are part of the work: a bar below them is out of reach where the same "
-                  "has to be done."), ""]
+                 ("- These are estimates of what part of the work takes, no bounds: mlgpu is "
+                  "faster than some of them."), ""]
     text += [f"| workload | mlgpu, NumPy alone | | mlgpu | |{''.join(f' {p} |' for p in parts)}",
              f"|---|--:|---|--:|---|{'--:|' * len(parts)}"]
     for row in rows:

@@ -84,7 +84,6 @@ def test_finalizers_may_wait_for_work_at_any_time(log, monkeypatch, amid):
     assert log.done == ["first", "second", "third"]
 
 
-
 @pytest.fixture
 def kernels():
     module = cupy.RawModule(code=r"""
