@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,12 @@ import numpy as np
 from mlgpu.cpu import fast
 from mlgpu.cpu.runtime import empty
 from mlgpu.cpu.threads import SERIAL, parallel
-from mlgpu.expr.lower import Program, step_function
+from mlgpu.expr.lower import Program, Step, step_function
 from mlgpu.expr.numba import problem
 
 # Elements per block.  Smaller ones would fit the second-level cache better, but every step of a
-# block takes the interpreter's lock, for which threads wait longer than the cache saves.  Where all
-# threads have several blocks of it, a larger one costs no more time in cache, and half the waiting.
+# block takes the interpreter's lock, for which threads wait longer than the cache saves.
 BLOCK = 1 << 17
-_LARGE = 1 << 18
 
 # What one call of NumPy's computes at the speed of memory, and as well as a compiled loop.
 _BY_MEMORY = frozenset("add sub mul div neg square sqrt abs maximum minimum clamp_min clamp_max "
@@ -90,6 +89,7 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
         numbers = [values[value][()] for value, _, _ in program.numbers]
         loops.run(program, dict(zip(inputs, laid, strict=False)), numbers, results)
         return
+    program = _ordered(program)
     values = [None if isinstance(v, np.ndarray) else v for v in values]  # of no use, any shape
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
@@ -100,7 +100,7 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
         if line is not None:
             line.run(values, results, size)
             return
-    _run_blocks(program, functions, values, results)
+    _run_blocks(program, values, results)
 
 
 def _run_call(function: Any, operands: list[Any], out: Array) -> None:
@@ -153,31 +153,29 @@ def _joins(a: Array, outer: int, inner: int) -> bool:
     return bool(a.strides[outer] == a.strides[inner] * a.shape[inner])
 
 
-def _run_blocks(program: Program, functions: list[Any], values: list[Any],
-                outs: list[Array]) -> None:
+def _run_blocks(program: Program, values: list[Any], outs: list[Array]) -> None:
     shape = outs[0].shape
     block = _block_lengths(shape)
     plan = _Registers(program, _result_shapes(program, values), [out.shape for out in outs],
                       _last_reads(program, values, outs))
     counts = [-(-n // b) for n, b in zip(shape, block, strict=True)]
-    steps = [(function, step.operands, step.result)
-             for step, function in zip(program.steps, functions, strict=True)]
-
+    run, values = _lines(program), _scalars(program, values)
     arrays = [(i, v) for i, v in enumerate(values) if isinstance(v, np.ndarray) and v.ndim]
 
     def start() -> Callable[[int], None]:
         memory = plan.memory(math.prod(block))
-        # Views of the buffers as blocks of one size have them: what the interpreter does between
-        # two steps is what other threads wait for.
-        laid: dict[tuple[int, ...], dict[int, Array]] = {}
+        laid: dict[tuple[int, ...], dict[int, Array]] = {}  # the buffers as blocks of a size
 
         def body(task: int) -> None:
-            corner = [c * b for c, b in zip(np.unravel_index(task, counts), block, strict=True)]
-            index = tuple([slice(c, c + b) for c, b in zip(corner, block, strict=True)])
-            sizes = tuple([min(b, n - c) for c, b, n in zip(corner, block, shape, strict=True)])
-            results = laid.get(sizes)
+            places, sizes = [], []
+            for n, b, count in zip(reversed(shape), reversed(block), reversed(counts), strict=True):
+                task, place = divmod(task, count)
+                places.append(slice(place * b, place * b + b))
+                sizes.append(min(b, n - place * b))
+            index, size = tuple(reversed(places)), tuple(reversed(sizes))
+            results = laid.get(size)
             if results is None:
-                results = laid[sizes] = {v: plan.buffer(memory, v, sizes) for v in plan.place}
+                results = laid[size] = {v: plan.buffer(memory, v, size) for v in plan.place}
             current = values.copy()
             for i, array in arrays:
                 current[i] = _sliced(array, index)
@@ -186,8 +184,7 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
             targets = [_sliced(out, index) for out in outs]
             for value, position in plan.output.items():
                 current[value] = targets[position]
-            for function, operands, result in steps:
-                function(*[current[i] for i in operands], out=current[result])
+            run(*current)
             for position, value in plan.copies:
                 cast_step(np.asarray(current[value]), targets[position])
 
@@ -196,9 +193,62 @@ def _run_blocks(program: Program, functions: list[Any], values: list[Any],
     parallel(math.prod(counts), start, outs[0].size)
 
 
+@functools.lru_cache(maxsize=4096)
+def _ordered(program: Program) -> Program:
+    """The program with what needs more buffers before what needs fewer (Sethi and Ullman 1970)."""
+    made = {step.result: step for step in program.steps}
+    need = dict.fromkeys(range(len(program.dtypes)), 0)
+
+    def before(values: Sequence[int]) -> list[int]:
+        return sorted(dict.fromkeys(values), key=need.__getitem__, reverse=True)
+
+    for step in program.steps:
+        first = before(step.operands)
+        need[step.result] = max([need[i] + n for n, i in enumerate(first)], default=0) or 1
+    ordered: dict[int, Step] = {}
+    waiting = before(program.outputs)[::-1]
+    while waiting:
+        value = waiting[-1]
+        more = [i for i in before(made[value].operands) if i in made and i not in ordered
+                ] if value in made and value not in ordered else []
+        if more:
+            waiting += more[::-1]
+        else:
+            waiting.pop()
+            if value in made:
+                ordered.setdefault(value, made[value])
+    return replace(program, steps=tuple(ordered.values()))
+
+
+@functools.lru_cache(maxsize=4096)
+def _lines(program: Program) -> Callable[..., None]:
+    """The steps as one function of all values: a line of Python each, which writes its result.
+
+    What the interpreter does between two steps is what other threads wait for.
+    """
+    names: dict[str, Any] = {}
+    lines = []
+    for n, (step, function) in enumerate(zip(program.steps, _functions(program), strict=True)):
+        names[f"f{n}"] = function
+        given = "".join([f"v{i}, " for i in step.operands])
+        lines.append(f"  f{n}({given}out=v{step.result})\n")
+    values = ", ".join([f"v{i}" for i in range(len(program.dtypes))])
+    exec(f"def run({values}):\n{''.join(lines) or '  pass'}", names)
+    run: Callable[..., None] = names["run"]
+    return run
+
+
+def _scalars(program: Program, values: list[Any]) -> list[Any]:
+    """Operands of one element without dimensions, which NumPy's ufuncs take in half the time."""
+    others = {i for step, function in zip(program.steps, _functions(program), strict=True)
+              if not isinstance(function, np.ufunc) for i in step.operands}
+    return [v.reshape(()) if isinstance(v, np.ndarray) and v.size == 1 and i not in others else v
+            for i, v in enumerate(values)]
+
+
 def _block_lengths(shape: tuple[int, ...]) -> list[int]:
     """Full inner dimensions up to a block's size, a part of the next, one of the outer ones."""
-    lengths, room = [1] * len(shape), BLOCK if math.prod(shape) < 4 * _LARGE else _LARGE
+    lengths, room = [1] * len(shape), BLOCK
     for d in reversed(range(len(shape))):
         lengths[d] = max(min(shape[d], room), 1)
         room //= lengths[d]
@@ -233,20 +283,19 @@ def _result_shapes(program: Program, values: list[Any]) -> dict[int, tuple[int, 
 class _Line:
     """A program as calls on whole arrays of one length, where they make one block."""
 
-    def __init__(self, steps: list[Any], plan: _Registers) -> None:
-        self.steps, self.plan = steps, plan
+    def __init__(self, program: Program, plan: _Registers) -> None:
+        self.program, self.plan = program, plan
 
     def run(self, values: list[Any], outs: list[Array], size: int) -> None:
-        """`values` has the arguments and gets the results."""
-        plan = self.plan
+        """`values` has the arguments."""
+        plan, values = self.plan, _scalars(self.program, values)
         memory = plan.memory(size)
         for value, place in plan.place.items():
             dtype = plan.dtypes[value].numpy
             values[value] = memory[place][:size * dtype.itemsize].view(dtype)
         for value, position in plan.output.items():
             values[value] = outs[position]
-        for function, operands, result in self.steps:
-            function(*[values[i] for i in operands], out=values[result])
+        _lines(self.program)(*values)
         for position, value in plan.copies:
             cast_step(values[value], outs[position])
 
@@ -264,12 +313,10 @@ def _line(program: Program, whole: tuple[bool, ...]) -> _Line | None:
         full.add(step.result)
     if not full.issuperset(program.outputs):
         return None
-    steps = [(function, step.operands, step.result)
-             for step, function in zip(program.steps, _functions(program), strict=True)]
     length: tuple[int, ...] = (2,)  # any would do
     shapes = {i: length if i in full else () for i in range(len(whole))}
     outputs = [length] * len(program.outputs)
-    return _Line(steps, _Registers(program, shapes, outputs, [0] * len(outputs)))
+    return _Line(program, _Registers(program, shapes, outputs, [0] * len(outputs)))
 
 
 class _Registers:
@@ -297,18 +344,49 @@ class _Registers:
                 last[value] = len(program.steps)
         self.place: dict[int, int] = {}
         self.widths: list[int] = []  # bytes of an element, for each buffer
+        final = {position: value for value, position in self.output.items()}
+        until = dict.fromkeys(final, -1)  # the last step that reads what is kept in an output
+        direct = [isinstance(function, np.ufunc) for function in _functions(program)]
         free: dict[int, list[int]] = {}
+
+        def output(n: int, result: int) -> int | None:
+            """An output whose memory is of no other use while this result is."""
+            for position, value in final.items():
+                end = made[value]
+                if (n < end and self._alike(value, result) and read[position] <= n
+                        and until[position] < n + direct[n]
+                        and last[result] < end + direct[end]):
+                    until[position] = last[result]
+                    return position
+            return None
+
+        # The fewer buffers, the more of a block the second-level cache holds.  A ufunc may write
+        # over what it reads; other functions may write before they have read.
         for n, step in enumerate(program.steps):
-            if step.result not in self.output:
-                size = program.dtypes[step.result].itemsize
-                spare = free.setdefault(size, [])
-                if not spare:
-                    self.widths.append(size)
-                    spare.append(len(self.widths) - 1)
-                self.place[step.result] = spare.pop()
-            for i in set(step.operands):
-                if last.get(i) == n and i in self.place:
-                    free[program.dtypes[i].itemsize].append(self.place[i])
+            result = step.result
+            ending = [i for i in dict.fromkeys(step.operands)
+                      if last[i] == n and i in self.place]
+            if result not in self.output:
+                over = next((i for i in ending if direct[n] and self._alike(i, result)), None)
+                idle = output(n, result)
+                if idle is not None:
+                    self.output[result] = idle
+                elif over is not None:
+                    self.place[result] = self.place[over]
+                    ending.remove(over)
+                else:
+                    size = program.dtypes[result].itemsize
+                    spare = free.setdefault(size, [])
+                    if not spare:
+                        self.widths.append(size)
+                        spare.append(len(self.widths) - 1)
+                    self.place[result] = spare.pop()
+            for i in ending:
+                free[program.dtypes[i].itemsize].append(self.place[i])
+
+    def _alike(self, a: int, b: int) -> bool:
+        """Whether the memory of one value does for the other."""
+        return self.dtypes[a] is self.dtypes[b] and self.shapes[a] == self.shapes[b]
 
     def memory(self, block: int) -> list[Array]:
         """Buffers of `block` elements, for one thread."""

@@ -80,7 +80,7 @@ def hardtanh(x: Any, low: Any, high: Any, out: Any) -> None:
     # Where one side is a single number, NumPy's clip is vector code, its maximum is not: 3 times
     # the time of one, 6 times for both.
     if out.dtype.kind == "f" and np.size(low) == np.size(high) == 1:
-        np.clip(x, low, high, out=out)
+        x.clip(low, high, out=out)
     else:
         np.minimum(np.maximum(x, low, out=out), high, out=out)
 

@@ -370,10 +370,10 @@ def _gelu_tanh_slope(y: Expr, x: Expr) -> tuple[Expr]:
     # Beyond 10 the slope is 0 or 1; within, exp is finite.
     held = call("hardtanh", x, -10, 10)
     e, square = _exp_of_less(held)
-    s = call("reciprocal", add(e, 1))
+    divisor = add(e, 1)
     inner = mul(add(mul(square, 3 * _CUBIC), _LINEAR), held)
-    # e s is 1 - s, but keeps its digits where s is nearly 1.
-    return (add(mul(mul(mul(e, s), s), inner), s),)
+    # With s = 1 / divisor: e / divisor is 1 - s, but keeps its digits where s is nearly 1.
+    return (div(add(mul(div(e, divisor), inner), 1), divisor),)
 
 
 def _silu_divisor(x: Expr) -> Expr:
@@ -385,10 +385,9 @@ def _silu(x: Expr) -> Expr:
 
 
 def _silu_slope(y: Expr, x: Expr) -> tuple[Expr]:
-    # Not by the primitive sigmoid: where silu itself is wanted too, for the gradient of a factor
-    # beside it, the exponential is computed once.
-    s = call("reciprocal", _silu_divisor(x))
-    return (mul(add(mul(sub(1, s), x), 1), s),)
+    # s (1 + x (1 - s)) with s x as silu itself: where that is wanted too, for the gradient of a
+    # factor beside it, the two share all but three steps.
+    return (div(add(sub(x, _silu(x)), 1), _silu_divisor(x)),)
 
 
 # mlgpu/expr/special.py adds to it.
