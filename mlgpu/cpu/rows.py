@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,26 @@ BLOCK = 1 << 17
 # to have some.
 LARGEST, SMALLEST = 1 << 18, 1 << 16
 
+# From this length on, rows need no copy of what is broadcast along them or from row to row.  NumPy
+# makes it, at the cost of the operation itself, of all that is shorter than its buffer; and with
+# shorter rows than this the calls of its loop would cost more than that.
+LONG = 512
+
 # Partial sums over rows, at most: enough to share out, few enough to hold.
 GROUPS = 16
+
+
+@contextmanager
+def broadcasting(length: int) -> Iterator[None]:
+    """Within the block NumPy takes numbers per row, and rows of this length, as they lie."""
+    if length < LONG:
+        yield
+        return
+    before = np.setbufsize(LONG)
+    try:
+        yield
+    finally:
+        np.setbufsize(before)
 
 
 def wide(dtype: Any) -> Any:
@@ -146,20 +165,24 @@ def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | No
         def body(task: int) -> None:
             if last_first:
                 task = tasks - 1 - task
-            own = [part[task] for part in parts]
-            for place in places[len(places) * task // tasks:len(places) * (task + 1) // tasks]:
-                blocks = [x[place] if s is None else _widened(x[place], s)
-                          for x, s in zip(inputs, wides, strict=True)]
-                target = None if out is None else out[place]
-                shaped = blocks[0] if target is None else target
-                free = [s.like(shaped) for s in spare]
-                if target is None:
-                    function(*blocks, *free, *own)
-                elif result is None:
-                    function(target, *blocks, *free, *own)
-                else:
-                    function(result.like(target), *blocks, *free, *own)
-                    np.copyto(target, result.like(target), casting="unsafe")
+            with broadcasting(shape[-1]):
+                for place in places[len(places) * task // tasks:len(places) * (task + 1) // tasks]:
+                    each(place, [part[task] for part in parts])
+
+        def each(place: Place, own: list[Array]) -> None:
+            blocks = [x[place] if s is None else _widened(x[place], s)
+                      for x, s in zip(inputs, wides, strict=True)]
+            target = None if out is None else out[place]
+            shaped = blocks[0] if target is None else target
+            free = [s.like(shaped) for s in spare]
+            if target is None:
+                function(*blocks, *free, *own)
+            elif result is None:
+                function(target, *blocks, *free, *own)
+            else:
+                function(result.like(target), *blocks, *free, *own)
+                np.copyto(target, result.like(target), casting="unsafe")
+
         return body
 
     parallel(tasks, start, math.prod(shape))

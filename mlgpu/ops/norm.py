@@ -15,7 +15,7 @@ import numpy as np
 from mlgpu import dtypes
 from mlgpu.cpu import fast
 from mlgpu.cpu.gemm import cast, contiguous, widen
-from mlgpu.cpu.rows import each_block, partial_sums, sums, wide, with_more
+from mlgpu.cpu.rows import LONG, each_block, partial_sums, sums, wide, with_more
 from mlgpu.cpu.runtime import empty
 from mlgpu.cuda import group_norm as cuda_group_norm
 from mlgpu.cuda import norm as cuda_norm
@@ -77,8 +77,13 @@ class LayerNorm(Op):
                 x, rest = np.subtract(x, center, out=scratch[0]), mean - center
                 variance = np.where(center == 0, variance, np.vecdot(x, x)[:, None] / n)
                 np.reciprocal(np.sqrt(variance + self.eps), out=rstd)
-            _scaled(x, rstd, scale, y)
             offset = -rest * rstd
+            if n >= LONG:
+                np.add(np.multiply(x, rstd, out=y), offset, out=y)
+                for function, vector in zip((np.multiply, np.add), affine, strict=False):
+                    function(y, vector, out=y)
+                return
+            _scaled(x, rstd, scale, y)
             if affine:  # offset * scale + shift, of all columns
                 columns = (offset, np.ones_like(offset))[:len(affine)]
                 offset = _outer(columns, affine, scratch[0])
@@ -192,9 +197,11 @@ def _center(mean: Any, rstd: Any) -> Any:
 
 
 def _scaled(x: Any, rstd: Any, scale: Any, out: Any) -> None:
-    """x * rstd * scale.  Their product made by BLAS is faster than two passes that broadcast."""
-    if scale is None:
+    """x * rstd * scale.  Of short rows, their product made by BLAS takes less than broadcasting."""
+    if scale is None or x.shape[1] >= LONG:
         np.multiply(x, rstd, out=out)
+        if scale is not None:
+            np.multiply(out, scale, out=out)
     else:
         np.multiply(x, _outer((rstd,), (scale,), out), out=out)
 
