@@ -22,6 +22,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from mlgpu.cpu.fast.compiler import exact
+from mlgpu.cpu.special import ABOVE, SLOPE
 
 __all__ = ["copysign", "cos", "erf", "erfc", "exp", "exp2", "expm1", "gelu", "gelu_slope", "log",
            "log1p", "log2", "log10", "lowest", "of_rank", "power", "rank", "rint", "sigmoid", "sin",
@@ -562,19 +563,9 @@ def _erfc32(x: Any) -> Any:
 # --- the normal distribution ----------------------------------------------------------------------
 
 _ROOT_HALF_NUMBER, _INV_ROOT_TWO_PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
-# What the distribution is above one half at x, over x; and so its sum with x times the density.
-# Each as a quotient of polynomials in x**2, up to the x**2 after which it is one half.
-_above_over32 = _polynomial(
-    0.39894225568, 0.033757872257, 0.0046710416988, 0.0001677883645, 6.3383435407e-06,
-    2.2785311663e-08)
-_above_under32 = _polynomial(
-    1.0, 0.25128454522, 0.028590484664, 0.0018786958666, 7.3277242707e-05, 1.1975123271e-06)
-_slope_over32 = _polynomial(
-    0.79788454783, -0.022670331161, 0.013869269829, 0.00019717622234, 3.4099763419e-05,
-    9.0661114078e-07, 1.6863036609e-08)
-_slope_under32 = _polynomial(
-    1.0, 0.30492003271, 0.044023408873, 0.0039561463672, 0.00024388471434, 1.0241651111e-05,
-    3.338431182e-07, 1.304953395e-09)
+(_above_over32, _above_under32), (_slope_over32, _slope_under32) = [
+    [_polynomial(*coefficients) for coefficients in quotient] for quotient in (ABOVE, SLOPE)]
+# The squares after which these, times x, are one half.
 _ABOVE_END32, _SLOPE_END32 = f32(5.5 ** 2), f32(6.0 ** 2)
 
 
