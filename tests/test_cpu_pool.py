@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import threading
 
@@ -45,6 +46,12 @@ def test_addresses_are_cache_lines_and_sizes_are_close():
         assert n <= size <= n * 1.125
         del x
         assert memory.stats("cpu").cached >= size
+
+
+def test_rows_of_whole_pages_lie_at_different_places_of_theirs():
+    arrays = [runtime.empty((64, 1024), np.float32) for _ in range(6)]
+    places = sorted(x.ctypes.data % 4096 for x in arrays)
+    assert all(b - a >= 64 for a, b in itertools.pairwise(places)), places
 
 
 @pytest.mark.parametrize("view", [lambda x: x[1:], lambda x: x.reshape(2, -1).T,

@@ -37,6 +37,11 @@ def errors(x, erf, erfc):
         erfc[i] = maths.erfc(x[i])
 
 
+def down(x, out):
+    for i in range(x.size):
+        out[i] = maths.exp_down(x[i])
+
+
 def single(x, y, out):
     for i in range(x.size):
         out[0, i] = maths.sin(x[i])
@@ -95,6 +100,21 @@ def test_functions_of_one_number_are_within_their_bounds(dtype):
             found[name] = error(name, row, function(x.astype(np.longdouble)))
     allowed = {name: bounds[dtype is np.float64] for name, (_, *bounds) in BOTH.items()}
     assert {name: e for name, e in found.items() if e > allowed[name]} == {}, found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_exp_down_is_exp_but_for_what_is_below_the_normal_numbers(dtype):
+    x = points(dtype, -110, 110)
+    out = np.empty_like(x)
+    compiled(down)(x, out)
+    with np.errstate(all="ignore"):
+        wanted = np.exp(x.astype(np.longdouble))
+    if dtype is np.float32:
+        small = x < maths._DEEPEST32
+        assert small.any()
+        assert (out[small] == 0).all()
+        x, out, wanted = x[~small], out[~small], wanted[~small]
+    assert error("exp_down", out, wanted) <= 1.0
 
 
 def test_float64_error_functions_are_within_their_bounds():

@@ -8,6 +8,7 @@ more than its bound, or when `mlgpu.memory.empty_cache()` asks for it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -17,7 +18,11 @@ import numpy as np
 
 # Below this, the C library's own free lists are as fast.
 SMALLEST = 1 << 16
-_ALIGNMENT = 64  # a cache line, and the widest vector register
+# Blocks begin at a cache line, which is also the widest vector register, and one after another at
+# different places of a page: a processor takes a load for one of what has just been stored where
+# the two lie at the same place of theirs, and rows of a whole number of pages would all do so.
+_PAGE = 4096
+_starts = itertools.count(0, 640)  # next() is atomic
 
 _base = np.ndarray.base
 
@@ -107,8 +112,8 @@ def _physical_memory() -> int:
 
 
 def _new(size: int) -> _Memory:
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.__array_interface__["data"][0] % _ALIGNMENT  # .ctypes would import it
+    raw = np.empty(size + _PAGE, np.uint8)
+    start = (next(_starts) - raw.__array_interface__["data"][0]) % _PAGE  # .ctypes imports ctypes
     return raw[start:start + size].view(_Memory)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlgpu.cpu.fast.blas import multiply
 from mlgpu.cpu.fast.compiler import compiled, inlined
-from mlgpu.cpu.fast.maths import exp
+from mlgpu.cpu.fast.maths import exp_down
 from mlgpu.cpu.fast.rows import LANES, largest
 
 __all__ = ["attend", "attend_backward", "exponentials", "through_softmax", "weights"]
@@ -32,7 +32,7 @@ def exponentials(scores: Any, ahead: int, lse: Any, factor: Any) -> None:
                 top = zero
             total = zero
             for column in range(end):
-                x = exp(row[column] - top)
+                x = exp_down(row[column] - top)
                 row[column] = x
                 total += x
             scores[head, i, end:] = zero
@@ -53,7 +53,7 @@ def weights(scores: Any, ahead: int, lse: Any) -> None:
             row = scores[head, i, :end]
             less = lse[head, i, 0]
             for column in range(end):
-                row[column] = exp(row[column] - less)
+                row[column] = exp_down(row[column] - less)
             scores[head, i, end:] = 0
 
 
@@ -109,7 +109,7 @@ def attend(gemm: int, q: Any, k: Any, v: Any, out: Any, lse: Any, scale: Any, ro
                     top = zero
                 total = zero
                 for column in range(wide):
-                    x = exp(row[column] - top)
+                    x = exp_down(row[column] - top)
                     row[column] = x
                     total += x
                 if total == 0:
@@ -149,7 +149,7 @@ def attend_backward(gemm: int, dy: Any, q: Any, k: Any, v: Any, lse: Any, delta:
                 weights, slopes = p[i, :wide], dp[i, :wide]
                 less, mean = lse[head, first + i, 0], delta[head, first + i]
                 for column in range(wide):
-                    x = exp(weights[column] - less)
+                    x = exp_down(weights[column] - less)
                     weights[column] = x
                     slopes[column] = (slopes[column] - mean) * x
                 p[i, wide:size] = zero

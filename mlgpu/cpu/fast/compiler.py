@@ -9,10 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import compiler, lowering, typed_passes
+from numba.core.compiler_machinery import PassManager, register_pass
 
 # Sums may be taken in lanes and products contracted; NaN, infinities and signed zeros stay.
 _REORDERED = {"reassoc", "contract"}
 _AS_WRITTEN = {"contract"}
+
+
+class _Lower(lowering.Lower):  # type: ignore[misc]
+    """Numba's lowering; the function's vectors are to be as wide as the machine has them.
+
+    LLVM takes half of that on Intel's servers, lest their clock slows down: exponentials over large
+    arrays take a third less time with the whole.
+    """
+
+    def setup_function(self, fndesc: Any) -> None:
+        super().setup_function(fndesc)
+        # llvmlite has no word for attributes with a value, and writes those of the set as they are.
+        set.add(self.function.attributes, '"prefer-vector-width"="512"')
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
+    _name = "mlgpu_lowering"
+
+    @property
+    def lowering_class(self) -> type[_Lower]:
+        return _Lower
+
+
+class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
+    def define_pipelines(self) -> list[PassManager]:
+        manager = compiler.DefaultPassBuilder.define_nopython_pipeline(self.state)
+        manager.passes = [(_Lowering if step is typed_passes.NativeLowering else step, why)
+                          for step, why in manager.passes]
+        manager.finalize()
+        return [manager]
 
 
 def _shared() -> str:
@@ -25,6 +58,7 @@ def _shared() -> str:
 
 
 SHARED = _shared()
+_COMMON: dict[str, Any] = {"error_model": "numpy", "pipeline_class": _Compiler}
 
 
 def compiled(function: Callable[..., Any], *, as_written: bool = False,
@@ -34,9 +68,8 @@ def compiled(function: Callable[..., Any], *, as_written: bool = False,
     `as_written` keeps sums in their order.  Machine code on disk serves until the loop's file
     changes, or `stamp`, if given.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy",
-               "fastmath": _AS_WRITTEN if as_written else _REORDERED}
-    loop: Any = numba.njit(**options)(function)
+    options: dict[str, Any] = {"nogil": True, "fastmath": _AS_WRITTEN if as_written else _REORDERED}
+    loop: Any = numba.njit(**options, **_COMMON)(function)
     if on_disk:
         with suppress(RuntimeError):  # nowhere to write: compiled anew in each process
             loop.enable_caching()
@@ -47,12 +80,12 @@ def compiled(function: Callable[..., Any], *, as_written: bool = False,
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of numbers for use in compiled loops."""
-    small: Callable[..., Any] = numba.njit(error_model="numpy", fastmath=_REORDERED)(function)
+    small: Callable[..., Any] = numba.njit(fastmath=_REORDERED, **_COMMON)(function)
     return small
 
 
 def exact(function: Callable[..., Any]) -> Callable[..., Any]:
     """As `inlined`, but every operation is done as written: what gains digits by its order."""
     small: Callable[..., Any] = numba.njit(
-        forceinline=True, error_model="numpy", fastmath=_AS_WRITTEN)(function)
+        forceinline=True, fastmath=_AS_WRITTEN, **_COMMON)(function)
     return small

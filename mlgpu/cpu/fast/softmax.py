@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
-from mlgpu.cpu.fast.maths import exp
+from mlgpu.cpu.fast.maths import exp_down
 from mlgpu.cpu.fast.rows import SHORT, largest
 
 __all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
@@ -27,7 +27,7 @@ def _power_sum(row: Any, top: Any) -> Any:
         part = row[start:start + SHORT]
         short = row.dtype.type(0)
         for column in range(len(part)):
-            short += exp(part[column] - top)
+            short += exp_down(part[column] - top)
         total += short
     return total
 
@@ -42,7 +42,7 @@ def softmax(y: Any, x: Any) -> None:
             source, target = x[i, start:start + SHORT], y[i, start:start + SHORT]
             short = x.dtype.type(0)
             for column in range(len(source)):
-                power = exp(source[column] - top)
+                power = exp_down(source[column] - top)
                 target[column] = power
                 short += power
             total += short
@@ -90,7 +90,7 @@ def log_softmax_backward(dx: Any, dy: Any, y: Any) -> None:
             total += short
         factor = dx.dtype.type(total)
         for column in range(n):
-            dx[i, column] = dy[i, column] - exp(y[i, column]) * factor
+            dx[i, column] = dy[i, column] - exp_down(y[i, column]) * factor
 
 
 @compiled
@@ -126,8 +126,8 @@ def score_gradient(dx: Any, x: Any, lse: Any, index: Any, weights: Any, row: Any
             grad = row[i, 0]
             factor = x.dtype.type(weight + whole * grad)
             for column in range(n):
-                dx[i, column] = exp(x[i, column] - less) * factor - by_class[column] * grad
+                dx[i, column] = exp_down(x[i, column] - less) * factor - by_class[column] * grad
         else:
             for column in range(n):
-                dx[i, column] = exp(x[i, column] - less) * weight
+                dx[i, column] = exp_down(x[i, column] - less) * weight
         dx[i, index[i, 0]] -= weight

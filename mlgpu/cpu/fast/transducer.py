@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlgpu.cpu.fast.compiler import compiled
-from mlgpu.cpu.fast.maths import exp
+from mlgpu.cpu.fast.maths import exp_down
 
 __all__ = ["gradient"]
 
@@ -20,7 +20,7 @@ def gradient(dx: Any, x: Any, lse: Any, label: Any, inside: Any, stay: Any, move
         if inside[i, 0] and fused:
             less, here = lse[i, 0], stay[i, 0] + move[i, 0]
             for column in range(n):
-                dx[i, column] = exp(x[i, column] - less) * here
+                dx[i, column] = exp_down(x[i, column] - less) * here
         else:
             for column in range(n):
                 dx[i, column] = zero
