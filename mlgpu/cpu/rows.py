@@ -7,16 +7,17 @@ widened to float32 block by block and rounded once.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
 from mlgpu.cpu.gemm import contiguous
 from mlgpu.cpu.runtime import empty, zeros
-from mlgpu.cpu.threads import parallel
+from mlgpu.cpu.threads import get_num_threads, parallel
 
 Array = np.ndarray[Any, Any]
 Place = tuple[slice, ...]
@@ -33,6 +34,10 @@ LARGEST, SMALLEST = 1 << 18, 1 << 16
 # makes it, at the cost of the operation itself, of all that is shorter than its buffer; and with
 # shorter rows than this the calls of its loop would cost more than that.
 LONG = 512
+
+# Tasks of a compiled loop, at least where there are as many blocks, and elements of one: small
+# enough for threads that do not get on equally to end together.
+LOOPS, TASK = 8, 1 << 20
 
 # Partial sums over rows, at most: enough to share out, few enough to hold.
 GROUPS = 16
@@ -114,22 +119,23 @@ class Scratch:
 
 
 def each_block(function: Callable[..., None], out: Array, *inputs: Array, scratch: int = 0,
-               parts: Sequence[Array] = (), last_first: bool = False) -> None:
+               parts: Sequence[Array] = (), last_first: bool = False, loop: bool = False) -> None:
     """`function(out, *inputs, *scratch, *parts)` block by block, on several threads.
 
     All arrays have `out`'s layout or one value per row, and come in their compute dtypes.  Inputs
     that are not of a half type are passed as they are, so a function may also write one value per
     row into them.  `scratch` is how many workspaces of the block's shape it gets; to the `parts`,
     made by `partial_sums`, it adds.  `last_first` is for a backward pass: what the forward pass
-    read last is likely still in cache.
+    read last is likely still in cache.  A compiled `loop`, which goes through memory once, gets
+    many blocks as one.
     """
-    _each(function, out.shape, out, inputs, scratch, parts, last_first)
+    _each(function, out.shape, out, inputs, scratch, parts, last_first, loop)
 
 
 def read_blocks(function: Callable[..., None], *inputs: Array, scratch: int = 0,
-                parts: Sequence[Array] = ()) -> None:
+                parts: Sequence[Array] = (), loop: bool = False) -> None:
     """`function(*inputs, ...)` block by block, as `each_block` without an output of full size."""
-    _each(function, inputs[0].shape, None, inputs, scratch, parts)
+    _each(function, inputs[0].shape, None, inputs, scratch, parts, loop=loop)
 
 
 def with_more(function: Callable[..., None], *more: Any) -> Callable[..., None]:
@@ -151,10 +157,17 @@ def _groups(count: int) -> int:
 
 def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | None,
           inputs: tuple[Array, ...], scratch: int, parts: Sequence[Array],
-          last_first: bool = False) -> None:
+          last_first: bool = False, loop: bool = False) -> None:
     places = list(blocks(shape))
     tasks = _groups(len(places)) if parts else len(places)
     compute = wide((inputs[0] if out is None else out).dtype)
+    converted = (out is not None and out.dtype != compute) or any(
+        x.dtype != wide(x.dtype) for x in inputs)
+    if loop and not converted and len(places[-1]) == 1:
+        tasks = min(tasks, max(LOOPS, 4 * get_num_threads(), math.prod(shape) // TASK))
+        ends = [len(places) * task // tasks for task in range(tasks + 1)]
+        places = [(slice(places[first][0].start, places[end - 1][0].stop),)
+                  for first, end in itertools.pairwise(ends)]
 
     def start() -> Callable[[int], None]:
         result = None if out is None or out.dtype == compute else Scratch(shape, compute)
@@ -165,7 +178,7 @@ def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | No
         def body(task: int) -> None:
             if last_first:
                 task = tasks - 1 - task
-            with broadcasting(shape[-1]):
+            with nullcontext() if loop else broadcasting(shape[-1]):
                 for place in places[len(places) * task // tasks:len(places) * (task + 1) // tasks]:
                     each(place, [part[task] for part in parts])
 

@@ -223,7 +223,7 @@ class CrossEntropy(ClassLoss):
         if loops is not None:
             form = with_more(loops.class_losses, hit, by_class[0], float(whole),
                              self.smoothing > 0)
-            read_blocks(form, rows, index, weights, lse, losses)
+            read_blocks(form, rows, index, weights, lse, losses, loop=True)
         elif rows.size:
             read_blocks(block, rows, index, weights, lse, losses, scratch=1)
         return losses, weights, counted, lse
@@ -303,7 +303,7 @@ class CrossEntropy(ClassLoss):
             loops.score_gradient, by_class[0], float(whole), self.smoothing > 0)
         if rows.size:
             each_block(form, rows, as_rows(x, self.dim), lse, index, weights, row.astype(compute),
-                       last_first=True)
+                       last_first=True, loop=loops is not None)
         return dx
 
     def backward_cuda(self, dy: Any, dtotal: None) -> tuple[Any, ...]:

@@ -85,7 +85,7 @@ class TransducerLoss(Op):
             loops.gradient, self.blank, self.limit, self.fused)
         each_block(form, dx.reshape(rows.shape), rows, lse, index.reshape(-1, 1),
                    inside.reshape(-1, 1), *(a.reshape(-1, 1) for a in (stay, move, scale)),
-                   last_first=True)
+                   last_first=True, loop=loops is not None)
         return dx, None, None, None
 
     def _gradient(self, dx: Any, x: Any, lse: Any, index: Any, inside: Any, stay: Any, move: Any,

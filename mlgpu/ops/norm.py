@@ -97,7 +97,7 @@ class LayerNorm(Op):
             form = with_more(loops.forward, _vector(scale, 1, n, stats.dtype),
                              _vector(shift, 0, n, stats.dtype), self.centered, self.eps,
                              loops.sends(rows))
-            each_block(form, rows, self._rows(x), *stats)
+            each_block(form, rows, self._rows(x), *stats, loop=True)
         self.stash(stats=stats)
         return out
 
@@ -167,7 +167,7 @@ class LayerNorm(Op):
             if loops is not None:
                 backward = loops.backward_sent if loops.sends_parts(rows) else loops.backward
             each_block(form, rows, self._rows(dy), self._rows(x), *self.stats, scratch=scratch,
-                       parts=parts, last_first=True)
+                       parts=parts, last_first=True, loop=loops is not None)
         return dx, *self._parameter_gradients(*(part.sum(0) for part in parts))
 
     def _parameter_gradients(self, *gradients: Any) -> tuple[Any, ...]:
@@ -325,7 +325,8 @@ class GroupNorm(Op):
         if loops is not None:
             affine = [np.full((len(rows), channels), plain, stats.dtype) if v is None
                       else self._channels(x, v) for v, plain in ((weight, 1), (bias, 0))]
-            each_block(with_more(loops.forward, self.eps), rows, self._rows(x), *stats, *affine)
+            each_block(with_more(loops.forward, self.eps), rows, self._rows(x), *stats, *affine,
+                       loop=True)
         elif rows.size:
             affine = [self._channels(x, v) for v in (weight, bias) if v is not None]
             each_block(block, rows, self._rows(x), *stats, *affine)
@@ -383,7 +384,7 @@ class GroupNorm(Op):
         if loops is not None:
             scale = scales[0] if scales else np.ones(totals.shape[1:], compute)
             each_block(loops.backward, rows, self._rows(dy), self._rows(x), *self.stats, *totals,
-                       scale)
+                       scale, loop=True)
         elif rows.size:
             each_block(block, rows, self._rows(dy), self._rows(x), *self.stats, *totals, *scales,
                        scratch=2)

@@ -41,7 +41,8 @@ class Softmax(Op):
         y = empty(x.shape, x.dtype)
         if y.size:
             rows = as_rows(y, self.dim)
-            each_block(_form("softmax", rows) or _softmax, rows, as_rows(x, self.dim))
+            form = _form("softmax", rows)
+            each_block(form or _softmax, rows, as_rows(x, self.dim), loop=form is not None)
         return y
 
     def forward_cuda(self, x: Any) -> Any:
@@ -57,8 +58,9 @@ class Softmax(Op):
         if not dx.size:
             return dx
         rows = as_rows(dx, self.dim)
-        each_block(_form("softmax_backward", rows) or _softmax_backward, rows,
-                   as_rows(dy, self.dim), as_rows(y, self.dim), last_first=True)
+        form = _form("softmax_backward", rows)
+        each_block(form or _softmax_backward, rows, as_rows(dy, self.dim), as_rows(y, self.dim),
+                   last_first=True, loop=form is not None)
         return dx
 
     def backward_cuda(self, dy: Any) -> Any:
@@ -92,7 +94,7 @@ class LogSoftmax(Op):
         if form is None:
             each_block(_log_softmax, rows, source, scratch=1)
         else:
-            each_block(form, rows, source)
+            each_block(form, rows, source, loop=True)
         return y
 
     def forward_cuda(self, x: Any) -> Any:
@@ -106,8 +108,9 @@ class LogSoftmax(Op):
         dx = empty(y.shape, y.dtype)
         if dx.size:
             rows = as_rows(dx, self.dim)
-            each_block(_form("log_softmax_backward", rows) or _log_softmax_backward, rows,
-                       as_rows(dy, self.dim), as_rows(y, self.dim), last_first=True)
+            form = _form("log_softmax_backward", rows)
+            each_block(form or _log_softmax_backward, rows, as_rows(dy, self.dim),
+                       as_rows(y, self.dim), last_first=True, loop=form is not None)
         return dx
 
     def backward_cuda(self, dy: Any) -> Any:
