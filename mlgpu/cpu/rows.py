@@ -25,10 +25,10 @@ Place = tuple[slice, ...]
 # Elements of a block: the operands of a pass stay in the level-2 and level-3 caches.
 BLOCK = 1 << 17
 
-# Of blocks that threads share: passes over less spend their time waiting for the interpreter's
-# lock; measured on softmax and layer norm.  Of less work the blocks are smaller, for every thread
-# to have some.
-LARGEST, SMALLEST = 1 << 18, 1 << 16
+# Of blocks that threads share: of smaller ones they spend the time in waiting for the interpreter's
+# lock; measured on softmax, layer norm and cross entropy.  Of less work the blocks are smaller, for
+# every thread to have some.
+LARGEST, SMALLEST = 1 << 19, 1 << 18
 
 # From this length on, rows need no copy of what is broadcast along them or from row to row.  NumPy
 # makes it, at the cost of the operation itself, of all that is shorter than its buffer; and with
@@ -79,7 +79,7 @@ def kept(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _size(shape: tuple[int, ...]) -> int:
-    return min(LARGEST, max(SMALLEST, math.prod(shape) // 4))
+    return min(LARGEST, max(SMALLEST, math.prod(shape) // 8))
 
 
 def blocks(shape: tuple[int, ...]) -> Iterator[Place]:
