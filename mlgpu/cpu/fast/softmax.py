@@ -12,20 +12,28 @@ import numpy as np
 from mlgpu.cpu.fast.compiler import compiled, inlined
 from mlgpu.cpu.fast.maths import exp_down
 from mlgpu.cpu.fast.rows import SHORT, largest
+from mlgpu.cpu.fast.streams import LINE, ask
 
 __all__ = ["class_losses", "log_softmax", "log_softmax_backward", "score_gradient", "softmax",
            "softmax_backward"]
 
-
+_PART = 256  # numbers of a row between two times that lines of the next are asked for
 
 
 @inlined
-def _power_sum(row: Any, top: Any) -> Any:
-    """The sum of exp(row - top), in float64."""
+def _power_sum(x: Any, i: int, top: Any) -> Any:
+    """The sum of exp(row i - top), in float64; the next row is asked for meanwhile.
+
+    Its largest number is looked for next, at the speed at which it comes.
+    """
+    row, after = x[i], x[min(i + 1, len(x) - 1)]
+    step = LINE // x.itemsize
     total = 0.0
-    for start in range(0, len(row), SHORT):
-        part = row[start:start + SHORT]
-        short = row.dtype.type(0)
+    for start in range(0, len(row), _PART):
+        part = row[start:start + _PART]
+        for column in range(start, start + len(part), step):
+            ask(after, column)
+        short = x.dtype.type(0)
         for column in range(len(part)):
             short += exp_down(part[column] - top)
         total += short
@@ -72,7 +80,7 @@ def log_softmax(y: Any, x: Any) -> None:
     rows, n = x.shape
     for i in range(rows):
         top = largest(x[i])
-        logsum = x.dtype.type(np.log(_power_sum(x[i], top)))
+        logsum = x.dtype.type(np.log(_power_sum(x, i, top)))
         for column in range(n):
             y[i, column] = (x[i, column] - top) - logsum
 
@@ -100,7 +108,7 @@ def class_losses(x: Any, index: Any, weights: Any, lse: Any, losses: Any, hit: f
     rows, n = x.shape
     for i in range(rows):
         top = largest(x[i])
-        logsum = np.log(_power_sum(x[i], top))
+        logsum = np.log(_power_sum(x, i, top))
         lse[i, 0] = top + logsum
         loss = (logsum - (np.float64(x[i, index[i, 0]]) - top)) * weights[i, 0] * hit
         if smooth:
