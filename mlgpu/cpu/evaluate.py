@@ -203,8 +203,8 @@ def _ordered(program: Program) -> Program:
         return sorted(dict.fromkeys(values), key=need.__getitem__, reverse=True)
 
     for step in program.steps:
-        first = before(step.operands)
-        need[step.result] = max([need[i] + n for n, i in enumerate(first)], default=0) or 1
+        kept = [need[i] for i in before(step.operands) if need[i]]
+        need[step.result] = max([count + n for n, count in enumerate(kept)], default=1)
     ordered: dict[int, Step] = {}
     waiting = before(program.outputs)[::-1]
     while waiting:
