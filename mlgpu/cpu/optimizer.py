@@ -35,8 +35,7 @@ class Rule(ABC):
     def update(self, written: Sequence[Array], g: Array, d: Array, spare: Array) -> None:
         """Overwrite equal pieces of the parameter and its state; `d`, `spare`: room of that size.
 
-        Operations are done in the order in which the CUDA kernels do them, but for those that
-        numbers alone can save.
+        Operations are done in the order in which the CUDA kernels do them.
         """
 
     @abstractmethod
@@ -126,11 +125,11 @@ class AdamRule(Rule):
         _add(square, self.beta2, spare, 1 - self.beta2, spare)
         largest = np.maximum(peak[0], square, out=peak[0]) if peak else square
         np.sqrt(largest, out=spare)
-        # The square's correction is the whole quotient's, which saves a division of each number.
-        np.add(spare, self.eps * self.root, out=spare)
+        np.divide(spare, self.root, out=spare)
+        np.add(spare, self.eps, out=spare)
         np.divide(mean, spare, out=spare)
         kept = 1 - self.lr * self.weight_decay if self.decoupled else 1.0
-        _add(p, kept, spare, -self.step_size * self.root, spare)
+        _add(p, kept, spare, -self.step_size, spare)
 
     def update_compiled(self, loops: Any, written: Sequence[Array], g: Array) -> None:
         number = g.dtype.type
