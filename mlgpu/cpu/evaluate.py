@@ -240,10 +240,16 @@ def _lines(program: Program) -> Callable[..., None]:
 
 def _scalars(program: Program, values: list[Any]) -> list[Any]:
     """Operands of one element without dimensions, which NumPy's ufuncs take in half the time."""
-    others = {i for step, function in zip(program.steps, _functions(program), strict=True)
-              if not isinstance(function, np.ufunc) for i in step.operands}
+    others = _of_others(program)
     return [v.reshape(()) if isinstance(v, np.ndarray) and v.size == 1 and i not in others else v
             for i, v in enumerate(values)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_others(program: Program) -> frozenset[int]:
+    """The operands of functions that are no ufuncs, and may want a dimension."""
+    return frozenset(i for step, function in zip(program.steps, _functions(program), strict=True)
+                     if not isinstance(function, np.ufunc) for i in step.operands)
 
 
 def _block_lengths(shape: tuple[int, ...]) -> list[int]:
