@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu.cpu import fast
+from mlgpu.cpu import fast, rows
 from mlgpu.nn import functional
 
 FORMS = ["numpy", pytest.param("compiled", marks=pytest.mark.skipif(
@@ -337,3 +337,23 @@ def test_rows_sent_past_the_caches_are_the_same_within_rounding(monkeypatch, dty
     for a, b in zip(sent, run(), strict=True):  # sums of gradients are taken in other parts
         a, b = a.detach().numpy(), b.detach().numpy()
         assert np.abs(a - b).max() <= 8 * np.finfo(dtype).eps * np.abs(b).max()
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_sums_over_rows_are_cut_by_shape_alone(loop):
+    """Also of rows so long that there are many blocks of few elements."""
+    shape = (40, 300_000)
+    x = np.broadcast_to(np.float32(1), shape)
+    found = []
+    for threads in (1, 2, 16):
+        mlgpu.set_num_threads(threads)
+        parts = rows.partial_sums(shape, (1,), np.float32)
+
+        def count(out, part):
+            part += len(out)
+
+        rows.each_block(count, x, parts=[parts], loop=loop)
+        found.append(parts.ravel().tolist())
+    assert found[0] == found[1] == found[2]
+    assert sum(found[0]) == len(x)
+    assert len([part for part in found[0] if part]) == rows.GROUPS

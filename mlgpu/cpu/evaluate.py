@@ -206,17 +206,14 @@ def _ordered(program: Program) -> Program:
         kept = [need[i] for i in before(step.operands) if need[i]]
         need[step.result] = max([count + n for n, count in enumerate(kept)], default=1)
     ordered: dict[int, Step] = {}
-    waiting = before(program.outputs)[::-1]
+    waiting = [made[i] for i in reversed(before(program.outputs)) if i in made]
     while waiting:
-        value = waiting[-1]
-        more = [i for i in before(made[value].operands) if i in made and i not in ordered
-                ] if value in made and value not in ordered else []
-        if more:
-            waiting += more[::-1]
+        step = waiting[-1]
+        first = [made[i] for i in before(step.operands) if i in made and i not in ordered]
+        if first:
+            waiting += reversed(first)
         else:
-            waiting.pop()
-            if value in made:
-                ordered.setdefault(value, made[value])
+            ordered.setdefault(step.result, waiting.pop())
     return replace(program, steps=tuple(ordered.values()))
 
 
@@ -350,6 +347,15 @@ class _Registers:
                 last[value] = len(program.steps)
         self.place: dict[int, int] = {}
         self.widths: list[int] = []  # bytes of an element, for each buffer
+        self._keep(program, last, made, read)
+
+    def _keep(self, program: Program, last: dict[int, int], made: dict[int, int],
+              read: Sequence[int]) -> None:
+        """Find memory for what is computed on the way.
+
+        The fewer buffers, the more of a block the second-level cache holds.  A ufunc may write over
+        what it reads; other functions may write before they have read.
+        """
         final = {position: value for value, position in self.output.items()}
         until = dict.fromkeys(final, -1)  # the last step that reads what is kept in an output
         direct = [isinstance(function, np.ufunc) for function in _functions(program)]
@@ -366,8 +372,6 @@ class _Registers:
                     return position
             return None
 
-        # The fewer buffers, the more of a block the second-level cache holds.  A ufunc may write
-        # over what it reads; other functions may write before they have read.
         for n, step in enumerate(program.steps):
             result = step.result
             ending = [i for i in dict.fromkeys(step.operands)

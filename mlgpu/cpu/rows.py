@@ -164,7 +164,8 @@ def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | No
     converted = (out is not None and out.dtype != compute) or any(
         x.dtype != wide(x.dtype) for x in inputs)
     if loop and not converted and len(places[-1]) == 1:
-        tasks = min(tasks, max(LOOPS, 4 * get_num_threads(), math.prod(shape) // TASK))
+        if not parts:  # whose groups are a matter of shape alone
+            tasks = min(tasks, max(LOOPS, 4 * get_num_threads(), math.prod(shape) // TASK))
         ends = [len(places) * task // tasks for task in range(tasks + 1)]
         places = [(slice(places[first][0].start, places[end - 1][0].stop),)
                   for first, end in itertools.pairwise(ends)]

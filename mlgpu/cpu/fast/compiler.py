@@ -20,8 +20,8 @@ _AS_WRITTEN = {"contract"}
 class _Lower(lowering.Lower):  # type: ignore[misc]
     """Numba's lowering; the function's vectors are to be as wide as the machine has them.
 
-    LLVM takes half of that on Intel's servers, lest their clock slows down: exponentials over large
-    arrays take a third less time with the whole.
+    LLVM takes half of that on Intel's servers, lest their clock slows down: with the whole,
+    exponentials take up to a third less time.
     """
 
     def setup_function(self, fndesc: Any) -> None:
@@ -54,6 +54,7 @@ def _shared() -> str:
     for name in ("blas.py", "compiler.py", "maths.py", "recurrent.py", "rows.py",
                  "streams.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
+    digest.update(Path(__file__).parent.with_name("special.py").read_bytes())  # coefficients
     return digest.hexdigest()
 
 
