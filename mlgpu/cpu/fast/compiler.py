@@ -51,8 +51,8 @@ class _Compiler(compiler.CompilerBase):  # type: ignore[misc]
 def _shared() -> str:
     """What loops of any file are made with: files that Numba does not look at."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("blas.py", "compiler.py", "maths.py", "recurrent.py", "rows.py",
-                 "streams.py"):
+    for name in ("blas.py", "compiler.py", "maths.py", "recurrent.py", "rows.py", "streams.py",
+                 "tile.py", "vectors.py"):
         digest.update(Path(__file__).with_name(name).read_bytes())
     digest.update(Path(__file__).parent.with_name("special.py").read_bytes())  # coefficients
     return digest.hexdigest()

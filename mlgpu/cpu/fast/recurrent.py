@@ -7,126 +7,39 @@ how the rows are cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-
-import llvmlite.binding
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from mlgpu.cpu.fast.compiler import compiled, inlined
 from mlgpu.cpu.fast.maths import sigmoid, tanh
+from mlgpu.cpu.fast.tile import ACROSS, ROWS, tile
+from mlgpu.cpu.fast.vectors import address
 
 __all__ = ["backward", "forward", "lanes", "pack_columns", "pack_rows"]
 
 Array = Any
-_typed: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
-_WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 
 
 def lanes(itemsize: int) -> int:
     """How many columns a panel of weights has."""
-    return 64 // itemsize
+    return ACROSS // itemsize
 
 
 # --- products ------------------------------------------------------------------------------------
 
 
-def _tile(height: int) -> Any:
-    """out = a @ panel for `height` rows of a.
-
-    Takes a and the element at which its first row begins, the count of elements between two rows,
-    a panel (depth, lanes) by its array and first element, the depth, and out as a.
-    """
-    @_typed
-    def tile(context: Any, a: Any, a_first: Any, a_row: Any, panels: Any, p_first: Any, depth: Any,
-             out: Any, o_first: Any, o_row: Any) -> Any:
-        whole = types.intp
-        item = a.dtype.bitwidth // 8
-
-        def product(context: Any, builder: Any, signature: Any, operands: Any) -> Any:
-            vector = ir.VectorType(context.get_value_type(signature.args[0].dtype), lanes(item))
-            a, a_first, a_row, panels, p_first, depth, out, o_first, o_row = operands
-            start, read, write = (
-                builder.gep(context.make_array(t)(context, builder, value).data, [first])
-                for t, value, first in zip((signature.args[0], signature.args[3],
-                                            signature.args[6]), (a, panels, out),
-                                           (a_first, p_first, o_first), strict=True))
-            count = context.get_value_type(whole)
-            rows = [builder.gep(start, [builder.mul(a_row, ir.Constant(count, row))])
-                    for row in range(height)]
-            step = cgutils.get_or_insert_function(
-                builder.module, ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fmuladd.v{vector.count}{vector.element.intrinsic_name}")
-            before = builder.block
-            loop, done = builder.append_basic_block("depth"), builder.append_basic_block("done")
-            zero = ir.Constant(vector, [0.0] * vector.count)
-            builder.cbranch(builder.icmp_signed(">", depth, ir.Constant(count, 0)), loop, done)
-
-            builder.position_at_end(loop)
-            k = builder.phi(count)
-            k.add_incoming(ir.Constant(count, 0), before)
-            sums = [builder.phi(vector) for _ in rows]
-            place = builder.mul(k, ir.Constant(count, vector.count))
-            weights = builder.load(builder.bitcast(builder.gep(read, [place]),
-                                                   vector.as_pointer()), align=item)
-            following = []
-            for total, row in zip(sums, rows, strict=True):
-                total.add_incoming(zero, before)
-                one = builder.insert_element(ir.Constant(vector, ir.Undefined),
-                                             builder.load(builder.gep(row, [k])),
-                                             ir.Constant(ir.IntType(32), 0))
-                spread = builder.shuffle_vector(
-                    one, ir.Constant(vector, ir.Undefined),
-                    ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count))
-                following.append(builder.call(step, [spread, weights, total]))
-            further = builder.add(k, ir.Constant(count, 1))
-            k.add_incoming(further, loop)
-            for total, new in zip(sums, following, strict=True):
-                total.add_incoming(new, loop)
-            builder.cbranch(builder.icmp_signed("<", further, depth), loop, done)
-
-            builder.position_at_end(done)
-            for row, new in enumerate(following):
-                total = builder.phi(vector)
-                total.add_incoming(zero, before)
-                total.add_incoming(new, loop)
-                following[row] = total
-            for row, total in enumerate(following):
-                place = builder.gep(write, [builder.mul(o_row, ir.Constant(count, row))])
-                builder.store(total, builder.bitcast(place, vector.as_pointer()), align=item)
-            return context.get_dummy_value()
-
-        return types.void(a, whole, whole, panels, whole, whole, out, whole, whole), product
-
-    return tile
-
-
-# As many rows at once as leave room in the registers: each row of sums takes 64 bytes.
-_MANY = 8 if _WIDE else 4
-_many, _pair, _single = _tile(_MANY), _tile(2), _tile(1)
-
-
 @inlined
 def _multiply(a: Array, first: int, panels: Array, out: Array) -> None:
     """out (rows, columns) = the matrix a, from row `first` on, times the panels."""
-    rows, width, depth, across = len(out), a.shape[1], panels.shape[1], panels.shape[2]
-    wide = out.shape[1]
-    for panel in range(len(panels)):
-        weights, place, row = panel * depth * across, panel * across, 0
-        while row + _MANY <= rows:
-            _many(a, (first + row) * width, width, panels, weights, depth, out,
-                  row * wide + place, wide)
-            row += _MANY
-        while row + 2 <= rows:
-            _pair(a, (first + row) * width, width, panels, weights, depth, out,
-                  row * wide + place, wide)
-            row += 2
-        if row < rows:
-            _single(a, (first + row) * width, width, panels, weights, depth, out,
-                    row * wide + place, wide)
+    rows, width, (count, depth, wide) = len(out), a.shape[1], panels.shape
+    item, stride, tiles = out.itemsize, out.shape[1], -(-rows // ROWS)
+    for panel in range(count):
+        weights = address(panels) + panel * depth * wide * item
+        for number in range(tiles):
+            top = rows * number // tiles
+            tile(out, rows * (number + 1) // tiles - top,
+                 address(a) + (first + top) * width * item, width, 1, weights, wide, depth,
+                 address(out) + (top * stride + panel * wide) * item, stride, wide, weights,
+                 False, False)
 
 
 @compiled

@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["LINE", "ask", "fence", "send", "sends"]
+__all__ = ["LINE", "ask", "fence", "prefetch", "send", "sends"]
 
 LINE = 64  # bytes of a cache line
 
@@ -65,16 +65,21 @@ def send(typing: Any, out: Any, source: Any, index: Any) -> Any:
     return types.void(out, source, types.intp), code
 
 
+def prefetch(builder: Any, place: Any, level: int, to_write: bool = False) -> None:
+    """Code that asks for the line at an address: 2, into the second level; 3, into the first."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    data = 1
+    builder.call(function, [builder.bitcast(place, byte),
+                            *[number(v) for v in (int(to_write), level, data)]])
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def ask(typing: Any, array: Any, index: Any) -> Any:
     """Let the line of array[index], which will soon be read, come into the second level."""
     def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        place = builder.bitcast(_place(context, builder, array, given[0], given[1]), byte)
-        read, level, data = 0, 2, 1
-        builder.call(prefetch, [place, *[number(v) for v in (read, level, data)]])
+        prefetch(builder, _place(context, builder, array, given[0], given[1]), level=2)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), code
