@@ -123,6 +123,7 @@ def convolve(x: Array, kernel: Array, bias: Array | None, win: Windows, out: Arr
     blocks = cut(len(x), win, _tiles_of_block(loops, channels, outputs))
     if bias is None:
         bias = zeros((outputs,), kernel.dtype)
+    multiply = _product(kernel, loops)
 
     def start() -> Callable[[int], None]:
         form = _form(kernel.dtype, blocks[0], max(channels, outputs), loops)
@@ -133,13 +134,29 @@ def convolve(x: Array, kernel: Array, bias: Array | None, win: Windows, out: Arr
             seen = tiles(block)
             form.read(x, win, block, seen)
             made = products(block)
-            np.matmul(flat(seen), kernel, out=flat(made))
+            multiply(flat(seen), flat(made))
             if not form.write(made, bias, out, block):
                 direct(block)
 
         return convolve_block
 
     threads.parallel(len(blocks), start, work)
+
+
+def _product(kernel: Array, loops: ModuleType | None) -> Callable[[Array, Array], object]:
+    """What multiplies planes (16, tiles, C) by a kernel's and writes the second argument."""
+    if loops is None:
+        return lambda seen, made: np.matmul(seen, kernel, out=made)
+    channels, outputs = kernel.shape[1:]
+    panels: Array = empty(loops.panels_of(channels, outputs, kernel.dtype), kernel.dtype)
+    wide = panels.shape[3]
+    full = outputs - outputs % wide
+    np.copyto(panels[:, :full // wide],
+              kernel[..., :full].reshape(16, channels, -1, wide).swapaxes(1, 2))
+    if full < outputs:
+        panels[:, -1, :, outputs - full:] = 0
+        np.copyto(panels[:, -1, :, :outputs - full], kernel[..., full:])
+    return lambda seen, made: loops.multiply(seen, panels, made)
 
 
 def weigh(x: Array, y: Array, win: Windows, out: Array) -> Array:
@@ -155,12 +172,10 @@ def weigh(x: Array, y: Array, win: Windows, out: Array) -> Array:
     parts = min(len(blocks), max(min(8, room), threads.get_num_threads()))
     totals = zeros((parts, 16, channels, outputs), out.dtype)
     sums = zeros((parts, outputs), out.dtype)
-    step = max(1, min(16, (1 << 14) // (channels * outputs)))  # planes added in cache
 
     def start() -> Callable[[int], None]:
         form = _form(out.dtype, blocks[0], max(channels, outputs), loops)
         tiles, spread = form.planes(channels), form.planes(outputs)
-        term = empty((step, channels, outputs), out.dtype)
         ones = empty((1, _tiles(blocks[0])), out.dtype)
         ones.fill(1)
         term_sum = empty((1, outputs), out.dtype)
@@ -170,12 +185,8 @@ def weigh(x: Array, y: Array, win: Windows, out: Array) -> Array:
                 seen, given = tiles(block), spread(block)
                 form.read(x, win, block, seen)
                 form.spread(y, block, given)
-                left, right = flat(seen).swapaxes(1, 2), flat(given)
-                for plane in range(0, 16, step):
-                    some = slice(plane, plane + step)
-                    into = totals[task, some]
-                    np.matmul(left[some], right[some], out=term[:len(into)])
-                    np.add(into, term[:len(into)], out=into)
+                right = flat(given)
+                form.weigh(flat(seen), right, totals[task])
                 # Plane (1, 1) holds the sum of each tile.
                 np.matmul(ones[:, :_tiles(block)], right[5], out=term_sum)
                 np.add(sums[task], term_sum[0], out=sums[task])
@@ -220,6 +231,8 @@ class _Form:
     one thread looks up, another waits for the interpreter.
     """
 
+    beyond = 0  # elements after the planes that may be read
+
     def __init__(self, dtype: np.dtype[Any], largest: Block, channels: int) -> None:
         self.dtype = dtype
         self.largest = largest
@@ -229,10 +242,11 @@ class _Form:
         self.phases = Workspace(dtype, 4 * n * (r + 1) * (s + 1) * channels)
         self.half = Workspace(dtype, 8 * n * (r + 1) * s * channels)
         self.plans: dict[str, _Plan] = {}
+        self.term = Workspace(dtype)
 
     def planes(self, channels: int) -> Callable[[Block], Array]:
         """A workspace for the planes of a block."""
-        space = Workspace(self.dtype, 16 * _tiles(self.largest) * channels)
+        space = Workspace(self.dtype, 16 * _tiles(self.largest) * channels + self.beyond)
         lent: dict[Ints, Array] = {}
 
         def lend(block: Block) -> Array:
@@ -290,6 +304,17 @@ class _Form:
                 to = target[:, :, row::2]
                 np.copyto(to, image[:, :, :to.shape[2], row, :to.shape[3]], casting="unsafe")
         return bool(np.isfinite(np.add.reduce(line, None)))
+
+    def weigh(self, seen: Array, given: Array, totals: Array) -> None:
+        """totals (16, C, O) += seen^T @ given, of planes (16, tiles, C) and (16, tiles, O)."""
+        _, channels, outputs = totals.shape
+        step = max(1, min(16, (1 << 14) // (channels * outputs)))  # planes added in cache
+        for plane in range(0, 16, step):
+            some = slice(plane, plane + step)
+            into = totals[some]
+            term: Array = self.term.take(into.shape)
+            np.matmul(seen[some].swapaxes(1, 2), given[some], out=term)
+            np.add(into, term, out=into)
 
     def _transform(self, frame: _Frame, x: Array, block: Block, top: int, left: int, more: int,
                    planes: Array, calls: Callable[[Array], Iterator[Call]]) -> None:
@@ -416,6 +441,7 @@ class _Compiled(_Form):
         self.wide = Workspace(dtype)
         self.lines = Workspace(dtype, (s + 1) * channels * 2)
         self.ring = Workspace(dtype, 16 * s * channels)
+        self.beyond = loops.beyond(dtype)
 
     def read(self, x: Array, win: Windows, block: Block, planes: Array) -> None:
         top, left = 2 * block.row - win.before[0], 2 * block.column - win.before[1]
@@ -432,7 +458,7 @@ class _Compiled(_Form):
 
     def write(self, planes: Array, bias: Array, out: Array, block: Block) -> bool:
         length = block.columns * len(bias)
-        sums, lines = self.ring.take((4, length)), self.lines.take((2, length))
+        sums, lines = self.ring.take((2, 4, length)), self.lines.take((2, length))
         if out.dtype == self.dtype:
             images = out[block.image:block.image + block.images]
             return bool(self.loops.write(planes, bias, images, 2 * block.row, 2 * block.column,
@@ -442,6 +468,9 @@ class _Compiled(_Form):
         finite = bool(self.loops.write(planes, bias, wide, 0, 0, sums, lines))
         np.copyto(target, wide, casting="unsafe")
         return finite
+
+    def weigh(self, seen: Array, given: Array, totals: Array) -> None:
+        self.loops.weigh(seen, given, totals)
 
     def _images(self, x: Array, block: Block, top: int, left: int, more: int
                 ) -> tuple[Array, int, int]:
