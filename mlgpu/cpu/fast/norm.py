@@ -1,6 +1,7 @@
 """Layer norm and RMS norm over blocks of rows (rows, n): a row at a time.
 
-A row stays in cache between its passes, so memory is read and written once.
+A row stays in cache between its passes, so memory is read and written once.  The arithmetic is
+little: lines of the next row, and of the result's, are asked for all the time.
 """
 
 from __future__ import annotations
@@ -11,13 +12,42 @@ import numpy as np
 
 from mlgpu.cpu.fast.compiler import compiled
 from mlgpu.cpu.fast.rows import SHORT
-from mlgpu.cpu.fast.streams import LINE, ask, fence, send, sends
+from mlgpu.cpu.fast.streams import LINE, fence, send, sends
+from mlgpu.cpu.fast.vectors import Made, Vectors, address, each
 
-__all__ = ["backward", "backward_sent", "forward", "sends", "sends_parts"]
+__all__ = ["backward", "forward", "sends"]
 
-_PART = 256  # numbers of a row between two times that lines are asked for or sent
-_AHEAD = 2  # rows before the one whose lines are asked for
 _FIRST = 16  # numbers whose mean is near enough to the row's, most of the time
+
+
+def _away(write: Vectors, x: Any, level: Any) -> Made:
+    value = write.sub(x, level)
+    return [], [value, write.mul(value, value)]
+
+
+def _normal(write: Vectors, x: Any, scale: Any, shift: Any, middle: Any, factor: Any) -> Made:
+    normal = write.mul(write.sub(x, middle), factor)
+    return [write.fma(normal, scale, shift)], []
+
+
+def _weighed(write: Vectors, dy: Any, x: Any, scale: Any, dweight: Any, dbias: Any, middle: Any,
+             factor: Any) -> Made:
+    product = write.mul(dy, write.mul(write.sub(x, middle), factor))
+    return ([write.add(dweight, product), write.add(dbias, dy)],
+            [write.mul(product, scale), write.mul(dy, scale)])
+
+
+def _slope(write: Vectors, dy: Any, x: Any, scale: Any, middle: Any, factor: Any, level: Any,
+           along: Any) -> Made:
+    normal = write.mul(write.sub(x, middle), factor)
+    rest = write.sub(write.sub(write.mul(dy, scale), level), write.mul(normal, along))
+    return [write.mul(rest, factor)], []
+
+
+_sum_away = each(_away, 1, 0, numbers=1, sums=2, read=1, written=1)
+_normalize = each(_normal, 3, 1, numbers=2, near=True)
+_weigh = each(_weighed, 5, 2, numbers=2, sums=2, read=2, written=1, near=True)
+_slopes = each(_slope, 3, 1, numbers=4, near=True)
 
 
 @compiled
@@ -39,14 +69,15 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, center
             for column in range(min(_FIRST, n)):
                 level += x[i, column]
             level /= x.dtype.type(min(_FIRST, n))
+        row, result, following = address(x[i]), address(y[i]), address(x[min(i + 1, rows - 1)])
+        made = address(buffer) if stream else result
         total, squares = 0.0, 0.0
         for start in range(0, n, SHORT):
-            part = x[i, start:start + SHORT]
-            short, square = zero, zero
-            for column in range(len(part)):
-                value = part[column] - level
-                short += value
-                square += value * value
+            at = start * x.itemsize
+            # Of what is sent, no line is read before.
+            asked = following + at if stream else result + at
+            short, square, _ = _sum_away(x, min(SHORT, n - start), (
+                row + at, following + at, asked), (level, zero))
             total += short
             squares += square
         middle = zero
@@ -59,110 +90,54 @@ def forward(y: Any, x: Any, mean: Any, rstd: Any, scale: Any, shift: Any, center
             else:
                 squares = 0.0
                 for start in range(0, n, SHORT):
-                    part = x[i, start:start + SHORT]
-                    square = zero
-                    for column in range(len(part)):
-                        square += (part[column] - middle) * (part[column] - middle)
+                    at = start * x.itemsize
+                    _, square, _ = _sum_away(x, min(SHORT, n - start), (
+                        row + at, row + at, result + at), (middle, zero))
                     squares += square
         factor = x.dtype.type(1 / np.sqrt(squares / n + eps))
         rstd[i, 0] = factor
-        row = y[i]
+        _normalize(x, n, (row, address(scale), address(shift), made), (middle, factor, zero))
         if stream:
-            for column in range(n):
-                buffer[column] = (x[i, column] - middle) * factor * scale[column] + shift[column]
             for column in range(0, n, step):
-                send(row, buffer, column)
-        else:
-            for column in range(n):
-                row[column] = (x[i, column] - middle) * factor * scale[column] + shift[column]
+                send(y[i], buffer, column)
     if stream:
         fence()
 
 
 @compiled
 def backward(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight: Any,
-             dbias: Any, centered: bool) -> None:
-    """dx; to dweight and dbias (1, n), unless they are empty, the sums over the rows are added."""
-    rows, n = x.shape
-    affine = dweight.size > 0
-    zero = x.dtype.type(0)
-    for i in range(rows):
-        middle = mean[i, 0] if centered else zero
-        factor = rstd[i, 0]
-        with_x, alone = 0.0, 0.0
-        for start in range(0, n, SHORT):
-            end = min(n, start + SHORT)
-            grads, values, scales = dy[i, start:end], x[i, start:end], scale[start:end]
-            short_x, short = zero, zero
-            if affine:
-                weights, biases = dweight[0, start:end], dbias[0, start:end]
-                for column in range(end - start):
-                    grad = grads[column]
-                    product = grad * ((values[column] - middle) * factor)
-                    weights[column] += product
-                    biases[column] += grad
-                    short_x += product * scales[column]
-                    short += grad * scales[column]
-            else:
-                for column in range(end - start):
-                    short_x += grads[column] * ((values[column] - middle) * factor)
-                    short += grads[column]
-            with_x += short_x
-            alone += short
-        along = x.dtype.type(with_x / n)
-        level = x.dtype.type(alone / n) if centered else zero
-        for column in range(n):
-            normal = (x[i, column] - middle) * factor
-            dx[i, column] = (dy[i, column] * scale[column] - level - normal * along) * factor
+             dbias: Any, centered: bool, stream: bool) -> None:
+    """dx; to dweight and dbias (1, n), unless they are empty, the sums over the rows are added.
 
-
-def sends_parts(rows: Any) -> bool:
-    """Whether `backward_sent` is to compute a result (rows, n), and may."""
-    return sends(rows) and rows.shape[1] % _PART == 0
-
-
-@compiled
-def backward_sent(dx: Any, dy: Any, x: Any, mean: Any, rstd: Any, scale: Any, dweight: Any,
-                  dbias: Any, centered: bool) -> None:
-    """As `backward`, with dx past the caches and the lines of coming rows asked for meanwhile.
-
-    Both in small parts among the arithmetic, since memory is what it waits for.
+    With `stream` dx is written past the caches.
     """
     rows, n = x.shape
     zero = x.dtype.type(0)
+    buffer = np.empty(n if stream else 0, x.dtype)
     step = LINE // x.itemsize
-    buffer = np.empty(_PART, x.dtype)
-    weights = dweight if dweight.size else np.zeros((1, n), x.dtype)
-    biases = dbias if dbias.size else np.zeros((1, n), x.dtype)
+    unused = np.zeros((2, 0 if dweight.size else n), x.dtype)
+    weights = address(dweight) if dweight.size else address(unused[0])
+    biases = address(dbias) if dbias.size else address(unused[1])
     for i in range(rows):
-        middle = mean[i, 0] if centered else zero
-        factor = rstd[i, 0]
-        next_grads, next_values = dy[min(i + _AHEAD, rows - 1)], x[min(i + _AHEAD, rows - 1)]
+        middle, factor = mean[i, 0] if centered else zero, rstd[i, 0]
+        after = min(i + 1, rows - 1)
+        grad, row, result = address(dy[i]), address(x[i]), address(dx[i])
+        next_grad, next_row = address(dy[after]), address(x[after])
         with_x, alone = 0.0, 0.0
-        for start in range(0, n, _PART):
-            for column in range(start, start + _PART, step):
-                ask(next_grads, column)
-                ask(next_values, column)
-            grad, value = dy[i, start:start + _PART], x[i, start:start + _PART]
-            factors = scale[start:start + _PART]
-            of_weight, of_bias = weights[0, start:start + _PART], biases[0, start:start + _PART]
-            short_x, short = zero, zero
-            for column in range(_PART):
-                product = grad[column] * ((value[column] - middle) * factor)
-                of_weight[column] += product
-                of_bias[column] += grad[column]
-                short_x += product * factors[column]
-                short += grad[column] * factors[column]
+        for start in range(0, n, SHORT):
+            at = start * x.itemsize
+            short_x, short, _ = _weigh(x, min(SHORT, n - start), (
+                grad + at, row + at, address(scale) + at, weights + at, biases + at, weights + at,
+                biases + at, next_grad + at, next_row + at, next_row + at if stream else result + at
+                ), (middle, factor, zero))
             with_x += short_x
             alone += short
         along = x.dtype.type(with_x / n)
         level = x.dtype.type(alone / n) if centered else zero
-        for start in range(0, n, _PART):
-            grad, value = dy[i, start:start + _PART], x[i, start:start + _PART]
-            factors, row = scale[start:start + _PART], dx[i, start:start + _PART]
-            for column in range(_PART):
-                normal = (value[column] - middle) * factor
-                buffer[column] = (grad[column] * factors[column] - level - normal * along) * factor
-            for column in range(0, _PART, step):
-                send(row, buffer, column)
-    fence()
+        _slopes(x, n, (grad, row, address(scale), address(buffer) if stream else result),
+                (middle, factor, level, along, zero))
+        if stream:
+            for column in range(0, n, step):
+                send(dx[i], buffer, column)
+    if stream:
+        fence()
