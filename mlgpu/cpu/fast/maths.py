@@ -185,6 +185,7 @@ _LN2_HIGH32, _LN2_LOW32 = f32(0.693145751953125), f32(1.4286068203094173e-06)
 _LN2_HIGH64, _LN2_LOW64 = 0.6931471805592082, 7.371002565167799e-13
 
 _ONE32 = i32(127 << 23)  # the bits of 1
+_SCALE32 = i32((127 + 64) << 23)  # those of 2**64
 _DEEPEST32 = f32(-87.3)  # exp is a normal number from here on
 
 # (exp(r) - 1 - r) / r**2 for |r| <= log(2) / 2
@@ -249,15 +250,27 @@ def exp32(x: Any) -> Any:
 
 
 @exact
-def _exp_down32(x: Any) -> Any:
-    x = f32(89) if x > f32(89) else x
+def _exp_parts32(x: Any) -> tuple[Any, Any]:
+    """p and n of exp(x) = p 2**n, n where the exponent has its bits."""
     shifted = x * _LOG2E32 + _ROUND32
     whole = shifted - _ROUND32
     r = x - whole * _LN2_HIGH32
     r = r - whole * _LN2_LOW32
-    p = f32(1) + (r + r * r * _exp_tail32(r))
-    p = p * floating(i32((bits(shifted) << i32(23)) + _ONE32))
-    return f32(0) if x < _DEEPEST32 else p
+    return f32(1) + (r + r * r * _exp_tail32(r)), i32(bits(shifted) << i32(23))
+
+
+@exact
+def _exp_down32(x: Any) -> Any:
+    x = f32(89) if x > f32(89) else x
+    p, n = _exp_parts32(x)
+    return f32(0) if x < _DEEPEST32 else p * floating(i32(n + _ONE32))
+
+
+@exact
+def _exp_under32(x: Any) -> Any:
+    """As `exp32`, of a number that is not above 0."""
+    p, n = _exp_parts32(f32(-104) if x < f32(-104) else x)
+    return p * floating(i32(n + _SCALE32)) * f32(2.0 ** -64)
 
 
 @exact
@@ -311,7 +324,7 @@ def _expm1_64(x: Any) -> Any:
 
 @exact
 def _sigmoid32(x: Any) -> Any:
-    e = exp32(-abs(x))
+    e = _exp_under32(-abs(x))
     return (e if x < f32(0) else f32(1)) / (f32(1) + e)
 
 
@@ -336,7 +349,8 @@ def _tanh32(x: Any) -> Any:
     a = abs(x)
     square = x * x
     near = x + x * (square * _tanh_near32(square))
-    far = f32(1) - f32(2) / (exp32(a + a) + f32(1))
+    p, n = _exp_parts32(f32(40) if a > f32(20) else a + a)
+    far = f32(1) - f32(2) / (p * floating(i32(n + _ONE32)) + f32(1))
     return _copysign32(near if a < f32(0.6) else far, x)
 
 
