@@ -52,6 +52,13 @@ def _functions(program: Program) -> list[Any]:
             for s in program.steps]
 
 
+@functools.lru_cache(maxsize=4096)
+def _used(program: Program) -> list[int]:
+    """The values before the first step that steps or outputs are made of."""
+    used = {i for s in program.steps for i in s.operands} | set(program.outputs)
+    return sorted(i for i in used if i < program.first_result)
+
+
 def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) -> None:
     """Run `program` on arrays (and Python numbers) and write the results into `outs`.
 
@@ -73,8 +80,7 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
         return
     if not size:
         return
-    used = {i for s in program.steps for i in s.operands} | set(program.outputs)
-    inputs = [i for i in used if isinstance(values[i], np.ndarray) and i < program.first_result]
+    inputs = [i for i in _used(program) if isinstance(values[i], np.ndarray)]
     laid = _lay_out([values[i] for i in inputs] + list(outs), shape, outs[0])
     results = laid[len(inputs):]
     if len(functions) == 1 and program.steps[0].primitive in _BY_MEMORY and (

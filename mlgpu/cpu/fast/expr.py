@@ -154,7 +154,8 @@ def _run_flat(loop: Any, n: int, outs: Sequence[Array], others: Sequence[Array],
         piece = slice(task * length, (task + 1) * length)
         loop(*[a[piece] if len(a) == n else a for a in arrays], *numbers)
 
-    loop(*[a[:0] if len(a) == n else a for a in arrays], *numbers)  # compiles, if need be
+    if not loop.signatures:  # compiles, before several threads ask for it; its dtypes are its own
+        loop(*[a[:0] if len(a) == n else a for a in arrays], *numbers)
     parallel(count, lambda: body, n)
 
 
@@ -194,10 +195,13 @@ def _bits(array: Array) -> Array:
 def _shared(inputs: dict[int, Array], outs: Sequence[Array]) -> tuple[tuple[int, int], ...]:
     """The inputs that are an output's own memory: as one array, or the loop could not be vector
     code, since any two others might overlap in part."""
-    places = {(out.ctypes.data, out.strides, out.dtype): k for k, out in enumerate(outs)}
+    places = {_place(out): k for k, out in enumerate(outs)}
     return tuple((i, places[key]) for i, a in inputs.items()
-                 if (key := (a.ctypes.data, a.strides, a.dtype)) in places
-                 and a.shape == outs[0].shape)
+                 if (key := _place(a)) in places and a.shape == outs[0].shape)
+
+
+def _place(array: Array) -> tuple[int, tuple[int, ...], Any]:
+    return array.__array_interface__["data"][0], array.strides, array.dtype
 
 
 def _in_order(array: Array) -> bool:
