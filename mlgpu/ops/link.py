@@ -302,7 +302,7 @@ class _Carried:
 
     def along(self, links: list[Any], dy: Any) -> tuple[Any, bool]:
         """Through nodes that lead to the next one; dy, and whether that is nobody else's now."""
-        books, nbytes, add = _books, self.layout.nbytes, np.add
+        add, most = np.add, 0  # and the most arrays that there are at a time
         sums, made, retain, fresh = self.sums, self.made, self.retain, False
         for node in links:
             way = node.way
@@ -310,9 +310,9 @@ class _Carried:
             a, b = node.a, node.b
             if back is not None:
                 count = way.count
-                now = books.allocated + nbytes * (len(sums) + fresh + count)
-                if now > books.peak:  # as what tensors hold while it is computed
-                    books.peak = now
+                held = len(sums) + fresh + count
+                if held > most:
+                    most = held
                 made += count
                 found = back(dy, node)
                 if not retain and way.kept:
@@ -342,6 +342,7 @@ class _Carried:
                 entry[2] = True
                 made += 1
         self.made = made
+        _books.workspace(self.layout.nbytes * most)  # as if tensors had held them
         return dy, fresh
 
     def out_of(self, node: Pointwise, dy: Any, fresh: bool) -> tuple[Any, bool]:

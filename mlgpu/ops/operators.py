@@ -27,12 +27,12 @@ Operator = Callable[[Any, Any], Any]
 
 
 def _forward(function: Callable[..., Any]) -> Operator:
-    short = isinstance(function, ElementwiseFunction)
+    formula = function.formula if isinstance(function, ElementwiseFunction) else None
 
     @symbolic
     def operator(self: Any, other: Any) -> Any:
-        if short and isinstance(other, Tensor):
-            made = binary(function.formula, self, other)  # type: ignore[attr-defined]
+        if formula is not None and isinstance(other, Tensor):
+            made = binary(formula, self, other)
             if made is not None:
                 return made
         if isinstance(other, _OPERANDS):
