@@ -157,15 +157,15 @@ class LayerNorm(Op):
             if self.centered:
                 np.subtract(dx, alone * rstd + mean * by_x, out=dx)
 
-        loops, none = fast.load("norm", rows.size), np.empty((1, 0), compute)
-
         def compiled(*blocks: Any) -> None:
             *arrays, dweight, dbias = blocks if weight is not None else (*blocks, none, none)
-            assert loops is not None
-            loops.backward(*arrays, scale, dweight, dbias, self.centered, loops.sends(rows))
+            backward(*arrays, scale, dweight, dbias, self.centered, stream)
 
         if rows.size:
+            loops, none = fast.load("norm", rows.size), np.empty((1, 0), compute)
             form, scratch = (block, 2) if loops is None else (compiled, 0)
+            if loops is not None:
+                backward, stream = loops.backward, loops.sends(rows)
             each_block(form, rows, self._rows(dy), self._rows(x), *self.stats, scratch=scratch,
                        parts=parts, last_first=True, loop=loops is not None)
         return dx, *self._parameter_gradients(*(part.sum(0) for part in parts))

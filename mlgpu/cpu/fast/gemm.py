@@ -12,7 +12,6 @@ is cut among threads does not show in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from numba import types
@@ -27,7 +26,6 @@ from mlgpu.cpu.runtime import empty
 __all__ = ["multiply", "workspaces"]
 
 Array = Any
-_typed: Callable[[Callable[..., Any]], Callable[..., Any]] = intrinsic
 
 DEPTH = 384  # of a panel, a multiple of any vector's length
 _BLOCK = 640 << 10  # bytes of a block of b: of a second-level cache of 1 MB
@@ -36,7 +34,7 @@ _BLOCK = 640 << 10  # bytes of a block of b: of a second-level cache of 1 MB
 # --- copies --------------------------------------------------------------------------------------
 
 
-@_typed
+@intrinsic  # type: ignore[untyped-decorator]
 def _turn(typing: Any, like: Any, source: Any, stride: Any, lines: Any, depth: Any, target: Any,
           width: Any, kept: Any) -> Any:
     """Element k of each line, `stride` apart, to place `width` k + the line's number.
@@ -50,8 +48,7 @@ def _turn(typing: Any, like: Any, source: Any, stride: Any, lines: Any, depth: A
         last, mask = builder.sub(lines, whole(1)), write.first(kept)
         begins = []
         for i in range(write.lanes):
-            line = builder.select(builder.icmp_signed("<", last, whole(i)), last, whole(i))
-            begins.append(write.after(source, builder.mul(stride, line)))
+            begins.append(write.after(source, builder.mul(stride, write.at_most(i, last))))
         step = whole(write.lanes)
         with cgutils.for_range_slice(builder, whole(0), depth, step, inc=True) as (k, _):
             left = write.first(builder.sub(depth, k))
@@ -67,7 +64,7 @@ def _turn(typing: Any, like: Any, source: Any, stride: Any, lines: Any, depth: A
     return types.void(like, n, n, n, n, n, n, n), code
 
 
-@_typed
+@intrinsic  # type: ignore[untyped-decorator]
 def _move(typing: Any, like: Any, source: Any, stride: Any, lines: Any, depth: Any, target: Any,
           width: Any, kept: Any) -> Any:
     """As `_turn`, where lines lie side by side and places of the depth are `stride` apart.
@@ -88,7 +85,7 @@ def _move(typing: Any, like: Any, source: Any, stride: Any, lines: Any, depth: A
     return types.void(like, n, n, n, n, n, n, n), code
 
 
-@_typed
+@intrinsic  # type: ignore[untyped-decorator]
 def _strew(typing: Any, like: Any, source: Any, stride: Any, columns: Any, depth: Any, target: Any
            ) -> Any:
     """Rows, each in one go, to panels of the depth's places one after the other.
@@ -180,7 +177,7 @@ def _multiply(a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, b_column: A
 def workspaces(threads: int, n: int, depth: int, dtype: Any) -> Array:
     """What `multiply` needs for products of at most these sizes: a row for each thread."""
     deep, width = min(depth, DEPTH), ACROSS // dtype.itemsize
-    columns = max(width, min(n + width, _BLOCK // (deep * dtype.itemsize) + width))
+    columns = width + min(n, _BLOCK // (deep * dtype.itemsize))
     return empty((threads, ROWS * DEPTH + columns * deep), dtype)
 
 

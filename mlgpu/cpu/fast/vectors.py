@@ -62,6 +62,11 @@ class Vectors:
         return self.builder.gep(place, [elements if isinstance(elements, ir.Value)
                                         else whole(elements)])
 
+    def at_most(self, number: int, last: Any) -> Any:
+        """The smaller one: lines beyond the last are taken for it."""
+        beyond = self.builder.icmp_signed("<", last, whole(number))
+        return self.builder.select(beyond, last, whole(number))
+
     def address(self, value: Any) -> Any:
         """An integer as an address of elements."""
         return self.builder.inttoptr(value, self.number.as_pointer())
@@ -113,7 +118,8 @@ class Vectors:
         return self.builder.fneg(a)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        return self._call(f"llvm.fma.{self.name}", self.vector, a, b, c)
+        """a b + c, rounded once where the processor does that in an instruction."""
+        return self._call(f"llvm.fmuladd.{self.name}", self.vector, a, b, c)
 
     def total(self, vector: Any) -> Any:
         """The sum of a vector's lanes: of its halves, and so on."""

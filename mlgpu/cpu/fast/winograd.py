@@ -38,8 +38,8 @@ def _part(typing: Any, like: Any, source: Any, stride: Any, channels: Any, low: 
         inside = builder.and_(builder.not_(write.first(low)), write.first(high))
         last, lines = builder.sub(channels, whole(1)), []
         for i in range(write.lanes):
-            line = builder.select(builder.icmp_signed("<", last, whole(i)), last, whole(i))
-            lines.append(write.load(write.after(source, builder.mul(stride, line)), inside))
+            line = write.after(source, builder.mul(stride, write.at_most(i, last)))
+            lines.append(write.load(line, inside))
         columns = write.transposed(lines)
         all_lanes = builder.icmp_signed("==", channels, whole(write.lanes))
         for mask in write.either(all_lanes, write.first(channels)):
@@ -92,9 +92,8 @@ def _part_back(typing: Any, like: Any, even: Any, odd: Any, step: Any, places: A
         there, last = write.first(channels), builder.sub(places, whole(1))
         more, lines = write.load(bias, there), []
         for i in range(write.lanes):
-            place = builder.select(builder.icmp_signed("<", last, whole(i // 2)), last,
-                                   whole(i // 2))
-            line = write.after(odd if i % 2 else even, builder.mul(step, place))
+            place = builder.mul(step, write.at_most(i // 2, last))
+            line = write.after(odd if i % 2 else even, place)
             lines.append(builder.fadd(write.load(line, there), more))
         rows = write.transposed(lines)
         all_lanes = builder.icmp_signed("==", columns, whole(write.lanes))
