@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nvrtc import compile_ptx
-from test_expr_cuda import GROUPS, programs, together
+from test_expr_cuda import ALL, GROUPS, programs, together
 
 from mlgpu import dtypes
 from mlgpu.cpu.evaluate import evaluate
@@ -80,7 +80,7 @@ def modes(program):
 
 @pytest.mark.parametrize("group", range(len(GROUPS)))
 def test_every_primitive_computes_what_the_cpu_does(group, tmp_path):
-    found = [p for name in GROUPS[group] for p in programs(name)]
+    found = [p for name in GROUPS[group] for p in programs(name, ALL)]
     pairs = [(cuda.contiguous(p), cuda.strided(p, 2, modes(p), 1, False)) for p in found]
     sources = [s for pair in pairs for s in pair]
     text, names = together(sources)

@@ -1,7 +1,7 @@
 """Recording events: where operations pass through while a profile runs.
 
 Every operation of every device runs through `call` of the device's runtime, and every kernel
-through `Kernel.__call__`.  Recording puts its own functions in these two places and takes them away
+through `Kernel.start`.  Recording puts its own functions in these two places and takes them away
 again, so that nothing is left in the way while no profile runs.
 """
 
@@ -57,7 +57,7 @@ class Recorder:
         self._restore.append(lambda: observe(-1))
         for owner in (CpuRuntime, CudaRuntime):
             self._replace(owner, "call", self._around)
-        self._replace(Kernel, "__call__", self._launching)
+        self._replace(Kernel, "start", self._launching)
 
     def stop(self) -> None:
         """End, and read the times that the devices have taken; waits for the devices."""
