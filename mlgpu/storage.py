@@ -69,8 +69,8 @@ RELEASED = -1  # the version of what is no more: nothing that was saved has it
 class Storage:
     """One block of memory and what all tensors on it have in common."""
 
-    __slots__ = ("__weakref__", "array", "charge", "claimed", "device", "exclusive", "holders",
-                 "inference", "pending", "prune_at", "released", "version")
+    __slots__ = ("__weakref__", "array", "charge", "claimed", "device", "exclusive", "first",
+                 "inference", "others", "pending", "prune_at", "released", "version")
 
     def __init__(self, device: Device, charge: memory.Charge, claimed: bool, array: Any = None
                  ) -> None:
@@ -83,8 +83,9 @@ class Storage:
         self.exclusive = False  # a gradient that only the backward pass sees: may be written into
         self.inference = mode.inference
         self.pending: Any = None  # the event of a copy to or from a device that is under way
-        self.holders: list[weakref.ref[Any]] = []  # of arrays on this memory, for `release`
-        self.prune_at = 8
+        # Holders of arrays on this memory, for `release`: most results have one all their life.
+        self.first: weakref.ref[Any] | None = None
+        self.others: list[weakref.ref[Any]] | None = None
 
     @classmethod
     def owning(cls, array: Any, device: Device) -> Storage:
@@ -110,10 +111,8 @@ class Storage:
         """Let every use of this host memory wait for a copy that is under way, if one is."""
         self.pending = event
         if event is not None:
-            for ref in self.holders:
-                holder = ref()
-                if holder is not None:
-                    holder._layout = None
+            for holder in self.holders():
+                holder._layout = None
 
     @property
     def root(self) -> Storage:
@@ -128,29 +127,33 @@ class Storage:
 
     def join(self, holder: Any) -> None:
         """Remember (weakly) a holder of an array on this memory, for `release`."""
-        self.holders.append(weakref.ref(holder))
-        if len(self.holders) > self.prune_at:
-            self.prune()
+        if self.first is None:
+            self.first = weakref.ref(holder)
+            return
+        if self.others is None:
+            self.others, self.prune_at = [], 8
+        self.others.append(weakref.ref(holder))
+        if len(self.others) > self.prune_at:  # those that have died are forgotten
+            self.others = [ref for ref in self.others if ref() is not None]
+            self.prune_at = 2 * len(self.others) + 8
 
-    def prune(self) -> None:
-        """Forget the holders that have died."""
-        self.holders = [ref for ref in self.holders if ref() is not None]
-        self.prune_at = 2 * len(self.holders) + 8
+    def holders(self) -> list[Any]:
+        """Those that joined and live."""
+        found = [ref() for ref in (self.first, *(self.others or ())) if ref is not None]
+        return [holder for holder in found if holder is not None]
 
     def release(self) -> None:
         """Give the memory back now; every holder raises ReleasedError from here on."""
         self.released = True
         self.version = RELEASED
-        for ref in self.holders:
-            holder = ref()
+        for holder in self.holders():
             # One that was given other memory since (`data = ...`) keeps that; a saved value that
             # hooks have taken has none.
-            if (holder is not None and holder._storage is not None
-                    and holder._storage.root is self):
+            if holder._storage is not None and holder._storage.root is self:
                 holder._array = _Released(holder._array)
                 holder._layout = None
         self.array = _Released(self.array) if type(self.array) is np.ndarray else None
-        self.holders = []
+        self.first = self.others = None
         self.charge = None
 
 
@@ -192,8 +195,7 @@ class Small(Storage):
         self.entry = self.pending = None
         self.released = self.exclusive = False
         self.version = 0
-        self.holders = []
-        self.prune_at = 8
+        self.first = self.others = None
         self.array = array
         self.nbytes = nbytes
         # As in `Charge`: lines without a call, which the interpreter runs in one go.

@@ -85,10 +85,10 @@ class Tensor(TensorMethods):
         self._storage = storage
         self._node = self._grad = self._base = self._layout = None
         self._requires = False
-        holders = storage.holders  # as `Storage.join`, without a call
-        holders.append(weakref.ref(self))
-        if len(holders) > storage.prune_at:
-            storage.prune()
+        if storage.first is None:  # as `Storage.join`, without a call
+            storage.first = weakref.ref(self)
+        else:
+            storage.join(self)
         return self
 
     # --- what it is -------------------------------------------------------------------------

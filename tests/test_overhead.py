@@ -46,7 +46,7 @@ CHAINS = {
     "x * 2": (X, lambda y: y * 2.0, 10, 13),
     "relu": (X, lambda y: y.relu(), 10, 13),
     "tanh": (X, lambda y: y.tanh(), 9, 11),
-    "matmul": (M, lambda y: y @ M.detach(), 42, 75),
+    "matmul": (M, lambda y: y @ M.detach(), 40, 76),
     "linear": (ROW, lambda y: F.linear(y, LINEAR.weight, LINEAR.bias), 50, 140),
 }
 

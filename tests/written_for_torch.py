@@ -717,7 +717,7 @@ def test_memory_is_shared_between_data_and_tensor():
     x = torch.ones(1000)
     for _ in range(100):
         x.data.mul_(1)
-    assert len(x._storage.holders) < 30
+    assert len(x._storage.others) < 30
     x.data.release()
     with pytest.raises(RuntimeError, match="release"):
         x + 1

@@ -28,10 +28,6 @@ class DataStorage(Storage):
         """The storage whose memory it is."""
         return self._root
 
-    def prune(self) -> None:
-        """As the root's."""
-        self._root.prune()
-
     def settle(self) -> None:
         """As the root's."""
         self._root.settle()
@@ -47,7 +43,7 @@ def _shared(name: str) -> property:
                     lambda self, value: setattr(self._root, name, value))
 
 
-for _name in ("charge", "holders", "pending", "prune_at", "released"):
+for _name in ("charge", "first", "others", "pending", "prune_at", "released"):
     setattr(DataStorage, _name, _shared(_name))
 
 

@@ -97,6 +97,6 @@ class offload(saved_tensors_hooks):
 
 def _holds_a_leaf(storage: Any) -> bool:
     """Whether the memory is a parameter's, which stays on the device anyway."""
-    held = [ref() for ref in storage.holders]
-    return any(isinstance(t, Parameter) or (isinstance(t, Tensor) and t._requires
-                                            and t._node is None and t._base is None) for t in held)
+    return any(isinstance(t, Parameter) or (isinstance(t, Tensor) and t._requires and
+                                            t._node is None and t._base is None)
+               for t in storage.holders())

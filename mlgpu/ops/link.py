@@ -146,12 +146,11 @@ def _made(array: Any, layout: Layout) -> Tensor:
     """A tensor of a fresh array.  As `Tensor._make(array, Small.of(array, layout))`, in one call:
     half of what an operation costs beside its arithmetic is here."""
     storage = _new(Small)
-    storage.entry = storage.pending = None
+    storage.entry = storage.pending = storage.others = None
     storage.array = array
     storage.nbytes = nbytes = layout.nbytes
     storage.released = storage.exclusive = False
     storage.version = 0
-    storage.prune_at = 8
     record = nbytes, layout.shape, layout.dtype, monotonic(), None
     books = _books  # by lines without a call, see `memory.Account`
     books.allocated = now = books.allocated + nbytes
@@ -165,7 +164,7 @@ def _made(array: Any, layout: Layout) -> Tensor:
     out._layout = layout
     out._node = out._grad = out._base = None
     out._requires = False
-    storage.holders = [ref(out)]
+    storage.first = ref(out)
     return out
 
 
