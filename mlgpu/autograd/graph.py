@@ -218,12 +218,12 @@ class _Walk:
 
         Its nodes are in order as they come, and nothing later leads to them.
         """
-        kind, chain = chains.kind, self.chain
+        kind, chain, waits = chains.kind, self.chain, self.leaf_waits
         while node.more is None:
             a, b = node.a, node.b
-            if type(a) is kind and (b is None or _is_plain_leaf(b)):  # most are such
-                if b is not None:
-                    self._expect_leaf(b)
+            if type(a) is kind and (b is None or id(b) in waits):  # most are such
+                if b is not None:  # a leaf met before, which is plain
+                    waits[id(b)] += 1
                 chain.append(node)
                 node = a
                 continue
