@@ -167,7 +167,7 @@ class _Wanted:
                                            self.filename, str(self.place))
         path = cache.put_file(root, data, f".{self.kind}") if root else None
         if path is None:  # the cache is off or cannot be written
-            path = cache.put_file(_temporary(os.getpid()), data, f".{self.kind}")
+            path = cache.put_file(temporary(os.getpid()), data, f".{self.kind}")
         elif root:
             entry = {"image": path.relative_to(root).as_posix(), "lowered": lowered, "log": log}
             cache.put(key, json.dumps(entry).encode(), root)
@@ -275,7 +275,7 @@ def _pairs(options: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 @functools.cache
-def _temporary(process: int) -> Path:
+def temporary(process: int) -> Path:
     """A folder of this process (a forked one has its own), removed when it ends."""
     folder = Path(tempfile.mkdtemp(prefix="mlgpu-"))
 

@@ -3,15 +3,20 @@
 CuPy compiles without it, from a file with a random name.  Here its two functions that lead to NVRTC
 get `-lineinfo`, as one of the options that CuPy's disk cache tells apart; the source is called by
 its kernel, "scale.cu"; and the module made of it keeps its text.
+
+CuPy's headers take NVRTC four times as long as a kernel of CuPy's, so a process reads them once.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 import re
 import threading
 from typing import Any
 
+from mlgpu.cuda.compile import temporary
 from mlgpu.sim.errors import SimError
 from mlgpu.sim.machine import Module
 
@@ -54,11 +59,27 @@ def follow(compiler: Any) -> None:
 
     def compile_named(source: str, options: tuple[str, ...] = (), arch: str | None = None,
                       filename: str = "kern.cu", *others: Any, **named: Any) -> Any:
+        options = (*options, *_headers_once(os.getpid()))
         made, mapping = compile(source, options, arch, filename, *others, **named)
         return _renamed(made, filename, name_of(source)), mapping
 
     setattr(compiler, BUILD, build_with_lines)
     setattr(compiler, COMPILE, compile_named)
+
+
+@functools.cache
+def _headers_once(process: int) -> tuple[str, ...]:
+    """Options by which NVRTC keeps the headers as it has read them; the PTX is the same.
+
+    Of that it tells in warnings, where a source has other options (629) or headers (630) or does
+    not compile (20283): they are of no use to the program.
+    """
+    from cupy_backends.cuda.libs import nvrtc
+
+    if nvrtc.getVersion() < (12, 8) or os.environ.get("CUPY_NVRTC_USE_PCH", "0") != "0":
+        return ()  # too old, or done by CuPy
+    return ("--pch", f"--pch-dir={temporary(process)}", "--pch-messages=false",
+            "--diag-suppress=629,630,20283")
 
 
 def attach(module: Module) -> None:
