@@ -9,7 +9,9 @@ stream.  What the kernel takes is read from its declaration (signature.py).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -77,6 +79,8 @@ class Kernel:
             kernel.max_dynamic_shared_size_bytes = shared
             self._shared[device] = shared
         kernel(grid, block, given, shared_mem=shared)
+        if _notes:
+            _note(self, grid, block, given, shared)
 
     @property
     def plain(self) -> bool:
@@ -95,6 +99,27 @@ class Kernel:
         self._loaded[device] = kernel
         self._shared[device] = _UNASKED - kernel.shared_size_bytes
         return kernel
+
+
+Launch = tuple[Kernel, tuple[int, ...], tuple[int, ...], Sequence[Any], int]  # as `start` takes it
+_notes: dict[int, list[Launch]] = {}  # what threads note, by their identity
+
+
+def _note(*launch: Any) -> None:
+    notes = _notes.get(get_ident())
+    if notes is not None:
+        notes.append(launch)
+
+
+@contextmanager
+def noted() -> Iterator[list[Launch]]:
+    """A list of what this thread launches meanwhile; its arguments live as long as the list."""
+    launches: list[Launch] = []
+    _notes[get_ident()] = launches
+    try:
+        yield launches
+    finally:
+        del _notes[get_ident()]
 
 
 @functools.cache

@@ -16,29 +16,42 @@ from mlgpu.cuda import runtime
 from mlgpu.cuda.copy import copy_into, fill
 from mlgpu.cuda.gemm import column_sums, gemm
 from mlgpu.cuda.launch import blocks, launch
+from mlgpu.cuda.repeat import repeat
 from mlgpu.cuda.rows import wide
 from mlgpu.cuda.types import ctype
 
 
 def rnn(gates: Any, h0: Any, w_hh: Any, order: Sequence[int], relu: bool) -> tuple[Any, Any]:
     """The outputs and the last state; the whole step is the product's kernel."""
-    x, state = runtime.contiguous(gates), h0
+    x = runtime.contiguous(gates)
     y = runtime.empty(x.shape, x.dtype)
-    for t in order:
-        state = gemm(state, w_hh.T, y[t], bias=x[t], activation="relu" if relu else "tanh")
-    return y, runtime.copy(state)
+
+    def step(at: int) -> None:
+        t = order[at]
+        gemm(y[order[at - 1]] if at else h0, w_hh.T, y[t], bias=x[t],
+             activation="relu" if relu else "tanh")
+
+    step(0)
+    repeat(step, 1, len(order), _along(order, x, y))
+    return y, runtime.copy(y[order[-1]])
 
 
 def rnn_backward(dy: Any, dlast: Any, y: Any, w_hh: Any, order: Sequence[int], relu: bool
                  ) -> tuple[Any, Any]:
     """The gradients of the gates and of the first state."""
-    dy, dh = _contiguous(dy), _contiguous(dlast)
+    dy, dlast, dh = _contiguous(dy), _contiguous(dlast), runtime.empty(y.shape[1:], y.dtype)
     dgates = runtime.empty(y.shape, y.dtype)
-    name = f"rnn_backward<{_types(y.dtype)}>"
-    for t in reversed(order):
-        launch("recurrent", name, blocks(y[t].size, 256), 256,
-               (None if dy is None else dy[t], dh, y[t], dgates[t], y[t].size, relu))
-        dh = gemm(dgates[t], w_hh)
+    back = order[::-1]
+
+    def step(at: int) -> None:
+        t = back[at]
+        launch("recurrent", f"rnn_backward<{_types(y.dtype)}>", blocks(y[t].size, 256), 256,
+               (None if dy is None else dy[t], dh if at else dlast, y[t], dgates[t], y[t].size,
+                relu))
+        gemm(dgates[t], w_hh, dh)
+
+    step(0)
+    repeat(step, 1, len(order), _along(back, dy, y, dgates))
     return dgates, dh
 
 
@@ -46,7 +59,7 @@ def lstm(gates: Any, h0: Any, c0: Any, w_hh: Any, w_hr: Any, order: Sequence[int
          ) -> tuple[Any, ...]:
     """The outputs, the last h and c, then the gates' values and the cells after each step, in the
     order of the steps, of which only few are there without `keep`."""
-    x, state, c0 = runtime.contiguous(gates), h0, _stored(c0, gates.dtype)
+    x, c0 = runtime.contiguous(gates), _stored(c0, gates.dtype)
     steps, (rows, hidden), dtype = len(x), c0.shape, x.dtype
     y = runtime.empty((steps, *h0.shape), dtype)
     acts = runtime.empty((steps if keep else 1, rows, 4 * hidden), dtype)
@@ -55,34 +68,48 @@ def lstm(gates: Any, h0: Any, c0: Any, w_hh: Any, w_hr: Any, order: Sequence[int
     last_h = runtime.empty(h0.shape, dtype) if out is None else None
     last_c = runtime.empty(c0.shape, dtype)
     name = f"lstm_forward<{_types(dtype)}>"
-    for at, t in enumerate(order):
-        ends = at == steps - 1
-        act = gemm(state, w_hh.T, acts[at % len(acts)], bias=x[t])
+
+    def step(at: int) -> None:
+        t, ends = order[at], at == steps - 1
+        act = gemm(y[order[at - 1]] if at else h0, w_hh.T, acts[at % len(acts)], bias=x[t])
         launch("recurrent", name, blocks(rows * hidden, 256), 256,
                (act, None if at else c0, cells[(at - 1) % len(cells)] if at else None,
                 cells[at % len(cells)] if keep or not ends else None, y[t] if out is None else out,
                 last_h if ends else None, last_c if ends else None, rows, hidden))
-        state = y[t] if w_hr is None else gemm(out, w_hr.T, y[t])
-    return y, runtime.copy(state) if last_h is None else last_h, last_c, acts, cells
+        if out is not None:
+            gemm(out, w_hr.T, y[t])
+
+    step(0)
+    moving = _along(order, x, y)
+    if keep:
+        moving += _along(range(steps), acts, cells)
+    repeat(step, 1, steps - 1, moving, period=1 if keep else 2)
+    if steps > 1:
+        step(steps - 1)
+    return y, runtime.copy(y[order[-1]]) if last_h is None else last_h, last_c, acts, cells
 
 
-def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, c0: Any, w_hh: Any, w_hr: Any,
-                  order: Sequence[int]) -> tuple[Any, ...]:
+def lstm_backward(dy: Any, dlast: Any, dc: Any, acts: Any, cells: Any, c0: Any, w_hh: Any,
+                  w_hr: Any, order: Sequence[int]) -> tuple[Any, ...]:
     """The gradients of the gates, h0, c0 and the projection (None without one)."""
-    dy, dh, dc, c0 = _contiguous(dy), _contiguous(dh), _contiguous(dc), _stored(c0, acts.dtype)
+    dy, dlast, dc = _contiguous(dy), _contiguous(dlast), _contiguous(dc)
+    c0 = _stored(c0, acts.dtype)
     steps, rows, hidden = len(acts), acts.shape[1], acts.shape[2] // 4
     dtype = acts.dtype
     dcell = runtime.empty((rows, hidden), cells.dtype) if steps > 1 else None
     dgates, first = runtime.empty(acts.shape, dtype), runtime.empty((rows, hidden), dtype)
+    dh = runtime.empty((rows, w_hh.shape[1]), dtype)
     types, size = _types(dtype), blocks(rows * hidden, 256)
     outs: Any = None
     douts: Any = None
     if w_hr is not None:
         outs = runtime.empty((steps, rows, hidden), dtype)
         douts = runtime.empty((steps, rows, w_hr.shape[0]), dtype)
-    for at in range(steps - 1, -1, -1):
+
+    def step(back: int) -> None:
+        at = steps - 1 - back
         t = order[at]
-        parts = (None if dy is None else dy[t], dh)
+        parts = (None if dy is None else dy[t], dh if back else dlast)
         if outs is not None:
             # What reaches h goes through the projection, in one piece.
             _add(parts, douts[t])
@@ -92,7 +119,17 @@ def lstm_backward(dy: Any, dh: Any, dc: Any, acts: Any, cells: Any, c0: Any, w_h
         launch("recurrent", f"lstm_backward<{types}>", size, 256,
                (acts[at], None if at else c0, cells[at - 1] if at else None, cells[at], *parts, dc,
                 dcell, dgates[t], None if at else first, at == steps - 1, rows, hidden))
-        dh = gemm(dgates[t], w_hh)
+        gemm(dgates[t], w_hh, dh)
+
+    step(0)
+    if outs is None:
+        repeat(step, 1, steps - 1, (*_along(order[::-1], dy, dgates),
+                                    *_along(range(steps)[::-1], acts, cells)))
+    else:  # whose sums are no kernels of ours alone
+        for back in range(1, steps - 1):
+            step(back)
+    if steps > 1:
+        step(steps - 1)
     dw_hr = None
     if outs is not None:
         dw_hr = gemm(douts.reshape(steps * rows, -1).T, outs.reshape(steps * rows, hidden))
@@ -103,36 +140,56 @@ def gru(gates: Any, h0: Any, w_hh: Any, b_hh: Any, order: Sequence[int], keep: b
         ) -> tuple[Any, ...]:
     """The outputs, the last state, then of each step the gates' values and what reset multiplies.
     """
-    x, state = runtime.contiguous(gates), runtime.contiguous(h0)
+    x, h0 = runtime.contiguous(gates), runtime.contiguous(h0)
     steps, (rows, hidden), dtype = len(x), h0.shape, x.dtype
     y = runtime.empty((steps, rows, hidden), dtype)
     kept = steps if keep else 1
     acts = runtime.empty((kept, rows, 3 * hidden), dtype)
     inner = runtime.empty((kept, rows, hidden), dtype)
     last = runtime.empty(h0.shape, dtype)
-    for t in order:
+
+    def step(at: int) -> None:
+        t = order[at]
+        state = y[order[at - 1]] if at else h0
         act = gemm(state, w_hh.T, acts[t % kept], bias=b_hh)
         launch("recurrent", f"gru_forward<{_types(dtype)}>", blocks(rows * hidden, 256), 256,
-               (act, x[t], state, inner[t % kept], y[t], last if t == order[-1] else None, rows,
+               (act, x[t], state, inner[t % kept], y[t], last if at == steps - 1 else None, rows,
                 hidden))
-        state = y[t]
+
+    step(0)
+    repeat(step, 1, steps - 1, _along(order, x, y, *((acts, inner) if keep else ())))
+    if steps > 1:
+        step(steps - 1)
     return y, last, acts, inner
 
 
 def gru_backward(dy: Any, dlast: Any, y: Any, h0: Any, acts: Any, inner: Any, w_hh: Any,
                  order: Sequence[int]) -> tuple[Any, ...]:
     """The gradients of the gates and of the first state, and what reaches w_hh h + b_hh."""
-    dy, dh, h0 = _contiguous(dy), _contiguous(dlast), runtime.contiguous(h0)
-    rows, hidden = h0.shape
+    dy, dlast, h0 = _contiguous(dy), _contiguous(dlast), runtime.contiguous(h0)
+    steps, (rows, hidden) = len(y), h0.shape
     dgates, dinner = (runtime.empty(acts.shape, acts.dtype) for _ in range(2))
-    rest = runtime.empty(h0.shape, acts.dtype)
-    for at in range(len(y) - 1, -1, -1):
+    rest, dh = (runtime.empty(h0.shape, acts.dtype) for _ in range(2))
+
+    def step(back: int) -> None:
+        at = steps - 1 - back
         t = order[at]
         launch("recurrent", f"gru_backward<{_types(acts.dtype)}>", blocks(rows * hidden, 256), 256,
                (acts[t], inner[t], y[order[at - 1]] if at else h0, None if dy is None else dy[t],
-                dh, dgates[t], dinner[t], rest, rows, hidden))
-        dh = gemm(dinner[t], w_hh, bias=rest)
+                dh if back else dlast, dgates[t], dinner[t], rest, rows, hidden))
+        gemm(dinner[t], w_hh, dh, bias=rest)
+
+    step(0)
+    repeat(step, 1, steps - 1, _along(order[::-1], acts, inner, y, dy, dgates, dinner))
+    if steps > 1:
+        step(steps - 1)
     return dgates, dh, dinner
+
+
+def _along(order: Sequence[int], *arrays: Any) -> list[tuple[Any, int]]:
+    """Arrays of steps, and the bytes from one step of that order to the next; see `repeat`."""
+    way = order[1] - order[0] if len(order) > 1 else 0
+    return [(x, way * x.strides[0]) for x in arrays if x is not None]
 
 
 def weight_gradient(dgates: Any, y: Any, h0: Any, reverse: bool, bias: bool = False

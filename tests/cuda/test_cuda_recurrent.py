@@ -10,6 +10,7 @@ import pytest
 
 import mlgpu
 from mlgpu import nn
+from mlgpu.cuda import recurrent
 from mlgpu.sim.cuda.install import installed
 
 SYSTEM = installed()
@@ -130,3 +131,38 @@ def test_operands_that_are_broadcast_or_promoted():
     mixed = mlgpu.gru_cell(x.expand(N, FEATURES), h.double(), w_ih, w_hh.double())
     assert mixed.dtype is mlgpu.float64
     np.testing.assert_allclose(mixed.cpu().numpy(), whole.cpu().numpy(), 1e-5, 1e-5)
+
+
+def plain(step, start, stop, moving, period=1):
+    for at in range(start, stop):
+        step(at)
+
+
+@pytest.mark.parametrize(("name", "keep", "hidden"), [
+    ("RNN", True, 4), ("LSTM", True, 4), ("LSTM", False, 4), ("GRU", True, 4),
+    ("GRU", True, 3)])  # whose steps are no whole vectors
+def test_repeated_steps_are_those_of_a_loop(name, keep, hidden, monkeypatch):
+    layer = getattr(nn, name)(4, hidden, bidirectional=True, device="cuda")
+    x, gemm, prepared = random(5, 1, 4), recurrent.gemm, []
+
+    def counted(*arguments, **options):
+        prepared.append(0)
+        return gemm(*arguments, **options)
+
+    def results():
+        layer.zero_grad()
+        x.grad = None
+        with mlgpu.set_grad_enabled(keep):
+            y, state = layer(x)
+            found = [y, *(state if isinstance(state, tuple) else (state,))]
+            if keep:
+                mlgpu.autograd.backward(found, [mlgpu.ones_like(r) for r in found])
+                found += [x.grad, *(p.grad for p in layer.parameters())]
+        return [r.numpy(force=True) for r in found]
+
+    monkeypatch.setattr(recurrent, "gemm", counted)
+    found, few = results(), len(prepared)
+    monkeypatch.setattr(recurrent, "repeat", plain)
+    for one, other in zip(found, results(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (len(prepared) > 2 * few) == (hidden == 4)
