@@ -11,6 +11,7 @@ import functools
 import importlib
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from mlgpu.device import DeviceRuntime
@@ -67,25 +68,32 @@ __all__ = ["CUDAGraph", "Event", "Stream", "ctype", "current_device", "current_s
 class _Later:
     """Stands for a module of this package, which is imported when something of it is first used."""
 
-    __slots__ = ("_name",)  # and no `__dict__`: that is the module's too
+    __slots__ = ("_module", "_name")  # and no `__dict__`: that is the module's too
 
+    _module: ModuleType | None
     _name: str
 
     def __init__(self, name: str) -> None:
         object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_module", None)
+
+    def _imported(self) -> ModuleType:
+        module = importlib.import_module(self._name)
+        object.__setattr__(self, "_module", module)
+        return module
 
     def __getattr__(self, name: str) -> Any:
         # Who imported it early holds on to this, so it must not take long.
-        return getattr(sys.modules.get(self._name) or importlib.import_module(self._name), name)
+        return getattr(self._module or self._imported(), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(importlib.import_module(self._name), name, value)
+        setattr(self._imported(), name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(importlib.import_module(self._name), name)
+        delattr(self._imported(), name)
 
     def __dir__(self) -> list[str]:
-        return dir(importlib.import_module(self._name))
+        return dir(self._imported())
 
     def __repr__(self) -> str:
         return f"<module {self._name!r}, imported when first used>"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlgpu import memory
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 cupy = load()
 _runtime = cupy.cuda.runtime
+_current = _runtime.getDevice
 _ndarray, _Pointer = cupy.ndarray, cupy.cuda.MemoryPointer
 _pools: Any = cupy.cuda.alloc
 _Full = cupy.cuda.memory.OutOfMemoryError
@@ -43,9 +44,8 @@ def _account(index: int) -> memory.Account:
 class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
     """A piece of a pool's memory, its place in the books, and the streams that use it."""
 
-    capture: Any = None  # a weak reference to the one that it was made in
-    owned = False  # whether a storage has been made of it: one gradient is nobody else's
-    lent = False  # to another library, whose streams are not known
+    __slots__ = ("__weakref__", "capture", "charge", "home", "inner", "lent", "owned", "readers",
+                 "writer")
 
     def __init__(self, inner: Any, nbytes: int, device: int, charge: memory.Charge | None,
                  stream: Stream | None) -> None:
@@ -55,8 +55,11 @@ class Block(cupy.cuda.memory.UnownedMemory):  # type: ignore[misc, name-defined]
         self.home = stream  # the pool gives the memory out again to work on this stream
         self.writer = stream
         self.readers: dict[Stream | None, bool] = {}
-        if context.capture is not None:
-            self.capture = weakref.ref(context.capture)
+        self.owned = False  # whether a storage has been made of it: one gradient is nobody else's
+        self.lent = False  # to another library, whose streams are not known
+        capture = context.capture
+        # A weak reference to the one that it was made in.
+        self.capture: Any = None if capture is None else weakref.ref(capture)
 
     def use(self, stream: Stream | None, write: bool) -> None:
         """Order work on `stream` behind the work of others that it depends on."""
@@ -108,13 +111,13 @@ def allocate(nbytes: int, shape: tuple[int, ...] = (), dtype: Any = "bytes") -> 
     Raises OutOfMemoryError where a limit or budget forbids it, before anything is allocated, and
     where the device has no more.
     """
-    index = _runtime.getDevice()
-    books = _account(index)
+    index = _current()
+    books = _books.get(index) or _account(index)
     peak = books.peak
     charge = memory.Charge(books, nbytes, shape, dtype)
     capture = context.capture
     try:
-        inner = _pools(max(nbytes, 1)) if capture is None else capture.pool.malloc(max(nbytes, 1))
+        inner = _pools(nbytes or 1) if capture is None else capture.pool.malloc(nbytes or 1)
     except (_Full, _Error) as error:
         charge.withdraw(peak)
         raise _exhausted(books, nbytes, error) from error
@@ -140,7 +143,14 @@ def empty(shape: Sequence[int], dtype: Any) -> Any:
     """An uninitialised array on the current device, accounted for before it is allocated."""
     shape = tuple(shape)
     nbytes = math.prod(shape) * dtype.itemsize
-    return _ndarray(shape, dtype, memptr=allocate(nbytes, shape, dtype))
+    return _ndarray(shape, dtype, allocate(nbytes, shape, dtype))
+
+
+def maker(array: Any) -> Callable[[], Any]:
+    """What makes uninitialised arrays as that one, of its shape, dtype and order in memory."""
+    nbytes, shape, dtype = array.nbytes, array.shape, array.dtype
+    strides = None if array.flags.c_contiguous else array.strides
+    return lambda: _ndarray(shape, dtype, allocate(nbytes, shape, dtype), strides)
 
 
 def adopt(array: Any) -> Any:

@@ -42,6 +42,7 @@ class Kernel:
         self.options = options
         self.parameters = parameters(declared or source, expression)
         self._converters = [_converter(expression, p) for p in self.parameters]
+        self._current = _device_function()
         self._loaded: dict[int, Any] = {}  # CuPy's kernels by device
         self._shared: dict[int, int] = {}  # the dynamic shared memory it may have by device
 
@@ -58,7 +59,7 @@ class Kernel:
             named = ", ".join(p.name for p in self.parameters)
             raise KernelError(f"{self.expression}: takes {len(self.parameters)} arguments "
                               f"({named}), got {len(arguments)}")
-        device = _device()
+        device = self._current()
         given = [convert(value, device)
                  for convert, value in zip(self._converters, arguments, strict=True)]
         self.start(grid, (block,) if isinstance(block, int) else block, given, shared)
@@ -71,10 +72,8 @@ class Kernel:
     def start(self, grid: tuple[int, ...], block: tuple[int, ...], given: Sequence[Any],
               shared: int = 0) -> None:
         """Launch with arguments that need no conversion and no check."""
-        device = _device()
-        kernel = self._loaded.get(device)
-        if kernel is None:
-            kernel = self._load(device)
+        device = self._current()
+        kernel = self._loaded.get(device) or self._load(device)
         if shared > self._shared[device]:
             kernel.max_dynamic_shared_size_bytes = shared
             self._shared[device] = shared
@@ -195,7 +194,7 @@ def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
 
     def convert(value: Any, device: int) -> Any:
         if type(value) is ndarray:
-            if not value.flags.c_contiguous:
+            if not value._c_contiguous:  # `flags` would make an object
                 raise ShapeError(f"{where} must be contiguous, got shape {value.shape} with "
                                  f"strides {value.strides}; pass contiguous(x), or Strided(x) to a "
                                  "kernel that takes strides")

@@ -103,13 +103,14 @@ class CudaRuntime:
 
     def __init__(self) -> None:
         self._runtime = _arrays().cupy.cuda.runtime
+        self._current = self._runtime.getDevice
 
     def device_count(self) -> int:
         return int(self._runtime.getDeviceCount())
 
     def current_index(self) -> int:
         """The index that "cuda" means in this thread."""
-        return int(self._runtime.getDevice())
+        return int(self._current())
 
     def empty(self, shape: Sequence[int], dtype: Any, device: Device) -> Any:
         return self.call(functools.partial(empty, shape, dtype), (), device)
@@ -129,7 +130,7 @@ class CudaRuntime:
              written: int = 0) -> Any:
         index = device.index
         assert index is not None
-        before = self._runtime.getDevice()
+        before = self._current()
         if before != index:
             self._runtime.setDevice(index)
         try:

@@ -17,7 +17,7 @@ from mlgpu.cuda import runtime as cuda
 from mlgpu.errors import DTypeError, ShapeError
 from mlgpu.expr.lower import NUMBER, TENSOR, ZERO_DIM, Program
 from mlgpu.op import Op, check_inputs, run
-from mlgpu.ops.formula import Formula, GradientFormula
+from mlgpu.ops.formula import Formula
 from mlgpu.storage import address, may_share_memory
 from mlgpu.tensor import Tensor
 
@@ -44,18 +44,22 @@ class Elementwise(Op):
         return [next(rest) if slot is None else slot for slot in self.slots]
 
     def forward(self, *arrays: Any) -> Any:
-        return self._compute(cpu, evaluate, arrays)
-
-    def forward_cuda(self, *arrays: Any) -> Any:
-        return self._compute(cuda, cuda_evaluate.evaluate, arrays)
-
-    def _compute(self, engine: Any, run: Evaluate, arrays: Any) -> Any:
         arguments = self.arguments(arrays)
         program = self.program or self.formula.program(key_of(arguments))
-        outs = [empty_result(engine, arguments, uses, dtype) for uses, dtype in zip(
-            self.formula.uses, program.output_dtypes, strict=True)]
-        run(program, arguments, outs)
+        outs = self._empty(cpu, program, arguments)
+        evaluate(program, arguments, outs)
         return outs[0] if len(outs) == 1 else tuple(outs)
+
+    def forward_cuda(self, *arrays: Any) -> Any:
+        program = self.program or self.formula.program(key_of(self.arguments(arrays)))
+        return cuda_evaluate.results(
+            program, arrays, self.slots,
+            lambda: self._empty(cuda, program, self.arguments(arrays)))
+
+    def _empty(self, engine: Any, program: Program, arguments: list[Any]) -> list[Any]:
+        """Memory for the results."""
+        return [empty_result(engine, arguments, uses, dtype) for uses, dtype in zip(
+            self.formula.uses, program.output_dtypes, strict=True)]
 
     def forward_into(self, out: Any, *arrays: Any) -> None:
         self._compute_into(cpu, evaluate, out, arrays)
@@ -84,69 +88,86 @@ class Elementwise(Op):
 
     # --- backward ---------------------------------------------------------------------------
 
-    def _gradient(self) -> GradientFormula:
-        rest = iter(self.needs)
-        return self.formula.gradient(tuple(slot is None and next(rest) for slot in self.slots))
+    @functools.cached_property
+    def tensors(self) -> tuple[int, ...]:
+        """Which of the arguments are tensors."""
+        return tuple([p for p, slot in enumerate(self.slots) if slot is None])
+
+    def _back(self) -> _Back:
+        key = self.tensors, self.needs
+        return self.formula.backs.get(key) or _Back(self.formula, *key)
 
     def keeps(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
-        needed = self._gradient().needed
-        arity = self.formula.arity
-        self.saved_outputs = tuple(i for i in range(len(self.formula.outputs))  # type: ignore[misc]
-                                   if arity + i in needed)
-        tensors = [p for p, slot in enumerate(self.slots) if slot is None]
-        return tuple(i for i, p in enumerate(tensors) if p in needed)
+        back = self._back()
+        self.saved_outputs = back.outputs  # type: ignore[misc]
+        return back.inputs
 
     def backward(self, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = self._gradient()
-        sources = [self._source(s, grads, self.input, self.output) for s in found.sources]
-        results = apply(found.formula, sources) if found.formula.outputs else ()
-        return self._arranged(found, results if isinstance(results, tuple) else (results,),
-                              lambda s: self._source(s, grads, self.input, self.output),
-                              lambda shape: grads[0].new_zeros(shape))
+        def source(s: int) -> Any:
+            return self._source(s, grads, self.input, self.output)
+
+        back = self._back()
+        found = back.found
+        results = apply(found.formula, list(map(source, found.sources))) if back.computes else ()
+        return back.arranged(results if isinstance(results, tuple) else (results,), source,
+                             lambda index: grads[0].new_zeros(self._inputs_meta[index][0]))
 
     def backward_cpu(self, *grads: Any) -> tuple[Any, ...]:
-        return self._gradients(cpu, evaluate, grads)
+        return self._gradients(cpu, Elementwise.forward, grads)
 
     def backward_cuda(self, *grads: Any) -> tuple[Any, ...]:
-        return self._gradients(cuda, cuda_evaluate.evaluate, grads)
+        return self._gradients(cuda, Elementwise.forward_cuda, grads)
 
-    def _gradients(self, engine: Any, run: Evaluate, grads: Any) -> tuple[Any, ...]:
-        found = self._gradient()
-
+    def _gradients(self, engine: Any, forward: Callable[..., Any], grads: Any) -> tuple[Any, ...]:
         def source(s: int) -> Any:
             return self._source(s, grads, self.input_array, self.output_array)
 
-        outs: tuple[Any, ...] = ()
-        if found.formula.outputs:
-            arguments = [source(s) for s in found.sources]
-            inner = Elementwise(found.formula, tuple(
-                None if _is_array(a) else a for a in arguments))
-            results = inner._compute(engine, run, [a for a in arguments if _is_array(a)])
-            outs = results if isinstance(results, tuple) else (results,)
-        return self._arranged(found, outs, source,
-                              lambda shape: engine.zeros(shape, grads[0].dtype))
+        back = self._back()
+        outs: Any = ()
+        if back.computes:
+            outs = forward(
+                Elementwise(back.found.formula, tuple([
+                    None if s is None else self.slots[s] for s in back.numbers])),
+                *map(source, back.arrays))
+        return back.arranged(outs if isinstance(outs, tuple) else (outs,), source,
+                             lambda index: engine.zeros(self._inputs_meta[index][0],
+                                                        grads[0].dtype))
 
     def _source(self, source: int, grads: Any, input_: Callable[[int], Any],
                 output: Callable[[int], Any]) -> Any:
-        arity = self.formula.arity
-        if source >= arity + len(self.formula.outputs):
-            return grads[source - arity - len(self.formula.outputs)]
-        if source >= arity:
-            return output(source - arity)
-        if self.slots[source] is not None:
-            return self.slots[source]
-        return input_(sum(slot is None for slot in self.slots[:source]))
+        beyond = source - self.formula.arity
+        if beyond >= 0:
+            count = len(self.formula.outputs)
+            return output(beyond) if beyond < count else grads[beyond - count]
+        number = self.slots[source]
+        return input_(self.tensors.index(source)) if number is None else number
 
-    def _arranged(self, found: GradientFormula, results: tuple[Any, ...],
-                  source: Callable[[int], Any], zeros: Callable[[Any], Any]) -> tuple[Any, ...]:
+
+class _Back:
+    """What the gradients of those tensors among the arguments that need one are computed from."""
+
+    def __init__(self, formula: Formula, tensors: tuple[int, ...], needs: tuple[bool, ...]) -> None:
+        wanted = dict(zip(tensors, needs, strict=True))
+        arity = formula.arity
+        self.found = found = formula.gradient(tuple([wanted.get(p, False) for p in range(arity)]))
+        self.computes = bool(found.formula.outputs)
+        self.outputs = tuple([i for i in range(len(formula.outputs)) if arity + i in found.needed])
+        self.inputs = tuple([i for i, p in enumerate(tensors) if p in found.needed])
+        # Sources that are arrays; and, for each, None or which of the arguments is the number.
+        self.numbers = [s if s < arity and s not in wanted else None for s in found.sources]
+        self.arrays = [s for s, n in zip(found.sources, self.numbers, strict=True) if n is None]
+        self._results = [(need, found.results[p]) for p, need in wanted.items()]
+        formula.backs[tensors, needs] = self
+
+    def arranged(self, results: tuple[Any, ...], source: Callable[[int], Any],
+                 zeros: Callable[[int], Any]) -> tuple[Any, ...]:
         """One gradient per tensor; zeros where the function is flat, as for floor."""
         arranged: list[Any] = []
-        for index, position in enumerate(p for p, s in enumerate(self.slots) if s is None):
-            result = found.results[position]
-            if not self.needs[index]:
+        for need, result in self._results:
+            if not need:
                 arranged.append(None)
             elif result is None:
-                arranged.append(zeros(self._inputs_meta[index][0]))
+                arranged.append(zeros(len(arranged)))
             else:
                 arranged.append(results[result] if result >= 0 else source(~result))
         return tuple(arranged)
@@ -199,23 +220,64 @@ def apply(formula: Formula, args: Any) -> Any:
     """
     if mode.autocast is not None:
         args = mode.autocast.elementwise(formula.name, args)
-    tensors = [a for a in args if isinstance(a, Tensor)]
-    whole = len(tensors) == len(args)
-    if not whole:
+    tensors: list[Tensor] = []
+    slots: list[Any] = []
+    key: list[Any] = [dtypes.get_default_dtype()]
+    for argument in args:
+        if isinstance(argument, Tensor):
+            tensors.append(argument)
+            slots.append(None)
+            array = argument._array
+            key += array.dtype, array.shape
+        else:
+            slots.append(argument)
+            key.append(type(argument))
+    op = Elementwise(formula, tuple(slots))
+    known = tuple(key)
+    call = formula.calls.get(known)
+    if call is None:
+        call = _decided(op, args, tensors)
+        if len(formula.calls) >= 1024:
+            formula.calls.clear()
+        formula.calls[known] = call
+    op.program, flat, parted, op.tensors = call
+    if flat:
+        op.nondifferentiable_outputs = flat
+        if len(flat) == len(op.program.output_dtypes):
+            op.differentiable = False  # type: ignore[misc]
+    if parted:
+        return tuple(apply(each, args) for each in formula.single())
+    return run(op, *tensors)
+
+
+def _decided(op: Elementwise, args: Any, tensors: list[Tensor]
+             ) -> tuple[Program, tuple[int, ...], bool, tuple[int, ...]]:
+    """What follows from dtypes and shapes: the program, the outputs without a gradient, whether
+    outputs have different shapes, and which arguments are tensors.
+
+    Raises where the arguments do not go together.
+    """
+    formula = op.formula
+    if len(tensors) < len(args):
         _check_numbers(formula.name, args, tensors)
-    op = Elementwise(formula, (None,) * len(args) if whole else tuple(
-        [None if isinstance(a, Tensor) else a for a in args]))
     for tensor in tensors:
         if tensor._storage.released:
             check_inputs(op, tensors)  # which raises
-    _classify(op, args)
-    if len(formula.outputs) > 1:
-        shapes = {np.broadcast_shapes(*[
-            a.shape for i, a in enumerate(args) if i in uses and isinstance(a, Tensor)])
-            for uses in formula.uses}
-        if len(shapes) > 1:
-            return tuple(apply(each, args) for each in formula.single())
-    return run(op, *tensors)
+    program = formula.program(tuple([
+        (a._array.dtype, TENSOR if a._array.ndim else ZERO_DIM) if isinstance(a, Tensor)
+        else (dtypes.scalar_dtype(a), NUMBER) for a in args]))
+    try:
+        np.broadcast_shapes(*[a._array.shape for a in tensors])
+    except ValueError:
+        listed = ", ".join(str(tuple(a.shape)) for a in tensors)
+        raise ShapeError(f"{op.name}: shapes {listed} do not broadcast") from None
+    shapes = {np.broadcast_shapes(*[
+        a.shape for i, a in enumerate(args) if i in uses and isinstance(a, Tensor)])
+        for uses in formula.uses}
+    # Results that are bool or integers have no gradient.
+    flat = tuple([i for i, d in enumerate(program.output_dtypes)
+                  if not (d.is_floating_point or d.is_complex)])
+    return program, flat, len(shapes) > 1, op.tensors
 
 
 def _check_numbers(name: str, args: Any, tensors: list[Tensor]) -> None:
@@ -225,36 +287,3 @@ def _check_numbers(name: str, args: Any, tensors: list[Tensor]) -> None:
                             f"{type(value).__name__}")
     if not tensors:
         raise TypeError(f"{name}: expected at least one Tensor")
-
-
-@functools.lru_cache(maxsize=4096)
-def _flat(program: Program) -> tuple[int, ...]:
-    """The outputs without a gradient."""
-    return tuple(i for i, d in enumerate(program.output_dtypes)
-                 if not (d.is_floating_point or d.is_complex))
-
-
-def _classify(op: Elementwise, args: Any) -> None:
-    """Results that are bool or integers have no gradient; shapes must broadcast."""
-    key: list[Any] = []
-    shapes = set()
-    for argument in args:
-        if isinstance(argument, Tensor):
-            array = argument._array
-            shape = array.shape
-            key.append((array.dtype, TENSOR if shape else ZERO_DIM))
-            shapes.add(shape)
-        else:
-            key.append((dtypes.scalar_dtype(argument), NUMBER))
-    op.program = program = op.formula.program(tuple(key))
-    flat = _flat(program)
-    if flat:
-        op.nondifferentiable_outputs = flat
-        if len(flat) == len(program.output_dtypes):
-            op.differentiable = False  # type: ignore[misc]
-    if len(shapes) > 1:
-        try:
-            np.broadcast_shapes(*shapes)
-        except ValueError:
-            listed = ", ".join(str(tuple(a.shape)) for a in args if isinstance(a, Tensor))
-            raise ShapeError(f"{op.name}: shapes {listed} do not broadcast") from None

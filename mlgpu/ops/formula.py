@@ -23,7 +23,9 @@ class Formula:
                           for o in outputs)
         self._programs: dict[Any, Program] = {}
         self.plans: dict[Any, Any] = {}  # of `mlgpu.ops.pointwise`, for small tensors
+        self.calls: dict[Any, Any] = {}  # of `mlgpu.ops.applied`, for tensors of any kind
         self._single: list[Formula] = []
+        self.backs: dict[Any, Any] = {}  # of the same, for gradients
         self._gradients: dict[tuple[bool, ...], GradientFormula] = {}
         self._adjoints: tuple[Expr | None, ...] | None = None
 
