@@ -143,7 +143,7 @@ def _sort_block(rows: Any, out: Any, where: Any, first: int, count: int,
     n = rows.shape[1]
     item = _key_bytes(rows.dtype) + 4
     each = radix.each(item)
-    if n <= TILE_THREADS * each // 2:
+    if n <= TILE_THREADS * (each // 2):
         each //= 2
     launch("sort", f"sort_block<{ctype(rows.dtype)}, {each}>", rows.shape[0], TILE_THREADS,
            (rows, out, where, n, first, count, descending), TILE_THREADS * each * item)
