@@ -40,6 +40,13 @@ def address(array: Any) -> int:
     return int(array.data.ptr)
 
 
+def is_contiguous(array: Any) -> bool:
+    """Whether the elements lie in C order, without gaps."""
+    if type(array) is np.ndarray:
+        return array.flags.c_contiguous
+    return bool(array._c_contiguous)  # CuPy's flags are an object made anew: 10 times as long
+
+
 def may_share_memory(a: Any, b: Any) -> bool:
     """Whether the extents of two arrays in memory overlap."""
     if type(a) is np.ndarray and type(b) is np.ndarray:

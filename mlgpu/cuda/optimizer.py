@@ -21,6 +21,7 @@ from mlgpu.cuda.runtime import copy, empty
 from mlgpu.cuda.types import ctype
 from mlgpu.expr import many
 from mlgpu.expr.lower import Program
+from mlgpu.storage import is_contiguous
 
 # As in kernels/optimizer.cu.
 CHUNK, THREADS, GROUPS = 16384, 256, 16
@@ -107,7 +108,7 @@ def _tabled(rows: Sequence[tuple[int, ...]]) -> Tables:
 
 
 def _grads(grads: Sequence[Any]) -> Any:
-    addresses = [int(grad.data.ptr) for grad in grads]
+    addresses = [grad.data.ptr for grad in grads]
 
     return _kept(("grads", *addresses), lambda: _uploaded(np.array(addresses, np.int64)))
 
@@ -119,7 +120,7 @@ def _size(array: Any) -> int:
 
 def _alike(arrays: Sequence[Any]) -> bool:
     """Whether the arrays have their elements in the same order, without gaps."""
-    if all(a.flags.c_contiguous for a in arrays):
+    if all(map(is_contiguous, arrays)):
         return True
     first = arrays[0]
     if any(a.strides != first.strides for a in arrays):
@@ -174,11 +175,11 @@ def _step(kernel: str, tensors: Sequence[Sequence[Any]], steps: Sequence[Any] | 
         chosen = [i for i, row in enumerate(which) if first <= row < first + GROUPS]
         rows = []
         for i in chosen:
-            arrays = dense.tensors[i]
-            addresses = [int(a.data.ptr) for a in arrays[:-1]]
-            addresses += [0] * (4 - len(addresses))
-            step = 0 if steps is None else int(steps[i].data.ptr)
-            rows.append((*addresses, step, _size(arrays[0]), which[i] - first))
+            *arrays, _ = dense.tensors[i]
+            addresses = [a.data.ptr for a in arrays]
+            step = 0 if steps is None else steps[i].data.ptr
+            rows.append((*addresses, *(0,) * (4 - len(addresses)), step, _size(arrays[0]),
+                         which[i] - first))
         tables = _tabled(rows)
         last = () if not counted else (tables.tensors, steps is not None, tables.ticket)
         launch("optimizer", kernel, max(tables.blocks, 1) if steps else tables.blocks, THREADS,

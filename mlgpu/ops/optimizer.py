@@ -24,6 +24,7 @@ from mlgpu.device import Device, runtime
 from mlgpu.errors import DeviceError
 from mlgpu.inplace import check_writable
 from mlgpu.op import Op, check_inputs, wrap
+from mlgpu.storage import is_contiguous
 from mlgpu.tensor import Tensor
 
 __all__ = ["AdamSettings", "SgdSettings", "adam_", "alike", "confine_", "norm_of",
@@ -177,7 +178,7 @@ def many(name: str, device: Device, function: Callable[..., None], written: Sequ
     others = [t for t in read if t is not None]
     check_inputs(op, [*written, *others])
     for tensor in written:
-        if mode.grad or tensor._storage.inference or not tensor._array.flags.c_contiguous:
+        if mode.grad or tensor._storage.inference or not is_contiguous(tensor._array):
             check_writable(op, tensor)
     count = len(written)
     arrays = [t._array for t in (*written, *others)]
