@@ -74,7 +74,6 @@ def prepare(system: System, version: int) -> None:
 def complete(system: System) -> None:
     """Replace what CuPy's own modules hold, after CuPy is imported."""
     attach("cupy.cuda.cufft")
-    attach("cupyx._cusolver")
     sorts = import_module("cupy.cuda.thrust")
     for name, function in thrust.functions(system).items():
         setattr(sorts, name, function)
