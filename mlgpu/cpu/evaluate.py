@@ -59,11 +59,12 @@ def _used(program: Program) -> list[int]:
     return sorted(i for i in used if i < program.first_result)
 
 
-def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) -> None:
+def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array],
+             fresh: bool = False) -> None:
     """Run `program` on arrays (and Python numbers) and write the results into `outs`.
 
     All outputs have one shape.  They may be the memory of an input only if they are the very same
-    view.
+    view, and `fresh` says that none is: to find that out takes as long as all else here.
     """
     values: list[Any] = [None] * len(program.dtypes)
     values[:program.arguments] = arguments
@@ -93,14 +94,14 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Array]) 
     loops = fast.load("expr", size) if problem(program) is None else None
     if loops is not None and loops.fits(laid):
         numbers = [values[value][()] for value, _, _ in program.numbers]
-        loops.run(program, dict(zip(inputs, laid, strict=False)), numbers, results)
+        loops.run(program, dict(zip(inputs, laid, strict=False)), numbers, results, fresh)
         return
     program = _ordered(program)
     values = [None if isinstance(v, np.ndarray) else v for v in values]  # of no use, any shape
     for i, array in zip(inputs, laid, strict=False):
         values[i] = array
-    if size <= BLOCK and results[0].ndim == 1 and not any(
-            np.may_share_memory(out, a) for out in results for a in laid[:len(inputs)]):
+    if size <= BLOCK and results[0].ndim == 1 and (fresh or not any(
+            np.may_share_memory(out, a) for out in results for a in laid[:len(inputs)])):
         line = _line(program, tuple([isinstance(v, np.ndarray) and v.size == size
                                      for v in values]))
         if line is not None:

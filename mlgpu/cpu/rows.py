@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,20 +83,18 @@ def _size(shape: tuple[int, ...]) -> int:
     return min(LARGEST, max(SMALLEST, math.prod(shape) // 8))
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[Place]:
+@lru_cache(maxsize=64)
+def blocks(shape: tuple[int, ...]) -> tuple[Place, ...]:
     """Places of cache-sized blocks that hold whole rows along axis 1."""
     rows, n, *rest = shape
     columns = rest[0] if rest else 1
     size = _size(shape)
     if rest and n * columns > size:
         width = max(16, size // n)
-        for row in range(rows):
-            for column in range(0, columns, width):
-                yield slice(row, row + 1), slice(None), slice(column, column + width)
-        return
+        return tuple([(slice(row, row + 1), slice(None), slice(column, column + width))
+                      for row in range(rows) for column in range(0, columns, width)])
     step = max(1, size // max(1, n * columns))
-    for row in range(0, rows, step):
-        yield (slice(row, row + step),)
+    return tuple([(slice(row, row + step),) for row in range(0, rows, step)])
 
 
 def block_size(shape: tuple[int, ...]) -> int:
@@ -148,7 +147,7 @@ def partial_sums(shape: tuple[int, ...], sums: tuple[int, ...], dtype: Any) -> A
 
     The groups are a matter of shape alone, so that a sum over them never depends on threads.
     """
-    return zeros((_groups(sum(1 for _ in blocks(shape))), *sums), dtype)
+    return zeros((_groups(len(blocks(shape))), *sums), dtype)
 
 
 def _groups(count: int) -> int:
@@ -158,7 +157,7 @@ def _groups(count: int) -> int:
 def _each(function: Callable[..., None], shape: tuple[int, ...], out: Array | None,
           inputs: tuple[Array, ...], scratch: int, parts: Sequence[Array],
           last_first: bool = False, loop: bool = False) -> None:
-    places = list(blocks(shape))
+    places: Sequence[Place] = blocks(shape)
     tasks = _groups(len(places)) if parts else len(places)
     compute = wide((inputs[0] if out is None else out).dtype)
     converted = (out is not None and out.dtype != compute) or any(

@@ -205,10 +205,11 @@ def strided(program: Program, dims: int, modes: tuple[str, ...],
     return "\n".join(lines) + "\n"
 
 
-def read_arguments(program: Program) -> list[int]:
+@lru_cache(maxsize=4096)
+def read_arguments(program: Program) -> tuple[int, ...]:
     """The array arguments that the steps read; numbers and unused ones are left out."""
     used = {i for s in program.steps for i in s.operands} | set(program.outputs)
-    return [i for i in range(program.arguments) if i in used]
+    return tuple([i for i in range(program.arguments) if i in used])
 
 
 def _header(program: Program) -> str:

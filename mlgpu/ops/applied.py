@@ -47,7 +47,7 @@ class Elementwise(Op):
         arguments = self.arguments(arrays)
         program = self.program or self.formula.program(key_of(arguments))
         outs = self._empty(cpu, program, arguments)
-        evaluate(program, arguments, outs)
+        evaluate(program, arguments, outs, fresh=True)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     def forward_cuda(self, *arrays: Any) -> Any:

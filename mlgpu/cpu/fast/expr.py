@@ -117,14 +117,14 @@ _NAMES = {"np": np, "math": math, "maths": maths, **{f.__name__: f for f in (
 
 
 def run(program: Program, inputs: dict[int, Array], numbers: Sequence[Any],
-        outs: Sequence[Array]) -> None:
+        outs: Sequence[Array], fresh: bool) -> None:
     """One pass over arrays of equal dimensions, in the outputs' memory order and collapsed.
 
-    An output may be the memory of an input only if they are the very same view.
+    An output may be the memory of an input only if they are the very same view; `fresh`: none is.
     """
     inputs = {i: _bits(inputs[i]) for i in source.read_arguments(program)}
     outs = [_bits(out) for out in outs]
-    shared = _shared(inputs, outs)
+    shared = () if fresh else _shared(inputs, outs)
     own = dict(shared)
     shape = outs[0].shape
     if len(shape) == 1 and all(_in_order(a) for a in (*outs, *inputs.values())):
@@ -154,7 +154,7 @@ def _run_flat(loop: Any, n: int, outs: Sequence[Array], others: Sequence[Array],
         piece = slice(task * length, (task + 1) * length)
         loop(*[a[piece] if len(a) == n else a for a in arrays], *numbers)
 
-    if not loop.signatures:  # compiles, before several threads ask for it; its dtypes are its own
+    if not loop.overloads:  # compiles, before several threads ask for it; its dtypes are its own
         loop(*[a[:0] if len(a) == n else a for a in arrays], *numbers)
     parallel(count, lambda: body, n)
 

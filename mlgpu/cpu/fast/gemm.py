@@ -136,8 +136,10 @@ def _pack(like: Array, source: Any, line: Any, step: Any, lines: Any, depth: Any
 @compiled
 def _multiply(a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, b_column: Any, out: Any,
               out_row: Any, bias: Any, m: Any, n: Any, depth: Any, space: Array) -> None:
-    """out = a @ b (+ bias) of (m, depth) and (depth, n), by addresses, and strides in elements."""
+    """out = a @ b (+ bias) of (m, depth) and (depth, n), by addresses, and strides in bytes."""
     item = space.itemsize
+    a_row, a_column, out_row = a_row // item, a_column // item, out_row // item
+    b_row, b_column = b_row // item, b_column // item
     left, right = space[:ROWS * DEPTH], space[ROWS * DEPTH:]
     width = ACROSS // item
     parts = -(-depth // DEPTH)
@@ -174,6 +176,12 @@ def _multiply(a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, b_column: A
                          min(width, columns - first), start, starts and begin == 0, begin > 0)
 
 
+@compiled
+def _place(array: Any) -> Any:
+    """Its address, in a quarter of the time that NumPy takes to tell it."""
+    return address(array)
+
+
 def workspaces(threads: int, n: int, depth: int, dtype: Any) -> Array:
     """What `multiply` needs for products of at most these sizes: a row for each thread."""
     deep, width = min(depth, DEPTH), ACROSS // dtype.itemsize
@@ -186,10 +194,5 @@ def multiply(a: Array, b: Array, out: Array, bias: Array | None, space: Array) -
 
     One axis of a and of b, and the rows of out, have their elements next to each other.
     """
-    given = []
-    for matrix in (a, b):
-        given += [matrix.__array_interface__["data"][0],
-                  *[stride // matrix.itemsize for stride in matrix.strides]]
-    place = out.__array_interface__["data"][0], out.strides[0] // out.itemsize
-    start = 0 if bias is None else bias.__array_interface__["data"][0]
-    _multiply(*given, *place, start, *out.shape, a.shape[1], space)
+    _multiply(_place(a), *a.strides, _place(b), *b.strides, _place(out), out.strides[0],
+              0 if bias is None else _place(bias), *out.shape, a.shape[1], space)
