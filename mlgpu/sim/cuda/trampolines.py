@@ -57,7 +57,8 @@ def compile(trampolines: list[Trampoline]) -> dict[str, int]:
     text += [_function(t) for t in trampolines]
     module = llvm.parse_assembly("\n".join(text))
     module.verify()
-    machine = llvm.Target.from_default_triple().create_target_machine()
+    # Not optimised, which takes thrice as long: they only call.
+    machine = llvm.Target.from_default_triple().create_target_machine(opt=0)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     cells = {}
