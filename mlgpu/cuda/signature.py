@@ -35,15 +35,12 @@ def parameters(source: str, expression: str) -> tuple[Parameter, ...]:
     Raises KernelError where the source declares no such kernel or a parameter cannot be read.
     """
     name, arguments = split_expression(expression)
-    pattern = (r"(?:template\s*<(?P<template>[^{};]*?)>\s*)?(?:extern\s*\"C\"\s*)?(?:static\s+)?"
-               r"__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
-               r"(?:void\s+)?(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
-               + re.escape(name) + r"\s*\((?P<list>[^{;]*?)\)\s*[{;]")
-    found = re.search(pattern, _without_comments(source))
-    if found is None:
+    declared = _declared(source, name)
+    if declared is None:
         raise KernelError(f"{expression}: the source declares no kernel {name}(...)")
-    known = _bound(expression, found["template"], arguments)
-    listed = [part.strip() for part in _split(found["list"])]
+    template, given = declared
+    known = _bound(expression, template, arguments)
+    listed = [part.strip() for part in _split(given)]
     return tuple(_parameter(expression, part, known) for part in listed if part)
 
 
@@ -96,6 +93,17 @@ def _split(text: str) -> list[str]:
     if text[start:].strip():
         parts.append(text[start:])
     return parts
+
+
+@lru_cache(maxsize=1024)  # a kernel has many instances, and its family many lines
+def _declared(source: str, name: str) -> tuple[str | None, str] | None:
+    """The template parameters (None: there are none) and the parameters of a kernel, as written."""
+    pattern = (r"(?:template\s*<(?P<template>[^{};]*?)>\s*)?(?:extern\s*\"C\"\s*)?(?:static\s+)?"
+               r"__global__\s+(?:void\s+)?(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
+               r"(?:void\s+)?(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
+               + re.escape(name) + r"\s*\((?P<list>[^{;]*?)\)\s*[{;]")
+    found = re.search(pattern, _without_comments(source))
+    return (found["template"], found["list"]) if found is not None else None
 
 
 @lru_cache(maxsize=64)
