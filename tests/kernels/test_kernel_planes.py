@@ -1,4 +1,8 @@
-"""kernels/pool.cu, resample.cu, grid_sample.cu and transpose.cu: values and what launches count."""
+"""kernels/pool.cu, resample.cu, grid_sample.cu and transpose.cu: values and what launches count.
+
+By default each kind of line comes in every second dtype, the next one in the others (turns.py);
+MLGPU_KERNELS_ALL=1 runs each in all.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from hosted import hosted
+from turns import in_turns
 
 from mlgpu.cuda import axis_tables, grid_sample, pool, resample, segment, transpose
 from mlgpu.cuda import lines as axis_lines
@@ -45,13 +50,9 @@ def clean(host, dtype, moved=None):
 # --- the maximum of windows -----------------------------------------------------------------------
 
 
-def seen(maps, place):
-    """For each axis what the window at a place sees: pairs of tap and element."""
-    found = []
-    for each, p in zip(maps, place, strict=True):
-        table = axis_tables.windows(each).source[:, p]
-        found.append([(t, e) for t, e in enumerate(table) if e >= 0])
-    return found
+def seen(each):
+    """What each window of an axis sees: the elements."""
+    return [[e for e in column if e >= 0] for column in axis_tables.windows(each).source.T]
 
 
 def pooled(x, maps):
@@ -60,8 +61,9 @@ def pooled(x, maps):
     lead = x.shape[:-len(maps)]
     y, places = np.empty((*lead, *sizes), x.dtype), np.empty((*lead, *sizes), np.int64)
     flat = x.reshape(*lead, -1)
+    axes = [seen(each) for each in maps]
     for place in np.ndindex(*sizes):
-        box = np.ix_(*[[e for _, e in axis] for axis in seen(maps, place)])
+        box = np.ix_(*[axis[p] for axis, p in zip(axes, place, strict=True)])
         elements = np.ravel_multi_index(box, x.shape[-len(maps):]).reshape(-1)
         values = flat[..., elements].astype(np.float64)
         values[np.isnan(values)] = np.inf
@@ -99,10 +101,10 @@ def test_maximum(host, dtype, shape, maps):
     clean(host, dtype)
 
 
-@pytest.mark.parametrize("dtype", [F32, F16, F64, I16, np.dtype(np.int8)])
-@pytest.mark.parametrize(("kernel", "stride", "before", "count"), [
+@pytest.mark.parametrize(("dtype", "kernel", "stride", "before", "count"), in_turns([
     (2, 2, 0, 72), (3, 2, 1, 72), (3, 2, 0, 71), (3, 1, 1, 144), (5, 1, 2, 144), (4, 4, 0, 36),
-    (8, 8, 0, 18), (2, 4, 0, 36), (5, 2, 2, 72), (3, 2, 1, 73)])
+    (8, 8, 0, 18), (2, 4, 0, 36), (5, 2, 2, 72), (3, 2, 1, 73)],
+    [F32, F16, F64, I16, np.dtype(np.int8)]))
 def test_lines(host, dtype, kernel, stride, before, count):
     """Even windows of whole vectors: lines of several warps, and some that end within a warp."""
     for lead in (2, 5):
@@ -207,13 +209,13 @@ def test_sums(host, dtype, shape, maps):
         clean(host, dtype)
 
 
-@pytest.mark.parametrize("dtype", [F32, F16, F64])
-@pytest.mark.parametrize("each", [
+@pytest.mark.parametrize(("dtype", "each"), in_turns([
     window_map(-1, 144, 72, 3, 2, 1, 1), window_map(-1, 144, 144, 5, 1, 1, 2),
     window_map(-1, 144, 36, 4, 4, 1, 0), window_map(-1, 144, 72, 1, 2, 1, 0),
     window_map(-1, 144, 71, 3, 2, 1, 0), nearest_map(-1, 72, 144, False, None, F32),
     smooth_map(-1, 72, 144, 2, False, None, F32).transposed(),
-    antialias_map(-1, 144, 72, 4, False, None, F32), smooth_map(-1, 144, 36, 2, True, None, F32)])
+    antialias_map(-1, 144, 72, 4, False, None, F32), smooth_map(-1, 144, 36, 2, True, None, F32)],
+    [F32, F16, F64]))
 def test_sums_of_lines(host, dtype, each):
     """In lines of several warps, and in some that end within a warp, each way and with divisors."""
     for turned in (each, each.transposed()):
