@@ -170,13 +170,17 @@ class Op(graph.Node):
                     runtime(device).fill(zeros, 0)
                     grads[index] = wrap(zeros, device)
         results: Sequence[Tensor | None]
-        device = next(g for g in grads if g is not None)._storage.device
+        for grad in grads:
+            if grad is not None:
+                device = grad._storage.device
+                break
         fast = runtime(device).backward
         if create_graph or not hasattr(type(self), fast):
             results = self._differentiable(grads)
         else:
             results = self._fast(getattr(self, fast), grads, device)
-        return [None if grad is None or edge is None else self._conformed(grad, index)
+        metas = self._inputs_meta
+        return [None if grad is None or edge is None else conform_to(self.name, grad, *metas[index])
                 for index, (grad, edge) in enumerate(zip(results, self.edges, strict=True))]
 
     def _differentiable(self, grads: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -196,8 +200,11 @@ class Op(graph.Node):
         outs = runtime(device).call(function, arrays, device)
         outs = outs if isinstance(outs, tuple) else (outs,)
         results: list[Tensor | None] = []
-        known = {id(g._array): g for g in grads if g is not None}
-        roots = {id(root_of(g._array)): g._storage for g in grads if g is not None}
+        known, roots = {}, {}
+        for grad in grads:
+            if grad is not None:
+                known[id(grad._array)] = grad
+                roots[id(root_of(grad._array))] = grad._storage
         for out in outs:
             if out is None:
                 results.append(None)
@@ -220,8 +227,7 @@ class Op(graph.Node):
         return results
 
     def _conformed(self, grad: Tensor, index: int) -> Tensor:
-        shape, dtype = self._inputs_meta[index]
-        return conform_to(self.name, grad, shape, dtype)
+        return conform_to(self.name, grad, *self._inputs_meta[index])
 
 
 _DERIVATIVES = ("backward", "backward_cpu", "backward_cuda")

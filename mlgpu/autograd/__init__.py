@@ -47,10 +47,11 @@ def _roots(name: str, tensors: Sequence[Tensor], grads: Sequence[Tensor | None]
             grad = graph.arithmetic.one(tensor)
         elif grad._storage.released:
             grad._check()
-        elif grad.shape != tensor.shape:
+        elif grad._array.shape != tensor._array.shape:
             raise ShapeError(f"{name}: a gradient has shape {tuple(grad.shape)}, its tensor "
                              f"{tuple(tensor.shape)}")
-        elif grad.dtype.is_complex != tensor.dtype.is_complex:
+        elif (grad._array.dtype is not tensor._array.dtype
+              and grad.dtype.is_complex != tensor.dtype.is_complex):
             raise DTypeError(f"{name}: a gradient is {grad.dtype!r}, its tensor {tensor.dtype!r}")
         edges.append(tensor._edge())
         start.append(grad)

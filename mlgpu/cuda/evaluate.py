@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mlgpu.cuda.launch import Kernel, blocks
+from mlgpu.cuda.launch import Kernel, Prepared, blocks
 from mlgpu.expr import cuda as emit
 from mlgpu.expr.lower import Program
 
 Strides = tuple[int, ...]
 _BLOCK = (emit.THREADS,)
 _WIDEST = 256  # bytes: no piece that a thread moves is wider, and the pool gives multiples
+_KEPT = 1 << 14  # plans and ways
 _LONG = 1 << 20  # elements from which on two vectors a thread keep memory busier
 
 
@@ -44,7 +45,7 @@ def results(program: Program, arrays: Sequence[Any], slots: Sequence[Any],
     outs = make()
     evaluate(program, arguments, outs)
     if outs[0].size:
-        if len(_ways) >= 1 << 14:
+        if len(_ways) >= _KEPT:
             _ways.clear()
         _ways[signature] = _Way(program, arguments, slots, outs)
     return outs[0] if len(outs) == 1 else tuple(outs)
@@ -53,7 +54,7 @@ def results(program: Program, arrays: Sequence[Any], slots: Sequence[Any],
 class _Way:
     """All that is decided about a program and operands that lie so, on multiples of `_WIDEST`."""
 
-    __slots__ = ("grid", "kernel", "makers", "numbers", "rest", "take")
+    __slots__ = ("launch", "makers", "numbers", "take")
 
     def __init__(self, program: Program, arguments: Sequence[Any], slots: Sequence[Any],
                  outs: Sequence[Any]) -> None:
@@ -65,9 +66,7 @@ class _Way:
         self.take = None if used == places else [places.index(i) for i in used]
         self.numbers = [(i, dtype) for _, i, dtype in program.numbers]
         operands = [*outs, *[arguments[i] for i in used]]
-        plan = _plan(program, outs[0].shape, tuple([a.strides for a in operands]),
-                     tuple([a.shape for a in operands]), None)
-        self.kernel, self.grid, self.rest = plan.kernel, plan.grid, plan.rest
+        self.launch = _planned(program, operands, False)
 
     def results(self, arrays: Sequence[Any], slots: Sequence[Any]) -> Any:
         outs = [make() for make in self.makers]
@@ -75,7 +74,7 @@ class _Way:
         operands = [*outs, *(arrays if take is None else [arrays[i] for i in take])]
         for i, dtype in self.numbers:
             operands.append(_number(slots[i], dtype))
-        self.kernel.start(self.grid, _BLOCK, operands + self.rest)
+        self.launch.start(*operands)
         return outs[0] if len(outs) == 1 else tuple(outs)
 
 
@@ -94,30 +93,36 @@ def evaluate(program: Program, arguments: Sequence[Any], outs: Sequence[Any]) ->
     used = _used(program)
     operands = [*outs, *[arguments[i] for i in used]] if used else list(outs)
     places = 0
+    key: list[Any] = [program]
     for array in operands:
+        key += array.shape, None if array._c_contiguous else array.strides
         places |= array.data.ptr
     places &= _WIDEST - 1
-    plan = _plan(program, first.shape, tuple([a.strides for a in operands]),
-                 tuple([a.shape for a in operands]),
-                 tuple([a.data.ptr % _WIDEST for a in operands]) if places else None)
+    if places:
+        key.append(tuple([a.data.ptr % _WIDEST for a in operands]))
+    known = tuple(key)
+    plan = _plans.get(known)
+    if plan is None:
+        if len(_plans) >= _KEPT:
+            _plans.clear()
+        plan = _plans[known] = _planned(program, operands, bool(places))
     if program.numbers:
         operands += [_number(arguments[i], dtype) for _, i, dtype in program.numbers]
-    plan.kernel.start(plan.grid, _BLOCK, [*operands, *plan.rest])
+    plan.start(*operands)
 
 
-class _Plan:
-    """The kernel for operands that lie so, how many blocks it takes, and its last arguments."""
-
-    __slots__ = ("grid", "kernel", "rest")
-
-    def __init__(self, kernel: Kernel, blocks: int, count: int, *structs: Any) -> None:
-        self.kernel, self.grid = kernel, (blocks,)
-        self.rest = kernel.converted((count, *structs))
+_plans: dict[Any, Prepared] = {}
 
 
-@lru_cache(maxsize=1 << 14)
+def _planned(program: Program, operands: Sequence[Any], apart: bool) -> Prepared:
+    """`apart`: some do not lie on multiples of the widest vector."""
+    return _plan(program, operands[0].shape, tuple([a.strides for a in operands]),
+                 tuple([a.shape for a in operands]),
+                 tuple([a.data.ptr % _WIDEST for a in operands]) if apart else None)
+
+
 def _plan(program: Program, shape: tuple[int, ...], strides: tuple[Strides, ...],
-          shapes: tuple[Strides, ...], places: Strides | None) -> _Plan:
+          shapes: tuple[Strides, ...], places: Strides | None) -> Prepared:
     """`places` are the addresses modulo the widest vector, None where all lie on multiples."""
     itemsizes = tuple([d.numpy.itemsize for d in (
         *program.output_dtypes, *(program.dtypes[i] for i in _used(program)))])
@@ -132,16 +137,16 @@ def _plan(program: Program, shape: tuple[int, ...], strides: tuple[Strides, ...]
         kernel, elements = _contiguous(program, frozenset(
             i for i, full in zip(_used(program), layout.flat[outs:], strict=True) if not full),
             width, 2 if count >= _LONG and len(itemsizes) < 5 else 1)
-        return _Plan(kernel, blocks(count, emit.THREADS * elements), count)
+        return Prepared(kernel, blocks(count, emit.THREADS * elements), _BLOCK, (count,))
     tile = layout.tile
     if tile is not None and tile.fits(addresses):
         pieces = count // tile.width**2
         kernel = _tiled(program, tile.dims, tile.modes, tile.width, pieces >= 1 << 31)
-        return _Plan(kernel, blocks(pieces, emit.THREADS), pieces, tile.struct)
+        return Prepared(kernel, blocks(pieces, emit.THREADS), _BLOCK, (pieces, tile.struct))
     width = layout.width(emit.vector_width(program), addresses)
     pieces = count // width
     kernel = _strided(program, layout.dims, layout.modes, width, pieces >= 1 << 31)
-    return _Plan(kernel, blocks(pieces, emit.THREADS), pieces, layout.struct(width))
+    return Prepared(kernel, blocks(pieces, emit.THREADS), _BLOCK, (pieces, layout.struct(width)))
 
 
 def _number(value: Any, dtype: Any) -> Any:

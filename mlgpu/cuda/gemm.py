@@ -21,7 +21,7 @@ import numpy as np
 from mlgpu.backends import cuda as backend
 from mlgpu.cuda import runtime
 from mlgpu.cuda.context import context
-from mlgpu.cuda.launch import Strided, blocks, launch, plain
+from mlgpu.cuda.launch import blocks, launch, plain, prepare
 from mlgpu.cuda.loading import load
 from mlgpu.cuda.types import ctype
 from mlgpu.errors import ShapeError
@@ -59,18 +59,15 @@ class Operand:
 class Plan:
     """The launches of one product."""
 
-    kernel: tuple[str, str]
-    grid: int
-    block: int
-    shared: int
-    struct: Any
+    run: Any
+    summing: bool  # whether it takes sums of a's rows
     splits: int
     wide_dtype: Any  # what sums have that are put off to the second stage
-    finish: str
-    finish_grid: int
-    batches: int
+    finish: Any
 
 
+_STRIDED = (0, 1, 3)  # among the arrays of a product: a, b and the bias
+_STRIDED_LATE = (1,)  # and of its second stage: the bias
 _plans: dict[Any, Plan] = {}  # by how operands lie, for those that are not copied
 _KEPT = 4096
 
@@ -179,18 +176,17 @@ def column_sums(x: Any) -> Any:
 
 def _run(plan: Plan, a: Any, b: Any, out: Any, bias: Any, residual: Any, pre: Any,
          row_sums: Any) -> None:
-    epilogue = (None if bias is None else Strided(bias), residual, pre, row_sums)
     partial = sums = None
     if plan.splits > 1:
         partial = runtime.empty((plan.splits * out.size,), plan.wide_dtype)
         if row_sums is not None:
             sums = runtime.empty((plan.splits * row_sums.size,), plan.wide_dtype)
-    more = (*epilogue[:3], partial) if plan.kernel[0] == "gemv" else (*epilogue, partial, sums)
-    launch(*plan.kernel, plan.grid, plan.block,
-           (Strided(a), Strided(b), out, *more, plan.struct), plan.shared)
+    if plan.summing:
+        plan.run(a, b, out, bias, residual, pre, row_sums, partial, sums)
+    else:
+        plan.run(a, b, out, bias, residual, pre, partial)
     if plan.splits > 1:
-        launch("gemm_simt", plan.finish, plan.finish_grid, 256,
-               (out, *epilogue, partial, sums, plan.struct, plan.batches))
+        plan.finish(out, bias, residual, pre, row_sums, partial, sums)
 
 
 # --- how operands lie ----------------------------------------------------------------------------
@@ -392,9 +388,13 @@ def _plan(dtype: Any, capability: int, exact: bool, m: int, n: int, k: int, dims
     own["summand_wide"] = bias[-1] == 1 and not bias_at % most and not any(
         s * item % most for s in bias[:-1])
     sums = blocks(m, 256) if summing else 0
-    return Plan(kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block, shared,
-                plain(struct), splits, wide_dtype, f"gemm_finish<{name}, {computed}, {late}>",
-                blocks(blocks(m * n * batches, late), 256) + sums, batches)
+    first = prepare(*kernel, blocks(m, bm) * blocks(n, bn) * splits * batches, block,
+                    (plain(struct),), shared, _STRIDED)
+    second = None if splits == 1 else prepare(
+        "gemm_simt", f"gemm_finish<{name}, {computed}, {late}>",
+        blocks(blocks(m * n * batches, late), 256) + sums, 256, (plain(struct), batches),
+        strided=_STRIDED_LATE)
+    return Plan(first, family != "gemv", splits, wide_dtype, second)
 
 
 def _argument(value: Any) -> str:

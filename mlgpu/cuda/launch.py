@@ -9,7 +9,7 @@ stream.  What the kernel takes is read from its declaration (signature.py).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
@@ -42,7 +42,7 @@ class Kernel:
         self.options = options
         self.parameters = parameters(declared or source, expression)
         self._converters = [_converter(expression, p) for p in self.parameters]
-        self._current = _device_function()
+        self.device = _device_function()
         self._loaded: dict[int, Any] = {}  # CuPy's kernels by device
         self._shared: dict[int, int] = {}  # the dynamic shared memory it may have by device
 
@@ -59,7 +59,7 @@ class Kernel:
             named = ", ".join(p.name for p in self.parameters)
             raise KernelError(f"{self.expression}: takes {len(self.parameters)} arguments "
                               f"({named}), got {len(arguments)}")
-        device = self._current()
+        device = self.device()
         given = [convert(value, device)
                  for convert, value in zip(self._converters, arguments, strict=True)]
         self.start(grid, (block,) if isinstance(block, int) else block, given, shared)
@@ -72,7 +72,7 @@ class Kernel:
     def start(self, grid: tuple[int, ...], block: tuple[int, ...], given: Sequence[Any],
               shared: int = 0) -> None:
         """Launch with arguments that need no conversion and no check."""
-        device = self._current()
+        device = self.device()
         kernel = self._loaded.get(device) or self._load(device)
         if shared > self._shared[device]:
             kernel.max_dynamic_shared_size_bytes = shared
@@ -155,6 +155,10 @@ _kernels: dict[tuple[str, str], Kernel] = {}
 def launch(family: str, expression: str, grid: Size, block: Size, arguments: Sequence[Any],
            shared: int = 0) -> None:
     """Launch an instance of one of mlgpu's kernels; see `Kernel.__call__`."""
+    _instance(family, expression)(grid, block, arguments, shared)
+
+
+def _instance(family: str, expression: str) -> Kernel:
     kernel = _kernels.get((family, expression))
     if kernel is None:
         path = kernels_dir() / f"{family}.cu"
@@ -162,17 +166,54 @@ def launch(family: str, expression: str, grid: Size, block: Size, arguments: Seq
             raise KernelError(f"{expression}: there is no {path}")
         kernel = Kernel(path.read_text(), expression, path.name, with_includes(path))
         _kernels[family, expression] = kernel
-    kernel(grid, block, arguments, shared)
+    return kernel
+
+
+def prepare(family: str, expression: str, grid: Size, block: Size, rest: Sequence[Any],
+            shared: int = 0, strided: Collection[int] = ()) -> Prepared:
+    """A launch as `launch` makes it, but for the arrays, which come before `rest`.
+
+    Those whose places are in `strided` may have any strides.
+    """
+    return Prepared(_instance(family, expression), grid, block, rest, shared, strided)
+
+
+class Prepared:
+    """A launch of which all is decided but its arrays."""
+
+    __slots__ = ("_converters", "block", "grid", "kernel", "rest", "shared")
+
+    def __init__(self, kernel: Kernel, grid: Size, block: Size, rest: Sequence[Any],
+                 shared: int = 0, strided: Collection[int] = ()) -> None:
+        self.kernel, self.shared = kernel, shared
+        self.grid = (grid,) if isinstance(grid, int) else grid
+        self.block = (block,) if isinstance(block, int) else block
+        self.rest = kernel.converted(rest)
+        arrays = kernel.parameters[:len(kernel.parameters) - len(rest)]
+        self._converters = [_converter(kernel.expression, parameter, place in strided)
+                            for place, parameter in enumerate(arrays)]
+
+    def __call__(self, *arrays: Any) -> None:
+        """Launch, with errors for wrong arrays as `Kernel.__call__` has them."""
+        device = self.kernel.device()
+        given = [convert(value, device)
+                 for convert, value in zip(self._converters, arrays, strict=True)]
+        self.kernel.start(self.grid, self.block, given + self.rest, self.shared)
+
+    def start(self, *arrays: Any) -> None:
+        """Launch with arrays that need no check."""
+        self.kernel.start(self.grid, self.block, [*arrays, *self.rest], self.shared)
 
 
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def _converter(expression: str, parameter: Parameter) -> Callable[[Any, int], Any]:
+def _converter(expression: str, parameter: Parameter, strided: bool = False
+               ) -> Callable[[Any, int], Any]:
     """What turns an argument into what CuPy passes on, or raises."""
     where = f"{expression}: {parameter.name}"
     if parameter.pointer:
-        return _pointer(where, parameter)
+        return _pointer(where, parameter, strided)
     dtype = parameter.dtype
     if dtype is None:
         return _struct(where, parameter)
@@ -185,7 +226,7 @@ def _converter(expression: str, parameter: Parameter) -> Callable[[Any, int], An
     return lambda value, device: dtype.type(value)
 
 
-def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
+def _pointer(where: str, parameter: Parameter, strided: bool) -> Callable[[Any, int], Any]:
     from mlgpu.cuda.loading import load
 
     cupy = load()
@@ -194,7 +235,7 @@ def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
 
     def convert(value: Any, device: int) -> Any:
         if type(value) is ndarray:
-            if not value._c_contiguous:  # `flags` would make an object
+            if not (strided or value._c_contiguous):  # `flags` would make an object
                 raise ShapeError(f"{where} must be contiguous, got shape {value.shape} with "
                                  f"strides {value.strides}; pass contiguous(x), or Strided(x) to a "
                                  "kernel that takes strides")
@@ -216,14 +257,23 @@ def _pointer(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:
 
 
 def _integer(where: str, dtype: Any) -> Callable[[Any, int], Any]:
-    info, kind = np.iinfo(dtype), dtype.type
+    fitting = _fitting(dtype)
 
     def convert(value: Any, device: int) -> Any:
-        if not info.min <= value <= info.max:
+        found = fitting(value)
+        if found is None:
             raise KernelError(f"{where} must fit {dtype}, got {value}")
-        return kind(value)
+        return found
 
     return convert
+
+
+@functools.cache
+def _fitting(dtype: Any) -> Callable[[Any], Any]:
+    """What makes a number of that dtype, None where it does not fit: most come again and again."""
+    info, kind = np.iinfo(dtype), dtype.type
+    return functools.lru_cache(4096)(
+        lambda value: kind(value) if info.min <= value <= info.max else None)
 
 
 def _struct(where: str, parameter: Parameter) -> Callable[[Any, int], Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 from mlgpu.cuda import rows
-from mlgpu.cuda.launch import launch
+from mlgpu.cuda.launch import Prepared, prepare
 from mlgpu.cuda.rows import Plan
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
@@ -34,10 +35,9 @@ def forward(x: Any, ndim: int, weight: Any, bias: Any, eps: float, centered: boo
         weight, bias = (None if v is None else contiguous(v) for v in (weight, bias))
         width = rows.vector(n, *_given(y, x, residual, total, weight, bias))
         limit = rows.shared_limit() if n > rows.WARP * HELD else 0
-        plan = forward_plan(x.dtype, _parameters(x, weight, bias), width, count, n, centered, limit)
-        launch("norm", plan.kernel, plan.grid, plan.block,
-               (y, total, x, residual, weight, bias, stats[0] if centered else None, stats[1],
-                *plan.numbers, eps), shared=plan.shared)
+        launch = _forward(x.dtype, _parameters(x, weight, bias), width, count, n, centered, limit,
+                          eps)
+        launch(y, total, x, residual, weight, bias, *_columns(stats, centered))
     return y, total, stats
 
 
@@ -56,18 +56,17 @@ def backward(dy: Any, x: Any, ndim: int, weight: Any, stats: Any, centered: bool
         return dx, dweight, dbias
     extra, weight = (None if v is None else contiguous(v) for v in (extra, weight))
     width = rows.vector(n, *_given(dx, dy, x, extra, weight))
-    means = stats[0] if centered else None
-    plan, parts = backward_plan(x.dtype, _parameters(x, weight), width, count, n, centered, affine)
+    launch, columns, parts = _backward(x.dtype, _parameters(x, weight), width, count, n, centered,
+                                       affine)
     part = empty((parts, 2 if centered else 1, n), rows.wide(x.dtype)) if affine else None
-    arrays = (dx, dy, x, extra, weight, means, stats[1])
-    if "_long" in plan.kernel:
-        launch("norm", plan.kernel, plan.grid, plan.block, (*arrays, *plan.numbers))
-        if affine:
-            columns = columns_plan(x.dtype, width, count, n, centered, parts)
-            launch("norm", columns.kernel, columns.grid, columns.block,
-                   (part, dy, x, means, stats[1], *columns.numbers))
+    means, deviations = _columns(stats, centered)
+    arrays = (dx, dy, x, extra, weight, means, deviations)
+    if columns is None:
+        launch(*arrays, part)
     else:
-        launch("norm", plan.kernel, plan.grid, plan.block, (*arrays, part, *plan.numbers))
+        launch(*arrays)
+        if affine:
+            columns(part, dy, x, means, deviations)
     if part is not None:
         fold(part, dweight, dbias)
     return dx, dweight, dbias
@@ -75,9 +74,13 @@ def backward(dy: Any, x: Any, ndim: int, weight: Any, stats: Any, centered: bool
 
 def fold(part: Any, dweight: Any, dbias: Any) -> None:
     """Write the sums of (parts, kinds, n) over parts: dweight, and dbias unless that is None."""
-    parts, kinds, n = part.shape
-    launch("norm", f"norm_fold<{ctype(dweight.dtype)}, {ctype(part.dtype)}>", -(-n // FOLD), 256,
-           (dweight, dbias, part, parts, kinds, n))
+    _fold(dweight.dtype, part.dtype, *part.shape)(dweight, dbias, part)
+
+
+@functools.lru_cache(maxsize=4096)
+def _fold(parameter: Any, compute: Any, parts: int, kinds: int, n: int) -> Prepared:
+    return prepare("norm", f"norm_fold<{ctype(parameter)}, {ctype(compute)}>", -(-n // FOLD), 256,
+                   (parts, kinds, n))
 
 
 def _rows(x: Any, ndim: int) -> tuple[int, int]:
@@ -89,11 +92,38 @@ def _given(*arrays: Any) -> list[Any]:
     return [a for a in arrays if a is not None]
 
 
+def _columns(stats: Any, centered: bool) -> tuple[Any, Any]:
+    """Where the means, if there are any, and the deviations start: views would take longer."""
+    return stats.data if centered else None, stats.data + stats.nbytes // 2
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 
-def _parameters(x: Any, *parameters: Any) -> str:
-    return ctype(next((p.dtype for p in parameters if p is not None), x.dtype))
+def _parameters(x: Any, *parameters: Any) -> Any:
+    for parameter in parameters:
+        if parameter is not None:
+            return parameter.dtype
+    return x.dtype
+
+
+@functools.lru_cache(maxsize=4096)
+def _forward(dtype: Any, parameter: Any, width: int, count: int, n: int, centered: bool,
+             limit: int, eps: float) -> Prepared:
+    plan = forward_plan(dtype, ctype(parameter), width, count, n, centered, limit)
+    return prepare("norm", plan.kernel, plan.grid, plan.block, (*plan.numbers, eps), plan.shared)
+
+
+@functools.lru_cache(maxsize=4096)
+def _backward(dtype: Any, parameter: Any, width: int, count: int, n: int, centered: bool,
+              affine: bool) -> tuple[Prepared, Prepared | None, int]:
+    """The launch of dx; that of the parameters' sums, of long rows; and how many of those."""
+    plan, parts = backward_plan(dtype, ctype(parameter), width, count, n, centered, affine)
+    first = prepare("norm", plan.kernel, plan.grid, plan.block, plan.numbers)
+    if "_long" not in plan.kernel:
+        return first, None, parts
+    plan = columns_plan(dtype, width, count, n, centered, parts)
+    return first, prepare("norm", plan.kernel, plan.grid, plan.block, plan.numbers), parts
 
 
 def forward_plan(dtype: Any, parameter: str, width: int, count: int, n: int, centered: bool,

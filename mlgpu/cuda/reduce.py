@@ -16,7 +16,7 @@ import numpy as np
 
 from mlgpu.cuda import runtime
 from mlgpu.cuda.dims import MOST, Dim, collapsed, ml_dims
-from mlgpu.cuda.launch import Strided, launch
+from mlgpu.cuda.launch import prepare
 from mlgpu.cuda.types import ctype
 
 THREADS = 256
@@ -39,47 +39,74 @@ def reduce(x: Any, dims: Sequence[int], op: str, dtype: Any = None, keepdim: boo
     with `index` of argmax and argmin also int64 indices, or these alone.  An index counts along the
     dimension, or in the flattened array where all are reduced.
     """
+    key = (op, x.dtype, dtype, x.shape, x.strides, x.data.ptr % 16, tuple(dims), keepdim, p, values,
+           index, other)
+    way = _ways.get(key)
+    if way is not None:
+        return way(x)
     dims = tuple(d % x.ndim for d in dims)
     dtype = x.dtype if dtype is None else np.dtype(dtype)
     kept = [d for d in range(x.ndim) if d not in dims]
-    shape = tuple(x.shape[d] for d in kept)
-    out = runtime.empty(shape, dtype) if values else None
-    second = runtime.empty(shape, dtype) if other else None
-    where = runtime.empty(shape, np.dtype(np.int64)) if index else None
-    outputs = math.prod(shape)
-    if outputs:
+    shape = tuple([1 if d in dims else n for d, n in enumerate(x.shape) if keepdim or d in kept])
+    dtypes = [dtype if values else None, dtype if other else None,
+              np.dtype(np.int64) if index else None]
+    given, how = x, None
+    if 0 not in shape:
         if index and len(dims) > 1:
             x = runtime.contiguous(x)
-        _run(x, dims, op, dtype, (out, second, where), p)
-    full = tuple(1 if d in dims else n for d, n in enumerate(x.shape)) if keepdim else shape
-    results = tuple(r.reshape(full) for r in (out, second, where) if r is not None)
-    return results if len(results) > 1 else results[0]
+        how = _plan_of(x, dims, op)
+        if how is None:  # more dimensions than the kernels take
+            x = runtime.contiguous(x.transpose([*kept, *dims]))
+            how = _plan_of(x, tuple(range(len(kept), x.ndim)), op)
+    way = _Way(how, op, x.dtype, dtype, shape, dtypes, p)
+    if x is given:
+        if len(_ways) >= _KEPT:
+            _ways.clear()
+        _ways[key] = way
+    return way(x)
 
 
-def _run(x: Any, dims: tuple[int, ...], op: str, dtype: Any, outs: tuple[Any, ...], p: float
-         ) -> None:
-    """Reduce into (values, other values, indices), of which some may be None."""
-    size = x.dtype.itemsize
-    key = (x.shape, tuple(s // size for s in x.strides), dims, x.dtype, op, x.data.ptr % 16)
-    how = plan(*key)
-    if how is None:  # more dimensions than the kernels take
-        order = [d for d in range(x.ndim) if d not in dims] + list(dims)
-        x = runtime.contiguous(x.transpose(order))
-        _run(x, tuple(range(x.ndim - len(dims), x.ndim)), op, dtype, outs, p)
-        return
-    name, finish = _expressions(how.kernel, op, x.dtype, dtype, how.vector)
-    partial = None
-    first = outs
-    if how.splits > 1:
-        partial = runtime.empty((how.splits * how.outputs * how.accumulator,), np.dtype(np.uint8))
-        first = (None, None, None)
-    results = first if how.kernel == "reduce_short" else (*first, partial)
-    launch("reduce", name, how.grid, how.block, (Strided(x), *results, *how.arguments, p),
-           how.shared)
-    if partial is not None:
-        width = min(32, power(how.outputs))
-        launch("reduce", finish, -(-how.outputs // width), THREADS,
-               (partial, *outs, how.places, how.outputs, how.splits, how.count, width, p))
+class _Way:
+    """The results and the launches of one reduction; none where there is nothing to compute."""
+
+    __slots__ = ("_dtypes", "_finish", "_partial", "_run", "_shape", "_short")
+
+    def __init__(self, how: Plan | None, op: str, dtype: Any, result: Any, shape: tuple[int, ...],
+                 dtypes: Sequence[Any], p: float) -> None:
+        self._shape, self._dtypes = shape, dtypes
+        self._run = self._finish = None
+        if how is None:
+            return
+        self._short = how.kernel == "reduce_short"
+        self._partial = how.splits * how.outputs * how.accumulator if how.splits > 1 else 0
+        name, finish = _expressions(how.kernel, op, dtype, result, how.vector)
+        self._run = prepare("reduce", name, how.grid, how.block, (*how.arguments, p), how.shared)
+        if self._partial:
+            width = min(32, power(how.outputs))
+            self._finish = prepare("reduce", finish, -(-how.outputs // width), THREADS,
+                                   (how.places, how.outputs, how.splits, how.count, width, p))
+
+    def __call__(self, x: Any) -> Any:
+        outs = [None if dtype is None else runtime.empty(self._shape, dtype)
+                for dtype in self._dtypes]
+        if self._run is not None and self._finish is not None:
+            partial = runtime.empty((self._partial,), _BYTE)
+            self._run.start(x, None, None, None, partial)
+            self._finish.start(partial, *outs)
+        elif self._run is not None:
+            self._run.start(x, *outs, *(() if self._short else (None,)))
+        results = tuple([out for out in outs if out is not None])
+        return results if len(results) > 1 else results[0]
+
+
+_ways: dict[Any, _Way] = {}
+_KEPT = 4096
+_BYTE = np.dtype(np.uint8)
+
+
+def _plan_of(x: Any, dims: tuple[int, ...], op: str) -> Plan | None:
+    return plan(x.shape, tuple([s // x.itemsize for s in x.strides]), dims, x.dtype, op,
+                x.data.ptr % 16)
 
 
 @functools.lru_cache(maxsize=4096)

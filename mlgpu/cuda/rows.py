@@ -33,8 +33,13 @@ def wide(dtype: Any) -> Any:
 
 def vector(n: int, *arrays: Any, most: int = VECTOR) -> int:
     """Elements that can be loaded at once from rows of n in each of these arrays."""
-    widest: int = max(a.dtype.itemsize for a in arrays)
+    widest: int = max([a.dtype.itemsize for a in arrays])
     count = max(1, most // widest)
+    places = 0
+    for a in arrays:
+        places |= a.data.ptr
+    if not places % most:
+        return math.gcd(n, count)
     while count > 1 and (n % count or any(a.data.ptr % (count * a.dtype.itemsize)
                                           for a in arrays)):
         count //= 2

@@ -69,7 +69,7 @@ def copy(array: Any) -> Any:
 
 def contiguous(array: Any) -> Any:
     """`array` itself if its elements lie in order without gaps, else such a copy."""
-    return array if array.flags.c_contiguous else copy(array)
+    return array if array._c_contiguous else copy(array)  # `flags` would make an object
 
 
 def view_possible(array: Any, shape: Sequence[int]) -> bool:
@@ -86,7 +86,7 @@ def view_possible(array: Any, shape: Sequence[int]) -> bool:
 
 def reshaped(array: Any, shape: Sequence[int]) -> Any:
     """`array` under another shape: a view where possible, else a copy."""
-    if not (array.flags.c_contiguous or view_possible(array, shape)):
+    if not (array._c_contiguous or view_possible(array, shape)):
         array = copy(array)
     return array.reshape(shape)
 

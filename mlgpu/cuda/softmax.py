@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
 from mlgpu.cuda import rows
-from mlgpu.cuda.launch import Strided, launch
+from mlgpu.cuda.launch import Prepared, Strided, launch, prepare
 from mlgpu.cuda.rows import Plan
 from mlgpu.cuda.runtime import contiguous, empty
 from mlgpu.cuda.types import ctype
@@ -84,14 +85,18 @@ def _run(name: str, dtype: Any, arrays: tuple[Any, ...], dim: int, log: bool) ->
         launch("softmax", apply.kernel, apply.grid, apply.block,
                (out, *arrays, part, *apply.numbers))
         return out
-    if inner > 1:
-        plan = columns_plan(name, dtype, rows.vector(inner, out, *arrays), outer, n, inner, log)
-    else:
-        limit = rows.shared_limit() if n > rows.WARP * HELD else 0
-        plan = rows_plan(name, dtype, rows.vector(n, out, *arrays), outer, n, log, limit)
-    launch("softmax", plan.kernel, plan.grid, plan.block, (out, *arrays, *plan.numbers),
-           shared=plan.shared)
+    width = rows.vector(n if inner == 1 else inner, out, *arrays)
+    limit = rows.shared_limit() if inner == 1 and n > rows.WARP * HELD else 0
+    _launch(name, dtype, width, outer, n, inner, log, limit)(out, *arrays)
     return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _launch(name: str, dtype: Any, width: int, outer: int, n: int, inner: int, log: bool,
+            limit: int) -> Prepared:
+    plan = (columns_plan(name, dtype, width, outer, n, inner, log) if inner > 1
+            else rows_plan(name, dtype, width, outer, n, log, limit))
+    return prepare("softmax", plan.kernel, plan.grid, plan.block, plan.numbers, plan.shared)
 
 
 def rows_plan(name: str, dtype: Any, width: int, count: int, n: int, log: bool,

@@ -33,6 +33,7 @@ from mlgpu.ops.exponential import exp
 from mlgpu.ops.join import cat
 from mlgpu.ops.mask import masked_fill
 from mlgpu.ops.view import dim_index, expand, movedim, reshape
+from mlgpu.storage import as_strided
 from mlgpu.tensor import Tensor
 
 __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "sum"]
@@ -112,9 +113,10 @@ class Sum(Reduction):
         return self.spread_array(dy)
 
     def backward_cuda(self, dy: Any) -> Any:
-        from mlgpu.cuda.arrays import cupy  # which is there
-
-        return cupy.broadcast_to(self.unreduced(dy), self._inputs_meta[0][0])
+        shape, dims = self._inputs_meta[0][0], self.dims
+        rest = iter(dy.strides)
+        strides = [0 if d in dims and not self.keepdim else next(rest) for d in range(len(shape))]
+        return as_strided(dy, shape, tuple([0 if d in dims else s for d, s in enumerate(strides)]))
 
 
 class NanSum(Sum):

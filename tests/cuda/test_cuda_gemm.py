@@ -15,13 +15,13 @@ from mlgpu.nn import functional
 @pytest.fixture
 def launched(monkeypatch):
     """The names of the kernels that were launched."""
-    names, call = [], Kernel.__call__
+    names, start = [], Kernel.start
 
     def noted(self, *arguments, **options):
         names.append(self.expression.partition("<")[0])
-        return call(self, *arguments, **options)
+        return start(self, *arguments, **options)
 
-    monkeypatch.setattr(Kernel, "__call__", noted)
+    monkeypatch.setattr(Kernel, "start", noted)
     return names
 
 

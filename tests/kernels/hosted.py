@@ -33,7 +33,8 @@ class hosted:
                                   contiguous=self.contiguous, empty_like=self.empty_like,
                                   copy=self.copy)
         for module in modules:
-            for name, stand_in in (("launch", self.launch), ("runtime", runtime)):
+            for name, stand_in in (("launch", self.launch), ("prepare", self.prepare),
+                                   ("runtime", runtime), ("_ways", {}), ("_plans", {})):
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, stand_in)
 
@@ -89,6 +90,14 @@ class hosted:
 
     def copy(self, x: Any) -> Any:
         return self.array(np.ascontiguousarray(x).view(np.ndarray).copy())
+
+    def prepare(self, family: str, name: str, grid: Any, block: Any, rest: Any,
+                shared: int = 0, strided: Any = ()) -> Any:
+        def start(*arrays: Any) -> None:
+            self.launch(family, name, grid, block, (*arrays, *rest), shared)
+
+        start.start = start  # type: ignore[attr-defined]
+        return start
 
     def launch(self, family: str, name: str, grid: Any, block: Any, arguments: Any,
                shared: int = 0) -> None:
