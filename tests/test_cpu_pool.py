@@ -90,15 +90,32 @@ def test_released_memory_returns_at_once():
     assert memory.stats("cpu").cached == 4 * MIB
 
 
-def test_the_pool_never_adds_to_the_peak():
-    """Live and cached together stay at what was live at once, whatever the sizes."""
-    held = [mlgpu.empty(MIB) for _ in range(4)]
+def test_the_pool_adds_little_to_the_peak():
+    """Live and cached together stay near what was live at once, whatever the sizes."""
+    held = [mlgpu.empty(16 * MIB) for _ in range(4)]
     peak = pool._pool.peak
     del held
-    for n in (MIB // 2, MIB + MIB // 8, 3 * MIB, MIB // 4, 2 * MIB):
-        x = mlgpu.empty(n)
-        assert pool._pool.leased + pool._pool.cached <= max(peak, pool._pool.peak)
-        del x
+    for n in range(16, 9, -1):
+        held = [mlgpu.empty(n * MIB) for _ in range(4)]
+        most = max(peak, pool._pool.peak)
+        assert pool._pool.leased + pool._pool.cached <= most + most // 8 + pool._SPARE
+        del held
+
+
+def test_a_step_finds_what_the_last_one_let_go(monkeypatch):
+    """Some sizes on the way forward, others on the way back, more than are live at once."""
+    def step():
+        forward = [mlgpu.empty(n * 64, 1024) for n in range(8, 12)]
+        while forward:
+            back = mlgpu.empty(*forward.pop().shape, 3)
+        return back
+
+    for _ in range(2):
+        step()
+    made, new = [], pool._new
+    monkeypatch.setattr(pool, "_new", lambda size: made.append(size) or new(size))
+    step()
+    assert made == []
 
 
 def test_the_bound_holds_and_zero_turns_it_off():

@@ -2,7 +2,7 @@
 
 Fresh pages from the system cost about as much as the arithmetic of a large elementwise operation.
 A block returns here when the last array on it dies, and goes to the system where the pool would
-otherwise hold more than tensors ever held at once (so the pool never adds to a program's peak), or
+otherwise hold much more than tensors ever held at once (so it adds little to a program's peak), or
 more than its bound, or when `mlgpu.memory.empty_cache()` asks for it.
 """
 
@@ -23,6 +23,11 @@ SMALLEST = 1 << 16
 # the two lie at the same place of theirs, and rows of a whole number of pages would all do so.
 _PAGE = 4096
 _starts = itertools.count(0, 640)  # next() is atomic
+
+# Bytes that may wait beyond what tensors ever held at once: an eighth of that, and so many.  A step
+# that trains asks for some sizes on its way forward and for others back; were there no room for both,
+# each would be given to the system to make room for the other, in every step anew.
+_SPARE = 32 << 20
 
 _base = np.ndarray.base
 
@@ -68,7 +73,8 @@ class Pool:
                 self.cached -= size
                 self.leased += size
                 return block
-            self._trim(min(self.bound, max(self.peak - self.leased - size, 0)))
+            most = self.peak + self.peak // 8 + _SPARE
+            self._trim(min(self.bound, max(most - self.leased - size, 0)))
         try:
             block = _new(size)
         except MemoryError:  # what waits here may make the room
