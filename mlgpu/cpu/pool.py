@@ -25,8 +25,8 @@ _PAGE = 4096
 _starts = itertools.count(0, 640)  # next() is atomic
 
 # Bytes that may wait beyond what tensors ever held at once: an eighth of that, and so many.  A step
-# that trains asks for some sizes on its way forward and for others back; were there no room for both,
-# each would be given to the system to make room for the other, in every step anew.
+# that trains asks for some sizes on its way forward and for others back; were there no room for
+# both, each would be given to the system to make room for the other, in every step anew.
 _SPARE = 32 << 20
 
 _base = np.ndarray.base
