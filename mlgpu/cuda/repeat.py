@@ -45,8 +45,8 @@ def _moved(given: Sequence[Any], moves: Sequence[tuple[int, int, int]]
     """Which arguments move: their places, addresses, and bytes for a step."""
     found = []
     for place, argument in enumerate(given):
-        data = getattr(argument, "data", None)
-        address = getattr(data, "ptr", None)
+        # Of an array, or where it starts.
+        address = getattr(getattr(argument, "data", argument), "ptr", None)
         if address is not None:
             found += [(place, address, by) for first, end, by in moves if first <= address < end]
     return found
