@@ -409,13 +409,11 @@ def _library_serves(a: Any, b: Any, plain: bool) -> bool:
                          f"{backend.gemm!r}")
     if backend.gemm == "own" or not plain or a.ndim != 2 or b.ndim != 2:
         return False
-    if a.dtype.char not in "efdFD" or not (a.size and b.size and a.flags.c_contiguous
-                                           and b.flags.c_contiguous):
+    if backend.gemm == "auto" and (a.dtype.char != "e" or _capability() < 90
+                                   or len(a) * a.shape[1] * b.shape[1] < _LARGE):
         return False
-    if context.capture is not None:
-        return False
-    return backend.gemm == "cublas" or (
-        a.dtype.char == "e" and len(a) * a.shape[1] * b.shape[1] >= _LARGE and _capability() >= 90)
+    return bool(a.dtype.char in "efdFD" and a.size and b.size and a.flags.c_contiguous
+                and b.flags.c_contiguous and context.capture is None)
 
 
 def _capability() -> int:

@@ -69,9 +69,9 @@ class Elementwise(Op):
 
     def _compute_into(self, engine: Any, run: Evaluate, out: Any, arrays: Any) -> None:
         arguments = self.arguments(arrays)
-        shapes = [a.shape for a in arguments if _is_array(a)]
+        shapes, shape = [a.shape for a in arguments if _is_array(a)], out.shape
         try:
-            fits = np.broadcast_shapes(*shapes) == out.shape
+            fits = shapes.count(shape) == len(shapes) or np.broadcast_shapes(*shapes) == shape
         except ValueError:
             fits = False
         if not fits:
@@ -200,13 +200,13 @@ def empty_result(engine: Any, arguments: list[Any], uses: frozenset[int],
 
 def key_of(arguments: list[Any]) -> tuple[Any, ...]:
     """What a program depends on: dtypes and weights in promotion."""
-    return tuple([(a.dtype, TENSOR if a.ndim else ZERO_DIM) if _is_array(a)
-                  else (dtypes.scalar_dtype(a), NUMBER) for a in arguments])
+    return tuple([(dtypes.scalar_dtype(a), NUMBER) if isinstance(a, _NUMBERS)
+                  else (a.dtype, TENSOR if a.ndim else ZERO_DIM) for a in arguments])
 
 
 def _clashes(a: Any, out: Any) -> bool:
     """Whether writing `out` piece by piece could change what is still to be read from `a`."""
-    if not may_share_memory(a, out):
+    if a is out or not may_share_memory(a, out):
         return False
     return bool(a.shape != out.shape or a.strides != out.strides or a.dtype != out.dtype
                 or address(a) != address(out))

@@ -44,7 +44,7 @@ class Linear(Op):
 
     def forward_cuda(self, x: Any, weight: Any, bias: Any = None) -> Any:
         out = cuda_gemm.gemm(_matrix(x), weight.T, bias=bias)
-        return out.reshape(*x.shape[:-1], len(weight))
+        return out if x.ndim == 2 else out.reshape(*x.shape[:-1], len(weight))
 
     def backward(self, dy: Tensor) -> tuple[Tensor | None, ...]:
         dx = dweight = None
@@ -88,7 +88,8 @@ class Linear(Op):
         if self.needs[0]:
             weight = self.input_array(1)
             dx = cuda_gemm.gemm(rows, cuda_gemm.conjugate(weight))
-            dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
+            if dy.ndim != 2:
+                dx = dx.reshape(*dy.shape[:-1], weight.shape[1])
         summed = biased and self.needs[2]
         if self.needs[1]:
             if summed:
@@ -166,6 +167,8 @@ def _activate(x: Tensor, activation: str | None) -> Tensor:
 
 def _matrix(x: Any) -> Any:
     """A device array as a matrix of its last dimension's vectors."""
+    if x.ndim == 2:
+        return x
     return cuda_runtime.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 

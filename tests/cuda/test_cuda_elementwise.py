@@ -9,6 +9,7 @@ import pytest
 
 import mlgpu
 from mlgpu.cuda import evaluate
+from mlgpu.errors import DTypeError
 
 SHAPES = ((64, 128), (3, 36, 20), (2, 8, 4, 12), (33, 64), (64, 30), (1, 48), (8, 12, 1))
 
@@ -57,6 +58,31 @@ def test_in_place_and_of_two_types():
     assert mlgpu.equal(x.cpu(), expected)
     found = mlgpu.where(lying(y > 0, "plain"), y, x)
     assert mlgpu.equal(found.cpu(), mlgpu.where(y.cpu() > 0, y.cpu(), expected))
+
+
+def test_what_is_kept_holds_for_operands_that_lie_alike():
+    flat = values(mlgpu.float32, (4 * 6 + 1,), "cuda", 0)
+    b = values(mlgpu.float32, (4, 6), "cuda", 5)
+    turned = flat[:24].reshape(6, 4).T
+    kinds = [flat[:24].reshape(4, 6), flat[1:].reshape(4, 6), turned, flat[:6], flat[:4, None],
+             flat[:24].reshape(4, 6).double(), flat[0]]
+    for number, a in itertools.product((2.0, -3.0), kinds):
+        made, expected = a * b * number, a.cpu() * b.cpu() * number
+        assert made.stride() == ((1, 4) if a is turned else (6, 1))
+        assert made.dtype is expected.dtype
+        assert mlgpu.equal(made.cpu(), expected)
+
+
+def test_a_gradient_of_another_dtype_is_refused_each_time():
+    x = values(mlgpu.float32, (4, 8), "cuda", 0).requires_grad_()
+    right = mlgpu.ones(4, 8, device="cuda")
+    for grad in (right, right.double()) * 2:
+        y = x.softmax(1)
+        if grad is right:
+            y.backward(grad)
+        else:
+            with pytest.raises(DTypeError, match="dy must be float32, got float64"):
+                y.backward(grad)
 
 
 def test_squares_are_turned_in_registers():
