@@ -137,9 +137,10 @@ class Op(graph.Node):
             self._outputs_meta = tuple((t.shape, t._array.dtype, t.device) for t in outputs)
         for index in self.saved_outputs:
             self._saved[~index] = Saved(outputs[index], self, output=index)
-        for name, array in (self._stashed or {}).items():
-            self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self, stash=name)
-        self._stashed = None
+        if self._stashed:
+            for name, array in self._stashed.items():
+                self._saved[name] = Saved(wrap(array, outputs[0]._storage.device), self, stash=name)
+            self._stashed = None
         for index, tensor in enumerate(outputs):
             if index not in self.nondifferentiable_outputs and has_gradient(tensor):
                 tensor._node, tensor._requires = self, True

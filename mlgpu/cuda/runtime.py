@@ -152,11 +152,13 @@ class CudaRuntime:
                 self._runtime.setDevice(before)
 
     def reads(self, array: Any) -> None:
-        index = array.data.device_id
-        if context.capture is not None:
-            context.capture.use(array.data.mem, False)
-        else:
-            array.data.mem.use(context.streams.get(index), False)
+        block, capture = array.data.mem, context.capture
+        if capture is not None:
+            capture.use(block, False)
+            return
+        stream = context.streams.get(block.device_id)
+        if block.writer is not stream:
+            block.use(stream, False)
 
     def alone(self, holder: Any) -> bool:
         return bool(_arrays().alone(holder))
