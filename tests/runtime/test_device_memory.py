@@ -9,6 +9,7 @@ import cupy
 import cupyx
 import numpy as np
 import pytest
+from cupy_backends.cuda.api import runtime
 
 from mlgpu.sim.cuda import errors
 from mlgpu.sim.cuda.install import installed
@@ -16,7 +17,6 @@ from mlgpu.sim.cuda.install import installed
 if installed() is None:
     pytest.skip("of simulated devices", allow_module_level=True)
 
-runtime = cupy.cuda.runtime
 CUDAError = runtime.CUDARuntimeError
 HERE = __file__
 KIB, MIB = 1 << 10, 1 << 20
