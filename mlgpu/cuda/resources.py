@@ -68,11 +68,11 @@ def together(instances: Iterable[Instance]) -> Iterator[list[Instance]]:
             yield members[start:start + TOGETHER]
 
 
-def compile_together(part: Sequence[Instance], arch: str, *options: str) -> Compiled:
-    """Kernels of one source, compiled at once, with their options and these."""
+def compile_together(part: Sequence[Instance], arch: str) -> Compiled:
+    """Kernels of one source, compiled at once."""
     first = part[0]
     names = [name for instance in part for name in instance.names]
-    image = compile(first.text, arch, names, (*first.options, *options), "ptx", first.filename)
+    image = compile(first.text, arch, names, first.options, "ptx", first.filename)
     return Compiled(image.path.read_text("utf-8"), image.lowered, image.log)
 
 
