@@ -13,7 +13,7 @@ import numpy as np
 
 from mlgpu.amp.policy import by_policy
 from mlgpu.expr.graph import Expr
-from mlgpu.ops import applied, arithmetic, bits, choice, compare, exponential
+from mlgpu.ops import arithmetic, bits, choice, compare, exponential
 from mlgpu.ops import matmul as products
 from mlgpu.ops.elementwise import ElementwiseFunction, inplace, symbolic
 from mlgpu.ops.interop import from_numpy
@@ -33,7 +33,8 @@ def _forward(function: Callable[..., Any]) -> Operator:
     def operator(self: Any, other: Any) -> Any:
         if formula is not None and isinstance(other, Tensor):
             made = binary(formula, self, other)
-            return applied.apply(formula, (self, other)) if made is None else made
+            if made is not None:
+                return made
         if isinstance(other, _OPERANDS):
             return function(self, other)
         if isinstance(other, np.ndarray):
