@@ -4,7 +4,8 @@ CuPy compiles without it, from a file with a random name.  Here its two function
 get `-lineinfo`, as one of the options that CuPy's disk cache tells apart; the source is called by
 its kernel, "scale.cu"; and the module made of it keeps its text.
 
-CuPy's headers take NVRTC four times as long as a kernel of CuPy's, so a process reads them once.
+CuPy's headers take NVRTC four times as long as a kernel of CuPy's, so a process reads them once: in
+its main thread, since NVRTC crashes where another does so as the process ends.
 """
 
 from __future__ import annotations
@@ -59,12 +60,17 @@ def follow(compiler: Any) -> None:
 
     def compile_named(source: str, options: tuple[str, ...] = (), arch: str | None = None,
                       filename: str = "kern.cu", *others: Any, **named: Any) -> Any:
-        options = (*options, *_headers_once(os.getpid()))
-        made, mapping = compile(source, options, arch, filename, *others, **named)
+        if threading.current_thread() is threading.main_thread():
+            options = (*options, *_headers_once(os.getpid()))
+        with _one_at_a_time:
+            made, mapping = compile(source, options, arch, filename, *others, **named)
         return _renamed(made, filename, name_of(source)), mapping
 
     setattr(compiler, BUILD, build_with_lines)
     setattr(compiler, COMPILE, compile_named)
+
+
+_one_at_a_time = threading.RLock()
 
 
 @functools.cache
