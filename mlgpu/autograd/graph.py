@@ -144,9 +144,9 @@ class Chains:
         raise NotImplementedError
 
     def carry(self, chain: list[Any], grad: Tensor, retain: bool
-              ) -> tuple[list[tuple[Tensor, Tensor, int]], Tensor | None]:
-        """What arrives at leaves, (leaf, gradient, edges) each, and the gradient for what the last
-        node leads to, if that is no leaf."""
+              ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """What arrives at leaves, (leaf, gradient) each, and the gradient for what the last node
+        leads to, if that is no leaf."""
         raise NotImplementedError
 
 
@@ -163,6 +163,7 @@ class _Walk:
         self.deposit = deposit
         self.chain: list[Any] = []  # the first nodes, if they are links, in turn
         self.after: list[tuple[Any, int]] = []  # what the last of them leads to, if no leaf
+        self.met: dict[int, int] = {}  # edges of theirs into each leaf
         self.order: list[Node] = []  # the others; the next one last
         self.gradients: dict[Node, list[Tensor | None]] = {}
         self.leaf_gradients: dict[int, Tensor] = {}
@@ -183,6 +184,7 @@ class _Walk:
         if len(roots) == 1 and not self.asked and not self.create_graph and (
                 type(roots[0][0]) is chains.kind) and chains.fits(roots[0][0], grads[0]):
             roots = self.after = self._follow(roots[0][0])
+            self.met = self.leaf_waits.copy()
         for target, _ in roots:
             if isinstance(target, Node):
                 stack.append(target)
@@ -284,9 +286,9 @@ class _Walk:
     def run_chain(self, grad: Tensor) -> None:
         """Carry a gradient through the chain, and deliver what comes out of it."""
         arrived, ahead = chains.carry(self.chain, grad, self.retain_graph)
-        for leaf, part, edges in arrived:
+        for leaf, part in arrived:
             key = id(leaf)
-            self.leaf_waits[key] -= edges - 1  # the last is counted there
+            self.leaf_waits[key] -= self.met[key] - 1  # the last is counted there
             self._send_leaf(leaf, part)
         for target, index in self.after:
             self.send(target, index, ahead)

@@ -27,7 +27,7 @@ from mlgpu.errors import GraphError
 from mlgpu.ops import pointwise
 from mlgpu.ops.applied import Elementwise
 from mlgpu.ops.formula import Formula
-from mlgpu.ops.pointwise import SECOND, Kinds, Plan, Way
+from mlgpu.ops.pointwise import BOTH, SECOND, Kinds, Plan, Way
 from mlgpu.storage import Layout, Small
 from mlgpu.tensor import Tensor
 
@@ -90,6 +90,10 @@ def binary(formula: Formula, a: Tensor, b: Tensor) -> Tensor | None:
             storage = b._storage
             storage.exclusive = False
             saved: Any = storage, storage.version
+        elif kept is BOTH:
+            storage, second = a._storage, b._storage
+            storage.exclusive = second.exclusive = False
+            saved = storage, storage.version, second, second.version
         else:
             saved = _kept(kept, (a, b, out)) if kept else _NOTHING
         node = _new(Pointwise)
@@ -296,7 +300,7 @@ class _Carried:
     def __init__(self, layout: Layout, retain: bool) -> None:
         self.layout, self.retain = layout, retain
         self.made = 0  # arrays so far
-        # Per leaf: itself, its gradient, whether that is of this chain and nobody else's, edges.
+        # Per leaf: itself, its gradient, whether that is of this chain and nobody else's.
         self.sums: dict[int, list[Any]] = {}
 
     def along(self, links: list[Any], dy: Any) -> tuple[Any, bool]:
@@ -331,9 +335,8 @@ class _Carried:
                 leaf, part, own, dy, fresh = a, da, own_a, db, own_b
             entry = sums.get(id(leaf))
             if entry is None:
-                sums[id(leaf)] = [leaf, part, own, 1]
+                sums[id(leaf)] = [leaf, part, own]
                 continue
-            entry[3] += 1
             if entry[2]:
                 add(entry[1], part, entry[1])
             else:
@@ -368,10 +371,10 @@ class _Carried:
     def _deposit(self, leaf: Tensor, part: Any, own: bool) -> None:
         entry = self.sums.get(id(leaf))
         if entry is None:
-            self.sums[id(leaf)] = [leaf, part, own, 1]
+            self.sums[id(leaf)] = [leaf, part, own]
         else:
             self.made += not entry[2]
-            entry[1:] = quiet().run(np.add, entry[1], part), True, entry[3] + 1
+            entry[1:] = quiet().run(np.add, entry[1], part), True
 
     def tensor(self, array: Any, own: bool) -> Tensor:
         """What comes out as a tensor; what is not its own is copied by who keeps it."""
@@ -390,14 +393,14 @@ class _Chains(graph.Chains):
                 and grad._array.dtype is node.layout.dtype and not modes.special)
 
     def carry(self, chain: list[Pointwise], grad: Tensor, retain: bool
-              ) -> tuple[list[tuple[Tensor, Tensor, int]], Tensor | None]:
+              ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
         *links, last = chain
         carried = _Carried(last.layout, retain)
         given = grad._array
         dy, fresh = carried.out_of(last, *quiet().run(carried.along, links, given))
         leaves = []
-        for leaf, part, own, edges in carried.sums.values():
-            leaves.append((leaf, grad if part is given else carried.tensor(part, own), edges))
+        for leaf, part, own in carried.sums.values():
+            leaves.append((leaf, grad if part is given else carried.tensor(part, own)))
         ahead = grad if dy is given else None if dy is None else carried.tensor(dy, fresh)
         _books.allocations += carried.made
         return leaves, ahead

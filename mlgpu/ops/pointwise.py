@@ -42,7 +42,8 @@ _NUMBERS: dict[Any, Callable[[], dtypes.dtype]] = {
 
 SHORT = 1 << 19  # bytes of a tensor from which blocks, threads and compiled loops may pay
 
-SECOND = (1,)  # `Way.kept` of the second tensor alone: this very object
+# `Way.kept` of the second tensor alone, and of two tensors: these very objects.
+SECOND, BOTH = (1,), (0, 1)
 Kinds = tuple[type | None, ...]  # of a formula's arguments: None for a tensor, else a number's type
 
 
@@ -383,8 +384,9 @@ class Way:
         self.kept = tuple([number_of[p] for p in sorted(found.needed) if p in number_of])
         if arity in found.needed:
             self.kept += (~0,)
-        if self.kept == SECOND:
-            self.kept = SECOND
+        for usual in (SECOND, BOTH):
+            if self.kept == usual:
+                self.kept = usual
         self.sources: list[int | tuple[int] | None] = []
         self.results: list[int | None] | None = None
         self.steps: Steps | None = None
