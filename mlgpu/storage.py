@@ -6,6 +6,7 @@ was released; all views share it.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from time import monotonic
 from typing import Any
@@ -73,6 +74,11 @@ def as_strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> 
 RELEASED = -1  # the version of what is no more: nothing that was saved has it
 
 
+# A thread's holder must not get lost while another forgets dead ones.  Re-entrant: a collection in
+# the midst may run what makes tensors.
+_joining = threading.RLock()
+
+
 class Storage:
     """One block of memory and what all tensors on it have in common."""
 
@@ -134,15 +140,16 @@ class Storage:
 
     def join(self, holder: Any) -> None:
         """Remember (weakly) a holder of an array on this memory, for `release`."""
-        if self.first is None:
+        if self.first is None:  # before any other thread can know of this storage
             self.first = weakref.ref(holder)
             return
-        if self.others is None:
-            self.others, self.prune_at = [], 8
-        self.others.append(weakref.ref(holder))
-        if len(self.others) > self.prune_at:  # those that have died are forgotten
-            self.others = [ref for ref in self.others if ref() is not None]
-            self.prune_at = 2 * len(self.others) + 8
+        with _joining:
+            if self.others is None:
+                self.others, self.prune_at = [], 8
+            self.others.append(weakref.ref(holder))
+            if len(self.others) > self.prune_at:  # those that have died are forgotten
+                self.others = [ref for ref in self.others if ref() is not None]
+                self.prune_at = 2 * len(self.others) + 8
 
     def holders(self) -> list[Any]:
         """Those that joined and live."""

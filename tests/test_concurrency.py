@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
 import mlgpu
-from mlgpu import memory, nn
+from mlgpu import memory, nn, storage
 
 THREADS = 8
 
@@ -281,3 +282,25 @@ def test_a_fork_amid_busy_threads_leaves_no_lock_behind():
         for thread in threads:
             thread.join()
     assert codes == [0] * 40
+
+
+def test_views_made_at_once_are_all_released(monkeypatch):
+    """No thread's view is forgotten, or it would keep memory that was to be given back."""
+    x, kept, ref, others = mlgpu.ones(64), [], weakref.ref, []
+
+    def meanwhile(holder):
+        # Another thread comes in the midst of a view's making.
+        if not others and isinstance(holder, mlgpu.Tensor):
+            others.append(threading.Thread(target=lambda: kept.extend(x[n:] for n in range(40))))
+            others[0].start()
+            others[0].join(0.2)
+        return ref(holder)
+
+    kept.append(x[1:])
+    monkeypatch.setattr(storage.weakref, "ref", meanwhile)
+    kept.append(x[2:])
+    others[0].join()
+    monkeypatch.undo()
+    x.release()
+    assert len(kept) == 42
+    assert [type(view._array) for view in kept] == [storage._Released] * 42
