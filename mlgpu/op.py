@@ -227,9 +227,6 @@ class Op(graph.Node):
             results.append(tensor)
         return results
 
-    def _conformed(self, grad: Tensor, index: int) -> Tensor:
-        return conform_to(self.name, grad, *self._inputs_meta[index])
-
 
 _DERIVATIVES = ("backward", "backward_cpu", "backward_cuda")
 _NODE_STATE = ("edges", "outputs", "sequence", "more", "recording", "needs", "tuple_output",

@@ -30,6 +30,7 @@ from mlgpu.device import CPU
 from mlgpu.errors import DerivativeError
 from mlgpu.expr.lower import NUMBER, TENSOR, Program, Step, step_function
 from mlgpu.memory import Charge
+from mlgpu.op import conform_to
 from mlgpu.ops.applied import Elementwise
 from mlgpu.ops.formula import Formula
 from mlgpu.storage import Storage
@@ -226,8 +227,8 @@ class Short(Elementwise):
                  for result in results]
         if self.shapes is None:
             return found
-        return [None if part is None else self._conformed(part, index)
-                for index, part in enumerate(found)]
+        return [None if part is None else conform_to(self.name, part, *meta)
+                for part, meta in zip(found, self._inputs_meta, strict=True)]
 
     def _computed(self, dy: Any, way: Way, steps: Steps) -> list[Tensor]:
         if self._freed:
